@@ -1,0 +1,72 @@
+"""What can go wrong, each kind with the exit status of the command line.
+
+Every message is one line: `<what> (<where>). <how to fix>`. Ranges read
+`<what> must <rule>, got <value>.`
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+class JvaeError(Exception):
+    """An error that is not a bug: the message says what to do about it.
+
+    Args:
+      what: what is wrong, without a full stop.
+      where: the file, field or step that it is about.
+      fix: what to do, a sentence.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", fix: str = ""):
+        self.what, self.where, self.fix = what, where, fix
+        message = what.rstrip(".") + (f" ({where})" if where else "") + "."
+        super().__init__(" ".join((message + (f" {fix}" if fix else "")).split()))
+
+
+class ConfigError(JvaeError, ValueError):
+    """A field, flag or argument that cannot be right."""
+
+    exit_code = 2
+
+
+class DataError(JvaeError, ValueError):
+    """A data set that is missing, damaged or not what it was said to be."""
+
+    exit_code = 3
+
+
+class WorkdirError(JvaeError):
+    """A workdir or checkpoint that is missing, in use, damaged or of another run."""
+
+    exit_code = 4
+
+
+class DivergedError(JvaeError):
+    """Training that produced only non-finite numbers."""
+
+    exit_code = 5
+
+
+class DeviceError(JvaeError):
+    """Devices, processes or memory that are not there."""
+
+    exit_code = 6
+
+
+def require(condition: bool, what: str, rule: str, value: Any) -> None:
+    """Raises ConfigError "<what> must <rule>, got <value>." unless `condition`."""
+    if not condition:
+        raise ConfigError(f"{what} must {rule}, got {value!r}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns 'Did you mean X? Known: ...', the hint for a name nobody knows."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    guess = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{guess}Known: {', '.join(names) or 'none'}."

@@ -1,0 +1,195 @@
+"""The fields of a function: what a config section may hold, and how it is checked.
+
+`config.model`, `config.loss`, `config.data` ... are splatted into functions. Their
+signatures and the `Args:` part of their docstrings are the schema: the same text
+checks a config, suggests the nearest name for a typo and prints `--help`.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import importlib
+import inspect
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jvae.errors import ConfigError, nearest
+
+REQUIRED = inspect.Parameter.empty
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One keyword of a function.
+
+    Attributes:
+      name: the keyword.
+      type: its annotation.
+      default: its default value, `REQUIRED` if it has none.
+      meaning: its text in the docstring's Args section, '' if it has none.
+    """
+
+    name: str
+    type: Any
+    default: Any
+    meaning: str
+
+    @property
+    def type_name(self) -> str:
+        """The annotation as a person reads it: 'int', 'float | None', ..."""
+        text = inspect.formatannotation(self.type)
+        return re.sub(r"\b[a-z_.]+\.(?=[A-Z])", "", text)
+
+
+def meanings(function: Callable) -> dict[str, str]:
+    """Returns {argument: meaning} from the Args section of a Google docstring."""
+    doc = inspect.getdoc(function) or ""
+    section = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", doc, re.M | re.S)
+    if not section:
+        return {}
+    entries = re.findall(
+        r"^  (\w+):\s*(.*?)(?=^  \w|\Z)", section.group(1), re.M | re.S
+    )
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def of(function: Callable, skip: tuple[str, ...] = ()) -> dict[str, Field]:
+    """Returns the fields of `function` by name, in order, without those in `skip`.
+
+    Args:
+      function: a function, or a dataclass (a Flax module) taken as its constructor.
+      skip: arguments that callers pass themselves.
+    """
+    texts = meanings(function)
+    types_ = typing.get_type_hints(
+        function.__init__ if inspect.isclass(function) else function
+    )
+    parameters = inspect.signature(function).parameters.values()
+    return {
+        p.name: Field(p.name, types_.get(p.name, Any), p.default, texts.get(p.name, ""))
+        for p in parameters
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        and p.name not in (*skip, "self", "parent", "name")
+    }
+
+
+def accepts(annotation: Any, value: Any) -> bool:
+    """Returns whether `value` may stand for `annotation`; an int passes as a float."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is Any:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(accepts(arg, value) for arg in args)
+    if annotation in (None, type(None)):
+        return value is None
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if origin is typing.Literal:
+        return value in args
+    if origin in (collections.abc.Sequence, tuple, list):
+        return isinstance(value, list | tuple) and all(
+            accepts(args[0], item) for item in value
+        )
+    if origin in (collections.abc.Mapping, dict) or annotation in (Mapping, dict):
+        return isinstance(value, Mapping)
+    return isinstance(value, origin or annotation)
+
+
+def check(
+    function: Callable,
+    given: Mapping[str, Any],
+    where: str,
+    skip: tuple[str, ...] = (),
+) -> None:
+    """Checks that `given` holds fields of `function` with values of their types.
+
+    Args:
+      function: what `given` is splatted into.
+      given: field values by name.
+      where: the config section, for the message ('model', 'loss', ...).
+      skip: arguments that the caller passes itself.
+
+    Raises:
+      ConfigError: an unknown or missing field, a wrong type, a number that is nan.
+    """
+    check_against(of(function, skip), given, where)
+
+
+def check_against(
+    known: Mapping[str, Field], given: Mapping[str, Any], where: str
+) -> None:
+    """Checks `given` against these fields; see `check`."""
+    for name, value in given.items():
+        if name not in known:
+            raise ConfigError(f"{where}.{name} is unknown", fix=nearest(name, known))
+        if isinstance(value, float) and math.isnan(value):
+            raise ConfigError(f"{where}.{name} must be a number, got nan")
+        if not accepts(known[name].type, value):
+            raise ConfigError(
+                f"{where}.{name} must be {known[name].type_name}, got {value!r}"
+            )
+    missing = [
+        name
+        for name, field in known.items()
+        if field.default is REQUIRED and name not in given
+    ]
+    if missing:
+        raise ConfigError(f"{where}.{missing[0]} is missing", fix="Give it a value.")
+
+
+def resolve(registry: Mapping[str, Callable], name: str, where: str) -> Callable:
+    """Returns `registry[name]`, or what an import path 'package.module:Name' names.
+
+    Args:
+      registry: builders by name.
+      name: a key of `registry`, or an import path (then that module is imported and
+        its code runs).
+      where: the config section, for the message.
+
+    Raises:
+      ConfigError: there is no such name, module or attribute.
+    """
+    if not isinstance(name, str):
+        raise ConfigError(f"{where}.name must be str, got {name!r}")
+    if name in registry:
+        return registry[name]
+    if ":" not in name:
+        raise ConfigError(
+            f"{where}.name {name!r} is unknown", fix=nearest(name, registry)
+        )
+    module_name, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"{where}.name {name!r} cannot be imported: {error}",
+            fix="Write 'package.module:Name' and put the package on PYTHONPATH.",
+        ) from error
+
+
+def build(
+    registry: Mapping[str, Callable], where: str, name: str, *args: Any, **fields: Any
+) -> Any:
+    """Returns `registry[name](*args, **fields)` after checking the fields.
+
+    Args:
+      registry: builders by name; see `resolve` for names outside it.
+      where: the config section, for messages.
+      name: the builder's name.
+      *args: what the caller passes itself, not checked.
+      **fields: the config's fields.
+
+    Raises:
+      ConfigError: unknown name, unknown or missing field, wrong type.
+    """
+    function = resolve(registry, name, where)
+    skip = tuple(list(inspect.signature(function).parameters)[: len(args)])
+    check(function, fields, where, skip)
+    return function(*args, **fields)

@@ -1,0 +1,96 @@
+"""Objectives: pure functions of (params, state, key, batch, coefficients).
+
+`build` binds a model and fixed coefficients to one of them; the functions themselves
+are public and can be called without it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+from jvae import fields
+from jvae.errors import require
+from jvae.losses.elbo import elbo_terms, negative_elbo, prior_kl
+from jvae.losses.information import (
+    decompose_kl,
+    decompose_kl_per_example,
+    negative_decomposed_elbo,
+)
+from jvae.losses.iwae import iwae_terms, log_weights, negative_iwae
+from jvae.types import LossFn
+
+LOSSES: dict[str, Callable] = {
+    "elbo": negative_elbo,
+    "iwae": negative_iwae,
+    "prior_kl": prior_kl,
+    "decomposed_elbo": negative_decomposed_elbo,
+}
+
+__all__ = [
+    "LOSSES",
+    "build",
+    "coefficients_of",
+    "config_fields",
+    "decompose_kl",
+    "decompose_kl_per_example",
+    "elbo_terms",
+    "iwae_terms",
+    "log_weights",
+    "negative_decomposed_elbo",
+    "negative_elbo",
+    "negative_iwae",
+    "prior_kl",
+]
+
+_CALL = ("params", "state", "key", "batch", "coefficients", "model", "train")
+
+
+def coefficients_of(objective: Callable) -> dict[str, float]:
+    """Returns the coefficients that an objective reads, with their defaults."""
+    return dict(getattr(objective, "coefficients", {}))
+
+
+def config_fields(objective: Callable) -> dict[str, fields.Field]:
+    """Returns what `build` takes for an objective: its options and coefficients."""
+    texts = fields.meanings(objective)
+    numbers = {
+        name: fields.Field(name, float, default, texts.get(name, ""))
+        for name, default in coefficients_of(objective).items()
+    }
+    return {**numbers, **fields.of(objective, skip=_CALL)}
+
+
+def build(name: str, model: Any, **given: Any) -> LossFn:
+    """Returns loss(params, state, key, batch, coefficients) for `model`.
+
+    Args:
+      name: a key of `LOSSES`, or 'package.module:Name' of an objective of your own.
+      model: what the objective is about, see docs/architecture.md.
+      **given: the objective's options, and fixed values of its coefficients; values
+        passed in `coefficients` at a call go before them.
+
+    Raises:
+      ConfigError: an unknown name or field, a coefficient that is negative or not
+        finite.
+    """
+    objective = fields.resolve(LOSSES, name, "loss")
+    known = config_fields(objective)
+    fields.check_against(known, given, "loss")
+    defaults = coefficients_of(objective)
+    fixed = {k: float(given.get(k, v)) for k, v in defaults.items()}
+    for k, v in fixed.items():
+        require(0.0 <= v < math.inf, f"loss.{k}", "be a finite number >= 0", v)
+    options = {k: v for k, v in given.items() if k not in fixed}
+    if "train" in inspect.signature(objective).parameters:
+        options["train"] = True
+    bound = functools.partial(objective, model=model, **options)
+
+    @functools.wraps(objective)
+    def loss(params, state, key, batch, coefficients):
+        return bound(params, state, key, batch, {**fixed, **coefficients})
+
+    return loss

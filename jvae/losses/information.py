@@ -1,0 +1,220 @@
+"""What the latents keep: E KL(q(z|x) || p(z)) = I(x; z) + KL(q(z) || p(z)).
+
+q(z) = E_x q(z|x) is the aggregate posterior. The second part splits further into the
+total correlation KL(q(z) || prod_j q(z_j)) and the dimension-wise
+sum_j KL(q(z_j) || p(z_j)).
+
+Hoffman & Johnson, 2016,
+http://approximateinference.org/accepted/HoffmanJohnson2016.pdf; Chen et al., 2018,
+https://arxiv.org/abs/1802.04942.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jvae import keys
+from jvae.distributions import DiagGaussian, sum_events
+from jvae.errors import ConfigError
+from jvae.losses.elbo import apply, complete, masked_mean, with_coefficients
+from jvae.types import (
+    Array,
+    Aux,
+    Batch,
+    Coefficients,
+    Key,
+    Params,
+    State,
+    batch_size,
+)
+
+Estimator = Literal["weighted", "stratified"]
+
+
+def mixture_log_weights(
+    num_examples: int, dataset_size: int | None, estimator: Estimator
+) -> Array:
+    """Returns [B, B] logs of the weights of q(z_i|x_j) in the estimate of q(z_i).
+
+    Every row sums to one, and the own component, which is always in the batch, has
+    its true weight 1/N. 'weighted': the others share the rest equally. 'stratified':
+    one other has (N - M) / (N M), the rest 1/M, M = B - 1.
+
+    Args:
+      num_examples: B, the batch.
+      dataset_size: N, the data set that the batch was drawn from; None if the batch
+        is all of it, then every weight is 1/B.
+      estimator: see above.
+
+    Raises:
+      ConfigError: N < B, or B = 1 of a larger data set.
+    """
+    b, n = num_examples, dataset_size or num_examples
+    if n < b or (b == 1 and n > 1):
+        raise ConfigError(
+            f"dataset_size must be at least the batch, {b}, and the batch at least 2, "
+            f"got {n}"
+        )
+    if n == b:
+        return jnp.full((b, b), -math.log(b))
+    m = b - 1
+    own = jnp.eye(b, dtype=bool)
+    if estimator == "weighted":
+        weights = jnp.full((b, b), (n - 1) / (n * m))
+    else:
+        heavy = jnp.roll(own, 1, axis=1)
+        weights = jnp.where(heavy, (n - m) / (n * m), 1.0 / m)
+    return jnp.log(jnp.where(own, 1.0 / n, weights))
+
+
+def _component_log_probs(q: DiagGaussian, z: Array) -> Array:
+    """Returns [B, B, D], log q(z_i,d | x_j) at [i, j, d]."""
+    repeated = jnp.broadcast_to(z[:, None], (len(z), *z.shape))
+    return jax.vmap(q.log_prob_per_dim)(repeated)
+
+
+def decompose_kl_per_example(
+    q: DiagGaussian,
+    z: Array,
+    *,
+    dataset_size: int | None = None,
+    estimator: Estimator = "weighted",
+    mask: Array | None = None,
+) -> dict[str, Array]:
+    """Returns the terms of `decompose_kl` for every draw, each [B], in nats.
+
+    Their means are the estimates. For every draw,
+    kl = mutual_info + total_correlation + dimension_wise_kl, exactly.
+
+    Args:
+      q: posteriors with mean and log_var [B, D].
+      z: [B, D], a draw from each.
+      dataset_size: see `decompose_kl`.
+      estimator: see `decompose_kl`.
+      mask: [B] bool; rows that are False are no components (and their terms mean
+        nothing).
+    """
+    chex.assert_rank(z, 2)
+    chex.assert_equal_shape([z, q.mean, q.log_var])
+    b = z.shape[0]
+    log_weights = mixture_log_weights(b, dataset_size, estimator)
+    if mask is not None:
+        kept = jnp.where(mask.astype(bool)[None, :], log_weights, -jnp.inf)
+        log_weights = jax.nn.log_softmax(kept, axis=1)
+    components = _component_log_probs(q, z)
+    log_q_z = jax.nn.logsumexp(log_weights + components.sum(-1), axis=1)
+    log_q_dims = jax.nn.logsumexp(log_weights[..., None] + components, axis=1)
+    log_q_given_x = q.log_prob(z)
+    log_p_dims = DiagGaussian.standard(*z.shape).log_prob_per_dim(z)
+    product = sum_events(log_q_dims)
+    return {
+        "kl": log_q_given_x - sum_events(log_p_dims),
+        "mutual_info": log_q_given_x - log_q_z,
+        "marginal_kl": log_q_z - sum_events(log_p_dims),
+        "total_correlation": log_q_z - product,
+        "dimension_wise_kl": product - sum_events(log_p_dims),
+    }
+
+
+def decompose_kl(
+    q: DiagGaussian,
+    z: Array,
+    *,
+    dataset_size: int | None = None,
+    estimator: Estimator = "weighted",
+    mask: Array | None = None,
+) -> dict[str, Array]:
+    """Returns Monte Carlo estimates of E KL(q(z|x) || N(0, I)) and its parts, in nats.
+
+    'kl' = 'mutual_info' + 'marginal_kl' and 'marginal_kl' = 'total_correlation' +
+    'dimension_wise_kl', exactly. 'mutual_info' cannot exceed log N. An array-level
+    function that couples the batch: under pmap or shard_map gather q and z ([B, D]
+    each) first, a mean over devices of per-device values is something else.
+
+    Args:
+      q: posteriors with mean and log_var [B, D].
+      z: [B, D], a draw from each.
+      dataset_size: N, the size of the data set that the batch was drawn from; None
+        if the batch is the data set.
+      estimator: 'weighted' or 'stratified', see `mixture_log_weights`.
+      mask: [B] bool; rows that are False do not count.
+
+    Returns:
+      Scalars 'kl', 'mutual_info', 'marginal_kl', 'total_correlation' and
+      'dimension_wise_kl'.
+    """
+    terms = decompose_kl_per_example(
+        q, z, dataset_size=dataset_size, estimator=estimator, mask=mask
+    )
+    batch = {} if mask is None else {"mask": mask}
+    return {name: masked_mean(values, batch) for name, values in terms.items()}
+
+
+@with_coefficients(mutual_info=1.0, total_correlation=1.0, dimension_wise_kl=1.0)
+def negative_decomposed_elbo(
+    params: Params,
+    state: State,
+    key: Key,
+    batch: Batch,
+    coefficients: Coefficients,
+    *,
+    model: Any,
+    dataset_size: int | None = None,
+    estimator: Estimator = "weighted",
+    train: bool = True,
+) -> tuple[Array, Aux]:
+    """Returns E_q[-log p(x|z)] + alpha MI + beta TC + gamma dimension-wise KL.
+
+    All three weights 1 give the negative ELBO with a Monte Carlo KL, draw by draw; a
+    smaller alpha keeps the pressure on q(z) to match the prior but lets z carry more
+    of x (InfoVAE), a larger beta asks for independent dimensions (beta-TCVAE). The
+    prior is N(0, I). Couples the batch: under pmap the value is that of each device's
+    own rows.
+
+    Zhao et al., 2017, https://arxiv.org/abs/1706.02262; Chen et al., 2018,
+    https://arxiv.org/abs/1802.04942.
+
+    Args:
+      params: parameters of `model`.
+      state: its other collections, {} if it has none.
+      key: key of the draws; example i uses key i of `split(key, B)`.
+      batch: what the model reads. Rows where 'mask' [B] is False do not count.
+      coefficients: 'mutual_info', 'total_correlation', 'dimension_wise_kl'.
+      model: offers `posterior` (a diagonal Gaussian [B, D]), `likelihood`, `target`.
+      dataset_size: training examples, None to take the batch for all of them.
+      estimator: 'weighted' or 'stratified', how q(z) is estimated from a batch.
+      train: whether BatchNorm uses, and updates, batch statistics.
+      mutual_info: weight of I(x; z), alpha.
+      total_correlation: weight of KL(q(z) || prod_j q(z_j)), beta.
+      dimension_wise_kl: weight of sum_j KL(q(z_j) || p(z_j)), gamma.
+
+    Returns:
+      (loss, aux): nats per example; aux.metrics holds every term, unweighted.
+    """
+    coefficients = complete(coefficients, negative_decomposed_elbo)
+
+    def infer_and_score(model, batch, key):
+        q = model.posterior(batch)
+        z = q.sample(key)
+        return q, z, model.likelihood(z, batch).log_prob(batch[model.target])
+
+    each = keys.per_example(key, batch_size(batch))
+    (q, z, log_likelihood), state = apply(
+        model, infer_and_score, params, state, batch, each, train=train
+    )
+    options = {"dataset_size": dataset_size, "estimator": estimator}
+    terms = decompose_kl_per_example(q, z, mask=batch.get("mask"), **options)
+    weighted = sum(coefficients[name] * terms[name] for name in coefficients)
+    loss = masked_mean(weighted - log_likelihood, batch)
+    metrics = {name: masked_mean(term, batch) for name, term in terms.items()}
+    metrics |= {
+        "loss": loss,
+        "elbo": masked_mean(log_likelihood - terms["kl"], batch),
+        "log_likelihood": masked_mean(log_likelihood, batch),
+    }
+    return loss, Aux(metrics, state)

@@ -1,0 +1,182 @@
+"""The importance-weighted bound, and the weights it is made of."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, Literal
+
+import jax
+
+from jvae import keys
+from jvae.errors import ConfigError, require
+from jvae.losses.elbo import apply, complete, masked_mean, with_coefficients
+from jvae.types import (
+    Array,
+    Aux,
+    Batch,
+    Coefficients,
+    Key,
+    Params,
+    State,
+    batch_size,
+)
+
+
+def log_weight(model: Any, batch: Batch, key: Key) -> Array:
+    """Returns [B], log p(x|z) + log p(z) - log q(z|x) at one draw per example.
+
+    A method for `model.apply`. `key` is one key or [B] keys.
+    """
+    inference = model.infer(batch, key)
+    likelihood = model.likelihood(inference.latents, batch)
+    return likelihood.log_prob(batch[model.target]) - inference.log_ratio
+
+
+def _scale_gradient(z: Any, scale: Array) -> Any:
+    """Returns z [B, ...], its gradient multiplied by scale [B]."""
+
+    def leaf(a):
+        s = scale.reshape(-1, *(1,) * (a.ndim - 1))
+        return s * a + jax.lax.stop_gradient((1.0 - s) * a)
+
+    return jax.tree.map(leaf, z)
+
+
+def _pathwise_log_weight(
+    model: Any, batch: Batch, key: Key, path_scale: Array
+) -> Array:
+    """Like `log_weight`; q's parameters act through the draw only, times `scale`."""
+    q, p = model.posterior(batch), model.prior(batch)
+    z = _scale_gradient(q.sample(key), path_scale)
+    fixed_q = jax.tree.map(jax.lax.stop_gradient, q)
+    log_likelihood = model.likelihood(z, batch).log_prob(batch[model.target])
+    return log_likelihood + p.log_prob(z) - fixed_q.log_prob(z)
+
+
+def sample_keys(key: Key, num_examples: int, num_samples: int) -> Key:
+    """Returns [K, B] keys; with K = 1 the examples' own, so that L_1 is the ELBO."""
+    each = keys.per_example(key, num_examples)
+    return each[None] if num_samples == 1 else keys.split_each(each, num_samples)
+
+
+def log_weights(
+    params: Params,
+    state: State,
+    key: Key,
+    batch: Batch,
+    *,
+    model: Any,
+    num_samples: int,
+    train: bool = False,
+) -> tuple[Array, State]:
+    """Returns ([K, B] log importance weights, state), K draws per example.
+
+    Args:
+      params: parameters of `model`.
+      state: its other collections.
+      key: one key, or [B] keys, one per example.
+      batch: what the model reads.
+      model: offers `infer`, `likelihood` and `target`.
+      num_samples: K.
+      train: whether BatchNorm uses, and updates, batch statistics.
+    """
+    draws = sample_keys(key, batch_size(batch), num_samples)
+
+    def one(draw_keys):
+        return apply(model, log_weight, params, state, batch, draw_keys, train=train)
+
+    return _average_state(*jax.vmap(one)(draws), state, train)
+
+
+def _average_state(weights, states, state, train):
+    """Returns (weights, the K draws' updated state averaged, or the old state)."""
+    if not train:
+        return weights, state
+    return weights, jax.tree.map(lambda s: s.mean(0), states)
+
+
+def iwae_terms(log_w: Array) -> Array:
+    """Returns [B], log (1/K) sum_k exp(log_w[k]) for log weights [K, B]."""
+    return jax.nn.logsumexp(log_w, axis=0) - math.log(log_w.shape[0])
+
+
+@with_coefficients()
+def negative_iwae(
+    params: Params,
+    state: State,
+    key: Key,
+    batch: Batch,
+    coefficients: Coefficients,
+    *,
+    model: Any,
+    num_samples: int = 8,
+    gradient: Literal["reparameterized", "doubly_reparameterized"] = "reparameterized",
+    train: bool = True,
+) -> tuple[Array, Aux]:
+    """Returns -E log (1/K) sum_k p(x, z_k) / q(z_k|x), z_k ~ q(z|x).
+
+    An upper bound on -log p(x) for every K; its expectation falls with K, and for
+    K = 1 it is the negative ELBO with a Monte Carlo KL. Couples the batch only through
+    a model that has BatchNorm.
+
+    Burda et al., 2016, https://arxiv.org/abs/1509.00519; the doubly reparameterised
+    gradient: Tucker et al., 2019, https://arxiv.org/abs/1810.04152.
+
+    Args:
+      params: parameters of `model`.
+      state: its other collections, {} if it has none.
+      key: key of the draws; example i uses the K parts of key i of `split(key, B)`,
+        and that key itself if K = 1.
+      batch: what the model reads. Rows where 'mask' [B] is False do not count.
+      coefficients: none, {}.
+      model: offers `infer`, `likelihood` and `target`; for the doubly reparameterised
+        gradient also `posterior` and `prior`.
+      num_samples: draws per example, K.
+      gradient: 'reparameterized', or 'doubly_reparameterized', which has the same
+        expectation and, for the encoder, less variance as K grows.
+      train: whether BatchNorm uses, and updates, batch statistics.
+
+    Returns:
+      (loss, aux): nats per example; aux.metrics holds 'iwae', the bound on log p(x),
+      and 'elbo', the mean of the log weights.
+
+    Raises:
+      ConfigError: num_samples < 1, or a model without one posterior and prior for the
+        doubly reparameterised gradient.
+    """
+    complete(coefficients, negative_iwae)
+    require(num_samples >= 1, "loss.num_samples", "be at least 1", num_samples)
+    arguments = (params, state, key, batch)
+    log_w, new_state = log_weights(
+        *arguments, model=model, num_samples=num_samples, train=train
+    )
+    bound = iwae_terms(log_w)
+    elbo = log_w.mean(0)
+    if gradient == "doubly_reparameterized":
+        surrogate = _pathwise_surrogate(log_w, *arguments, model=model, train=train)
+        bound = jax.lax.stop_gradient(bound - surrogate) + surrogate
+    loss = -masked_mean(bound, batch)
+    metrics = {"loss": loss, "iwae": -loss, "elbo": masked_mean(elbo, batch)}
+    return loss, Aux(metrics, new_state)
+
+
+def _pathwise_surrogate(log_w, params, state, key, batch, *, model, train):
+    """Returns [B], whose gradient is the doubly reparameterised one of the bound.
+
+    d/d theta: sum_k w_k d log w_k; d/d phi: sum_k w_k^2 d log w_k / dz dz / d phi,
+    with w the normalised weights: the draw's gradient is scaled by w, the sum by w.
+    """
+    if not (hasattr(model, "posterior") and hasattr(model, "prior")):
+        raise ConfigError(
+            "loss.gradient 'doubly_reparameterized' needs a model with posterior and "
+            f"prior, got {type(model).__name__}",
+            fix="Use 'reparameterized'.",
+        )
+    weights = jax.lax.stop_gradient(jax.nn.softmax(log_w, axis=0))
+    draws = sample_keys(key, batch_size(batch), log_w.shape[0])
+    method = functools.partial(
+        apply, model, _pathwise_log_weight, params, state, batch, train=train
+    )
+    again, _ = jax.vmap(method)(draws, weights)
+    return (weights * again).sum(0)

@@ -1,0 +1,92 @@
+"""The mesh of devices: rows of a batch are sharded, and large parameters if asked.
+
+Axis 'data' splits the batch; axis 'params' splits the batch too, and also the
+parameters and the optimizer state, each along its largest divisible dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jvae.errors import ConfigError, require
+from jvae.types import Batch
+
+AXES = ("data", "params")
+MIN_SHARDED_SIZE = 2**14
+"""Arrays with fewer elements are replicated: gathering them would cost more."""
+
+
+def build(data: int = -1, params: int = 1) -> Mesh:
+    """Returns a mesh over all devices with axes 'data' and 'params'.
+
+    Args:
+      data: devices along which the batch alone is split; -1 for all that are left.
+      params: devices along which parameters and optimizer state are split.
+
+    Raises:
+      ConfigError: sizes that do not multiply to the number of devices.
+    """
+    count = jax.device_count()
+    require(params >= 1, "mesh.params", "be at least 1", params)
+    require(data == -1 or data >= 1, "mesh.data", "be -1 or at least 1", data)
+    size = count // params if data == -1 else data
+    if size * params != count:
+        raise ConfigError(
+            f"mesh of {'all' if data == -1 else data} x {params} devices must fit "
+            f"the {count} devices there are",
+            where="mesh",
+            fix="Set mesh.data to -1 and mesh.params to a divisor.",
+        )
+    return jax.make_mesh((size, params), AXES, axis_types=(AxisType.Auto,) * 2)
+
+
+def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+    """Raises ConfigError unless the devices can share `batch_size` rows equally."""
+    if batch_size < 1 or batch_size % mesh.size:
+        raise ConfigError(
+            f"data.batch_size must be a positive multiple of the {mesh.size} devices, "
+            f"got {batch_size}"
+        )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of an array that every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def rows(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of a batch: its first axis over all devices."""
+    return NamedSharding(mesh, PartitionSpec(AXES))
+
+
+def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
+    """Returns a sharding for every array (or shape) of `tree`, over axis 'params'."""
+    ways = mesh.shape["params"]
+
+    def leaf(x):
+        shape = getattr(x, "shape", ())
+        divisible = [i for i, n in enumerate(shape) if n % ways == 0]
+        if ways == 1 or math.prod(shape) < MIN_SHARDED_SIZE or not divisible:
+            return replicated(mesh)
+        axis = max(divisible, key=lambda i: shape[i])
+        spec: list[str | None] = [None] * len(shape)
+        spec[axis] = "params"
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    return jax.tree.map(leaf, tree)
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
+    """Returns the global batch on the mesh, from this process's rows of it."""
+    sharding = rows(mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, array)
+        for name, array in batch.items()
+    }

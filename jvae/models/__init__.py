@@ -1,0 +1,46 @@
+"""Models: pure Flax modules, one file per family.
+
+What a model offers to every objective is in docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flax import linen as nn
+
+from jvae import fields
+from jvae.models.conv import ConvDecoder, ConvEncoder, conv
+from jvae.models.likelihoods import LIKELIHOODS
+from jvae.models.mlp import MlpDecoder, MlpEncoder, mlp
+from jvae.models.vae import VAE, OneGroup
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "conv": conv}
+
+__all__ = [
+    "LIKELIHOODS",
+    "MODELS",
+    "VAE",
+    "ConvDecoder",
+    "ConvEncoder",
+    "MlpDecoder",
+    "MlpEncoder",
+    "OneGroup",
+    "build",
+    "conv",
+    "mlp",
+]
+
+
+def build(name: str, **given: Any) -> nn.Module:
+    """Returns the model `name` with these fields.
+
+    Args:
+      name: a key of `MODELS`, or 'package.module:Name' of a model of your own.
+      **given: the fields of that function or module.
+
+    Raises:
+      ConfigError: an unknown name or field, a wrong type or an impossible value.
+    """
+    return fields.build(MODELS, "model", name, **given)

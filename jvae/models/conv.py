@@ -1,0 +1,204 @@
+"""VAEs of convolutions: each encoder layer halves the image, the decoder doubles it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jvae.errors import ConfigError, require
+from jvae.layers import ACTIVATIONS, Activation, BatchNorm, Conv, ConvTranspose
+from jvae.models import likelihoods
+from jvae.models.mlp import check_sizes
+from jvae.models.vae import VAE
+from jvae.types import Array
+
+_GLOROT = nn.initializers.glorot_uniform()
+
+
+class ConvEncoder(nn.Module):
+    """x [B, H, W, C] -> features [B, F]: stride-2 convolutions, then dense layers.
+
+    Attributes:
+      channels: of the convolutions.
+      kernel_size: of the convolutions.
+      hidden: widths of the dense layers after them, () for none.
+      pooling: 'flatten' or 'mean', from the last feature map to a vector.
+      batch_norm: whether a BatchNorm follows every convolution.
+      activation: a key of `jvae.layers.ACTIVATIONS`.
+      dtype: of the computation.
+    """
+
+    channels: Sequence[int]
+    kernel_size: int = 3
+    hidden: Sequence[int] = ()
+    pooling: str = "flatten"
+    batch_norm: bool = False
+    activation: str = "relu"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Returns the features."""
+        activation = ACTIVATIONS[self.activation]
+        for width in self.channels:
+            x = Conv(width, self.kernel_size, stride=2, dtype=self.dtype)(x)
+            if self.batch_norm:
+                x = BatchNorm(dtype=self.dtype)(x)
+            x = activation(x)
+        x = x.mean((1, 2)) if self.pooling == "mean" else x.reshape(x.shape[0], -1)
+        for width in self.hidden:
+            x = activation(nn.Dense(width, dtype=self.dtype, kernel_init=_GLOROT)(x))
+        return x
+
+
+class ConvDecoder(nn.Module):
+    """z [B, D] -> [B, *output_shape]: dense, then stride-2 transposed convolutions.
+
+    The last layer has no activation; it doubles the image if `channels` has one entry
+    less than there are doublings, else it keeps its size.
+
+    Attributes:
+      channels: of the transposed convolutions before the last layer.
+      start_shape: height, width and channels of the first feature map.
+      output_shape: (H, W, outputs per pixel).
+      kernel_size: of the convolutions.
+      hidden: widths of dense layers before the first feature map.
+      start_activation: whether an activation follows the first feature map.
+      batch_norm: whether a BatchNorm follows every convolution but the last.
+      activation: a key of `jvae.layers.ACTIVATIONS`.
+      dtype: of the computation.
+    """
+
+    channels: Sequence[int]
+    start_shape: Sequence[int]
+    output_shape: Sequence[int]
+    kernel_size: int = 3
+    hidden: Sequence[int] = ()
+    start_activation: bool = True
+    batch_norm: bool = False
+    activation: str = "relu"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, z: Array) -> Array:
+        """Returns the observation model's inputs, linear."""
+        activation = ACTIVATIONS[self.activation]
+        h, w, c = self.start_shape
+        x = z
+        for width in self.hidden:
+            x = activation(nn.Dense(width, dtype=self.dtype, kernel_init=_GLOROT)(x))
+        x = nn.Dense(h * w * c, dtype=self.dtype, kernel_init=_GLOROT)(x)
+        x = x.reshape(z.shape[0], h, w, c)
+        if self.start_activation:
+            x = activation(x)
+        for width in self.channels:
+            x = ConvTranspose(width, self.kernel_size, dtype=self.dtype)(x)
+            if self.batch_norm:
+                x = BatchNorm(dtype=self.dtype)(x)
+            x = activation(x)
+        layer = Conv if x.shape[1] == self.output_shape[0] else ConvTranspose
+        outputs = layer(
+            self.output_shape[-1], self.kernel_size, dtype=self.dtype, name="output"
+        )
+        return outputs(x)
+
+
+def conv(
+    image_shape: Sequence[int] = (28, 28, 1),
+    latent_dim: int = 16,
+    channels: Sequence[int] = (32, 64),
+    decoder_channels: Sequence[int] | None = None,
+    kernel_size: int = 3,
+    hidden: Sequence[int] = (),
+    decoder_hidden: Sequence[int] = (),
+    pooling: Literal["flatten", "mean"] = "flatten",
+    batch_norm: bool = False,
+    activation: Activation = "relu",
+    decoder_activation: Activation | None = None,
+    start_activation: bool = True,
+    likelihood: str | Mapping[str, Any] = "bernoulli",
+    num_classes: int | None = None,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> VAE:
+    """Returns a VAE whose encoder and decoder are convolutional.
+
+    Args:
+      image_shape: height, width and channels of the data.
+      latent_dim: number of latent dimensions.
+      channels: of the encoder's convolutions, each of which halves the image.
+      decoder_channels: of the decoder's transposed convolutions; None for `channels`
+        reversed. One entry less lets the output layer do the last doubling.
+      kernel_size: height and width of every kernel.
+      hidden: widths of dense layers after the encoder's convolutions.
+      decoder_hidden: widths of dense layers before the decoder's first feature map.
+      pooling: 'flatten' or 'mean', how the encoder's last feature map becomes a vector.
+      batch_norm: whether a BatchNorm follows every convolution but the output layer.
+      activation: nonlinearity of the encoder.
+      decoder_activation: nonlinearity of the decoder; None for the encoder's.
+      start_activation: whether it is applied to the decoder's first feature map.
+      likelihood: observation model p(x|z): a name, or {'name': ..., its fields}.
+      num_classes: classes of a conditional VAE with learned class-mean priors; None
+        for a prior N(0, I).
+      dtype: of the layers' computation; parameters and reductions stay float32.
+
+    Raises:
+      ConfigError: an impossible value, or an image that cannot be halved that often.
+    """
+    widths = {"channels": channels, "hidden": hidden, "decoder_hidden": decoder_hidden}
+    if decoder_channels is None:
+        decoder_channels = tuple(channels)[::-1]
+    widths["decoder_channels"] = decoder_channels
+    check_sizes(image_shape, latent_dim, num_classes, **widths)
+    require(kernel_size >= 1, "model.kernel_size", "be at least 1", kernel_size)
+    start = _start_shape(image_shape, channels, decoder_channels)
+    observation = likelihoods.build(likelihood)
+    *size, depth = image_shape
+    common = {"kernel_size": kernel_size, "batch_norm": batch_norm}
+    common |= {"dtype": jnp.dtype(dtype)}
+    encoder = ConvEncoder(
+        channels=tuple(channels),
+        hidden=tuple(hidden),
+        pooling=pooling,
+        activation=activation,
+        **common,
+    )
+    decoder = ConvDecoder(
+        channels=tuple(decoder_channels),
+        start_shape=start,
+        output_shape=(*size, observation.num_outputs(depth)),
+        hidden=tuple(decoder_hidden),
+        start_activation=start_activation,
+        activation=decoder_activation or activation,
+        **common,
+    )
+    return VAE(
+        encoder=encoder,
+        decoder=decoder,
+        observation=observation,
+        latent_dim=latent_dim,
+        image_shape=tuple(image_shape),
+        num_classes=num_classes,
+    )
+
+
+def _start_shape(
+    image_shape: Sequence[int], channels: Sequence[int], decoder_channels: Sequence[int]
+) -> tuple[int, int, int]:
+    """Returns the decoder's first feature map: the encoder's last."""
+    height, width, _ = image_shape
+    halvings = len(channels)
+    require(halvings >= 1, "model.channels", "hold at least one width", tuple(channels))
+    if height % 2**halvings or width % 2**halvings:
+        raise ConfigError(
+            f"model.image_shape {tuple(image_shape)} cannot be halved {halvings} times",
+            fix="Resize or pad the images, or give model.channels fewer entries.",
+        )
+    if len(decoder_channels) not in (halvings, halvings - 1):
+        raise ConfigError(
+            f"model.decoder_channels must have {halvings - 1} or {halvings} entries, "
+            f"got {len(decoder_channels)}"
+        )
+    return height // 2**halvings, width // 2**halvings, channels[-1]

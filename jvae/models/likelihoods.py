@@ -1,0 +1,233 @@
+"""Observation models: from a decoder's outputs to p(x|z).
+
+Each is a module with `num_outputs(channels)`, how many numbers per pixel the decoder
+must give, and a call that turns [B, H, W, num_outputs] into a distribution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jvae import distributions, fields
+from jvae.errors import require
+from jvae.types import Array
+
+
+class BernoulliHead(nn.Module):
+    """Binary pixels from one logit each."""
+
+    def num_outputs(self, channels: int) -> int:
+        """Returns one per channel."""
+        return channels
+
+    def __call__(self, outputs: Array) -> distributions.Bernoulli:
+        """Returns p(x|z) with logits `outputs`."""
+        return distributions.Bernoulli(outputs)
+
+
+class GaussianHead(nn.Module):
+    """Continuous pixels with a fixed, a learned shared, or a per-pixel variance.
+
+    Attributes:
+      variance: 'fixed' at std^2, 'shared', one learned scalar that starts there, or
+        'pixel', an output of the decoder.
+      std: the fixed standard deviation, or the shared one's start.
+      min_std: floor of a learned standard deviation; on data with few levels the
+        density grows without bound as it goes to zero.
+      mean: what bounds the mean: 'linear', nothing; 'sigmoid', to [0, 1]; 'tanh', to
+        [-1, 1].
+    """
+
+    variance: Literal["fixed", "shared", "pixel"] = "fixed"
+    std: float = 1.0
+    min_std: float = 1e-2
+    mean: Literal["linear", "sigmoid", "tanh"] = "linear"
+
+    def num_outputs(self, channels: int) -> int:
+        """Returns one per channel, two with a per-pixel variance."""
+        return 2 * channels if self.variance == "pixel" else channels
+
+    @nn.compact
+    def __call__(self, outputs: Array) -> distributions.Gaussian:
+        """Returns p(x|z) around the bounded outputs."""
+        start = 2.0 * math.log(self.std)
+        log_var = jnp.full((1,) * outputs.ndim, start)
+        if self.variance == "shared":
+            constant = nn.initializers.constant(start)
+            log_var = self.param("log_var", constant, (1,) * outputs.ndim)
+        elif self.variance == "pixel":
+            outputs, log_var = jnp.split(outputs, 2, axis=-1)
+        if self.variance != "fixed":
+            log_var = jnp.clip(log_var, 2.0 * math.log(self.min_std), 10.0)
+        bound = {"linear": lambda x: x, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}
+        return distributions.Gaussian(bound[self.mean](outputs), log_var)
+
+
+class DiscretizedLogisticHead(nn.Module):
+    """Pixels of 2^num_bits levels in [-1, 1], one logistic each.
+
+    Attributes:
+      num_bits: bits per pixel, as the data's.
+    """
+
+    num_bits: int = 8
+
+    def num_outputs(self, channels: int) -> int:
+        """Returns two per channel."""
+        return 2 * channels
+
+    def __call__(self, outputs: Array) -> distributions.DiscretizedLogistic:
+        """Returns p(x|z); scales start at e^-2 of the range."""
+        loc, log_scale = jnp.split(outputs, 2, axis=-1)
+        log_scale = jnp.clip(log_scale - 2.0, -7.0, 7.0)
+        return distributions.DiscretizedLogistic(loc, log_scale, self.num_bits)
+
+
+class DiscretizedLogisticMixtureHead(nn.Module):
+    """Pixels of 2^num_bits levels in [-1, 1], a mixture of logistics each.
+
+    Attributes:
+      num_components: logistics per pixel.
+      num_bits: bits per channel, as the data's.
+    """
+
+    num_components: int = 5
+    num_bits: int = 8
+
+    def num_outputs(self, channels: int) -> int:
+        """Returns K (1 + 2 C), and 3 K more for the colours of C = 3."""
+        extra = 3 if channels == 3 else 0
+        return self.num_components * (1 + 2 * channels + extra)
+
+    def __call__(self, outputs: Array) -> distributions.DiscretizedLogisticMixture:
+        """Returns p(x|z); centres start spread over the range."""
+        k = self.num_components
+        # Outputs per component: the logit, then C centres, C scales, C couplings.
+        num_parts = outputs.shape[-1] // k
+        channels = 3 if num_parts == 10 else (num_parts - 1) // 2
+        parts = outputs.reshape(*outputs.shape[:-1], num_parts, k)
+        logits = parts[..., 0, :]
+        loc = parts[..., 1 : 1 + channels, :]
+        log_scale = parts[..., 1 + channels : 1 + 2 * channels, :]
+        coefficients = jnp.tanh(parts[..., 7:10, :]) if channels == 3 else None
+        spread = jnp.linspace(-1.0, 1.0, k) if k > 1 else jnp.zeros((1,))
+        return distributions.DiscretizedLogisticMixture(
+            logits,
+            loc + spread.reshape((1,) * (loc.ndim - 1) + (k,)),
+            jnp.clip(log_scale - 2.0, -7.0, 7.0),
+            coefficients,
+            self.num_bits,
+        )
+
+
+class CategoricalHead(nn.Module):
+    """Pixels of 2^num_bits levels 0, 1, ..., a free probability each.
+
+    Attributes:
+      num_bits: bits per pixel, as the data's.
+    """
+
+    num_bits: int = 8
+
+    def num_outputs(self, channels: int) -> int:
+        """Returns 2^num_bits per channel."""
+        return channels * 2**self.num_bits
+
+    def __call__(self, outputs: Array) -> distributions.Categorical:
+        """Returns p(x|z) with these logits."""
+        levels = 2**self.num_bits
+        return distributions.Categorical(
+            outputs.reshape(*outputs.shape[:-1], -1, levels)
+        )
+
+
+def gaussian(
+    variance: Literal["fixed", "shared", "pixel"] = "fixed",
+    std: float = 1.0,
+    min_std: float = 1e-2,
+    mean: Literal["linear", "sigmoid", "tanh"] = "linear",
+) -> GaussianHead:
+    """Returns a Gaussian observation model.
+
+    Args:
+      variance: 'fixed', 'shared' (one learned scalar) or 'pixel' (by the decoder).
+      std: the fixed standard deviation, or the shared one's start.
+      min_std: floor of a learned standard deviation.
+      mean: bound of the mean: 'linear' (none), 'sigmoid' [0, 1] or 'tanh' [-1, 1].
+    """
+    require(std > 0, "model.likelihood.std", "be positive", std)
+    require(min_std > 0, "model.likelihood.min_std", "be positive", min_std)
+    return GaussianHead(variance, std, min_std, mean)
+
+
+def discretized_logistic(num_bits: int = 8) -> DiscretizedLogisticHead:
+    """Returns a discretised logistic observation model.
+
+    Args:
+      num_bits: bits per pixel, 1 to 8, as the data's.
+    """
+    _require_bits(num_bits)
+    return DiscretizedLogisticHead(num_bits)
+
+
+def discretized_logistic_mixture(
+    num_components: int = 5, num_bits: int = 8
+) -> DiscretizedLogisticMixtureHead:
+    """Returns a mixture of discretised logistics as observation model.
+
+    Args:
+      num_components: logistics per pixel.
+      num_bits: bits per channel, 1 to 8, as the data's.
+    """
+    _require_bits(num_bits)
+    name = "model.likelihood.num_components"
+    require(num_components >= 1, name, "be at least 1", num_components)
+    return DiscretizedLogisticMixtureHead(num_components, num_bits)
+
+
+def categorical(num_bits: int = 8) -> CategoricalHead:
+    """Returns a categorical observation model.
+
+    Args:
+      num_bits: bits per pixel, 1 to 8, as the data's.
+    """
+    _require_bits(num_bits)
+    return CategoricalHead(num_bits)
+
+
+def bernoulli() -> BernoulliHead:
+    """Returns a Bernoulli observation model, for binary images."""
+    return BernoulliHead()
+
+
+def _require_bits(num_bits: int) -> None:
+    where = "model.likelihood.num_bits"
+    require(1 <= num_bits <= 8, where, "be from 1 to 8", num_bits)
+
+
+LIKELIHOODS: dict[str, Callable[..., nn.Module]] = {
+    "bernoulli": bernoulli,
+    "gaussian": gaussian,
+    "discretized_logistic": discretized_logistic,
+    "discretized_logistic_mixture": discretized_logistic_mixture,
+    "categorical": categorical,
+}
+
+
+def build(likelihood: str | Mapping[str, Any]) -> nn.Module:
+    """Returns an observation model from its name, or from {'name': ..., fields}.
+
+    Raises:
+      ConfigError: an unknown name or field.
+    """
+    if isinstance(likelihood, str):
+        likelihood = {"name": likelihood}
+    if "name" not in likelihood:
+        likelihood = {"name": "", **likelihood}
+    return fields.build(LIKELIHOODS, "model.likelihood", **likelihood)

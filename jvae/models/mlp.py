@@ -1,0 +1,121 @@
+"""VAEs of fully connected layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jvae.errors import require
+from jvae.layers import ACTIVATIONS, Activation
+from jvae.models import likelihoods
+from jvae.models.vae import VAE, flat_size
+from jvae.types import Array
+
+_GLOROT = nn.initializers.glorot_uniform()
+
+
+class MlpEncoder(nn.Module):
+    """x [B, ...] -> features [B, hidden[-1]].
+
+    Attributes:
+      hidden: widths of the layers.
+      activation: a key of `jvae.layers.ACTIVATIONS`.
+      dtype: of the computation.
+    """
+
+    hidden: Sequence[int]
+    activation: str = "relu"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Returns the last layer's activations."""
+        x = x.reshape(x.shape[0], -1)
+        for width in self.hidden:
+            x = nn.Dense(width, dtype=self.dtype, kernel_init=_GLOROT)(x)
+            x = ACTIVATIONS[self.activation](x)
+        return x
+
+
+class MlpDecoder(nn.Module):
+    """z [B, D] -> [B, *output_shape].
+
+    Attributes:
+      hidden: widths of the layers.
+      output_shape: (H, W, outputs per pixel).
+      activation: a key of `jvae.layers.ACTIVATIONS`.
+      dtype: of the computation.
+    """
+
+    hidden: Sequence[int]
+    output_shape: Sequence[int]
+    activation: str = "relu"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, z: Array) -> Array:
+        """Returns the observation model's inputs, linear."""
+        h = MlpEncoder(self.hidden, self.activation, self.dtype, name="layers")(z)
+        size = flat_size(self.output_shape)
+        outputs = nn.Dense(size, dtype=self.dtype, kernel_init=_GLOROT, name="output")
+        return outputs(h).reshape(z.shape[0], *self.output_shape)
+
+
+def mlp(
+    image_shape: Sequence[int] = (28, 28, 1),
+    latent_dim: int = 16,
+    hidden: Sequence[int] = (512,),
+    activation: Activation = "relu",
+    likelihood: str | Mapping[str, Any] = "bernoulli",
+    num_classes: int | None = None,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> VAE:
+    """Returns a VAE whose encoder and decoder are fully connected.
+
+    Args:
+      image_shape: height, width and channels of the data.
+      latent_dim: number of latent dimensions.
+      hidden: widths of the encoder's layers; the decoder's are the same, reversed.
+      activation: nonlinearity between layers.
+      likelihood: observation model p(x|z): a name, or {'name': ..., its fields}.
+      num_classes: classes of a conditional VAE with learned class-mean priors; None
+        for a prior N(0, I).
+      dtype: of the layers' computation; parameters and reductions stay float32.
+
+    Raises:
+      ConfigError: an impossible value.
+    """
+    check_sizes(image_shape, latent_dim, num_classes, hidden=hidden)
+    observation = likelihoods.build(likelihood)
+    *size, channels = image_shape
+    outputs = (*size, observation.num_outputs(channels))
+    compute = jnp.dtype(dtype)
+    return VAE(
+        encoder=MlpEncoder(tuple(hidden), activation, compute),
+        decoder=MlpDecoder(tuple(hidden)[::-1], outputs, activation, compute),
+        observation=observation,
+        latent_dim=latent_dim,
+        image_shape=tuple(image_shape),
+        num_classes=num_classes,
+    )
+
+
+def check_sizes(
+    image_shape: Sequence[int],
+    latent_dim: int,
+    num_classes: int | None,
+    **widths: Sequence[int],
+) -> None:
+    """Raises ConfigError unless these fields of a VAE are possible sizes."""
+    shape_ok = len(image_shape) == 3 and min(image_shape) >= 1
+    where = "model.image_shape"
+    require(shape_ok, where, "be height, width and channels", tuple(image_shape))
+    require(latent_dim >= 1, "model.latent_dim", "be at least 1", latent_dim)
+    classes_ok = num_classes is None or num_classes >= 1
+    require(classes_ok, "model.num_classes", "be None or at least 1", num_classes)
+    for name, sizes in widths.items():
+        positive = all(s >= 1 for s in sizes)
+        require(positive, f"model.{name}", "hold widths of at least 1", tuple(sizes))

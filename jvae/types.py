@@ -1,0 +1,60 @@
+"""The words of every other module: arrays, batches, what losses and models return."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+Key = jax.Array
+"""A typed PRNG key, or an array of them with one key per example."""
+Params = Mapping[str, Any]
+"""The trained parameters of a model: Flax's 'params' collection."""
+State = Mapping[str, Any]
+"""A model's other collections ('batch_stats', ...), `{}` if it has none."""
+Batch = Mapping[str, Array]
+"""'image' or 'tokens', and if they exist 'label', 'length', 'mask', each [B, ...]."""
+Coefficients = Mapping[str, Any]
+"""Scalars by name that the trainer may anneal: 'beta', 'free_bits', ..."""
+Metrics = dict[str, Array]
+
+
+class Aux(NamedTuple):
+    """What a loss returns beside its value.
+
+    Attributes:
+      metrics: scalars by name, every unweighted term of the loss among them.
+      state: the model's updated collections, `{}` if it has none.
+    """
+
+    metrics: Metrics
+    state: State
+
+
+class Inference(NamedTuple):
+    """One draw of a model's latents for each example, and what it costs.
+
+    Attributes:
+      latents: whatever the model's `likelihood` takes; leaves are [B, ...].
+      kl: [B, groups], in nats: KL(q(z|x) || p(z)) split into the finest groups that
+        the model offers (the dimensions of a diagonal posterior, the scales of a
+        hierarchical one). Closed form where there is one, else log q - log p at the
+        draw.
+      log_ratio: [B], log q(z|x) - log p(z) at the draw, always; importance weights
+        are made of it.
+    """
+
+    latents: Any
+    kl: Array
+    log_ratio: Array
+
+
+LossFn = Callable[[Params, State, Key, Batch, Coefficients], tuple[Array, Aux]]
+"""loss(params, state, key, batch, coefficients) -> (scalar, Aux); pure."""
+
+
+def batch_size(batch: Batch) -> int:
+    """Returns B, the number of rows of `batch` (masked ones included)."""
+    return jax.tree.leaves(batch)[0].shape[0]
