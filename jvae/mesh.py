@@ -59,9 +59,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def rows(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of a batch: its first axis over all devices."""
-    return NamedSharding(mesh, PartitionSpec(AXES))
+def rows(mesh: Mesh, leading: int = 0) -> NamedSharding:
+    """Returns the sharding of a batch: its rows over all devices.
+
+    Args:
+      mesh: the devices.
+      leading: axes before the rows, each whole on every device.
+    """
+    return NamedSharding(mesh, PartitionSpec(*(None,) * leading, AXES))
 
 
 def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
@@ -81,9 +86,15 @@ def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(leaf, tree)
 
 
-def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
-    """Returns the global batch on the mesh, from this process's rows of it."""
-    sharding = rows(mesh)
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh, leading: int = 0) -> Batch:
+    """Returns the global batch on the mesh, from this process's rows of it.
+
+    Args:
+      batch: numpy arrays, this process's rows.
+      mesh: the devices.
+      leading: axes before the rows, as for `rows`.
+    """
+    sharding = rows(mesh, leading)
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
     return {

@@ -1,0 +1,239 @@
+"""The parts of an experiment: built, checked against each other, and wired up."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from jvae import config as configs
+from jvae import data, fields, losses, mesh, models, optimizers, schedules, training
+from jvae.config import Experiment
+from jvae.data import transforms
+from jvae.data.checks import require_labels
+from jvae.data.transforms import Transform
+from jvae.errors import ConfigError
+from jvae.training import StepFn, TrainState
+from jvae.types import Batch, Key, LossFn
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What an experiment is made of, before any array exists."""
+
+    experiment: Experiment
+    splits: data.Splits
+    transform: Transform
+    model: nn.Module
+    loss: LossFn
+    optimizer: optax.GradientTransformation
+    learning_rate: Callable[[Any], Any]
+    coefficients: Callable[[Any], dict[str, Any]]
+    devices: Mesh
+
+    @property
+    def keys(self) -> dict[str, Key]:
+        """The run's keys by purpose, all from the seed."""
+        root = jax.random.key(self.experiment.seed)
+        return dict(
+            zip(("init", "steps", "evaluation"), jax.random.split(root, 3), strict=True)
+        )
+
+    def prepare(self, batch: Batch, key: Key) -> dict[str, Any]:
+        """Returns a raw batch in the support of the likelihood."""
+        return transforms.prepare(batch, key, self.transform)
+
+
+def assemble(experiment: Experiment) -> Parts:
+    """Returns the parts of an experiment.
+
+    Raises:
+      ConfigError: a part that cannot be built, or parts that do not fit.
+      DataError: the data set is missing or damaged, or lacks what the model needs.
+    """
+    devices = mesh.build(**experiment.mesh)
+    options = _data_options(experiment)
+    mesh.check_batch_size(options["batch_size"], devices)
+    _check_accumulation(experiment, options["batch_size"], devices)
+    model = models.build(**experiment.model)
+    loss = losses.build(model=model, **experiment.loss)
+    objective = fields.resolve(losses.LOSSES, experiment.loss["name"], "loss")
+    values = {
+        name: float(experiment.loss.get(name, default))
+        for name, default in losses.coefficients_of(objective).items()
+    }
+    coefficients = schedules.build(experiment.schedules, values)
+    num_steps = max(experiment.num_steps, 1)
+    optimizer, rate = optimizers.build(num_steps=num_steps, **experiment.optimizer)
+    transform = transforms.build(options["transform"], options["num_bits"])
+    source = {
+        k: v
+        for k, v in experiment.data.items()
+        if k not in options or k == "num_validation"
+    }
+    splits = data.build(**source)
+    parts = Parts(
+        experiment,
+        splits,
+        transform,
+        model,
+        loss,
+        optimizer,
+        rate,
+        coefficients,
+        devices,
+    )
+    _check_fit(parts)
+    return parts
+
+
+def _data_options(experiment: Experiment) -> dict[str, Any]:
+    names = fields.of(configs.data_options)
+    given = {k: v for k, v in experiment.data.items() if k in names}
+    return configs.data_options(**given)
+
+
+def _check_accumulation(experiment: Experiment, batch_size: int, devices: Mesh) -> None:
+    micro = experiment.accumulate_steps
+    if batch_size % (micro * devices.size):
+        raise ConfigError(
+            f"data.batch_size must be a multiple of accumulate_steps x devices, "
+            f"{micro} x {devices.size}, got {batch_size}"
+        )
+
+
+def _check_fit(parts: Parts) -> None:
+    """Checks that data, model and likelihood belong together, without computing."""
+    shape = parts.splits.train.shapes["image"]
+    wanted = getattr(parts.model, "image_shape", None)
+    if wanted is not None and tuple(wanted) != tuple(shape):
+        raise ConfigError(
+            f"model.image_shape must be the data's {tuple(shape)}, got {tuple(wanted)}"
+        )
+    classes = getattr(parts.model, "num_classes", None)
+    if classes is not None:
+        found = require_labels(parts.splits, "a conditional model")
+        if found > classes:
+            raise ConfigError(
+                f"model.num_classes must be at least the data's {found}, got {classes}"
+            )
+    support = getattr(_likelihood(parts), "support", None)
+    given = parts.transform.support
+    fits = {
+        "binary": ("binary", "unit"),
+        "signed": ("signed",),
+        "levels": ("levels",),
+    }
+    if support in fits and given not in fits[support]:
+        raise ConfigError(
+            f"data.transform must give {' or '.join(fits[support])!s} pixels for this "
+            f"likelihood, got {given!r} pixels",
+            where="data.transform, model.likelihood",
+        )
+
+
+def example_batch(parts: Parts, num_rows: int = 1) -> dict[str, Any]:
+    """Returns a prepared batch of the first training examples."""
+    raw = parts.splits.train.read(np.zeros(num_rows, np.int64))
+    return parts.prepare(jax.tree.map(jnp.asarray, raw), jax.random.key(0))
+
+
+def _likelihood(parts: Parts) -> Any:
+    """Returns p(x|z) of the model with shapes in place of arrays."""
+
+    def trace(batch, key):
+        variables = parts.model.init(key, batch, key)
+        return parts.model.apply(variables, batch, key, mutable=list(variables))[0]
+
+    return jax.eval_shape(trace, example_batch(parts), jax.random.key(0))
+
+
+def initialiser(parts: Parts) -> Callable[[Key], TrainState]:
+    """Returns key -> the state at step 0."""
+    decay = parts.experiment.ema_decay
+    return training.initialiser(
+        parts.model, parts.optimizer, example_batch(parts), decay
+    )
+
+
+def create_state(parts: Parts) -> TrainState:
+    """Returns the state at step 0, on the mesh."""
+    key = parts.keys["init"]
+    return training.create_state(initialiser(parts), key, parts.devices)
+
+
+def abstract_state(parts: Parts) -> TrainState:
+    """Returns the shapes and places of the state."""
+    return training.abstract_state(initialiser(parts), parts.devices)
+
+
+def compile_step(parts: Parts, state: TrainState) -> StepFn:
+    """Returns the compiled training step of an experiment."""
+    step = training.make_train_step(
+        parts.loss,
+        parts.optimizer,
+        prepare=parts.prepare,
+        run_key=parts.keys["steps"],
+        coefficients=parts.coefficients,
+        ema_decay=parts.experiment.ema_decay,
+        accumulate_steps=parts.experiment.accumulate_steps,
+    )
+    n = parts.experiment.steps_per_dispatch
+    return training.compile_train_step(step, state, parts.devices, steps_per_dispatch=n)
+
+
+def batches(parts: Parts, start_step: int) -> Iterator[Batch]:
+    """Returns the training batches on the mesh, `steps_per_dispatch` stacked in one.
+
+    The same batches whether the data lives on the host or on the device.
+    """
+    options = _data_options(parts.experiment)
+    source, fetch = parts.splits.train, _identity
+    if options["placement"] == "device":
+        source, fetch = _resident(parts)
+    feed = data.train_batches(
+        source,
+        seed=parts.experiment.seed,
+        batch_size=options["batch_size"],
+        start_step=start_step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        num_threads=options["num_threads"],
+    )
+    n = parts.experiment.steps_per_dispatch
+    while True:
+        if n == 1:
+            yield fetch(mesh.put_batch(next(feed), parts.devices))
+        else:
+            stacked = jax.tree.map(
+                lambda *a: np.stack(a), *(next(feed) for _ in range(n))
+            )
+            yield fetch(mesh.put_batch(stacked, parts.devices, leading=1))
+
+
+def _identity(batch: Batch) -> Batch:
+    return batch
+
+
+def _resident(parts: Parts) -> tuple[data.Source, Callable[[Batch], Batch]]:
+    """Returns (a source of indices, index batch -> examples) with the data on device."""
+    train = parts.splits.train
+    everything = train.read(np.arange(len(train)))
+    held = jax.device_put(everything, mesh.replicated(parts.devices))
+    n = parts.experiment.steps_per_dispatch
+    rows = mesh.rows(parts.devices, leading=0 if n == 1 else 1)
+
+    @functools.partial(jax.jit, out_shardings=rows)
+    def gather(held, index):
+        return jax.tree.map(lambda a: a[index], held)
+
+    indices = data.ArraySource({"index": np.arange(len(train), dtype=np.int32)})
+    return indices, lambda batch: gather(held, batch["index"])

@@ -1,0 +1,267 @@
+"""A trained model, restored from a workdir without the flags it was trained with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from jvae import checkpoints, keys, models
+from jvae import mesh as meshes
+from jvae.data import transforms
+from jvae.data.transforms import Transform
+from jvae.distributions import Distribution
+from jvae.errors import ConfigError, WorkdirError, require
+from jvae.evaluation import likelihood
+from jvae.types import Array, Key, Params, State
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A model with its parameters. Images are in the support of its likelihood.
+
+    Attributes:
+      config: what it was trained with, as in WORKDIR/config.json.
+      step: updates it was trained for.
+      model: the Flax module.
+      params: its parameters, averaged or raw as asked for.
+      state: its other collections.
+      transform: from stored pixels to images, and from images to pictures in [0, 1].
+      mesh: the devices that hold the parameters.
+    """
+
+    config: dict[str, Any]
+    step: int
+    model: nn.Module
+    params: Params
+    state: State
+    transform: Transform
+    mesh: Mesh
+
+    def _apply(self, method: str | Callable, *args: Any, **kwargs: Any) -> Any:
+        variables = {"params": self.params, **self.state}
+        return self.model.apply(variables, *args, method=method, **kwargs)
+
+    def prepare(self, pixels: Array, key: Key) -> Array:
+        """Returns stored pixels (uint8 [B, H, W, C]) as the images the model takes.
+
+        Args:
+          pixels: as the data set stores them.
+          key: of the draws of 'binarize' and 'dequantize'.
+        """
+        batch = {"image": jnp.asarray(pixels)}
+        return transforms.prepare(batch, key, self.transform)["image"]
+
+    def encode(self, x: Array) -> Any:
+        """Returns q(z|x), a distribution over [B, D], for images x [B, H, W, C]."""
+        return self._apply("encode", x)
+
+    def decode(self, z: Array) -> Array:
+        """Returns the mean of p(x|z), [B, H, W, C], for latents z [B, D]."""
+        return self._apply("decode", z)
+
+    def likelihood(self, z: Array) -> Distribution:
+        """Returns p(x|z), a distribution over [B, H, W, C]."""
+        return self._apply("likelihood", z, {})
+
+    def reconstruct(self, x: Array, key: Key | None = None) -> Array:
+        """Returns the mean of p(x|z) at z = E q(z|x), or at a draw if a key is given."""
+        q = self.encode(x)
+        return self.decode(q.mean if key is None else q.sample(key))
+
+    def sample(
+        self,
+        key: Key,
+        n: int,
+        temperature: float = 1.0,
+        label: Array | int | None = None,
+        batch_size: int = 256,
+    ) -> Array:
+        """Returns the means of p(x|z) for n draws of z from the prior, [n, H, W, C].
+
+        Args:
+          key: image i uses key i of `split(key, n)`, whatever the batch size.
+          n: number of images.
+          temperature: factor on the prior's standard deviation; 0 decodes its mean.
+          label: class or [n] classes of a conditional model; None takes all in turn.
+          batch_size: images decoded at once.
+
+        Raises:
+          ConfigError: n < 1, a negative temperature, or a label for a model without
+            classes.
+        """
+        require(n >= 1, "n", "be at least 1", n)
+        require(temperature >= 0, "temperature", "be >= 0", temperature)
+        classes = getattr(self.model, "num_classes", None)
+        if classes is None:
+            require(
+                label is None, "label", "be None for a model without classes", label
+            )
+        else:
+            given = jnp.arange(n) % classes if label is None else jnp.asarray(label)
+            label = jnp.broadcast_to(given, (n,))
+        each = keys.per_example(key, n)
+
+        @jax.jit
+        def generate(params, state, each, label):
+            variables = {"params": params, **state}
+            arguments = (each, each.shape[0], temperature, label)
+            return self.model.apply(variables, *arguments, method="generate")
+
+        chunks = []
+        for start in range(0, n, batch_size):
+            stop = min(start + batch_size, n)
+            part = None if label is None else label[start:stop]
+            chunks.append(generate(self.params, self.state, each[start:stop], part))
+        return jnp.concatenate(chunks)
+
+    def interpolate(self, a: Array, b: Array, n: int) -> Array:
+        """Returns [B, n, H, W, C], decoded on the line between E q(z|a) and E q(z|b).
+
+        The first and the last are the reconstructions of a and b.
+
+        Args:
+          a: images [B, H, W, C].
+          b: as many images.
+          n: points on the line, ends included, at least 2.
+
+        Raises:
+          ConfigError: a and b differ in number, or n < 2.
+        """
+        require(n >= 2, "n", "be at least 2", n)
+        if a.shape != b.shape:
+            raise ConfigError(
+                f"a and b must have one shape, got {a.shape} and {b.shape}"
+            )
+        start, end = self.encode(a).mean, self.encode(b).mean
+        weight = jnp.linspace(0.0, 1.0, n).reshape(1, n, 1)
+        line = start[:, None] * (1.0 - weight) + end[:, None] * weight
+        images = self.decode(line.reshape(-1, line.shape[-1]))
+        return images.reshape(a.shape[0], n, *images.shape[1:])
+
+    def _batch(self, x: Array, label: Array | None) -> dict[str, Array]:
+        return {"image": x} if label is None else {"image": x, "label": label}
+
+    def elbo(self, x: Array, key: Key, label: Array | None = None) -> Array:
+        """Returns [B], one draw of each image's bound on log p(x), in nats."""
+        terms = likelihood.elbo_per_example(
+            self.model, self.params, self.state, key, self._batch(x, label)
+        )
+        return terms["elbo"]
+
+    def log_likelihood(
+        self,
+        x: Array,
+        key: Key,
+        num_samples: int,
+        label: Array | None = None,
+        chunk_size: int = 100,
+    ) -> Array:
+        """Returns [B], importance-weighted estimates of log p(x) in nats.
+
+        A lower bound in expectation, tighter with more samples.
+
+        Args:
+          x: images [B, H, W, C].
+          key: image i uses key i of `split(key, B)`.
+          num_samples: draws per image.
+          label: [B] classes of a conditional model.
+          chunk_size: draws decoded at once; changes nothing but memory.
+        """
+        return likelihood.log_likelihood_per_example(
+            self.model,
+            self.params,
+            self.state,
+            key,
+            self._batch(x, label),
+            num_samples=num_samples,
+            chunk_size=chunk_size,
+        )
+
+
+def restore(
+    workdir: epath.PathLike,
+    step: int | Literal["best", "last"] = "best",
+    params: Literal["ema", "raw"] = "ema",
+    mesh: Mesh | None = None,
+) -> Pretrained:
+    """Returns the model that a run in `workdir` has trained.
+
+    Needs neither the data set nor the optimizer, and works on a workdir that was moved
+    and on any devices. A model of your own is imported by the path in its config.
+
+    Args:
+      workdir: the run's folder.
+      step: 'best' (the highest validation ELBO; the last where none was measured),
+        'last', or the number of a checkpoint.
+      params: 'ema', the averaged parameters if the run kept them, or 'raw'.
+      mesh: the devices to use; None for all.
+
+    Raises:
+      WorkdirError: no such checkpoint, or one that is damaged or too new.
+    """
+    devices = mesh or meshes.build()
+    require(params in ("ema", "raw"), "params", "be 'ema' or 'raw'", params)
+    folder, number = checkpoints.choose(workdir, step)
+    item, meta = folder.restore_model(number, devices)
+    config = meta["config"]
+    averaged = item["ema"] if params == "ema" else None
+    return Pretrained(
+        config=config,
+        step=number,
+        model=models.build(**config["model"]),
+        params=item["params"] if averaged is None else averaged,
+        state=item["state"],
+        transform=transforms.build(
+            config["data"]["transform"], config["data"]["num_bits"]
+        ),
+        mesh=devices,
+    )
+
+
+def matching_params(
+    params: Params, workdir: epath.PathLike, devices: Mesh
+) -> tuple[Params, str]:
+    """Returns (`params` with those of another run where they fit, what was loaded).
+
+    A parameter is taken if path and shape agree. The text lists which were and which
+    were not.
+
+    Args:
+      params: of a new model, placed.
+      workdir: the other run's; its best checkpoint is read.
+      devices: the mesh.
+
+    Raises:
+      WorkdirError: there is no checkpoint, or nothing in it fits.
+    """
+    theirs = {
+        checkpoints.path_name(path): value
+        for path, value in jax.tree_util.tree_leaves_with_path(
+            restore(workdir, mesh=devices).params
+        )
+    }
+    loaded, kept = [], []
+
+    def choose(path, mine):
+        name = checkpoints.path_name(path)
+        other = theirs.get(name)
+        fits = other is not None and other.shape == mine.shape
+        (loaded if fits else kept).append(name)
+        return other.astype(mine.dtype) if fits else mine
+
+    chosen = jax.tree_util.tree_map_with_path(choose, params)
+    if not loaded:
+        raise WorkdirError(
+            "none of its parameters fits this model",
+            where=str(workdir),
+            fix="Set init_from to a run of a like model.",
+        )
+    text = f"loaded from {workdir}: {', '.join(loaded)}; new: {', '.join(kept) or '-'}"
+    return chosen, text

@@ -1,0 +1,190 @@
+"""The training step: one pure function of (state, batch), compiled over a mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from jvae import keys, layers, mesh
+from jvae.types import (
+    Array,
+    Aux,
+    Batch,
+    Key,
+    LossFn,
+    Metrics,
+    Params,
+    State,
+    batch_size,
+)
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a step changes, and all that a run needs to go on.
+
+    Attributes:
+      step: int32, updates done.
+      params: the model's parameters.
+      opt_state: the optimizer's state.
+      state: the model's other collections, {} if it has none.
+      ema: exponential moving average of `params`, None if none is kept.
+    """
+
+    step: Array
+    params: Params
+    opt_state: Any
+    state: State
+    ema: Params | None
+
+
+PrepareFn = Callable[[Batch, Key], Batch]
+StepFn = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def initialiser(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    example: Batch,
+    ema_decay: float = 0.0,
+) -> Callable[[Key], TrainState]:
+    """Returns key -> the state at step 0, a pure function.
+
+    Args:
+      model: the model to initialise.
+      optimizer: whose state starts at zero.
+      example: a prepared batch of one row or more; only its shapes matter.
+      ema_decay: 0 if no average of the parameters is kept.
+    """
+
+    def create(key):
+        init_key, draw_key = jax.random.split(key)
+        variables = dict(model.init(init_key, example, draw_key))
+        params = variables.pop("params")
+        ema = jax.tree.map(jnp.copy, params) if ema_decay else None
+        step = jnp.zeros((), jnp.int32)
+        return TrainState(step, params, optimizer.init(params), variables, ema)
+
+    return create
+
+
+def abstract_state(create: Callable[[Key], TrainState], devices: Mesh) -> TrainState:
+    """Returns the state's shapes, dtypes and places, with no array in memory.
+
+    The place of an array depends on its shape alone, so Adam's moments lie where
+    their parameters do; left to itself jit would put them all on one device.
+    """
+    shapes = jax.eval_shape(create, jax.random.key(0))
+    return jax.tree.map(
+        lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
+        shapes,
+        mesh.parameter_shardings(shapes, devices),
+    )
+
+
+def create_state(
+    create: Callable[[Key], TrainState], key: Key, devices: Mesh
+) -> TrainState:
+    """Returns the state at step 0, created where it will live."""
+    places = jax.tree.map(lambda s: s.sharding, abstract_state(create, devices))
+    return jax.jit(create, out_shardings=places)(key)
+
+
+def make_train_step(
+    loss: LossFn,
+    optimizer: optax.GradientTransformation,
+    *,
+    prepare: PrepareFn,
+    run_key: Key,
+    coefficients: Callable[[Array], Mapping[str, Array]] = lambda step: {},
+    ema_decay: float = 0.0,
+    accumulate_steps: int = 1,
+) -> StepFn:
+    """Returns train_step(state, batch) -> (state, metrics), a pure function.
+
+    The step's randomness is `fold_in(run_key, state.step)`, so a run repeats itself
+    from any saved state.
+
+    Args:
+      loss: what is minimised.
+      optimizer: the update rule.
+      prepare: (raw batch, key) -> batch in the support of the likelihood.
+      run_key: the run's key.
+      coefficients: step -> the annealed coefficients of the loss.
+      ema_decay: decay of the parameters' moving average, 0 for none.
+      accumulate_steps: micro-batches per update, whose gradients are averaged.
+    """
+
+    def gradients(state, key, batch):
+        value_and_grad = jax.grad(loss, has_aux=True)
+        annealed = coefficients(state.step)
+        if accumulate_steps == 1:
+            return value_and_grad(state.params, state.state, key, batch, annealed)
+        return _accumulated(value_and_grad, state, key, batch, annealed)
+
+    def _accumulated(grad_fn, state, key, batch, annealed):
+        each = keys.per_example(key, batch_size(batch))
+        micro = jax.tree.map(_deal(accumulate_steps), (each, dict(batch)))
+
+        def body(carry, micro_batch):
+            grads, aux = grad_fn(state.params, carry, *micro_batch, annealed)
+            return aux.state, (grads, aux.metrics)
+
+        model_state, sums = layers.scan(body, state.state, micro)
+        grads, metrics = jax.tree.map(lambda g: g.mean(0), sums)
+        return grads, Aux(metrics, model_state)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        step_key = jax.random.fold_in(run_key, state.step)
+        data_key, draw_key = jax.random.split(step_key)
+        batch = prepare(batch, data_key)
+        grads, aux = gradients(state, draw_key, batch)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema is not None:
+            ema = optax.incremental_update(params, ema, 1.0 - ema_decay)
+        metrics = {**aux.metrics, "gradient_norm": optax.global_norm(grads)}
+        return TrainState(state.step + 1, params, opt_state, aux.state, ema), metrics
+
+    return train_step
+
+
+def _deal(num: int) -> Callable[[Array], Array]:
+    """Returns [B, ...] -> [num, B / num, ...], dealt so that shards stay equal."""
+    return lambda a: a.reshape(-1, num, *a.shape[1:]).swapaxes(0, 1)
+
+
+def compile_train_step(
+    train_step: StepFn, state: TrainState, devices: Mesh, *, steps_per_dispatch: int = 1
+) -> StepFn:
+    """Returns the jitted step over the mesh; it consumes (donates) the state.
+
+    Args:
+      train_step: from `make_train_step`.
+      state: gives the shapes; not consumed here.
+      devices: the mesh.
+      steps_per_dispatch: if n > 1, batches are stacked [n, B, ...], the function does
+        n steps, and metrics are stacked [n].
+    """
+    state_shardings = mesh.parameter_shardings(state, devices)
+    batches = mesh.rows(devices, leading=0 if steps_per_dispatch == 1 else 1)
+
+    def steps(state, batches):
+        if steps_per_dispatch == 1:
+            return train_step(state, batches)
+        return layers.scan(train_step, state, batches)
+
+    return jax.jit(
+        steps,
+        donate_argnums=0,
+        in_shardings=(state_shardings, batches),
+        out_shardings=(state_shardings, mesh.replicated(devices)),
+    )
