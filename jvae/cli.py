@@ -281,10 +281,12 @@ def train(arguments: Sequence[str]) -> None:
 def evaluate(arguments: Sequence[str]) -> None:
     """What eval.py does with its arguments."""
     from jvae import experiment
+    from jvae.evaluation.report import Settings
 
-    options = experiment.evaluation_fields()
+    options = fields.of(Settings)
+    rest, overrides = split_overrides(arguments)
     parser = eval_parser(options)
-    flags = _parse(parser, arguments)
+    flags = _parse(parser, rest)
     if flags.help:
         print(parser.format_help())
         return
@@ -301,8 +303,23 @@ def evaluate(arguments: Sequence[str]) -> None:
         params=flags.params,
         split=flags.split,
         out=flags.out,
+        data_fields=_data_overrides(overrides),
         **given,
     )
+
+
+def _data_overrides(overrides: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the fields of --config.data.FIELD=VALUE; eval.py takes no others."""
+    section: dict[str, Any] = {}
+    for path, text in overrides.items():
+        head, _, name = path.partition(".")
+        if head != "data" or not name:
+            raise ConfigError(
+                f"--config.{path} cannot change a trained run",
+                fix="eval.py takes --config.data.FIELD, where the data lies here.",
+            )
+        section[name] = parse_value(path, text, Any)
+    return section
 
 
 def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> Any:

@@ -128,10 +128,13 @@ class DiagGaussian:
 def kl_per_group(q: Any, p: Any) -> Array | None:
     """Returns KL(q || p) as [B, groups] in closed form, None where there is none.
 
-    A diagonal Gaussian against another has one group per dimension; any other pair
-    has one group if `q.kl_to(p)` returns a [B] array.
+    A diagonal Gaussian has one group per dimension against another, and no closed
+    form against anything else; any other q has one group if `q.kl_to(p)` returns a
+    [B] array.
     """
-    if isinstance(q, DiagGaussian) and isinstance(p, DiagGaussian):
+    if isinstance(q, DiagGaussian):
+        if not isinstance(p, DiagGaussian):
+            return None
         kl = q.kl_per_dim(p).astype(jnp.float32)
         return kl.reshape(kl.shape[0], -1)
     kl_to = getattr(q, "kl_to", None)
@@ -141,7 +144,8 @@ def kl_per_group(q: Any, p: Any) -> Array | None:
 
 def softplus(x: Array) -> Array:
     """Returns log(1 + exp(x)), finite with finite gradients at any finite x."""
-    return jnp.maximum(x, 0.0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+    # min(x, -x), not -abs(x): at 0 the gradient of abs is 1 and the slope would be 0.
+    return jnp.maximum(x, 0.0) + jnp.log1p(jnp.exp(jnp.minimum(x, -x)))
 
 
 @flax.struct.dataclass
@@ -258,6 +262,11 @@ class DiscretizedLogistic:
         return sum_events(_log_bin_mass(x, self.loc, self.log_scale, self.num_bits))
 
     @property
+    def num_levels(self) -> int:
+        """Levels of a pixel."""
+        return 2**self.num_bits
+
+    @property
     def mean(self) -> Array:
         """The centre, clipped to [-1, 1]: the mean before the tails fold."""
         return jnp.clip(self.loc, -1.0, 1.0)
@@ -294,6 +303,11 @@ class DiscretizedLogisticMixture:
 
     support = "signed"
     is_discrete = True
+
+    @property
+    def num_levels(self) -> int:
+        """Levels of a channel."""
+        return 2**self.num_bits
 
     def _centres(self, x: Array, loc: Array, coefficients: Array | None) -> Array:
         """Returns loc [..., C, K] moved by the earlier channels of x [..., C]."""
@@ -369,6 +383,11 @@ class Categorical:
         log_p = jax.nn.log_softmax(self.logits.astype(jnp.float32))
         index = x.astype(jnp.int32)[..., None]
         return sum_events(jnp.take_along_axis(log_p, index, axis=-1)[..., 0])
+
+    @property
+    def num_levels(self) -> int:
+        """Symbols, V."""
+        return self.logits.shape[-1]
 
     @property
     def mean(self) -> Array:

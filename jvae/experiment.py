@@ -14,15 +14,15 @@ from etils import epath
 
 from jvae import checkpoints as ckpt
 from jvae import config as configs
-from jvae import parts, pretrained
+from jvae import fields, parts, pretrained
 from jvae.checkpoints import Checkpoints
-from jvae.evaluation import likelihood, pictures, samples
+from jvae.evaluation import likelihood, pictures, report, samples
 from jvae.evaluation.subject import Subject
 from jvae.parts import Parts
 from jvae.training import TrainState
 from jvae.types import Metrics
 from jvae.workdir import check_same_run, open_workdir
-from jvae.writers import MetricsWriter, Progress
+from jvae.writers import MetricsWriter, Progress, read_metrics
 
 
 def run(config: Mapping[str, Any], workdir: epath.PathLike) -> None:
@@ -40,11 +40,117 @@ def run(config: Mapping[str, Any], workdir: epath.PathLike) -> None:
     experiment = configs.read(config)
     built = parts.assemble(experiment)
     root = open_workdir(workdir, experiment)
-    with_state = Run(built, root)
+    training_run = Run(built, root)
     try:
-        with_state.train()
+        training_run.train()
     finally:
-        with_state.close()
+        training_run.close()
+
+
+def dry_run(config: Mapping[str, Any]) -> dict[str, float]:
+    """Builds, compiles, does two steps and an evaluation; prints what a run costs.
+
+    Writes nothing.
+
+    Returns:
+      'parameters', 'bytes' of state and temporaries on a device, 'images_per_second',
+      'elbo' of 64 examples after two steps.
+
+    Raises:
+      ConfigError, DataError: as `run` would.
+    """
+    built = parts.assemble(configs.read(config))
+    state = parts.create_state(built)
+    size = sum(x.size for x in jax.tree.leaves(state.params))
+    feed = parts.batches(built, 0)
+    compiled = parts.compile_step(built, state).lower(state, next(feed)).compile()
+    memory = compiled.memory_analysis()
+    state, _ = compiled(state, next(feed))
+    jax.block_until_ready(state)
+    began = time.monotonic()
+    state, _ = compiled(state, next(feed))
+    jax.block_until_ready(state)
+    seconds = time.monotonic() - began
+    subject = subject_of(built, state)
+    options = {
+        "batch_size": max(64, built.devices.size),
+        "key": built.keys["evaluation"],
+    }
+    few = min(64, len(built.splits.test))
+    elbo = likelihood.evaluate_elbo(
+        subject, built.splits.test, num_examples=few, **options
+    )["elbo"].mean
+    images = built.experiment.data["batch_size"] * built.experiment.steps_per_dispatch
+    costs = {
+        "parameters": size,
+        "bytes": memory.temp_size_in_bytes + memory.argument_size_in_bytes,
+        "images_per_second": images / seconds,
+        "elbo": elbo,
+    }
+    print(
+        f"parameters {size:,}; memory per device {costs['bytes'] / 2**20:,.0f} MiB; "
+        f"{costs['images_per_second']:,.0f} images/s in one step; elbo of {few} test "
+        f"images after 2 dispatches {elbo:,.1f} nats"
+    )
+    return costs
+
+
+def subject_of(built: Parts, state: TrainState) -> Subject:
+    """Returns what evaluation looks at, with averaged parameters if there are any."""
+    params = state.params if state.ema is None else state.ema
+    return Subject(built.model, params, state.state, built.transform, built.devices)
+
+
+def evaluate(
+    workdir: epath.PathLike,
+    *,
+    step: int | str = "best",
+    params: str = "ema",
+    split: str = "test",
+    out: str | None = None,
+    data_fields: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Evaluates a run from its workdir alone: results.json, pictures, report.html.
+
+    Args:
+      workdir: the run's folder; only read, but for the results.
+      step: 'best', 'last' or the number of a checkpoint.
+      params: 'ema' or 'raw'.
+      split: 'test', 'validation' or 'train'.
+      out: folder for the results; None for WORKDIR/evaluation/SPLIT_STEP.
+      data_fields: fields of the data set that are different here, such as its path.
+      **settings: fields of `jvae.evaluation.report.Settings`.
+
+    Returns:
+      What results.json holds.
+
+    Raises:
+      ConfigError: an unknown field or split.
+      DataError: the data set is missing, or has no such split.
+      WorkdirError: there is no such run or checkpoint.
+    """
+    fields.check(report.Settings, settings, "eval")
+    restored = pretrained.restore(workdir, step=step, params=params)
+    source = parts.split_of(restored.config["data"] | dict(data_fields or {}), split)
+    folder = epath.Path(out or workdir).expanduser()
+    if out is None:
+        folder = folder / "evaluation" / f"{split}_{restored.step:08d}"
+    results = report.evaluate(
+        restored.subject,
+        source,
+        folder,
+        config=restored.config,
+        step=restored.step,
+        split=split,
+        key=jax.random.key(restored.config["seed"]),
+        history=read_metrics(workdir),
+        settings=report.Settings(**settings),
+    )
+    for name, row in results["metrics"].items():
+        print(f"{name}: {row['value']} {row['unit']}")
+    print(f"{results['verdict']}\nreport: {folder / 'report.html'}")
+    return results
 
 
 class Run:
@@ -139,17 +245,10 @@ class Run:
             self.writer.write(step, "train", numbers)
             self.progress.report(step, numbers)
 
-    def subject(self) -> Subject:
-        """Returns what evaluation looks at: the averaged parameters if there are any."""
-        params = self.state.params if self.state.ema is None else self.state.ema
-        built = self.parts
-        return Subject(
-            built.model, params, self.state.state, built.transform, built.devices
-        )
-
     def evaluate(self, step: int) -> None:
         """Measures the ELBO on validation data, keeps the best, makes pictures."""
-        subject, source = self.subject(), self.parts.splits.validation
+        source = self.parts.splits.validation
+        subject = subject_of(self.parts, self.state)
         estimates = likelihood.evaluate_elbo(
             subject,
             source,
@@ -169,6 +268,7 @@ class Run:
             self.writer.write(step, "validation", numbers)
             self.progress.say(f"step {step}  validation elbo {elbo:.2f} nats")
             for name, image in grids.items():
+                (self.root / "pictures").mkdir(exist_ok=True)
                 pictures.write_png(
                     self.root / "pictures" / f"{name}_{step:08d}.png", image
                 )

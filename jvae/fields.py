@@ -53,7 +53,7 @@ def meanings(function: Callable) -> dict[str, str]:
     if not section:
         return {}
     entries = re.findall(
-        r"^  (\w+):\s*(.*?)(?=^  \w|\Z)", section.group(1), re.M | re.S
+        r"^  (\w+):\s*(.*?)(?=^  \S|\Z)", section.group(1), re.M | re.S
     )
     return {name: " ".join(text.split()) for name, text in entries}
 
@@ -167,7 +167,7 @@ def resolve(registry: Mapping[str, Callable], name: str, where: str) -> Callable
     module_name, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{where}.name {name!r} cannot be imported: {error}",
             fix="Write 'package.module:Name' and put the package on PYTHONPATH.",

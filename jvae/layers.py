@@ -128,7 +128,7 @@ def convolution(x: Array, kernel: Array, stride: int = 1) -> Array:
     """Returns the 'SAME' convolution of x [B, H, W, I] with kernel [h, w, I, O].
 
     Inside a loop on CPU (see `scan`) a stride-1 convolution carries its own gradient,
-    and a strided one is computed at every position and thinned out.
+    and a strided one is a stride-1 convolution of the space-to-depth image.
     """
     if not (_in_loop.get() and jax.default_backend() == "cpu"):
         return _convolve(x, kernel, stride, "SAME")

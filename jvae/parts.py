@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
@@ -20,9 +19,11 @@ from jvae.config import Experiment
 from jvae.data import transforms
 from jvae.data.checks import require_labels
 from jvae.data.transforms import Transform
-from jvae.errors import ConfigError
+from jvae.errors import ConfigError, require
 from jvae.training import StepFn, TrainState
 from jvae.types import Batch, Key, LossFn
+
+SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +44,8 @@ class Parts:
     def keys(self) -> dict[str, Key]:
         """The run's keys by purpose, all from the seed."""
         root = jax.random.key(self.experiment.seed)
-        return dict(
-            zip(("init", "steps", "evaluation"), jax.random.split(root, 3), strict=True)
-        )
+        names = ("init", "steps", "evaluation")
+        return {name: jax.random.fold_in(root, i) for i, name in enumerate(names)}
 
     def prepare(self, batch: Batch, key: Key) -> dict[str, Any]:
         """Returns a raw batch in the support of the likelihood."""
@@ -74,12 +74,7 @@ def assemble(experiment: Experiment) -> Parts:
     num_steps = max(experiment.num_steps, 1)
     optimizer, rate = optimizers.build(num_steps=num_steps, **experiment.optimizer)
     transform = transforms.build(options["transform"], options["num_bits"])
-    source = {
-        k: v
-        for k, v in experiment.data.items()
-        if k not in options or k == "num_validation"
-    }
-    splits = data.build(**source)
+    splits = load_splits(experiment.data)
     parts = Parts(
         experiment,
         splits,
@@ -93,6 +88,27 @@ def assemble(experiment: Experiment) -> Parts:
     )
     _check_fit(parts)
     return parts
+
+
+def load_splits(section: Mapping[str, Any]) -> data.Splits:
+    """Returns the data set of a config's data section."""
+    options = set(fields.of(configs.data_options)) - {"num_validation"}
+    return data.build(**{k: v for k, v in section.items() if k not in options})
+
+
+def split_of(section: Mapping[str, Any], split: str) -> data.Source:
+    """Returns one split of a data set.
+
+    Raises:
+      ConfigError: no such split.
+    """
+    require(split in SPLITS, "split", f"be one of {', '.join(SPLITS)}", split)
+    source = getattr(load_splits(section), split)
+    if source is None:
+        raise ConfigError(
+            f"the data set has no {split} split", fix="Set data.num_validation."
+        )
+    return source
 
 
 def _data_options(experiment: Experiment) -> dict[str, Any]:
@@ -125,25 +141,32 @@ def _check_fit(parts: Parts) -> None:
             raise ConfigError(
                 f"model.num_classes must be at least the data's {found}, got {classes}"
             )
-    support = getattr(_likelihood(parts), "support", None)
+    _check_support(parts, _likelihood(parts))
+
+
+def _check_support(parts: Parts, likelihood: Any) -> None:
+    """Checks that pixels are what this likelihood is defined on."""
+    fits = {"binary": ("binary", "unit"), "signed": ("signed",), "levels": ("levels",)}
+    wanted = fits.get(getattr(likelihood, "support", ""))
     given = parts.transform.support
-    fits = {
-        "binary": ("binary", "unit"),
-        "signed": ("signed",),
-        "levels": ("levels",),
-    }
-    if support in fits and given not in fits[support]:
+    if wanted is not None and given not in wanted:
         raise ConfigError(
-            f"data.transform must give {' or '.join(fits[support])!s} pixels for this "
-            f"likelihood, got {given!r} pixels",
-            where="data.transform, model.likelihood",
+            f"data.transform must give {' or '.join(wanted)} pixels to "
+            f"{type(likelihood).__name__}, got {given} pixels"
+        )
+    levels = 2 ** parts.experiment.data["num_bits"]
+    known = getattr(likelihood, "num_levels", levels)
+    if wanted is not None and known != levels:
+        raise ConfigError(
+            f"data.num_bits must give the {known} levels of the likelihood, "
+            f"got {levels} levels"
         )
 
 
-def example_batch(parts: Parts, num_rows: int = 1) -> dict[str, Any]:
-    """Returns a prepared batch of the first training examples."""
-    raw = parts.splits.train.read(np.zeros(num_rows, np.int64))
-    return parts.prepare(jax.tree.map(jnp.asarray, raw), jax.random.key(0))
+def example_batch(parts: Parts) -> Batch:
+    """Returns a prepared batch of one row, shapes and dtypes only."""
+    raw = parts.splits.train.read(np.zeros(1, np.int64))
+    return jax.eval_shape(parts.prepare, raw, jax.random.key(0))
 
 
 def _likelihood(parts: Parts) -> Any:
@@ -224,7 +247,7 @@ def _identity(batch: Batch) -> Batch:
 
 
 def _resident(parts: Parts) -> tuple[data.Source, Callable[[Batch], Batch]]:
-    """Returns (a source of indices, index batch -> examples) with the data on device."""
+    """Returns (a source of indices, indices -> examples), the data on the device."""
     train = parts.splits.train
     everything = train.read(np.arange(len(train)))
     held = jax.device_put(everything, mesh.replicated(parts.devices))

@@ -8,17 +8,19 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from jvae import checkpoints, keys, models
+from jvae import checkpoints, models
 from jvae import mesh as meshes
 from jvae.data import transforms
 from jvae.data.transforms import Transform
 from jvae.distributions import Distribution
-from jvae.errors import ConfigError, WorkdirError, require
-from jvae.evaluation import likelihood
+from jvae.errors import WorkdirError, require
+from jvae.evaluation import likelihood, samples
+from jvae.evaluation.subject import Subject
 from jvae.types import Array, Key, Params, State
 
 
@@ -43,6 +45,11 @@ class Pretrained:
     state: State
     transform: Transform
     mesh: Mesh
+
+    @property
+    def subject(self) -> Subject:
+        """What `jvae.evaluation` looks at."""
+        return Subject(self.model, self.params, self.state, self.transform, self.mesh)
 
     def _apply(self, method: str | Callable, *args: Any, **kwargs: Any) -> Any:
         variables = {"params": self.params, **self.state}
@@ -71,9 +78,10 @@ class Pretrained:
         return self._apply("likelihood", z, {})
 
     def reconstruct(self, x: Array, key: Key | None = None) -> Array:
-        """Returns the mean of p(x|z) at z = E q(z|x), or at a draw if a key is given."""
-        q = self.encode(x)
-        return self.decode(q.mean if key is None else q.sample(key))
+        """Returns the mean of p(x|z) at z = E q(z|x), or at a draw if given a key."""
+        if key is None:
+            return samples.reconstructions(self.subject, x, jax.random.key(0))
+        return samples.reconstructions(self.subject, x, key, mode="sample")
 
     def sample(
         self,
@@ -82,44 +90,27 @@ class Pretrained:
         temperature: float = 1.0,
         label: Array | int | None = None,
         batch_size: int = 256,
-    ) -> Array:
+    ) -> np.ndarray:
         """Returns the means of p(x|z) for n draws of z from the prior, [n, H, W, C].
 
         Args:
-          key: image i uses key i of `split(key, n)`, whatever the batch size.
+          key: of the draws; image i is the same whatever n and the batch size.
           n: number of images.
           temperature: factor on the prior's standard deviation; 0 decodes its mean.
           label: class or [n] classes of a conditional model; None takes all in turn.
           batch_size: images decoded at once.
 
         Raises:
-          ConfigError: n < 1, a negative temperature, or a label for a model without
-            classes.
+          ConfigError: a number out of range, or a label for a model without classes.
         """
-        require(n >= 1, "n", "be at least 1", n)
-        require(temperature >= 0, "temperature", "be >= 0", temperature)
-        classes = getattr(self.model, "num_classes", None)
-        if classes is None:
-            require(
-                label is None, "label", "be None for a model without classes", label
-            )
-        else:
-            given = jnp.arange(n) % classes if label is None else jnp.asarray(label)
-            label = jnp.broadcast_to(given, (n,))
-        each = keys.per_example(key, n)
-
-        @jax.jit
-        def generate(params, state, each, label):
-            variables = {"params": params, **state}
-            arguments = (each, each.shape[0], temperature, label)
-            return self.model.apply(variables, *arguments, method="generate")
-
-        chunks = []
-        for start in range(0, n, batch_size):
-            stop = min(start + batch_size, n)
-            part = None if label is None else label[start:stop]
-            chunks.append(generate(self.params, self.state, each[start:stop], part))
-        return jnp.concatenate(chunks)
+        if label is not None:
+            classes = getattr(self.model, "num_classes", None)
+            rule = "be None for a model without classes"
+            require(classes is not None, "label", rule, label)
+            label = np.broadcast_to(label, (n,)) if np.ndim(label) == 0 else label
+        return samples.prior_samples(
+            self.subject, key, n, temperature, label, chunk_size=batch_size
+        )
 
     def interpolate(self, a: Array, b: Array, n: int) -> Array:
         """Returns [B, n, H, W, C], decoded on the line between E q(z|a) and E q(z|b).
@@ -132,18 +123,9 @@ class Pretrained:
           n: points on the line, ends included, at least 2.
 
         Raises:
-          ConfigError: a and b differ in number, or n < 2.
+          ConfigError: a and b differ in shape, or n < 2.
         """
-        require(n >= 2, "n", "be at least 2", n)
-        if a.shape != b.shape:
-            raise ConfigError(
-                f"a and b must have one shape, got {a.shape} and {b.shape}"
-            )
-        start, end = self.encode(a).mean, self.encode(b).mean
-        weight = jnp.linspace(0.0, 1.0, n).reshape(1, n, 1)
-        line = start[:, None] * (1.0 - weight) + end[:, None] * weight
-        images = self.decode(line.reshape(-1, line.shape[-1]))
-        return images.reshape(a.shape[0], n, *images.shape[1:])
+        return samples.interpolations(self.subject, a, b, n)
 
     def _batch(self, x: Array, label: Array | None) -> dict[str, Array]:
         return {"image": x} if label is None else {"image": x, "label": label}

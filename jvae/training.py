@@ -60,13 +60,14 @@ def initialiser(
     Args:
       model: the model to initialise.
       optimizer: whose state starts at zero.
-      example: a prepared batch of one row or more; only its shapes matter.
+      example: shapes and dtypes of a prepared batch.
       ema_decay: 0 if no average of the parameters is kept.
     """
 
     def create(key):
         init_key, draw_key = jax.random.split(key)
-        variables = dict(model.init(init_key, example, draw_key))
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), example)
+        variables = dict(model.init(init_key, zeros, draw_key))
         params = variables.pop("params")
         ema = jax.tree.map(jnp.copy, params) if ema_decay else None
         step = jnp.zeros((), jnp.int32)
@@ -151,7 +152,7 @@ def make_train_step(
         ema = state.ema
         if ema is not None:
             ema = optax.incremental_update(params, ema, 1.0 - ema_decay)
-        metrics = {**aux.metrics, "gradient_norm": optax.global_norm(grads)}
+        metrics = {**aux.metrics, "gradient_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, opt_state, aux.state, ema), metrics
 
     return train_step

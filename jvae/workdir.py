@@ -16,7 +16,7 @@ CONFIG_FILE = "config.json"
 
 
 def open_workdir(workdir: epath.PathLike, experiment: Experiment) -> epath.Path:
-    """Returns the run's folder, made and labelled with the config, or checked against it.
+    """Returns the run's folder, made and labelled, or checked against the config.
 
     Raises:
       WorkdirError: it cannot be a folder, or holds a run of another config.

@@ -2,10 +2,61 @@
 
 import os
 
+# The tests are many small programs: XLA's optimiser would take most of their time.
 flags = os.environ.get("XLA_FLAGS", "")
-os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=8"
+flags += " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = flags
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import copy  # noqa: E402
+import tempfile  # noqa: E402
+from pathlib import Path  # noqa: E402
+
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# What one test has compiled another need not compile again; gone with the session.
+_CACHE = tempfile.TemporaryDirectory(prefix="jvae-test-cache-")
+jax.config.update("jax_compilation_cache_dir", _CACHE.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+ROOT = Path(__file__).parent.parent
+
+_TINY = {
+    "num_steps": 12,
+    "log_every_steps": 2,
+    "eval_every_steps": 6,
+    "checkpoint_every_steps": 4,
+    "ema_decay": 0.9,
+    "data": {
+        "name": "digits",
+        "batch_size": 64,
+        "transform": "binarize",
+        "num_validation": 80,
+    },
+    "model": {
+        "name": "mlp",
+        "image_shape": [8, 8, 1],
+        "hidden": [24],
+        "latent_dim": 3,
+    },
+    "loss": {"name": "elbo"},
+    "optimizer": {"name": "adam", "learning_rate": 3e-3},
+}
+
+
+@pytest.fixture
+def tiny():
+    """A config that trains in a second on the bundled digits."""
+    return copy.deepcopy(_TINY)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A finished run of the tiny config: its workdir."""
+    from jvae import experiment
+
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    experiment.run(_TINY, workdir)
+    return workdir

@@ -1,0 +1,104 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jvae import optimizers
+from jvae.errors import ConfigError
+
+PARAMS = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones((2,))}
+GRADS = {"kernel": jnp.full((3, 2), 0.5), "bias": jnp.full((2,), -2.0)}
+
+
+def steps_of(optimizer, params=PARAMS, num=3):
+    state = optimizer.init(params)
+    for _ in range(num):
+        updates, state = optimizer.update(GRADS, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+@pytest.mark.parametrize(
+    "name, oracle",
+    [
+        ("adam", optax.adam(1e-2)),
+        ("adamax", optax.adamax(1e-2)),
+        ("sgd", optax.sgd(1e-2)),
+        ("rmsprop", optax.rmsprop(1e-2, decay=0.999)),
+        ("adamw", optax.adam(1e-2)),
+    ],
+)
+def test_each_name_is_the_optax_optimizer(name, oracle):
+    ours, _ = optimizers.build(name, num_steps=10, learning_rate=1e-2)
+    for a, b in zip(
+        jax.tree.leaves(steps_of(ours)), jax.tree.leaves(steps_of(oracle)), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_adamw_decays_kernels_like_optax_and_leaves_biases_alone():
+    ours, _ = optimizers.build(
+        "adamw", num_steps=10, learning_rate=1e-2, weight_decay=0.1
+    )
+    oracle = optax.adamw(1e-2, weight_decay=0.1)
+    plain = optax.adam(1e-2)
+    np.testing.assert_allclose(
+        steps_of(ours)["kernel"], steps_of(oracle)["kernel"], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        steps_of(ours)["bias"], steps_of(plain)["bias"], rtol=1e-6
+    )
+
+
+def test_weight_decay_of_sgd_is_part_of_the_gradient():
+    ours, _ = optimizers.build("sgd", num_steps=1, learning_rate=0.1, weight_decay=0.5)
+    new = steps_of(ours, num=1)
+    np.testing.assert_allclose(new["kernel"], 1.0 - 0.1 * (0.5 + 0.5), rtol=1e-6)
+    np.testing.assert_allclose(new["bias"], 1.0 + 0.1 * 2.0, rtol=1e-6)
+
+
+def test_the_clipped_gradient_has_at_most_the_norm_asked_for():
+    ours, _ = optimizers.build("sgd", num_steps=1, learning_rate=1.0, clip_norm=0.25)
+    change = jax.tree.map(lambda a, b: a - b, steps_of(ours, num=1), PARAMS)
+    np.testing.assert_allclose(optax.tree.norm(change), 0.25, rtol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "exponential"])
+def test_half_the_warm_up_gives_half_the_rate_and_the_end_is_the_floor(schedule):
+    _, rate = optimizers.build(
+        num_steps=100,
+        learning_rate=0.2,
+        schedule=schedule,
+        warmup_steps=10,
+        final_fraction=0.25,
+    )
+    assert rate(0) == 0.0
+    np.testing.assert_allclose(rate(5), 0.1, rtol=1e-6)
+    np.testing.assert_allclose(rate(10), 0.2, rtol=1e-6)
+    end = 0.2 if schedule == "constant" else 0.05
+    np.testing.assert_allclose([rate(100), rate(1000)], end, rtol=1e-5)
+
+
+def test_decay_steps_frees_the_schedule_from_the_length_of_the_run():
+    _, short = optimizers.build(num_steps=50, schedule="cosine", decay_steps=200)
+    _, long = optimizers.build(num_steps=200, schedule="cosine")
+    np.testing.assert_allclose(short(40), long(40))
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"name": "adm"}, "Did you mean 'adam'"),
+        ({"learning_rate": 0.0}, "optimizer.learning_rate must be finite and positive"),
+        ({"learning_rate": float("nan")}, "optimizer.learning_rate"),
+        ({"b2": 1.0}, "optimizer.b2"),
+        ({"clip_norm": -1.0}, "optimizer.clip_norm"),
+        ({"final_fraction": 2.0}, "optimizer.final_fraction"),
+        ({"warmup_steps": -1}, "optimizer.warmup_steps"),
+        ({"weight_decay": -1.0}, "optimizer.weight_decay"),
+    ],
+)
+def test_what_cannot_be_right_is_refused(fields, words):
+    with pytest.raises(ConfigError, match=words):
+        optimizers.build(num_steps=10, **fields)

@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+
+from jvae import schedules
+from jvae.errors import ConfigError
+
+
+def test_a_line_goes_from_start_to_end_and_stays():
+    capacity = schedules.linear(end=100.0, steps=100)
+    assert [float(capacity(s)) for s in (0, 10, 100, 101)] == [0.0, 10.0, 100.0, 100.0]
+    warm_up = schedules.linear(end=1.0, steps=50)
+    assert [float(warm_up(s)) for s in (25, 50, 500)] == [0.5, 1.0, 1.0]
+
+
+def test_cycles_rise_stay_and_begin_again():
+    beta = schedules.cyclic(end=2.0, steps=10, start=1.0, rising=0.5)
+    values = [float(beta(s)) for s in range(20)]
+    expected = [1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.0, 2.0, 2.0, 2.0] * 2
+    np.testing.assert_allclose(values, expected, rtol=1e-6)
+
+
+def test_the_end_is_the_value_in_the_loss():
+    annealed = schedules.build({"beta": {"name": "linear", "steps": 4}}, {"beta": 3.0})
+    np.testing.assert_allclose([annealed(s)["beta"] for s in (0, 2, 4)], [0, 1.5, 3])
+
+
+@pytest.mark.parametrize(
+    "section, words",
+    [
+        ({"bta": {"name": "linear", "steps": 4}}, "Did you mean 'beta'"),
+        ({"beta": {"name": "liner", "steps": 4}}, "Did you mean 'linear'"),
+        ({"beta": {"name": "linear", "step": 4}}, "Did you mean 'steps'"),
+        ({"beta": {"name": "linear", "steps": 0}}, "at least 1"),
+        ({"beta": {"name": "cyclic", "steps": 5, "rising": 0.0}}, "within"),
+        ({"beta": {"steps": 4}}, "unknown"),
+    ],
+)
+def test_what_cannot_be_right_is_refused(section, words):
+    with pytest.raises(ConfigError, match=words):
+        schedules.build(section, {"beta": 1.0})

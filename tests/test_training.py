@@ -1,0 +1,215 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jvae import config as configs
+from jvae import losses, mesh, models, parts, training
+
+KEY = jax.random.key(0)
+IMAGES = jax.random.bernoulli(jax.random.key(1), 0.4, (64, 8, 8, 1))
+BATCH = {"image": IMAGES.astype(jnp.float32)}
+
+
+def prepare(batch, key):
+    return batch
+
+
+def setup(model=None, optimizer=None, devices=None, ema_decay=0.0, **options):
+    model = model or models.build("mlp", image_shape=(8, 8, 1), hidden=(16,))
+    optimizer = optimizer or optax.adam(1e-2)
+    devices = devices or mesh.build()
+    example = jax.eval_shape(lambda: jax.tree.map(lambda a: a[:1], BATCH))
+    create = training.initialiser(model, optimizer, example, ema_decay)
+    state = training.create_state(create, KEY, devices)
+    step = training.make_train_step(
+        losses.build("elbo", model),
+        optimizer,
+        prepare=prepare,
+        run_key=jax.random.key(2),
+        ema_decay=ema_decay,
+        **options,
+    )
+    return state, step
+
+
+def one_device():
+    return jax.make_mesh(
+        (1, 1),
+        mesh.AXES,
+        axis_types=(jax.sharding.AxisType.Auto,) * 2,
+        devices=jax.devices()[:1],
+    )
+
+
+def leaves_equal(a, b):
+    same = jax.tree.map(lambda x, y: bool((x == y).all()), a, b)
+    return all(jax.tree.leaves(same))
+
+
+def test_one_step_changes_every_parameter():
+    state, step = setup()
+    new, _ = jax.jit(step)(state, BATCH)
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), state.params, new.params)
+    assert all(jax.tree.leaves(changed))
+    assert int(new.step) == 1
+
+
+def test_eight_images_are_overfitted():
+    eight = {"image": BATCH["image"][:8]}
+    model = models.build("mlp", image_shape=(8, 8, 1), hidden=(64,))
+    state, step = setup(model, optax.adam(3e-3))
+    step = jax.jit(step)
+    state, first = step(state, eight)
+    for _ in range(200):
+        state, metrics = step(state, eight)
+    assert metrics["loss"] <= 0.5 * first["loss"]
+
+
+def test_a_step_is_a_pure_function_of_state_and_batch():
+    state, step = setup()
+    a, b = jax.jit(step)(state, BATCH), jax.jit(step)(state, BATCH)
+    assert leaves_equal(a, b)
+
+
+def test_draws_differ_from_step_to_step():
+    state, step = setup(optimizer=optax.sgd(0.0))
+    state, first = jax.jit(step)(state, BATCH)
+    _, second = jax.jit(step)(state, BATCH)
+    assert first["loss"] != second["loss"]
+
+
+@pytest.mark.parametrize("sizes", [{"data": 8}, {"data": 2, "params": 4}])
+def test_eight_devices_train_like_one(sizes):
+    runs = {}
+    for name, devices in (("one", one_device()), ("many", mesh.build(**sizes))):
+        state, step = setup(devices=devices)
+        compiled = training.compile_train_step(step, state, devices)
+        for _ in range(3):
+            state, metrics = compiled(state, mesh.put_batch(BATCH, devices))
+        runs[name] = jax.device_get((state.params, metrics))
+    np.testing.assert_allclose(
+        runs["one"][1]["loss"], runs["many"][1]["loss"], rtol=1e-5
+    )
+    for a, b in zip(*(jax.tree.leaves(r[0]) for r in runs.values()), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_moments_lie_where_their_parameters_do(monkeypatch):
+    monkeypatch.setattr(mesh, "MIN_SHARDED_SIZE", 64)
+    state, _ = setup(devices=mesh.build(params=8))
+    adam = state.opt_state[0]
+    for moment in (adam.mu, adam.nu):
+        places = jax.tree.map(
+            lambda p, m: p.sharding == m.sharding, state.params, moment
+        )
+        assert all(jax.tree.leaves(places))
+    kernel = state.params["decoder"]["output"]["kernel"]
+    assert kernel.addressable_shards[0].data.size == kernel.size // 8
+
+
+def test_micro_batches_add_up_to_the_batch():
+    state, whole = setup(optimizer=optax.sgd(1e-3))
+    _, parts_ = setup(optimizer=optax.sgd(1e-3), accumulate_steps=4)
+    a, metrics = jax.jit(whole)(state, BATCH)
+    b, metrics_4 = jax.jit(parts_)(state, BATCH)
+    np.testing.assert_allclose(metrics["loss"], metrics_4["loss"], rtol=1e-5)
+    for x, y in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", ["mlp", "conv"])
+def test_many_steps_in_a_dispatch_are_the_same_steps(model):
+    options = {"hidden": (16,)} if model == "mlp" else {"channels": (4, 8)}
+    built = models.build(model, image_shape=(8, 8, 1), **options)
+    devices = mesh.build()
+    state, step = setup(built, devices=devices)
+    again, _ = setup(built, devices=devices)
+    single = training.compile_train_step(step, state, devices)
+    triple = training.compile_train_step(step, again, devices, steps_per_dispatch=3)
+    stacked = jax.tree.map(lambda a: np.stack([a] * 3), jax.device_get(BATCH))
+    again, metrics = triple(again, mesh.put_batch(stacked, devices, leading=1))
+    for i in range(3):
+        state, each = single(state, mesh.put_batch(BATCH, devices))
+        np.testing.assert_allclose(metrics["loss"][i], each["loss"], rtol=1e-5)
+    for x, y in zip(
+        jax.tree.leaves(state.params), jax.tree.leaves(again.params), strict=True
+    ):
+        np.testing.assert_allclose(x, y, rtol=2e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "decay, steps, value", [(0.999, 1000, 0.632304575), (0.9999, 10000, 0.632138954)]
+)
+def test_the_average_follows_its_closed_form(decay, steps, value):
+    """From 0 towards parameters that stay at 1: 1 - decay^steps."""
+    state, step = setup(optimizer=optax.sgd(0.0), ema_decay=decay)
+    ones, zeros = (
+        jax.tree.map(lambda p, v=v: jnp.full_like(p, v), state.params) for v in (1, 0)
+    )
+    state = state.replace(params=ones, ema=zeros)
+    average = jax.jit(
+        lambda s: jax.lax.fori_loop(
+            0, steps, lambda i, e: optax.incremental_update(ones, e, 1 - decay), s.ema
+        )
+    )(state)
+    one_step, _ = jax.jit(step)(state, BATCH)
+    for got in jax.tree.leaves(one_step.ema):
+        np.testing.assert_allclose(got, 1 - decay, rtol=1e-3)
+    for got in jax.tree.leaves(average):
+        np.testing.assert_allclose(got, value, rtol=1e-3)
+
+
+def test_the_step_compiles_once_for_a_hundred_steps():
+    state, step = setup()
+    traces = []
+
+    def counted(state, batch):
+        traces.append(1)
+        return step(state, batch)
+
+    devices = mesh.build()
+    compiled = training.compile_train_step(counted, state, devices)
+    for _ in range(100):
+        state, _ = compiled(state, mesh.put_batch(BATCH, devices))
+    assert len(traces) == 1
+
+
+def test_annealed_coefficients_reach_the_loss():
+    state, _ = setup()
+    model = models.build("mlp", image_shape=(8, 8, 1), hidden=(16,))
+    step = training.make_train_step(
+        losses.build("elbo", model),
+        optax.sgd(0.0),
+        prepare=prepare,
+        run_key=KEY,
+        coefficients=lambda step: {"beta": 2.0 * step},
+    )
+    state = state.replace(opt_state=optax.sgd(0.0).init(state.params))
+    step = jax.jit(step)
+    for beta in (0.0, 2.0, 4.0):
+        state, m = step(state, BATCH)
+        expected = beta * m["kl"] - m["log_likelihood"]
+        np.testing.assert_allclose(m["loss"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("placement", ["host", "device"])
+@pytest.mark.parametrize("steps_per_dispatch", [1, 3])
+def test_batches_are_the_same_wherever_the_data_lives(
+    tiny, placement, steps_per_dispatch
+):
+    tiny["data"]["placement"] = placement
+    tiny |= {"steps_per_dispatch": steps_per_dispatch, "log_every_steps": 3}
+    tiny |= {"checkpoint_every_steps": 3}
+    feed = parts.batches(parts.assemble(configs.read(tiny)), start_step=2)
+    got = np.concatenate(
+        [np.asarray(next(feed)["image"]).reshape(-1, 64) for _ in range(2)]
+    )
+    plain = parts.assemble(configs.read(tiny | {"steps_per_dispatch": 1}))
+    expected = parts.batches(plain, start_step=2)
+    wanted = [
+        np.asarray(next(expected)["image"]).reshape(-1, 64)
+        for _ in range(2 * steps_per_dispatch)
+    ]
+    np.testing.assert_array_equal(got, np.concatenate(wanted))
