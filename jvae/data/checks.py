@@ -1,0 +1,132 @@
+"""What every data set must be like, whoever wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from jvae.data.sources import ArraySource, Source, Splits
+from jvae.errors import DataError
+
+FIRST_ROWS = 64
+"""How many examples are looked at where reading all of them would take long."""
+
+
+def check_splits(splits: Splits) -> None:
+    """Checks sizes, shapes, pixels and labels: all in memory, else the first rows.
+
+    Raises:
+      DataError: a split is empty, splits differ in shape, pixels are not uint8 or
+        floats in [0, 1], labels are not integers in 0..num_classes-1.
+    """
+    for name, source in splits.present().items():
+        if len(source) == 0:
+            raise DataError(f"the {name} split is empty")
+        if source.shapes != splits.train.shapes:
+            raise DataError(
+                f"train examples are {splits.train.shapes}, {name} examples "
+                f"{source.shapes}",
+                fix="All splits must have the same arrays of the same shapes.",
+            )
+        check_examples(_rows(source), name, splits.num_classes)
+
+
+def _rows(source: Source) -> Mapping[str, np.ndarray]:
+    """Returns all arrays of a source in memory, else the first rows."""
+    if isinstance(source, ArraySource):
+        return source.arrays
+    return source.read(np.arange(min(len(source), FIRST_ROWS)))
+
+
+def check_examples(
+    arrays: Mapping[str, np.ndarray], split: str, num_classes: int | None = None
+) -> None:
+    """Checks the images and labels of `arrays`, where there are some.
+
+    Args:
+      arrays: [n, ...] by name.
+      split: its name, for messages.
+      num_classes: labels must be below it; None if that is not known.
+
+    Raises:
+      DataError: pixels or labels are not what the project takes.
+    """
+    if "image" in arrays:
+        check_pixels(arrays["image"], split)
+    if "label" in arrays:
+        check_labels(arrays["label"], split, num_classes)
+
+
+def check_pixels(images: np.ndarray, split: str) -> None:
+    """Checks that `images` is [n, H, W, C], uint8 or float32 in [0, 1].
+
+    Raises:
+      DataError: it is not; the message names the row and the range found.
+    """
+    if images.ndim != 4 or 0 in images.shape:
+        raise DataError(
+            f"{split} images must be [examples, height, width, channels], "
+            f"got shape {images.shape}"
+        )
+    if images.dtype == np.uint8:
+        return
+    if images.dtype != np.float32:
+        raise DataError(
+            f"{split} pixels must be uint8, or float32 in [0, 1], got {images.dtype}"
+        )
+    low, high = images.min(), images.max()
+    if low >= 0 and high <= 1:
+        return
+    rows = images.reshape(len(images), -1)
+    if np.isnan(low):
+        row = np.flatnonzero(np.isnan(rows).any(axis=1))[0]
+        # fmin and fmax pass over nan.
+        low, high = np.fmin.reduce(rows, axis=None), np.fmax.reduce(rows, axis=None)
+        raise DataError(
+            f"{split} pixels must be in [0, 1], got nan among {low:g} to {high:g}",
+            where=f"row {row}",
+        )
+    row = np.flatnonzero((rows.min(axis=1) < 0) | (rows.max(axis=1) > 1))[0]
+    raise DataError(
+        f"{split} pixels stored as floats must be in [0, 1], got {low:g} to {high:g}",
+        where=f"row {row}",
+        fix="Scale them, or store 0..255 as uint8.",
+    )
+
+
+def check_labels(labels: np.ndarray, split: str, num_classes: int | None) -> None:
+    """Checks that `labels` is [n], integers in 0..num_classes-1.
+
+    Raises:
+      DataError: it is not.
+    """
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(
+            f"{split} labels must be integers [examples], "
+            f"got {labels.dtype} {labels.shape}"
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or (num_classes is not None and high >= num_classes):
+        top = "" if num_classes is None else num_classes - 1
+        raise DataError(f"{split} labels must be in 0..{top}, got {low} to {high}")
+
+
+def require_labels(splits: Splits, needed_by: str) -> int:
+    """Returns the number of classes.
+
+    Args:
+      splits: a data set.
+      needed_by: what needs labels, for the message ('a conditional model').
+
+    Raises:
+      DataError: the data set has no labels, or does not say how many classes.
+    """
+    if "label" not in splits.train.shapes:
+        raise DataError(
+            f"{needed_by} needs labels and the data set has none",
+            fix="Give a data set with labels, or a model without them.",
+        )
+    if splits.num_classes is None:
+        raise DataError(f"{needed_by} needs num_classes, which the data set leaves out")
+    return splits.num_classes

@@ -1,0 +1,145 @@
+"""One picture file to one array, with every conversion defined."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jvae.data.libraries import library
+from jvae.errors import DataError
+
+DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+"""Pillow's modes for a 16-bit gray PNG; older versions say 'I'."""
+COLOR = ("RGB", "CMYK", "YCbCr", "LAB", "HSV", "P")
+
+
+def refuse_bombs() -> None:
+    """Makes Pillow refuse, not only warn of, pictures over 89 million pixels."""
+    warnings.simplefilter("error", _pillow().DecompressionBombWarning)
+
+
+def size(file: Path) -> tuple[int, int]:
+    """Returns (height, width) from the header of a picture.
+
+    Args:
+      file: of any format that Pillow reads.
+
+    Raises:
+      DataError: it is no picture, or larger than Pillow allows.
+    """
+    with _open(file) as picture:
+        return picture.height, picture.width
+
+
+def decode(file: Path) -> Any:
+    """Returns Pillow's image of `file` in mode 'L' or 'RGB'.
+
+    Transparent parts are laid over white. 16-bit gray is scaled to 8 bits; of 16-bit
+    colour Pillow keeps the high byte. Palettes and CMYK become RGB. Of an animation the
+    first frame counts. An EXIF rotation is not applied.
+
+    Args:
+      file: of any format that Pillow reads.
+
+    Raises:
+      DataError: it is damaged, larger than Pillow allows, or of a pixel format without
+        a defined conversion.
+    """
+    with _open(file) as picture:
+        try:
+            picture.load()
+            return _eight_bits(picture, file)
+        except _damage() as error:
+            raise _unreadable(file, error) from error
+
+
+def fit(
+    picture: Any, height: int, width: int, crop: int | None, where: str
+) -> np.ndarray:
+    """Returns the centre of a picture as uint8 [height, width, channels].
+
+    Args:
+      picture: Pillow's image, of mode 'L' or 'RGB'.
+      height: of the result, in pixels.
+      width: of the result, in pixels.
+      crop: side in pixels of the centred square that is resized; None takes the
+        largest centred area of the proportions height:width.
+      where: the picture's name, for the message.
+
+    Raises:
+      DataError: the picture is smaller than `crop`.
+    """
+    if crop is not None and crop > min(picture.size):
+        raise DataError(
+            f"crop must be at most the picture's {picture.height}x{picture.width}, "
+            f"got {crop}",
+            where=where,
+        )
+    scale = min(picture.height / height, picture.width / width)
+    high = crop or max(1, round(height * scale))
+    wide = crop or max(1, round(width * scale))
+    top, left = (picture.height - high) // 2, (picture.width - wide) // 2
+    centre = picture.crop((left, top, left + wide, top + high))
+    bicubic = _pillow().Resampling.BICUBIC
+    pixels = np.asarray(centre.resize((width, height), bicubic))
+    return pixels.reshape(height, width, -1)
+
+
+def _pillow() -> Any:
+    """Returns the module PIL.Image."""
+    return library("PIL.Image", "pillow")
+
+
+def _open(file: Path) -> Any:
+    """Returns Pillow's image of `file`, of which only the header has been read."""
+    try:
+        return _pillow().open(file)
+    except _damage() as error:
+        raise _unreadable(file, error) from error
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """Returns what Pillow raises at files that are damaged, huge or no pictures."""
+    bombs = (_pillow().DecompressionBombError, _pillow().DecompressionBombWarning)
+    parsers = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+    return (*bombs, *parsers)
+
+
+def _unreadable(file: Path, error: Exception) -> DataError:
+    """Returns the error that names `file`, or `error` if it does so already."""
+    if isinstance(error, DataError):
+        return error
+    return DataError(
+        f"the picture cannot be read: {error}",
+        where=str(file),
+        fix="Remove it, or set data.on_bad_image to 'skip'.",
+    )
+
+
+def _eight_bits(picture: Any, file: Path) -> Any:
+    """Returns the picture in mode 'L' or 'RGB', without transparency."""
+    image = _pillow()
+    if picture.mode in DEEP and picture.format == "PNG":
+        if "transparency" in picture.info:
+            raise DataError("16-bit gray with transparency", where=str(file))
+        # v / 257, rounded; Pillow's own conversion cuts everything above 255.
+        deep = np.asarray(picture).astype(np.uint32)
+        return image.fromarray(((deep + 128) // 257).astype(np.uint8))
+    if picture.has_transparency_data:
+        colors = picture.convert("RGBA")
+        white = image.new("RGBA", colors.size, "white")
+        return image.alpha_composite(white, colors).convert("RGB")
+    if picture.mode in ("1", "L"):
+        return picture.convert("L")
+    if picture.mode in COLOR:
+        return picture.convert("RGB")
+    raise DataError(
+        f"pixel format {picture.mode} has no defined conversion to 8 bits",
+        where=str(file),
+        fix="Save it as 8-bit gray or RGB.",
+    )

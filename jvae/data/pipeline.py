@@ -1,0 +1,195 @@
+"""Which examples are in which batch: a pure function of (seed, step)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from jvae.data.libraries import library
+from jvae.data.sources import Examples, Source
+from jvae.errors import DataError, require
+
+ENDLESS = 2**60
+"""Steps that no run reaches."""
+
+
+@functools.lru_cache(maxsize=4)
+def permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
+    """Returns the order of one epoch, [num_examples], read-only.
+
+    A counter-based generator keyed by both numbers, so that epoch e of seed s has
+    nothing to do with epoch e - 1 of seed s + 1.
+
+    Salmon et al., 2011, https://doi.org/10.1145/2063384.2063405.
+
+    Args:
+      seed: 0 or more.
+      epoch: 0 or more.
+      num_examples: the length.
+    """
+    generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    indices = generator.permutation(num_examples)
+    indices.setflags(write=False)
+    return indices
+
+
+def order(seed: int, num_examples: int, start: int, stop: int) -> np.ndarray:
+    """Returns the indices at positions start..stop-1 of the endless training order.
+
+    Position p belongs to epoch p // num_examples; every epoch is a permutation of its
+    own, so each example occurs once in it.
+
+    One permutation for each epoch, because Grain's shuffle by index orders 39,000
+    examples a second, which a small model uses up.
+
+    Args:
+      seed: 0 or more.
+      num_examples: the size of the data set, at least 1.
+      start: the first position, 0 or more.
+      stop: one past the last position.
+
+    Returns:
+      [stop - start] int64.
+    """
+    first, last = start // num_examples, (stop - 1) // num_examples
+    epochs = [permutation(seed, e, num_examples) for e in range(first, last + 1)]
+    offset = first * num_examples
+    return np.concatenate(epochs)[start - offset : stop - offset]
+
+
+def train_batches(
+    source: Source,
+    *,
+    seed: int,
+    batch_size: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = 2,
+    prefetch: int = 8,
+) -> Iterator[Examples]:
+    """Returns the endless batches of training, from `start_step` on.
+
+    Element n is this process's rows of the global batch at step start_step + n, the
+    examples at positions step * batch_size ... of `order`. The global batch is the
+    same for any number of processes, and a batch may straddle two epochs.
+
+    Args:
+      source: the training split.
+      seed: of the order, 0 or more.
+      batch_size: of all processes together.
+      start_step: the first step; any step is reached at once.
+      process_index: this process, below process_count.
+      process_count: how many processes read.
+      num_threads: threads that read ahead; 0 reads when asked.
+      prefetch: how many batches they may be ahead.
+
+    Raises:
+      ConfigError: a number is out of range.
+      DataError: the split has fewer than batch_size examples, or batch_size is not
+        divisible by process_count.
+    """
+    require(seed >= 0, "seed", "be at least 0", seed)
+    require(start_step >= 0, "start_step", "be at least 0", start_step)
+    rows = _process_rows(batch_size, process_index, process_count)
+    size = len(source)
+    if batch_size > size:
+        raise DataError(
+            f"batch_size {batch_size} is larger than the {size} training examples",
+            fix="Lower batch_size.",
+        )
+
+    def read(step: int) -> Examples:
+        start = step * batch_size
+        return source.read(
+            order(seed, size, start + rows.start, start + rows.stop),
+        )
+
+    return _batches(read, start_step, ENDLESS, num_threads, prefetch)
+
+
+def eval_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_examples: int | None = None,
+) -> Iterator[Examples]:
+    """Returns batches that hold each of the first `num_examples` once, in order.
+
+    Every batch has the same shape: the last one is filled up with copies of example 0
+    whose 'mask' is False.
+
+    Args:
+      source: any split.
+      batch_size: of all processes together.
+      process_index: this process, below process_count.
+      process_count: how many processes read; all get the same number of batches.
+      num_examples: how many examples; None takes all.
+
+    Returns:
+      An iterator of what the source has, with 'mask' bool [b] and 'index' int32 [b],
+      the position in the split.
+
+    Raises:
+      ConfigError: a number is out of range.
+      DataError: num_examples is more than there are, or batch_size is not divisible by
+        process_count.
+    """
+    rows = _process_rows(batch_size, process_index, process_count)
+    total = len(source) if num_examples is None else num_examples
+    require(total >= 1, "num_examples", "be at least 1", total)
+    if total > len(source):
+        raise DataError(
+            f"num_examples must be at most the {len(source)} examples of the split, "
+            f"got {total}"
+        )
+
+    def read(batch: int) -> Examples:
+        positions = batch * batch_size + np.arange(rows.start, rows.stop)
+        mask = positions < total
+        index = np.where(mask, positions, 0)
+        return {**source.read(index), "mask": mask, "index": index.astype(np.int32)}
+
+    return _batches(read, 0, -(-total // batch_size), num_threads=2, prefetch=8)
+
+
+def _process_rows(batch_size: int, process_index: int, process_count: int) -> range:
+    """Returns the rows of a global batch that belong to one process."""
+    require(batch_size >= 1, "batch_size", "be at least 1", batch_size)
+    if batch_size % process_count:
+        raise DataError(
+            f"batch_size must be divisible by the {process_count} processes, "
+            f"got {batch_size}"
+        )
+    require(
+        0 <= process_index < process_count,
+        "process_index",
+        f"be in 0..{process_count - 1}",
+        process_index,
+    )
+    local = batch_size // process_count
+    return range(process_index * local, (process_index + 1) * local)
+
+
+def _batches(
+    read: Callable[[int], Examples],
+    start: int,
+    stop: int,
+    num_threads: int,
+    prefetch: int,
+) -> Iterator[Examples]:
+    """Returns read(start), read(start + 1), ... read ahead by threads."""
+    grain: Any = library("grain", "grain")
+    dataset = (
+        grain.MapDataset.range(start, stop)
+        .map(read)
+        .to_iter_dataset(
+            grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
+        )
+    )
+    return iter(dataset)

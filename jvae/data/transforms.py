@@ -1,0 +1,189 @@
+"""From stored pixels to what a likelihood is defined on; jax only, inside the step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jvae import fields
+from jvae.errors import ConfigError, require
+from jvae.keys import per_example
+from jvae.types import Array, Batch, Key
+
+
+@dataclasses.dataclass(frozen=True)
+class Transform:
+    """What stored pixels become.
+
+    Attributes:
+      apply: (image [B, H, W, C], keys [B]) -> [B, H, W, C] in `support`.
+      support: 'binary' {0, 1}, 'unit' [0, 1], 'signed' [-1, 1], 'levels' integers
+        0..2^b-1, or 'real', where a density is a likelihood.
+      to_unit: from `support` to intensities in [0, 1], for pictures.
+    """
+
+    apply: Callable[[Array, Key], Array]
+    support: str
+    to_unit: Callable[[Array], Array]
+
+
+def build(name: str, num_bits: int = 8) -> Transform:
+    """Returns the transform `name` at `num_bits` bits a pixel.
+
+    Args:
+      name: a key of `TRANSFORMS`, or 'package.module:Name' of a function of num_bits
+        that returns a `Transform`.
+      num_bits: pixels 0..255 are reduced to floor(k / 2^(8 - num_bits)); 1 to 8.
+
+    Raises:
+      ConfigError: unknown name, or num_bits out of range.
+    """
+    require(
+        isinstance(num_bits, int) and 1 <= num_bits <= 8,
+        "num_bits",
+        "be in 1..8",
+        num_bits,
+    )
+    return fields.resolve(TRANSFORMS, name, "data.transform")(num_bits)
+
+
+def prepare(batch: Batch, key: Key, transform: Transform) -> dict[str, Array]:
+    """Returns `batch` with batch['image'] transformed, the rest as it is.
+
+    Args:
+      batch: 'image' uint8 [B, H, W, C], or float32 in [0, 1] where that makes sense.
+      key: one key, or [B] keys, one per example.
+      transform: what to do.
+
+    Raises:
+      ConfigError: the transform does not take images of this dtype.
+    """
+    image = batch["image"]
+    keys = per_example(key, image.shape[0])
+    return {**batch, "image": transform.apply(image, keys)}
+
+
+def unit(num_bits: int = 8) -> Transform:
+    """Returns k / (2^b - 1), in [0, 1]."""
+    return Transform(lambda image, keys: _intensity(image, num_bits), "unit", _clip)
+
+
+def signed(num_bits: int = 8) -> Transform:
+    """Returns 2 k / (2^b - 1) - 1: the levels of a discretised logistic."""
+    return Transform(
+        lambda image, keys: 2.0 * _intensity(image, num_bits) - 1.0,
+        "signed",
+        lambda x: _clip((x + 1.0) / 2.0),
+    )
+
+
+def binarize(num_bits: int = 8) -> Transform:
+    """Returns draws in {0, 1} with the intensity as probability of 1, new each time.
+
+    Salakhutdinov & Murray, 2008, https://doi.org/10.1145/1390156.1390266.
+    """
+    return Transform(
+        lambda image, keys: jax.vmap(_bernoulli)(keys, _intensity(image, num_bits)),
+        "binary",
+        _clip,
+    )
+
+
+def threshold(num_bits: int = 8) -> Transform:
+    """Returns 1 where the intensity is at least 1/2, else 0."""
+    return Transform(
+        lambda image, keys: (_intensity(image, num_bits) >= 0.5).astype(jnp.float32),
+        "binary",
+        _clip,
+    )
+
+
+def dequantize(num_bits: int = 8) -> Transform:
+    """Returns (k + u) / 2^b with u uniform on [0, 1), in [0, 1).
+
+    The log density of x, averaged over u, is at most log P(k) + b log 2 a pixel.
+    u has 16 bits, so that k + u is exact in float32 and floor(2^b x) is always k.
+
+    Uria, Murray & Larochelle, 2013, https://arxiv.org/abs/1306.0186; Theis, van den
+    Oord & Bethge, 2016, https://arxiv.org/abs/1511.01844.
+    """
+
+    def apply(image: Array, keys: Key) -> Array:
+        level = _levels(image, num_bits).astype(jnp.float32)
+        noise = jax.vmap(lambda key: _uniform16(key, image[0].size))(keys)
+        return (level + noise.reshape(image.shape) / 2.0**16) / 2.0**num_bits
+
+    return Transform(apply, "real", _clip)
+
+
+def levels(num_bits: int = 8) -> Transform:
+    """Returns the level itself, int32 0..2^b-1, for a categorical."""
+    return Transform(
+        lambda image, keys: _levels(image, num_bits),
+        "levels",
+        lambda x: _clip(x.astype(jnp.float32) / (2**num_bits - 1)),
+    )
+
+
+TRANSFORMS: dict[str, Callable[[int], Transform]] = {
+    "binarize": binarize,
+    "dequantize": dequantize,
+    "levels": levels,
+    "signed": signed,
+    "threshold": threshold,
+    "unit": unit,
+}
+
+
+def _clip(x: Array) -> Array:
+    """Returns x cut to [0, 1]: means of a decoder may leave it."""
+    return jnp.clip(x, 0.0, 1.0)
+
+
+def _levels(image: Array, num_bits: int) -> Array:
+    """Returns floor(k / 2^(8 - b)), int32."""
+    if image.dtype != jnp.uint8:
+        raise ConfigError(
+            f"pixels must be uint8 to have {num_bits}-bit levels, got {image.dtype}"
+        )
+    return image.astype(jnp.int32) >> (8 - num_bits)
+
+
+def _intensity(image: Array, num_bits: int) -> Array:
+    """Returns the level over the largest level, float32 in [0, 1]."""
+    if image.dtype == jnp.float32 and num_bits == 8:
+        return image
+    return _levels(image, num_bits).astype(jnp.float32) / (2**num_bits - 1)
+
+
+def _uniform16(key: Key, size: int) -> Array:
+    """Returns [size] independent uniform integers 0..2^16-1, as float32.
+
+    Two to a word: the words are what a draw costs, 0.5 ms of 1.0 ms for a batch of
+    128x28x28 on a CPU whose whole train step takes 6 ms.
+    """
+    words = jax.random.bits(key, ((size + 1) // 2,), jnp.uint32)
+    halves = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)
+    return halves[:size].astype(jnp.float32)
+
+
+def _bernoulli(key: Key, probability: Array) -> Array:
+    """Returns draws in {0, 1} for one example, float32, exact to float32.
+
+    A 16-bit uniform r is below 2^16 p for certain, or not, unless it equals the floor
+    of 2^16 p. Then the fraction decides, by a draw that the example's pixels share;
+    two of them need it at once with probability 2^-32.
+
+    Args:
+      key: the example's key.
+      probability: of 1, in [0, 1], any shape.
+    """
+    bits_key, tie_key = jax.random.split(key)
+    draw = _uniform16(bits_key, probability.size).reshape(probability.shape)
+    scaled = probability * 2.0**16
+    whole = jnp.floor(scaled)
+    tie = (draw == whole) & (jax.random.uniform(tie_key) < scaled - whole)
+    return ((draw < whole) | tie).astype(jnp.float32)
