@@ -186,7 +186,9 @@ class Run:
             return None
         stored = self.checkpoints.read_meta(step)["config"]
         check_same_run(stored, self.experiment.to_dict(), self.root)
-        items = self.checkpoints.restore(step, _items(parts.abstract_state(self.parts)))
+        items = self.checkpoints.restore(
+            step, items_of(parts.abstract_state(self.parts))
+        )
         return TrainState(**items["model"], **items["training"])
 
     def _say_start(self) -> None:
@@ -231,7 +233,7 @@ class Run:
         if self._is_due(step, "eval") and self.parts.splits.validation is not None:
             self.evaluate(step)
         if self._is_due(step, "checkpoint"):
-            self.checkpoints.save(step, _items(self.state), self._meta())
+            self.checkpoints.save(step, items_of(self.state), self._meta())
         self.clock.go()
 
     def _log(self, step: int, metrics: Metrics) -> None:
@@ -261,7 +263,7 @@ class Run:
         latest = self.best.latest()
         best = None if latest is None else self.best.read_meta(latest)["elbo"]
         if best is None or elbo > best:
-            items = {"model": _items(self.state)["model"]}
+            items = {"model": items_of(self.state)["model"]}
             self.best.save(step, items, {**self._meta(), "elbo": elbo})
         grids = training_pictures(subject, source, self.parts)
         if jax.process_index() == 0:
@@ -319,7 +321,7 @@ class Clock:
         return {"seconds": now, "images_per_second": rate}
 
 
-def _items(state: TrainState) -> dict[str, Any]:
+def items_of(state: TrainState) -> dict[str, Any]:
     """Returns the state as the two items of a checkpoint."""
     model = {"params": state.params, "ema": state.ema, "state": state.state}
     return {

@@ -1,0 +1,302 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jvae import config as configs
+from jvae import experiment, mesh, parts, pretrained, writers
+from jvae.checkpoints import Checkpoints
+from jvae.errors import ConfigError, DataError, WorkdirError
+from jvae.evaluation import likelihood
+
+ROOT = Path(__file__).parent.parent
+
+
+def rows(workdir):
+    """The metrics without the times, which alone may differ between equal runs."""
+    return [
+        {k: v for k, v in row.items() if k not in writers.TIMES}
+        for row in writers.read_metrics(workdir)
+    ]
+
+
+def arrays(workdir, step=None):
+    """Every array of a checkpoint by path, from the files alone."""
+    manager = Checkpoints(workdir / "checkpoints", read_only=True)
+    step = step or manager.latest()
+    meta = manager.read_meta(step)
+    built = parts.assemble(configs.read(meta["config"]))
+    like = experiment.items_of(parts.abstract_state(built))
+    tree = manager.restore(step, like)
+    return {
+        jax.tree_util.keystr(path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def assert_same_run(a, b):
+    assert rows(a) == rows(b)
+    first, second = arrays(a), arrays(b)
+    assert first.keys() == second.keys()
+    for path, value in first.items():
+        np.testing.assert_array_equal(value, second[path], err_msg=path)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_a_run_leaves_what_it_promises(trained):
+    assert json.loads((trained / "config.json").read_text())["num_steps"] == 12
+    assert [p.name for p in (trained / "pictures").glob("samples_*")]
+    assert list((trained / "tensorboard").glob("events*"))
+    train = [r for r in rows(trained) if r["split"] == "train"]
+    assert [r["step"] for r in train] == [2, 4, 6, 8, 10, 12]
+    for row in train:
+        np.testing.assert_allclose(
+            row["elbo"], row["log_likelihood"] - row["kl"], rtol=1e-5
+        )
+        np.testing.assert_allclose(row["loss"], -row["elbo"], rtol=1e-6)
+    validation = [r for r in rows(trained) if r["split"] == "validation"]
+    assert [r["step"] for r in validation] == [6, 12]
+
+
+def test_the_same_seed_repeats_a_run_and_another_does_not(trained, tiny, tmp_path):
+    experiment.run(tiny, tmp_path / "again")
+    assert_same_run(trained, tmp_path / "again")
+    experiment.run(tiny | {"seed": 1}, tmp_path / "other")
+    assert rows(trained) != rows(tmp_path / "other")
+
+
+@pytest.mark.parametrize("steps_to_crash", [3, 7])
+def test_a_crash_between_checkpoints_changes_nothing(
+    trained, tiny, tmp_path, monkeypatch, steps_to_crash
+):
+    logged = []
+    write = writers.MetricsWriter.write
+
+    def crashing(self, step, split, metrics):
+        write(self, step, split, metrics)
+        logged.append(step)
+        if step > steps_to_crash:
+            raise Interrupted
+
+    monkeypatch.setattr(writers.MetricsWriter, "write", crashing)
+    with pytest.raises(Interrupted):
+        experiment.run(tiny, tmp_path)
+    monkeypatch.undo()
+    experiment.run(tiny, tmp_path)
+    assert_same_run(trained, tmp_path)
+
+
+def test_a_finished_run_says_so_and_changes_nothing(trained, tiny, capsys):
+    before = (trained / "metrics.jsonl").read_bytes()
+    experiment.run(tiny, trained)
+    assert "already at step 12 of 12" in capsys.readouterr().err
+    assert (trained / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_goes_on_to_more_steps_as_if_they_had_been_asked_for(tiny, tmp_path):
+    experiment.run(tiny | {"num_steps": 24}, tmp_path / "whole")
+    experiment.run(tiny, tmp_path / "parts")
+    experiment.run(tiny | {"num_steps": 24}, tmp_path / "parts")
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize(
+    "section, change",
+    [
+        ("model", {"hidden": [25]}),
+        ("loss", {"beta": 2.0}),
+        ("data", {"batch_size": 128}),
+        ("optimizer", {"learning_rate": 1e-4}),
+    ],
+)
+def test_another_run_in_the_workdir_is_refused_with_the_difference(
+    trained, tiny, section, change
+):
+    tiny[section] |= change
+    (name,) = change
+    with pytest.raises(WorkdirError, match=f"{section}.{name}: .* there, .* here"):
+        experiment.run(tiny, trained)
+
+
+def test_a_half_written_last_line_of_metrics_is_mended(trained, tiny, tmp_path):
+    experiment.run(tiny | {"num_steps": 8}, tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 8, "spl')
+    experiment.run(tiny, tmp_path)
+    assert [r for r in rows(tmp_path) if r["split"] == "train"] == [
+        r for r in rows(trained) if r["split"] == "train"
+    ]
+
+
+def test_saving_does_not_disturb_training(trained, tiny, tmp_path):
+    experiment.run(tiny | {"checkpoint_every_steps": 1}, tmp_path)
+    assert_same_run(trained, tmp_path)
+
+
+def test_the_checkpoint_holds_the_state_of_its_step(tiny, tmp_path):
+    tiny["keep_checkpoints"] = 9
+    experiment.run(tiny, tmp_path / "long")
+    experiment.run(tiny | {"num_steps": 8}, tmp_path / "short")
+    long, short = arrays(tmp_path / "long", 8), arrays(tmp_path / "short", 8)
+    for path, value in short.items():
+        np.testing.assert_array_equal(value, long[path], err_msg=path)
+
+
+def test_best_is_the_step_with_the_highest_validation_elbo(trained):
+    measured = {
+        r["step"]: r["elbo"] for r in rows(trained) if r["split"] == "validation"
+    }
+    best = pretrained.restore(trained, step="best")
+    assert best.step == max(measured, key=measured.get)
+
+
+def test_the_best_stays_when_later_checkpoints_push_it_out(tiny, tmp_path, monkeypatch):
+    evaluated = iter([-1.0, -5.0, -9.0])
+    original = likelihood.evaluate_elbo
+
+    def worse_and_worse(*args, **options):
+        estimates = original(*args, **options)
+        estimates["elbo"] = likelihood.Estimate(next(evaluated), None, 1)
+        return estimates
+
+    monkeypatch.setattr(likelihood, "evaluate_elbo", worse_and_worse)
+    tiny |= {"eval_every_steps": 4, "keep_checkpoints": 1}
+    experiment.run(tiny, tmp_path)
+    assert pretrained.restore(tmp_path, step="best").step == 4
+    assert pretrained.restore(tmp_path, step="last").step == 12
+
+
+def test_evaluation_changes_nothing_in_the_run(tiny, tmp_path):
+    experiment.run(tiny | {"eval_every_steps": 0}, tmp_path / "without")
+    experiment.run(tiny | {"eval_every_steps": 2}, tmp_path / "with")
+    first, second = arrays(tmp_path / "without"), arrays(tmp_path / "with")
+    for path, value in first.items():
+        np.testing.assert_array_equal(value, second[path], err_msg=path)
+
+
+def test_a_run_starts_from_the_parameters_of_another(trained, tiny, tmp_path, capsys):
+    tiny["model"]["latent_dim"] = 4
+    experiment.run(tiny | {"init_from": str(trained), "num_steps": 0}, tmp_path)
+    text = capsys.readouterr().err
+    loaded, new = text.split("loaded from")[1].split("; new: ")
+    assert "encoder/Dense_0/kernel" in loaded and "posterior_head/kernel" in new
+
+
+def test_nothing_to_start_from_is_an_error(trained, tiny, tmp_path):
+    tiny |= {"init_from": str(trained)}
+    tiny["model"] |= {"hidden": [7], "latent_dim": 5}
+    tiny["model"]["likelihood"] = {"name": "gaussian", "variance": "pixel"}
+    with pytest.raises(WorkdirError, match="none of its parameters fits"):
+        experiment.run(tiny, tmp_path)
+
+
+def test_a_dry_run_says_what_it_costs_and_writes_nothing(
+    tiny, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    costs = experiment.dry_run(tiny)
+    assert costs["parameters"] == 64 * 24 + 24 + 24 * 6 + 6 + 3 * 24 + 24 + 24 * 64 + 64
+    assert costs["images_per_second"] > 0 and costs["bytes"] > 0
+    assert "parameters" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_workdir_that_is_a_file_is_refused(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkdirError, match="workdir cannot be made"):
+        experiment.run(tiny, tmp_path / "file")
+
+
+def test_a_batch_larger_than_the_data_is_refused(tiny, tmp_path):
+    tiny["data"]["batch_size"] = 4096
+    with pytest.raises(DataError, match="batch_size 4096 is larger than"):
+        experiment.run(tiny, tmp_path)
+
+
+def test_evaluation_writes_its_report_into_the_workdir(trained, capsys):
+    results = experiment.evaluate(
+        trained, num_samples=4, num_examples=64, num_images=16
+    )
+    folder = trained / "evaluation" / "test_00000012"
+    assert json.loads((folder / "results.json").read_text())["step"] == 12
+    assert (folder / "report.html").exists()
+    assert results["metrics"]["elbo"]["num_examples"] == 64
+
+
+@pytest.mark.parametrize(
+    "options, error, words",
+    [
+        ({"num_sample": 3}, ConfigError, "Did you mean 'num_samples'"),
+        ({"split": "tset"}, ConfigError, "split must be one of"),
+        ({"step": 77}, WorkdirError, "There are"),
+        ({"params": "mean"}, ConfigError, "params must be 'ema' or 'raw'"),
+    ],
+)
+def test_evaluation_refuses_what_cannot_be(trained, options, error, words):
+    with pytest.raises(error, match=words):
+        experiment.evaluate(trained, **options)
+
+
+def test_averaged_parameters_are_the_ones_that_are_evaluated(trained):
+    averaged = pretrained.restore(trained, step="last")
+    raw = pretrained.restore(trained, step="last", params="raw")
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), averaged.params, raw.params)
+    assert not any(jax.tree.leaves(same))
+
+
+def test_the_mesh_may_change_when_a_run_goes_on(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(mesh, "MIN_SHARDED_SIZE", 64)
+    experiment.run(tiny | {"num_steps": 8}, tmp_path)
+    experiment.run(tiny | {"mesh": {"data": 2, "params": 4}}, tmp_path)
+    assert pretrained.restore(tmp_path, step="last").step == 12
+
+
+@pytest.mark.proc
+def test_a_killed_run_ends_as_if_it_had_not_been(tiny, tmp_path):
+    """SIGKILL at random moments, the same command again, until it is done."""
+    # Steps that take long enough to be interrupted, checkpoints close together.
+    tiny |= {"num_steps": 4000, "eval_every_steps": 1000}
+    tiny |= {"log_every_steps": 50, "checkpoint_every_steps": 100}
+    config = tmp_path / "config.py"
+    config.write_text(
+        "from ml_collections import ConfigDict\n"
+        f"def get_config():\n    return ConfigDict({tiny!r})\n"
+    )
+    environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+
+    def start(workdir):
+        command = [sys.executable, str(ROOT / "train.py"), f"--config={config}"]
+        return subprocess.Popen(
+            [*command, f"--workdir={tmp_path / workdir}"],
+            env=environment,
+            stderr=subprocess.DEVNULL,
+        )
+
+    assert start("whole").wait(timeout=200) == 0
+    moments = random.Random(time.time_ns())
+    kills = 0
+    while True:
+        process = start("killed")
+        seen = tmp_path / "killed" / "metrics.jsonl"
+        began = time.monotonic()
+        while not seen.exists() and process.poll() is None:
+            time.sleep(0.05)
+        if kills == 3:
+            assert process.wait(timeout=200) == 0
+            break
+        time.sleep(moments.uniform(0.0, 2.5))
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+        assert time.monotonic() - began < 200
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")

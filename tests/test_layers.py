@@ -1,0 +1,221 @@
+"""Every form of a convolution against jax.lax; BatchNorm against its formulas."""
+
+import contextlib
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from jvae import layers, mesh
+
+KEY = jax.random.key(0)
+# Every size from 1 to 5 once along an odd and once along an even axis of the image.
+SIZE, KERNEL_SHAPES = (5, 6), [(1, 5), (2, 4), (3, 3), (4, 2), (5, 1)]
+LARGER_THAN_THE_IMAGE = ((1, 2), (5, 4))
+CASES = [*((SIZE, kernel) for kernel in KERNEL_SHAPES), LARGER_THAN_THE_IMAGE]
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
+
+
+def lax_convolution(x, kernel, stride):
+    axes = ("NHWC", "HWIO", "NHWC")
+    strides = (stride, stride)
+    return jax.lax.conv_general_dilated(x, kernel, strides, "SAME", None, None, axes)
+
+
+def lax_transposed(x, kernel):
+    return jax.lax.conv_transpose(x, kernel, (2, 2), "SAME")
+
+
+def check_values_and_gradients(layer, oracle, x, kernel):
+    """Asserts that layer(x, kernel) and its pull-back equal the oracle's."""
+
+    @jax.jit
+    def values_and_gradients(x, kernel):
+        wanted, pull_wanted = jax.vjp(oracle, x, kernel)
+        found, pull_found = jax.vjp(layer, x, kernel)
+        g = jnp.sin(jnp.arange(wanted.size, dtype=jnp.float32)).reshape(wanted.shape)
+        return (wanted, *pull_wanted(g)), (found, *pull_found(g))
+
+    for wanted, found in zip(*values_and_gradients(x, kernel), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "kernel_shape"), CASES)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolution_in_a_loop_equals_lax(stride, size, kernel_shape):
+    x, kernel = normal(0, 2, *size, 3), normal(1, *kernel_shape, 3, 2)
+    layer, oracle = (
+        functools.partial(f, stride=stride)
+        for f in (layers.convolution, lax_convolution)
+    )
+    with layers.loop_body():
+        check_values_and_gradients(layer, oracle, x, kernel)
+
+
+@pytest.mark.parametrize(("size", "kernel_shape"), CASES)
+@pytest.mark.parametrize("loop", [False, True], ids=["outside", "in a loop"])
+def test_upsampling_convolution_equals_lax(loop, size, kernel_shape):
+    x, kernel = normal(0, 2, *size, 3), normal(1, *kernel_shape, 3, 2)
+    with layers.loop_body() if loop else contextlib.nullcontext():
+        check_values_and_gradients(
+            layers.upsampling_convolution, lax_transposed, x, kernel
+        )
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolution_outside_a_loop_is_laxs_own(stride):
+    x, kernel = normal(0, 2, 5, 4, 3), normal(1, 3, 3, 3, 2)
+    found = jax.make_jaxpr(lambda x, k: layers.convolution(x, k, stride))(x, kernel)
+    wanted = jax.make_jaxpr(lambda x, k: lax_convolution(x, k, stride))(x, kernel)
+    assert str(found) == str(wanted)
+
+
+def test_scanned_convolutions_train_like_unrolled_ones():
+    """Gradients of layers under scan equal those of a Python loop over lax."""
+    x, kernels = normal(0, 2, 6, 6, 3), normal(1, 4, 3, 3, 3, 3) * 0.3
+
+    def scanned(kernels):
+        def body(x, kernel):
+            return jnp.tanh(layers.convolution(x, kernel)), None
+
+        return jnp.square(layers.scan(body, x, kernels)[0]).sum()
+
+    def unrolled(kernels):
+        y = x
+        for kernel in kernels:
+            y = jnp.tanh(lax_convolution(y, kernel, 1))
+        return jnp.square(y).sum()
+
+    found = jax.jit(jax.value_and_grad(scanned))(kernels)
+    wanted = jax.jit(jax.value_and_grad(unrolled))(kernels)
+    for f, w in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(f, w, rtol=1e-4, atol=1e-4)
+
+
+def test_scan_takes_the_loop_form_inside_its_body_only():
+    def body(carry, x):
+        return carry, layers.convolution(x, np.ones((3, 3, 1, 1), "float32"))
+
+    x = np.ones((2, 1, 4, 4, 1), "float32")
+    inside = str(jax.make_jaxpr(lambda x: layers.scan(body, None, x))(x))
+    assert "custom_vjp" in inside
+    after = str(jax.make_jaxpr(lambda x: body(None, x))(x[0]))
+    assert "custom_vjp" not in after
+
+
+def test_the_loop_form_ends_with_the_loop_even_after_an_error():
+    with pytest.raises(KeyError), layers.loop_body():
+        raise KeyError
+    x, kernel = normal(0, 1, 4, 4, 1), normal(1, 3, 3, 1, 1)
+    assert "custom_vjp" not in str(jax.make_jaxpr(layers.convolution)(x, kernel))
+
+
+@pytest.mark.parametrize("block", [1, 2, 3])
+def test_space_to_depth_orders_channels_by_phase_and_depth_to_space_undoes_it(block):
+    x = normal(0, 2, 2 * block, 3 * block, 5)
+    y = np.asarray(layers.space_to_depth(x, block))
+    assert y.shape == (2, 2, 3, block * block * 5)
+    for row in range(block):
+        for column in range(block):
+            first = (row * block + column) * 5
+            phase = y[..., first : first + 5]
+            np.testing.assert_array_equal(phase, x[:, row::block, column::block])
+    np.testing.assert_array_equal(layers.depth_to_space(y, block), x)
+
+
+@pytest.mark.parametrize(
+    ("layer", "oracle"),
+    [
+        (layers.Conv(4, 3), nn.Conv(4, (3, 3))),
+        (layers.Conv(4, 5, stride=2), nn.Conv(4, (5, 5), strides=2)),
+        (layers.ConvTranspose(4, 3), nn.ConvTranspose(4, (3, 3), strides=(2, 2))),
+    ],
+    ids=["conv", "strided", "transposed"],
+)
+def test_layers_have_the_parameters_and_the_values_of_flax(layer, oracle):
+    x = normal(0, 2, 6, 4, 3)
+    shapes = jax.eval_shape(layer.init, KEY, x)
+    assert shapes == jax.eval_shape(oracle.init, KEY, x)
+    params = jax.tree.map(lambda a: normal(1, *a.shape), shapes)
+    found, wanted = jax.jit(lambda p, x: (layer.apply(p, x), oracle.apply(p, x)))(
+        params, x
+    )
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_layers_compute_in_their_dtype_with_float32_parameters():
+    layer = layers.Conv(4, dtype=jnp.bfloat16)
+    x = normal(0, 2, 6, 4, 3)
+    y, params = jax.eval_shape(lambda: layer.init_with_output(KEY, x))
+    assert y.dtype == jnp.bfloat16
+    assert {p.dtype for p in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+
+
+# BatchNorm
+
+
+def batch_norm(x):
+    """A BatchNorm with its parameters and statistics moved away from 1 and 0."""
+    layer = layers.BatchNorm(momentum=0.9, epsilon=1e-3)
+    shapes = jax.eval_shape(layer.init, KEY, x)
+    leaves, tree = jax.tree.flatten(shapes)
+    moved = [1.0 + 0.1 * np.square(normal(i, *a.shape)) for i, a in enumerate(leaves)]
+    return layer, jax.tree.unflatten(tree, moved)
+
+
+def normalised(x, mean, var, params):
+    scale, bias = (params["BatchNorm_0"][k] for k in ("scale", "bias"))
+    return (x - mean) / np.sqrt(var + 1e-3) * scale + bias
+
+
+def test_batch_norm_uses_running_statistics_where_they_are_not_mutable():
+    x = 3.0 * normal(7, 16, 2, 2, 3) + 1.0
+    layer, variables = batch_norm(x)
+    running = variables["batch_stats"]["BatchNorm_0"]
+    wanted = normalised(x, running["mean"], running["var"], variables["params"])
+    found = jax.jit(layer.apply)(variables, x)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_batch_norm_uses_and_updates_statistics_of_the_global_batch(devices):
+    x = 3.0 * normal(7, 16, 2, 2, 3) + np.arange(16).reshape(-1, 1, 1, 1)
+    x = x.astype("float32")
+    layer, variables = batch_norm(x)
+    placed = x if devices == 1 else jax.device_put(x, mesh.rows(mesh.build()))
+    apply = jax.jit(lambda v, x: layer.apply(v, x, mutable=["batch_stats"]))
+    found, updated = apply(variables, placed)
+    mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    wanted = normalised(x, mean, var, variables["params"])
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    old, new = (v["batch_stats"]["BatchNorm_0"] for v in (variables, updated))
+    np.testing.assert_allclose(new["mean"], 0.9 * old["mean"] + 0.1 * mean, rtol=1e-4)
+    np.testing.assert_allclose(new["var"], 0.9 * old["var"] + 0.1 * var, rtol=1e-4)
+
+
+def test_batch_norm_keeps_float32_statistics_of_a_bfloat16_batch():
+    x = jnp.zeros((4, 3), jnp.bfloat16)
+    layer = layers.BatchNorm(dtype=jnp.bfloat16)
+    y, variables = jax.eval_shape(lambda: layer.init_with_output(KEY, x))
+    assert y.dtype == jnp.bfloat16
+    assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    ("name", "negative"),
+    [
+        ("relu", 0.0),
+        ("leaky_relu", -0.2),
+        ("elu", np.expm1(-1.0)),
+        ("tanh", np.tanh(-1)),
+    ],
+)
+def test_activations_are_the_functions_of_their_names(name, negative):
+    found = layers.ACTIVATIONS[name](jnp.asarray([-1.0, 0.0]))
+    np.testing.assert_allclose(found, [negative, 0.0], rtol=1e-6)
