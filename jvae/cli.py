@@ -140,6 +140,9 @@ def override(config: dict[str, Any], path: str, text: str) -> None:
     for i, section in enumerate(sections):
         if not isinstance(node.get(section), dict):
             where = ".".join(sections[: i + 1])
+            if section in node:
+                fix = f"Set --config.{where} whole, e.g. to \"{{'name': 'x'}}\"."
+                raise ConfigError(f"config.{where} has no fields of its own", fix=fix)
             top = configs_sections() if i == 0 else set(node)
             if i == 0 and section in top:
                 node[section] = {}

@@ -40,7 +40,7 @@ class Experiment:
       checkpoint_every_steps: how often the run is saved; its end is saved always.
       keep_checkpoints: how many of the newest checkpoints stay, beside the best.
       ema_decay: decay of the parameters' moving average, which evaluation and
-        sampling use; 0 for none.
+        sampling use, less in the first steps; 0 for none.
       accumulate_steps: micro-batches per update.
       steps_per_dispatch: updates done in one call of the device; more than 1 helps
         small models on accelerators.

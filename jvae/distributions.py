@@ -137,9 +137,10 @@ def kl_per_group(q: Any, p: Any) -> Array | None:
             return None
         kl = q.kl_per_dim(p).astype(jnp.float32)
         return kl.reshape(kl.shape[0], -1)
-    kl_to = getattr(q, "kl_to", None)
-    kl = kl_to(p) if kl_to is not None else None
-    return None if kl is None else kl[:, None]
+    if not hasattr(q, "kl_to"):
+        return None
+    total = q.kl_to(p)
+    return None if total is None else total[:, None]
 
 
 def softplus(x: Array) -> Array:

@@ -16,6 +16,7 @@ from jvae import checkpoints as ckpt
 from jvae import config as configs
 from jvae import fields, parts, pretrained
 from jvae.checkpoints import Checkpoints
+from jvae.data import Source
 from jvae.evaluation import likelihood, pictures, report, samples
 from jvae.evaluation.subject import Subject
 from jvae.parts import Parts
@@ -72,13 +73,13 @@ def dry_run(config: Mapping[str, Any]) -> dict[str, float]:
     jax.block_until_ready(state)
     seconds = time.monotonic() - began
     subject = subject_of(built, state)
-    options = {
-        "batch_size": max(64, built.devices.size),
-        "key": built.keys["evaluation"],
-    }
     few = min(64, len(built.splits.test))
     elbo = likelihood.evaluate_elbo(
-        subject, built.splits.test, num_examples=few, **options
+        subject,
+        built.splits.test,
+        batch_size=built.experiment.data["batch_size"],
+        key=built.keys["evaluation"],
+        num_examples=few,
     )["elbo"].mean
     images = built.experiment.data["batch_size"] * built.experiment.steps_per_dispatch
     costs = {
@@ -230,8 +231,9 @@ class Run:
     def _pause(self, step: int) -> None:
         """Evaluates and saves, outside the time that training is measured by."""
         self.clock.stop(self.state)
-        if self._is_due(step, "eval") and self.parts.splits.validation is not None:
-            self.evaluate(step)
+        validation = self.parts.splits.validation
+        if self._is_due(step, "eval") and validation is not None:
+            self.evaluate(step, validation)
         if self._is_due(step, "checkpoint"):
             self.checkpoints.save(step, items_of(self.state), self._meta())
         self.clock.go()
@@ -247,9 +249,8 @@ class Run:
             self.writer.write(step, "train", numbers)
             self.progress.report(step, numbers)
 
-    def evaluate(self, step: int) -> None:
+    def evaluate(self, step: int, source: Source) -> None:
         """Measures the ELBO on validation data, keeps the best, makes pictures."""
-        source = self.parts.splits.validation
         subject = subject_of(self.parts, self.state)
         estimates = likelihood.evaluate_elbo(
             subject,
@@ -336,20 +337,22 @@ def _last(value: np.ndarray) -> float:
 
 
 def training_pictures(
-    subject: Subject, source: Any, built: Parts
+    subject: Subject, source: Source, built: Parts
 ) -> dict[str, np.ndarray]:
     """Returns the grids that training shows: reconstructions and samples."""
     key = built.keys["evaluation"]
     n = min(32, len(source))
-    raw = jax.tree.map(jnp.asarray, source.read(np.arange(n)))
-    batch = built.prepare(raw, key)
-    again = samples.reconstructions(subject, batch["image"], key)
-    pairs = jnp.stack([batch["image"].astype(again.dtype), again], 1).reshape(
-        -1, *again.shape[1:]
+    raw = jnp.asarray(source.read(np.arange(n))["image"])
+    image = subject.prepare(raw, key)
+    again = samples.reconstructions(
+        subject, image, key, "mean" if samples.has_codes(subject) else "sample"
     )
-    drawn = samples.prior_samples(subject, key, 64, 1.0)
     show = built.transform.to_unit
+    pairs = jnp.stack([show(image), show(again)], axis=1)
+    drawn = jnp.asarray(samples.prior_samples(subject, key, 64, 1.0))
     return {
-        "reconstructions": pictures.grid(np.asarray(show(pairs)), columns=8),
+        "reconstructions": pictures.grid(
+            np.asarray(pairs.reshape(-1, *pairs.shape[2:])), columns=8
+        ),
         "samples": pictures.grid(np.asarray(show(drawn)), columns=8),
     }

@@ -20,7 +20,7 @@ from jvae.data import transforms
 from jvae.data.checks import require_labels
 from jvae.data.transforms import Transform
 from jvae.errors import ConfigError, require
-from jvae.training import StepFn, TrainState
+from jvae.training import TrainState
 from jvae.types import Batch, Key, LossFn
 
 SPLITS = ("train", "validation", "test")
@@ -198,8 +198,8 @@ def abstract_state(parts: Parts) -> TrainState:
     return training.abstract_state(initialiser(parts), parts.devices)
 
 
-def compile_step(parts: Parts, state: TrainState) -> StepFn:
-    """Returns the compiled training step of an experiment."""
+def compile_step(parts: Parts, state: TrainState) -> Any:
+    """Returns the jitted training step of an experiment: (state, batch) -> both new."""
     step = training.make_train_step(
         parts.loss,
         parts.optimizer,
@@ -219,9 +219,8 @@ def batches(parts: Parts, start_step: int) -> Iterator[Batch]:
     The same batches whether the data lives on the host or on the device.
     """
     options = _data_options(parts.experiment)
-    source, fetch = parts.splits.train, _identity
-    if options["placement"] == "device":
-        source, fetch = _resident(parts)
+    resident = options["placement"] == "device"
+    source, fetch = _resident(parts) if resident else (parts.splits.train, _identity)
     feed = data.train_batches(
         source,
         seed=parts.experiment.seed,

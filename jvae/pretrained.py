@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -107,9 +107,11 @@ class Pretrained:
             classes = getattr(self.model, "num_classes", None)
             rule = "be None for a model without classes"
             require(classes is not None, "label", rule, label)
-            label = np.broadcast_to(label, (n,)) if np.ndim(label) == 0 else label
+        each = None if label is None else np.asarray(label)
+        if each is not None and each.ndim == 0:
+            each = np.broadcast_to(each, (n,))
         return samples.prior_samples(
-            self.subject, key, n, temperature, label, chunk_size=batch_size
+            self.subject, key, n, temperature, each, chunk_size=batch_size
         )
 
     def interpolate(self, a: Array, b: Array, n: int) -> Array:
@@ -169,8 +171,8 @@ class Pretrained:
 
 def restore(
     workdir: epath.PathLike,
-    step: int | Literal["best", "last"] = "best",
-    params: Literal["ema", "raw"] = "ema",
+    step: int | str = "best",
+    params: str = "ema",
     mesh: Mesh | None = None,
 ) -> Pretrained:
     """Returns the model that a run in `workdir` has trained.
@@ -229,14 +231,17 @@ def matching_params(
             restore(workdir, mesh=devices).params
         )
     }
-    loaded, kept = [], []
+    loaded: list[str] = []
+    kept: list[str] = []
 
     def choose(path, mine):
         name = checkpoints.path_name(path)
         other = theirs.get(name)
-        fits = other is not None and other.shape == mine.shape
-        (loaded if fits else kept).append(name)
-        return other.astype(mine.dtype) if fits else mine
+        if other is None or other.shape != mine.shape:
+            kept.append(name)
+            return mine
+        loaded.append(name)
+        return other.astype(mine.dtype)
 
     chosen = jax.tree_util.tree_map_with_path(choose, params)
     if not loaded:

@@ -119,9 +119,15 @@ def make_train_step(
       prepare: (raw batch, key) -> batch in the support of the likelihood.
       run_key: the run's key.
       coefficients: step -> the annealed coefficients of the loss.
-      ema_decay: decay of the parameters' moving average, 0 for none.
+      ema_decay: decay of the parameters' moving average, 0 for none; smaller in the
+        first steps, min(ema_decay, (1 + step) / (10 + step)).
       accumulate_steps: micro-batches per update, whose gradients are averaged.
     """
+
+    def _ema_weight(step):
+        # A young average looks back a ninth of its age, or the first, useless
+        # parameters would stay in it for 1 / (1 - decay) steps.
+        return jnp.maximum(1.0 - ema_decay, 9.0 / (10.0 + step))
 
     def gradients(state, key, batch):
         value_and_grad = jax.grad(loss, has_aux=True)
@@ -151,7 +157,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema is not None:
-            ema = optax.incremental_update(params, ema, 1.0 - ema_decay)
+            ema = optax.incremental_update(params, ema, _ema_weight(state.step))
         metrics = {**aux.metrics, "gradient_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, opt_state, aux.state, ema), metrics
 
@@ -165,7 +171,7 @@ def _deal(num: int) -> Callable[[Array], Array]:
 
 def compile_train_step(
     train_step: StepFn, state: TrainState, devices: Mesh, *, steps_per_dispatch: int = 1
-) -> StepFn:
+) -> Any:
     """Returns the jitted step over the mesh; it consumes (donates) the state.
 
     Args:

@@ -10,6 +10,7 @@ from jvae import losses, mesh, models, parts, training
 KEY = jax.random.key(0)
 IMAGES = jax.random.bernoulli(jax.random.key(1), 0.4, (64, 8, 8, 1))
 BATCH = {"image": IMAGES.astype(jnp.float32)}
+ROW = {"image": BATCH["image"][:1]}
 
 
 def prepare(batch, key):
@@ -142,23 +143,26 @@ def test_many_steps_in_a_dispatch_are_the_same_steps(model):
 @pytest.mark.parametrize(
     "decay, steps, value", [(0.999, 1000, 0.632304575), (0.9999, 10000, 0.632138954)]
 )
-def test_the_average_follows_its_closed_form(decay, steps, value):
+def test_an_old_average_follows_its_closed_form(decay, steps, value):
     """From 0 towards parameters that stay at 1: 1 - decay^steps."""
     state, step = setup(optimizer=optax.sgd(0.0), ema_decay=decay)
     ones, zeros = (
         jax.tree.map(lambda p, v=v: jnp.full_like(p, v), state.params) for v in (1, 0)
     )
-    state = state.replace(params=ones, ema=zeros)
-    average = jax.jit(
-        lambda s: jax.lax.fori_loop(
-            0, steps, lambda i, e: optax.incremental_update(ones, e, 1 - decay), s.ema
-        )
-    )(state)
-    one_step, _ = jax.jit(step)(state, BATCH)
-    for got in jax.tree.leaves(one_step.ema):
-        np.testing.assert_allclose(got, 1 - decay, rtol=1e-3)
-    for got in jax.tree.leaves(average):
-        np.testing.assert_allclose(got, value, rtol=1e-3)
+    state = state.replace(params=ones, ema=zeros, step=jnp.int32(1_000_000))
+    go = jax.jit(lambda s: jax.lax.fori_loop(0, steps, lambda i, s: step(s, ROW)[0], s))
+    for got in jax.tree.leaves(go(state).ema):
+        np.testing.assert_allclose(got, value, rtol=2e-3)
+
+
+def test_a_young_average_forgets_the_first_parameters():
+    state, step = setup(optimizer=optax.sgd(0.0), ema_decay=0.999)
+    new = jax.tree.map(jnp.ones_like, state.params)
+    state = state.replace(params=new, ema=jax.tree.map(jnp.zeros_like, new))
+    first, _ = jax.jit(step)(state, BATCH)
+    hundredth, _ = jax.jit(step)(state.replace(step=jnp.int32(80)), BATCH)
+    np.testing.assert_allclose(jax.tree.leaves(first.ema)[0], 0.9, rtol=1e-6)
+    np.testing.assert_allclose(jax.tree.leaves(hundredth.ema)[0], 0.1, rtol=1e-6)
 
 
 def test_the_step_compiles_once_for_a_hundred_steps():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 
 from jvae import keys
@@ -59,6 +60,23 @@ def apply(model, method, params: Params, state: State, *args, train: bool):
     return model.apply(variables, *args, method=method, mutable=list(state))
 
 
+def blank_padding(batch: Batch) -> Batch:
+    """Returns the batch with zeros in the rows that `batch['mask']` leaves out.
+
+    A padding row may hold anything. That `masked_mean` drops its value is not enough
+    for the gradient, where 0 * nan is nan.
+    """
+    if "mask" not in batch:
+        return batch
+    mask = batch["mask"].astype(bool)
+
+    def blank(x):
+        kept = mask.reshape(-1, *(1,) * (x.ndim - 1))
+        return jnp.where(kept, x, jnp.zeros_like(x))
+
+    return jax.tree.map(blank, dict(batch))
+
+
 def masked_mean(values: Array, batch: Batch) -> Array:
     """Returns the mean of [B] values over the rows that `batch['mask']` keeps."""
     if "mask" not in batch:
@@ -92,7 +110,7 @@ def elbo_terms(
 
     each = keys.per_example(key, batch_size(batch))
     (log_likelihood, inference), state = apply(
-        model, infer_and_score, params, state, batch, each, train=train
+        model, infer_and_score, params, state, blank_padding(batch), each, train=train
     )
     return log_likelihood, inference, state
 
@@ -207,7 +225,8 @@ def prior_kl(
         return model.infer(batch, key)
 
     each = keys.per_example(key, batch_size(batch))
-    inference, state = apply(model, infer, params, state, batch, each, train=train)
+    arguments = (params, state, blank_padding(batch), each)
+    inference, state = apply(model, infer, *arguments, train=train)
     per_example = inference.kl.sum(-1)
     if kl_estimate == "monte_carlo":
         per_example = inference.log_ratio

@@ -11,7 +11,6 @@ https://arxiv.org/abs/1802.04942.
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import chex
@@ -21,7 +20,13 @@ import jax.numpy as jnp
 from jvae import keys
 from jvae.distributions import DiagGaussian, sum_events
 from jvae.errors import ConfigError
-from jvae.losses.elbo import apply, complete, masked_mean, with_coefficients
+from jvae.losses.elbo import (
+    apply,
+    blank_padding,
+    complete,
+    masked_mean,
+    with_coefficients,
+)
 from jvae.types import (
     Array,
     Aux,
@@ -37,7 +42,10 @@ Estimator = Literal["weighted", "stratified"]
 
 
 def mixture_log_weights(
-    num_examples: int, dataset_size: int | None, estimator: Estimator
+    num_examples: int,
+    dataset_size: int | None,
+    estimator: Estimator,
+    mask: Array | None = None,
 ) -> Array:
     """Returns [B, B] logs of the weights of q(z_i|x_j) in the estimate of q(z_i).
 
@@ -50,6 +58,7 @@ def mixture_log_weights(
       dataset_size: N, the data set that the batch was drawn from; None if the batch
         is all of it, then every weight is 1/B.
       estimator: see above.
+      mask: [B] bool; rows that are False have no weight and B counts the others.
 
     Raises:
       ConfigError: N < B, or B = 1 of a larger data set.
@@ -60,16 +69,19 @@ def mixture_log_weights(
             f"dataset_size must be at least the batch, {b}, and the batch at least 2, "
             f"got {n}"
         )
+    kept = jnp.ones(b, bool) if mask is None else mask.astype(bool)
+    count = jnp.maximum(kept.sum(), 1)
     if n == b:
-        return jnp.full((b, b), -math.log(b))
-    m = b - 1
+        return jnp.log(jnp.broadcast_to(kept / count, (b, b)))
+    m = jnp.maximum(count - 1.0, 1.0)
     own = jnp.eye(b, dtype=bool)
     if estimator == "weighted":
         weights = jnp.full((b, b), (n - 1) / (n * m))
     else:
-        heavy = jnp.roll(own, 1, axis=1)
+        rank = jnp.cumsum(kept) - 1
+        heavy = rank[None, :] == (rank[:, None] + 1) % count
         weights = jnp.where(heavy, (n - m) / (n * m), 1.0 / m)
-    return jnp.log(jnp.where(own, 1.0 / n, weights))
+    return jnp.log(jnp.where(own, 1.0 / n, weights) * kept[None, :])
 
 
 def _component_log_probs(q: DiagGaussian, z: Array) -> Array:
@@ -101,11 +113,10 @@ def decompose_kl_per_example(
     """
     chex.assert_rank(z, 2)
     chex.assert_equal_shape([z, q.mean, q.log_var])
-    b = z.shape[0]
-    log_weights = mixture_log_weights(b, dataset_size, estimator)
-    if mask is not None:
-        kept = jnp.where(mask.astype(bool)[None, :], log_weights, -jnp.inf)
-        log_weights = jax.nn.log_softmax(kept, axis=1)
+    if mask is not None:  # what is in a padding row may be nan, and -inf + nan is nan
+        kept = mask.astype(bool)[:, None]
+        q, z = jax.tree.map(lambda a: jnp.where(kept, a, 0.0), (q, z))
+    log_weights = mixture_log_weights(z.shape[0], dataset_size, estimator, mask)
     components = _component_log_probs(q, z)
     log_q_z = jax.nn.logsumexp(log_weights + components.sum(-1), axis=1)
     log_q_dims = jax.nn.logsumexp(log_weights[..., None] + components, axis=1)
@@ -204,11 +215,14 @@ def negative_decomposed_elbo(
         return q, z, model.likelihood(z, batch).log_prob(batch[model.target])
 
     each = keys.per_example(key, batch_size(batch))
+    arguments = (params, state, blank_padding(batch), each)
     (q, z, log_likelihood), state = apply(
-        model, infer_and_score, params, state, batch, each, train=train
+        model, infer_and_score, *arguments, train=train
     )
-    options = {"dataset_size": dataset_size, "estimator": estimator}
-    terms = decompose_kl_per_example(q, z, mask=batch.get("mask"), **options)
+    mask = batch.get("mask")
+    terms = decompose_kl_per_example(
+        q, z, dataset_size=dataset_size, estimator=estimator, mask=mask
+    )
     weighted = sum(coefficients[name] * terms[name] for name in coefficients)
     loss = masked_mean(weighted - log_likelihood, batch)
     metrics = {name: masked_mean(term, batch) for name, term in terms.items()}

@@ -10,7 +10,13 @@ import jax
 
 from jvae import keys
 from jvae.errors import ConfigError, require
-from jvae.losses.elbo import apply, complete, masked_mean, with_coefficients
+from jvae.losses.elbo import (
+    apply,
+    blank_padding,
+    complete,
+    masked_mean,
+    with_coefficients,
+)
 from jvae.types import (
     Array,
     Aux,
@@ -82,11 +88,13 @@ def log_weights(
       train: whether BatchNorm uses, and updates, batch statistics.
     """
     draws = sample_keys(key, batch_size(batch), num_samples)
+    arguments = (model, log_weight, params, state, blank_padding(batch))
 
     def one(draw_keys):
-        return apply(model, log_weight, params, state, batch, draw_keys, train=train)
+        return apply(*arguments, draw_keys, train=train)
 
-    return _average_state(*jax.vmap(one)(draws), state, train)
+    weights, states = jax.vmap(one)(draws)
+    return _average_state(weights, states, state, train)
 
 
 def _average_state(weights, states, state, train):
@@ -175,8 +183,7 @@ def _pathwise_surrogate(log_w, params, state, key, batch, *, model, train):
         )
     weights = jax.lax.stop_gradient(jax.nn.softmax(log_w, axis=0))
     draws = sample_keys(key, batch_size(batch), log_w.shape[0])
-    method = functools.partial(
-        apply, model, _pathwise_log_weight, params, state, batch, train=train
-    )
+    arguments = (model, _pathwise_log_weight, params, state, blank_padding(batch))
+    method = functools.partial(apply, *arguments, train=train)
     again, _ = jax.vmap(method)(draws, weights)
     return (weights * again).sum(0)

@@ -156,8 +156,8 @@ def conv(
     start = _start_shape(image_shape, channels, decoder_channels)
     observation = likelihoods.build(likelihood)
     *size, depth = image_shape
-    common = {"kernel_size": kernel_size, "batch_norm": batch_norm}
-    common |= {"dtype": jnp.dtype(dtype)}
+    common: dict[str, Any] = {"kernel_size": kernel_size, "batch_norm": batch_norm}
+    common["dtype"] = jnp.dtype(dtype)
     encoder = ConvEncoder(
         channels=tuple(channels),
         hidden=tuple(hidden),

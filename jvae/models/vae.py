@@ -148,7 +148,7 @@ class VAE(nn.Module, OneGroup):
         return self.decode(self.sample_prior(key, n, temperature, label))
 
 
-def _shape(sizes: Sequence[int]) -> str:
+def _shape(sizes: Sequence[int | str]) -> str:
     return ", ".join(str(s) for s in sizes)
 
 

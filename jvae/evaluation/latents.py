@@ -1,0 +1,268 @@
+"""What the latents carry: KL of every group, active units, mutual information.
+
+E KL(q(z|x) || p(z)) = I(x; z) + KL(q(z) || p(z)), where q(z) is the mixture of the
+posteriors of all evaluated examples; `jvae.losses.information` splits it further.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any, Literal
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jvae.data.sources import Source
+from jvae.distributions import DiagGaussian
+from jvae.evaluation.likelihood import Estimate
+from jvae.evaluation.subject import Subject, over_examples
+from jvae.losses.elbo import apply
+from jvae.types import Array, Batch, Key, Params, State
+
+ACTIVE_VARIANCE = 0.01
+"""Burda et al., 2016, https://arxiv.org/abs/1509.00519."""
+MIN_GROUP_KL = 0.01
+"""Nats below which a group of latents counts as unused where no means exist."""
+MIN_TOTAL_KL = 0.1
+"""Nats per example below which a decoder is told next to nothing."""
+MAP_ELEMENTS = 2**23
+"""Log densities that are in memory at once for the mixture, 32 MB of float32."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Information:
+    """The mixture estimates of `decompose_kl` over N examples.
+
+    Attributes:
+      terms: 'mutual_info', 'marginal_kl', 'total_correlation', 'dimension_wise_kl' in
+        nats, none below 0; those against the prior only where it is N(0, I).
+      clamped: the terms whose estimates were negative and are reported as 0.
+      cap: log N, the largest mutual information that N examples can show.
+    """
+
+    terms: dict[str, Estimate]
+    clamped: tuple[str, ...]
+    cap: float
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether the mutual information is so near its cap that it may be larger."""
+        return self.terms["mutual_info"].mean > self.cap - 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Latents:
+    """What N examples put into the latents.
+
+    Attributes:
+      kl: [G], mean KL to the prior of every group in nats; the groups are the
+        dimensions of a diagonal posterior.
+      num_examples: N.
+      means: [N, D], posterior means; None without one diagonal Gaussian posterior.
+      information: see there; None without one diagonal Gaussian posterior.
+    """
+
+    kl: np.ndarray
+    num_examples: int
+    means: np.ndarray | None = None
+    information: Information | None = None
+
+    @property
+    def active(self) -> np.ndarray | None:
+        """[D], whether the posterior mean varies over examples by more than 0.01."""
+        return None if self.means is None else active_units(self.means)
+
+
+def posterior_terms(
+    model: Any, params: Params, state: State, key: Key, batch: Batch
+) -> dict[str, Array]:
+    """Returns 'kl' [B, G], and of a diagonal Gaussian posterior its parts and a draw.
+
+    Args:
+      model: offers `infer`, and perhaps `posterior` and `prior`.
+      params: its parameters.
+      state: its other collections; not updated.
+      key: one key, or [B] keys, one per example.
+      batch: what the model reads, prepared.
+
+    Returns:
+      'kl'; if `posterior(batch)` is a diagonal Gaussian [B, D] also 'mean', 'log_var',
+      'z' [B, D] and 'standard_prior' [B], whether the prior is N(0, I).
+    """
+
+    def terms(model, batch, key):
+        inference = model.infer(batch, key)
+        q = model.posterior(batch) if hasattr(model, "posterior") else None
+        if not isinstance(q, DiagGaussian) or q.mean.ndim != 2:
+            return {"kl": inference.kl}
+        p = model.prior(batch)
+        standard = jnp.zeros(len(q.mean), bool)
+        if isinstance(p, DiagGaussian):
+            standard = jnp.all((p.mean == 0.0) & (p.log_var == 0.0), axis=-1)
+        parts = {"mean": q.mean, "log_var": q.log_var, "z": q.sample(key)}
+        return {"kl": inference.kl, "standard_prior": standard, **parts}
+
+    return apply(model, terms, params, state, batch, key, train=False)[0]
+
+
+def evaluate_latents(
+    subject: Subject,
+    source: Source,
+    *,
+    batch_size: int,
+    key: Key,
+    num_examples: int | None = None,
+) -> Latents:
+    """Returns what the first examples of a split put into the latents.
+
+    Args:
+      subject: what is evaluated.
+      source: the split.
+      batch_size: of all devices together; the result does not depend on it.
+      key: of the draws, one z for each example.
+      num_examples: N; None for all. Time grows as N^2 D, memory does not.
+
+    Raises:
+      ConfigError: the devices cannot share batch_size rows.
+      DataError: num_examples is more than there are.
+    """
+    found = over_examples(
+        subject,
+        posterior_terms,
+        source,
+        batch_size=batch_size,
+        key=key,
+        num_examples=num_examples,
+    )
+    kl = found["kl"].astype(np.float64).mean(0)
+    if "mean" not in found:
+        return Latents(kl, len(found["kl"]))
+    q = DiagGaussian(jnp.asarray(found["mean"]), jnp.asarray(found["log_var"]))
+    standard = bool(found["standard_prior"].all())
+    parts = information(q, jnp.asarray(found["z"]), standard_prior=standard)
+    return Latents(kl, len(found["kl"]), found["mean"], parts)
+
+
+def active_units(means: np.ndarray) -> np.ndarray:
+    """Returns [D], whether the variance over examples of E[z_d|x] is over 0.01.
+
+    Burda et al., 2016, https://arxiv.org/abs/1509.00519.
+
+    Args:
+      means: [N, D], posterior means.
+    """
+    return np.var(np.asarray(means, np.float64), axis=0) > ACTIVE_VARIANCE
+
+
+def information(
+    q: DiagGaussian, z: Array, *, standard_prior: bool = True
+) -> Information:
+    """Returns the parts of E KL(q(z|x) || p(z)), q(z) the mixture of all N posteriors.
+
+    An array-level function: q and z are those of all examples, gathered.
+
+    Args:
+      q: posteriors, [N, D].
+      z: [N, D], a draw from each.
+      standard_prior: whether p(z) is N(0, I); if not, the parts that compare with the
+        prior are left out.
+    """
+    chex.assert_rank(z, 2)
+    chex.assert_equal_shape([z, q.mean, q.log_var])
+    count, dims = z.shape
+    rows = max(1, min(count, MAP_ELEMENTS // (count * dims)))
+    logs = {n: np.asarray(a, np.float64) for n, a in _logs(q, z, rows=rows).items()}
+    draws = {
+        "mutual_info": logs["own"] - logs["joint"],
+        "total_correlation": logs["joint"] - logs["product"],
+    }
+    if standard_prior:
+        draws["marginal_kl"] = logs["joint"] - logs["prior"]
+        draws["dimension_wise_kl"] = logs["product"] - logs["prior"]
+    terms = {name: Estimate.of(values) for name, values in draws.items()}
+    clamped = tuple(name for name, term in terms.items() if term.mean < 0.0)
+    for name in clamped:
+        terms[name] = dataclasses.replace(terms[name], mean=0.0)
+    return Information(terms, clamped, math.log(count))
+
+
+@functools.partial(jax.jit, static_argnames="rows")
+def _logs(q: DiagGaussian, z: Array, *, rows: int) -> dict[str, Array]:
+    """Returns log densities at the draws z [N, D], [N] each, `rows` draws at a time.
+
+    'own' is log q(z_i|x_i), 'joint' log q(z_i), 'product' sum_d log q(z_i,d) and
+    'prior' log N(z_i; 0, I), with q(z) = 1/N sum_j q(z|x_j).
+    """
+
+    def at(point):
+        points = jnp.broadcast_to(point, q.mean.shape)
+        components = q.log_prob_per_dim(points)
+        joint = jax.nn.logsumexp(components.sum(-1))
+        return joint, jax.nn.logsumexp(components, axis=0).sum()
+
+    joint, product = jax.lax.map(at, z, batch_size=rows)
+    count, dims = z.shape
+    return {
+        "own": q.log_prob(z),
+        "joint": joint - math.log(count),
+        "product": product - dims * math.log(count),
+        "prior": DiagGaussian.standard(count, dims).log_prob(z),
+    }
+
+
+Status = Literal["healthy", "partly collapsed", "collapsed", "unknown"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """Whether the latents are used.
+
+    Attributes:
+      status: 'healthy', 'partly collapsed', 'collapsed', or 'unknown' where the KL is
+        not finite.
+      sentence: the same in words, with the numbers that it rests on.
+      num_used: dimensions (or groups) that carry something.
+      num_groups: how many there are.
+      kl: nats per example, all groups together.
+    """
+
+    status: Status
+    sentence: str
+    num_used: int
+    num_groups: int
+    kl: float
+
+
+def collapse_verdict(kl: np.ndarray, active: np.ndarray | None = None) -> Verdict:
+    """Returns whether the posterior has collapsed to the prior.
+
+    Collapsed: no dimension is used, or all together carry less than 0.1 nats.
+
+    Args:
+      kl: [G], mean KL of every group in nats.
+      active: [G], which dimensions are active units; None to call a group used if its
+        KL is at least 0.01 nats.
+    """
+    total, count = float(np.sum(kl)), len(kl)
+    if not math.isfinite(total):
+        sentence = "Unknown: the KL to the prior is not finite."
+        return Verdict("unknown", sentence, 0, count, total)
+    used = int(np.sum(kl >= MIN_GROUP_KL if active is None else active))
+    unit, rule = "groups of latents", f"a KL of at least {MIN_GROUP_KL} nats"
+    if active is not None:
+        unit = "dimensions"
+        rule = f"a posterior mean of variance over {ACTIVE_VARIANCE}"
+    basis = f"The KL to the prior is {total:.3g} nats per example; used means {rule}."
+    if used == 0 or total < MIN_TOTAL_KL:
+        status: Status = "collapsed"
+        finding = f"Collapsed: {used} of {count} {unit} used, almost no information"
+    elif used < count:
+        status = "partly collapsed"
+        finding = f"Partly collapsed: {count - used} of {count} {unit} unused"
+    else:
+        status, finding = "healthy", f"Healthy: all {count} {unit} used"
+    return Verdict(status, f"{finding}. {basis}", used, count, total)

@@ -1,0 +1,163 @@
+"""The numbers of a report: each with its unit and what it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Literal
+
+from jvae.evaluation.latents import Information, Latents
+from jvae.evaluation.likelihood import Estimate, Observation, bits_per_dim
+
+Kind = Literal["bound", "estimate", "metric"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """One number.
+
+    Attributes:
+      label: its name for people.
+      value: the number.
+      standard_error: of a mean over examples, None where there is none.
+      unit: 'nats', 'bits/dim' or 'dimensions'.
+      kind: 'bound' on log p(x), 'estimate' of another expectation, or 'metric'.
+      meaning: what it is, in one line.
+      num_examples: how many examples it rests on.
+      num_samples: draws of z for each; None where none are made.
+    """
+
+    label: str
+    value: float
+    standard_error: float | None
+    unit: str
+    kind: Kind
+    meaning: str
+    num_examples: int
+    num_samples: int | None
+
+    @classmethod
+    def of(
+        cls, label: str, estimate: Estimate, unit: str, kind: Kind, meaning: str
+    ) -> Measure:
+        """Returns the measure of an estimate."""
+        e = estimate
+        error, count, draws = e.standard_error, e.num_examples, e.num_samples
+        return cls(label, e.mean, error, unit, kind, meaning, count, draws)
+
+
+def likelihood_measures(
+    elbo: dict[str, Estimate],
+    log_likelihood: Estimate,
+    observation: Observation,
+    num_dims: int,
+) -> dict[str, Measure]:
+    """Returns the ELBO, its parts and the importance-weighted bound, in nats.
+
+    Bits per dimension come with them where the likelihood is discrete.
+
+    Args:
+      elbo: from `evaluate_elbo`.
+      log_likelihood: from `evaluate_log_likelihood`.
+      observation: what log p(x|z) is; its caution is written beside every number.
+      num_dims: pixels times channels.
+    """
+    nats, dims = "nats", f"({num_dims} ln 2)"
+    kind: Kind = "bound" if observation.is_likelihood else "metric"
+    draws = f"from {log_likelihood.num_samples} importance-weighted draws"
+    bound, first = elbo["elbo"], elbo["log_likelihood"]
+    nll = log_likelihood.scaled(-1.0)
+    rows: list[tuple[str, str, Estimate, str, Kind, str]] = [
+        ("elbo", "ELBO", bound, nats, kind, "lower bound on log p(x)"),
+        ("nll", "NLL", nll, nats, kind, f"upper bound on -log p(x), {draws}"),
+    ]
+    if observation.is_discrete:
+        bits = [bits_per_dim(e, num_dims) for e in (bound, log_likelihood)]
+        rows += [
+            ("elbo_bits", "ELBO in bits", bits[0], "bits/dim", kind, f"-ELBO / {dims}"),
+            ("nll_bits", "NLL in bits", bits[1], "bits/dim", kind, f"NLL / {dims}"),
+        ]
+    text = "the ELBO's first term, z from q(z|x)"
+    rows += [("log_likelihood", "log p(x|z)", first, nats, "estimate", text)]
+    measures = {
+        name: Measure.of(label, estimate, unit, kind, _sentence(meaning, observation))
+        for name, label, estimate, unit, kind, meaning in rows
+    }
+    text = "the ELBO's second term"
+    kl = Measure.of("KL(q(z|x) || p(z))", elbo["kl"], nats, "estimate", text)
+    return {**measures, "kl": kl}
+
+
+def _sentence(meaning: str, observation: Observation) -> str:
+    return "; ".join(filter(None, (meaning, observation.caution)))
+
+
+_PARTS = {
+    "mutual_info": (
+        "Mutual information",
+        "I(x; z), from the mixture of all posteriors",
+    ),
+    "marginal_kl": ("KL(q(z) || p(z))", "how far the codes of the data miss the prior"),
+    "total_correlation": (
+        "Total correlation",
+        "KL(q(z) || prod q(z_d)), 0 for independent dimensions",
+    ),
+    "dimension_wise_kl": (
+        "Dimension-wise KL",
+        "sum of KL(q(z_d) || p(z_d)) over dimensions",
+    ),
+}
+
+
+def latent_measures(latents: Latents) -> dict[str, Measure]:
+    """Returns active units and the parts of the KL, {} without such a posterior."""
+    if latents.active is None or latents.information is None:
+        return {}
+    measures = {
+        "active_units": Measure(
+            "Active units",
+            float(latents.active.sum()),
+            None,
+            f"of {len(latents.kl)} dimensions",
+            "metric",
+            "dimensions whose posterior mean has a variance over 0.01",
+            latents.num_examples,
+            None,
+        )
+    }
+    for name, (label, meaning) in _PARTS.items():
+        if name in latents.information.terms:
+            text = meaning + _reservation(name, latents.information)
+            term = latents.information.terms[name]
+            measures[name] = Measure.of(label, term, "nats", "estimate", text)
+    return measures
+
+
+def _reservation(name: str, information: Information) -> str:
+    """Returns '' or why the number is not the whole truth."""
+    cap = f"log N = {information.cap:.2f}"
+    if name in information.clamped:
+        return "; the estimate was negative and is set to 0"
+    if name == "mutual_info":
+        at_cap = (
+            ": it is there, the truth may be larger" if information.is_capped else ""
+        )
+        return f"; cannot exceed {cap}{at_cap}"
+    if name != "dimension_wise_kl" and information.is_capped:
+        return f"; too large by what the mutual information is over its cap {cap}"
+    return ""
+
+
+def format_value(value: float | None, standard_error: float | None) -> str:
+    """Returns 'value ± error', with the digits that the error supports.
+
+    None, as JSON has it, is a number that is not finite.
+    """
+    if value is None or not math.isfinite(value):
+        return "not finite"
+    if standard_error is None or not standard_error > 0.0:
+        text = f"{value:.0f}" if value == int(value) else f"{value:.4g}"
+    else:
+        decimals = max(0, min(6, 1 - math.floor(math.log10(standard_error))))
+        text = f"{value:.{decimals}f} ± {standard_error:.{decimals}f}"
+    return text.replace("-", "\N{MINUS SIGN}", 1) if value < 0 else text

@@ -1,0 +1,184 @@
+"""Pictures for people: grids of images, and figures, as arrays and PNG bytes.
+
+Figures have no background and a mid grey for text, so that the same file reads on a
+light page, a dark page and paper.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from jvae.errors import require
+
+MIN_TILE = 56
+"""Pixels that the shorter side of a tile has at least: an 8x8 digit can be read."""
+GAP = 128
+"""The grey between tiles, seen next to black and white images, on any page."""
+MAX_TICKS = 32
+"""Bars that are numbered one by one."""
+MIN_AXIS = 0.01
+"""Nats that the axis of KL shows at least."""
+INK, BLUE, ORANGE = "#7b7f87", "#3b7dd8", "#d9822b"
+CURVES = ("loss", "elbo", "log_likelihood", "kl", "learning_rate", "gradient_norm")
+"""Names of `history` that `curves` draws, those that there are."""
+
+
+def grid(
+    images: np.ndarray, columns: int, pad: int = 4, min_tile: int = MIN_TILE
+) -> np.ndarray:
+    """Returns the images side by side, uint8 [height, width, 1 or 3], row by row.
+
+    Small images are magnified by a whole factor, every pixel a square.
+
+    Args:
+      images: [N, H, W, C] in [0, 1]; three channels are colours, else their mean is
+        shown.
+      columns: images in a row; the last row may be short.
+      pad: pixels between and around them.
+      min_tile: pixels that the shorter side of an image has at least.
+
+    Raises:
+      ConfigError: no images, or columns below 1.
+    """
+    images = np.asarray(images, np.float32)
+    require(images.ndim == 4 and len(images) > 0, "images", "be [N, H, W, C]", images)
+    require(columns >= 1, "columns", "be at least 1", columns)
+    if images.shape[-1] != 3:
+        images = images.mean(-1, keepdims=True)
+    bright = np.nan_to_num(np.clip(images, 0.0, 1.0)) * 255.0
+    factor = max(1, math.ceil(min_tile / min(images.shape[1:3])))
+    tiles = np.round(bright).astype(np.uint8).repeat(factor, 1).repeat(factor, 2)
+    count, height, width, channels = tiles.shape
+    columns, step_y, step_x = min(columns, count), height + pad, width + pad
+    shape = (-(-count // columns) * step_y + pad, columns * step_x + pad, channels)
+    sheet = np.full(shape, GAP, np.uint8)
+    for i, tile in enumerate(tiles):
+        top, left = (i // columns) * step_y + pad, (i % columns) * step_x + pad
+        sheet[top : top + height, left : left + width] = tile
+    return sheet
+
+
+def encode_png(array: np.ndarray) -> bytes:
+    """Returns a PNG file of uint8 [height, width, 1 or 3]."""
+    from PIL import Image
+
+    image = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def write_png(path: epath.PathLike, array: np.ndarray) -> None:
+    """Writes uint8 [height, width, 1 or 3] as a PNG file."""
+    epath.Path(path).write_bytes(encode_png(array))
+
+
+def kl_bars(kl: np.ndarray, active: np.ndarray | None = None) -> bytes:
+    """Returns a PNG of the KL of every group of latents, sorted, as bars.
+
+    Args:
+      kl: [G], in nats; what is not finite has no bar.
+      active: [G], which are active units; the others are hollow, with a cross. None
+        for no such marks.
+    """
+    order = np.argsort(-kl, kind="stable")
+    height = np.where(np.isfinite(kl), kl, 0.0)[order]
+    used = np.ones(len(kl), bool) if active is None else active[order].astype(bool)
+    figure, (axes,) = _figure(1, height=2.8)
+    places = np.arange(len(kl))
+    axes.bar(places[used], height[used], color=BLUE, label=f"active ({used.sum()})")
+    if not used.all():
+        axes.bar(places[~used], height[~used], color="none", edgecolor=BLUE)
+        label = f"not active ({(~used).sum()})"
+        marks = {"color": ORANGE, "markersize": 5, "clip_on": False, "label": label}
+        axes.plot(places[~used], np.zeros((~used).sum()), "x", **marks)
+    axes.set_ylim(min(0.0, height.min()), max(1.05 * height.max(), MIN_AXIS))
+    axes.set_ylabel("KL to the prior, nats")
+    unit = "group of latents" if active is None else "dimension"
+    axes.set_xlabel(unit if len(kl) <= MAX_TICKS else f"rank of the {unit}")
+    if len(kl) <= MAX_TICKS:
+        axes.set_xticks(places, [str(i) for i in order], fontsize=7)
+    if active is not None:
+        _legend(axes)
+    return _png(figure)
+
+
+def curves(history: Sequence[Mapping[str, Any]]) -> bytes | None:
+    """Returns a PNG of the metrics over training, None if there is nothing to draw.
+
+    Args:
+      history: rows with 'step', 'split' and numbers by name (None where one was not
+        finite), as metrics.jsonl has them.
+    """
+    names = [n for n in CURVES if any(_number(row, n) for row in history)]
+    if not names:
+        return None
+    splits = list(dict.fromkeys(row["split"] for row in history))
+    figure, panels = _figure(len(names), height=1.6)
+    for axes, name in zip(panels, names, strict=True):
+        for i, split in enumerate(splits):
+            rows = [r for r in history if r["split"] == split and _number(r, name)]
+            if rows:
+                points = [r["step"] for r in rows], [r[name] for r in rows]
+                style = {"color": (BLUE, ORANGE, INK)[i % 3], "linewidth": 1.2}
+                dashes = ("-", "--", ":")[i % 3]
+                axes.plot(*points, dashes, label=split, **style)
+        axes.set_title(name.replace("_", " "), loc="left", fontsize=10, color=INK)
+        _leave_out_start(axes)
+    _legend(max(panels, key=lambda axes: len(axes.lines)))
+    panels[-1].set_xlabel("step")
+    return _png(figure)
+
+
+def _number(row: Mapping[str, Any], name: str) -> bool:
+    value = row.get(name)
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _leave_out_start(axes: Any) -> None:
+    """Fits the vertical axis to what comes after the first tenth of the steps.
+
+    The first losses are so large that the rest would be a flat line.
+    """
+    steps = np.concatenate([line.get_xdata() for line in axes.lines])
+    values = np.concatenate([line.get_ydata() for line in axes.lines])
+    late = values[steps >= 0.1 * steps.max()]
+    margin = 0.05 * float(np.ptp(late)) or 0.05 * abs(float(late[0])) or 1.0
+    axes.set_ylim(late.min() - margin, late.max() + margin)
+
+
+def _figure(num_panels: int, height: float) -> tuple[Any, list[Any]]:
+    """Returns a figure and its panels, one below the other, `height` inches each.
+
+    Narrow, so that its text can be read on a phone; without pyplot's global state.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6, num_panels * height), layout="constrained")
+    panels = list(figure.subplots(num_panels, sharex=True, squeeze=False)[:, 0])
+    for axes in panels:
+        axes.set_facecolor("none")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(INK)
+        axes.tick_params(colors=INK, labelsize=8)
+        axes.xaxis.label.set_color(INK)
+        axes.yaxis.label.set_color(INK)
+        axes.grid(axis="y", color=INK, alpha=0.25, linewidth=0.6)
+        axes.set_axisbelow(True)
+    return figure, panels
+
+
+def _legend(axes: Any) -> None:
+    axes.legend(frameon=False, labelcolor=INK, fontsize=8)
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=220, transparent=True)
+    return buffer.getvalue()

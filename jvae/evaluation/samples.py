@@ -1,0 +1,218 @@
+"""Arrays of images that a model makes: reconstructions, samples, walks between them.
+
+Images are [B, H, W, C] in the support of the likelihood, on the way in and out, and
+means of p(x|z), not draws of it; `Transform.to_unit` turns them into intensities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jvae import keys
+from jvae.errors import ConfigError, require
+from jvae.evaluation.subject import Subject
+from jvae.losses.elbo import apply
+from jvae.mesh import rows
+from jvae.types import Array, Key
+
+
+def reconstructions(
+    subject: Subject,
+    x: Array | np.ndarray,
+    key: Key,
+    mode: Literal["mean", "sample"] = "mean",
+) -> Array:
+    """Returns the mean of p(x|z), [B, H, W, C], at a latent code of every image.
+
+    Args:
+      subject: the model.
+      x: [B, H, W, C].
+      key: one key, or [B] keys, of the draws; not used by 'mean'.
+      mode: 'mean' takes z as the mean of q(z|x), 'sample' as a draw of it.
+
+    Raises:
+      ConfigError: 'mean' of a model without one posterior.
+    """
+    require(mode in ("mean", "sample"), "mode", "be 'mean' or 'sample'", mode)
+    if mode == "mean":
+        return subject.run(_decode_codes, codes(subject, x))
+    return subject.run(_redraw, x, keys.per_example(key, len(x)))
+
+
+def codes(subject: Subject, x: Array | np.ndarray) -> Array:
+    """Returns the means of q(z|x), [B, ...].
+
+    Args:
+      subject: the model.
+      x: [B, H, W, C].
+
+    Raises:
+      ConfigError: the model has no posterior over one group of latents.
+    """
+    if not has_codes(subject):
+        raise ConfigError(
+            f"{type(subject.model).__name__} has no posterior mean to decode",
+            fix="Use mode 'sample'.",
+        )
+    return subject.run(_posterior_mean, x)
+
+
+def has_codes(subject: Subject) -> bool:
+    """Returns whether the model has posterior means, and so `codes`."""
+    return hasattr(subject.model, "posterior") and hasattr(subject.model, "decode")
+
+
+def prior_samples(
+    subject: Subject,
+    key: Key,
+    n: int,
+    temperature: float = 1.0,
+    label: Array | np.ndarray | None = None,
+    chunk_size: int = 256,
+) -> np.ndarray:
+    """Returns the means of p(x|z) for n draws of the prior, [n, H, W, C].
+
+    Image i is made with key i of the key, whatever the chunk size and the devices.
+
+    Args:
+      subject: a model with `generate`.
+      key: one key.
+      n: how many images.
+      temperature: factor on the prior's standard deviations; 0 takes its mean.
+      label: [n] classes of a conditional model; None takes them in turn.
+      chunk_size: images made at once.
+
+    Raises:
+      ConfigError: a number out of range, or labels that are not n.
+    """
+    require(n >= 1, "n", "be at least 1", n)
+    require(temperature >= 0.0, "temperature", "be at least 0", temperature)
+    require(chunk_size >= 1, "chunk_size", "be at least 1", chunk_size)
+    num_classes = getattr(subject.model, "num_classes", None)
+    if label is None and num_classes is not None:
+        label = np.arange(n) % num_classes
+    if label is not None and len(label) != n:
+        raise ConfigError(f"label must hold {n} classes, got {len(label)}")
+    # A multiple of the devices, which then share a chunk; the last one overshoots.
+    size = -(-min(chunk_size, n) // subject.mesh.size) * subject.mesh.size
+    parts = []
+    for start in range(0, n, size):
+        index = np.arange(start, start + size) % n
+        chunk = {} if label is None else {"label": np.asarray(label)[index]}
+        placed = jax.device_put({"index": index, **chunk}, rows(subject.mesh))
+        parts.append(np.asarray(subject.run(_generate, key, placed, temperature)))
+    return np.concatenate(parts)[:n]
+
+
+def interpolations(
+    subject: Subject, a: Array | np.ndarray, b: Array | np.ndarray, num: int
+) -> Array:
+    """Returns decoded points on the lines between the codes of a and b, [B, num, ...].
+
+    The first and last of each row are the reconstructions of a and b.
+
+    Args:
+      subject: the model.
+      a: [B, H, W, C].
+      b: [B, H, W, C].
+      num: points on a line, at least 2.
+
+    Raises:
+      ConfigError: a and b differ in shape, num < 2, or the model has no posterior.
+    """
+    require(num >= 2, "num", "be at least 2", num)
+    if a.shape != b.shape:
+        raise ConfigError(
+            f"a and b must have one shape, got {list(a.shape)} and {list(b.shape)}"
+        )
+    return subject.run(_decode_lines, codes(subject, a), codes(subject, b), num=num)
+
+
+def traversals(
+    subject: Subject, x: Array | np.ndarray, dims: Sequence[int], num: int, reach: float
+) -> Array:
+    """Returns images along single dimensions, [B, len(dims), num, H, W, C].
+
+    Everything but one dimension of the code of x stays; that one goes from -reach to
+    reach, standard deviations of a prior N(0, I). `by_kl` gives an order worth looking
+    at.
+
+    Args:
+      subject: the model.
+      x: [B, H, W, C].
+      dims: the latent dimensions.
+      num: steps, at least 2.
+      reach: how far, above 0.
+
+    Raises:
+      ConfigError: a number out of range, or the model has no posterior.
+    """
+    require(num >= 2, "num", "be at least 2", num)
+    require(reach > 0.0, "reach", "be positive", reach)
+    z = codes(subject, x)
+    known = all(0 <= d < z.shape[-1] for d in dims)
+    require(known, "dims", f"be in 0..{z.shape[-1] - 1}", list(dims))
+    values = jnp.linspace(-reach, reach, num)
+    return subject.run(_decode_axes, z, jnp.asarray(dims), values)
+
+
+def by_kl(kl: np.ndarray, n: int) -> list[int]:
+    """Returns the `n` dimensions with the largest KL, largest first; kl is [D]."""
+    return [int(d) for d in np.argsort(-np.asarray(kl), kind="stable")[:n]]
+
+
+def _call(model: Any, params, state, method, *args: Any) -> Any:
+    return apply(model, method, params, state, *args, train=False)[0]
+
+
+def _posterior_mean(model, params, state, x):
+    return _call(model, params, state, lambda m, x: m.posterior({"image": x}).mean, x)
+
+
+def _decode_codes(model, params, state, z):
+    return _call(model, params, state, lambda m, z: m.decode(z), z)
+
+
+def _redraw(model, params, state, x, key):
+    def draw(model, batch, key):
+        if hasattr(model, "posterior"):  # not `infer`, whose prior may need a label
+            z, _ = model.posterior(batch).sample_and_log_prob(key)
+        else:
+            z = model.infer(batch, key).latents
+        return model.likelihood(z, batch).mean
+
+    return _call(model, params, state, draw, {"image": x}, key)
+
+
+def _generate(model, params, state, key, chunk, temperature):
+    def draw(model, each, label):
+        return model.generate(each, len(each), temperature, label)
+
+    each = keys.at_indices(key, chunk["index"])
+    return _call(model, params, state, draw, each, chunk.get("label"))
+
+
+def _decode_all(model, params, state, z):
+    """Returns the images of codes [..., D], [..., H, W, C]."""
+    images = _decode_codes(model, params, state, z.reshape(-1, z.shape[-1]))
+    return images.reshape(*z.shape[:-1], *images.shape[1:])
+
+
+def _decode_lines(model, params, state, start, end, *, num):
+    t = jnp.linspace(0.0, 1.0, num).reshape(1, num, 1)
+    points = (1.0 - t) * start[:, None] + t * end[:, None]
+    return _decode_all(model, params, state, points)
+
+
+def _decode_axes(model, params, state, z, dims, values):
+    chosen = jax.nn.one_hot(dims, z.shape[-1], dtype=bool)
+    shape = (z.shape[0], len(dims), len(values), z.shape[-1])
+    moved = jnp.broadcast_to(values.reshape(1, 1, -1, 1), shape)
+    kept = jnp.broadcast_to(z[:, None, None], shape)
+    points = jnp.where(chosen[None, :, None], moved, kept)
+    return _decode_all(model, params, state, points)

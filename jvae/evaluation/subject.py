@@ -1,0 +1,167 @@
+"""What is evaluated, and the one loop over examples that every number comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jvae import keys
+from jvae.data import transforms
+from jvae.data.pipeline import eval_batches
+from jvae.data.sources import Source
+from jvae.data.transforms import Transform
+from jvae.mesh import check_batch_size, put_batch, replicated
+from jvae.types import Array, Batch, Key, Params, State
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A model with its parameters, and what its input goes through.
+
+    Attributes:
+      model: offers `infer`, `likelihood` and `target`; pass the same object again and
+        nothing is compiled twice.
+      params: its parameters, on `mesh` or on no particular device.
+      state: its other collections, {} if it has none.
+      transform: from stored pixels to the support of the likelihood.
+      mesh: the devices.
+    """
+
+    model: Any
+    params: Params
+    state: State
+    transform: Transform
+    mesh: Mesh
+
+    def run(self, function: Callable, /, *args: Any, **options: Any) -> Any:
+        """Returns function(model, params, state, *args, **options).
+
+        Compiled once for a function, a model, options and shapes, not again for new
+        parameters.
+
+        Args:
+          function: pure, defined once (not a lambda or partial made at each call).
+          *args: pytrees of arrays.
+          **options: hashable values that are part of the program.
+
+        Returns:
+          Arrays that every device, hence every process, holds whole.
+        """
+        program = (_Same(self.model), function, tuple(options.items()), self.mesh)
+        return _run(program, self.params, self.state, args)
+
+    def prepare(self, image: Any, key: Key) -> Array:
+        """Returns stored pixels in the support of the likelihood, [B, H, W, C].
+
+        Args:
+          image: [B, H, W, C], uint8, or float32 in [0, 1] where the transform takes it.
+          key: one key, or [B] keys, of the draws that a transform may make.
+        """
+        return _transformed(image, key, self.transform)
+
+
+class _Same:
+    """A static argument that is compared by identity.
+
+    Models are hashable only if all their fields are, and a field from a JSON file may
+    be a list.
+    """
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+
+@functools.partial(jax.jit, static_argnames="transform")
+def _transformed(image: Any, key: Key, transform: Transform) -> Array:
+    return transforms.prepare({"image": image}, key, transform)["image"]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run(program: tuple, params: Params, state: State, args: tuple) -> Any:
+    model, function, options, mesh = program
+    results = function(model.value, params, state, *args, **dict(options))
+    return jax.lax.with_sharding_constraint(results, replicated(mesh))
+
+
+def over_examples(
+    subject: Subject,
+    function: Callable,
+    source: Source,
+    *,
+    batch_size: int,
+    key: Key,
+    num_examples: int | None = None,
+    **options: Any,
+) -> Any:
+    """Returns what `function` gives for each of the first examples, each once.
+
+    What an example gets does not depend on `batch_size` or the devices: its draws are
+    made with the key of its position in the source.
+
+    Args:
+      subject: what is evaluated.
+      function: (model, params, state, keys [B], batch, **options) -> pytree of
+        [B, ...]; the batch is prepared.
+      source: a split.
+      batch_size: of all devices together.
+      key: of the draws, of the transform and of the model.
+      num_examples: how many; None for all.
+      **options: hashable values passed on to `function`.
+
+    Returns:
+      A pytree of numpy arrays [num_examples, ...], in the order of the source.
+
+    Raises:
+      ConfigError: the devices cannot share batch_size rows.
+      DataError: num_examples is more than there are.
+    """
+    check_batch_size(batch_size, subject.mesh)
+    batches = eval_batches(
+        source,
+        batch_size=batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        num_examples=num_examples,
+    )
+    options |= {"function": function, "transform": subject.transform}
+    done, running = [], None
+    for batch in batches:
+        started = subject.run(_prepared, key, put_batch(batch, subject.mesh), **options)
+        # One batch is computed while the next one is read, and no more wait in memory.
+        if running is not None:
+            done.append(jax.device_get(running))
+        running = started
+    done.append(jax.device_get(running))
+    results, mask = jax.tree.map(lambda *parts: np.concatenate(parts), *done)
+    return jax.tree.map(lambda values: values[mask], results)
+
+
+def _prepared(
+    model: Any,
+    params: Params,
+    state: State,
+    key: Key,
+    batch: Batch,
+    *,
+    function: Callable,
+    transform: Transform,
+    **options: Any,
+) -> tuple[Any, Any]:
+    """Returns (function of the prepared batch, its mask)."""
+    data_key, latent_key = jax.random.split(key)
+    index = batch["index"]
+    ready = transforms.prepare(batch, keys.at_indices(data_key, index), transform)
+    latent_keys = keys.at_indices(latent_key, index)
+    return function(model, params, state, latent_keys, ready, **options), batch["mask"]

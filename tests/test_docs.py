@@ -1,0 +1,53 @@
+import re
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import jvae
+from jvae import experiment
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def blocks(page):
+    """The Python code of a page, in order."""
+    return re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(), re.M | re.S)
+
+
+def test_losses_elsewhere_runs_from_top_to_bottom(capsys):
+    namespace = {"__name__": "page"}
+    with jax.numpy_rank_promotion("allow"):
+        for block in blocks("losses_elsewhere.md"):
+            exec(compile(block, "losses_elsewhere.md", "exec"), namespace)
+    assert "elbo" in capsys.readouterr().out
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("\n\n".join(blocks("your_own.md")))
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("mine", None)
+
+
+def test_a_model_loss_and_data_set_of_ones_own_need_no_change_to_the_package(
+    mine, tiny, tmp_path
+):
+    tiny["model"] = {"name": "mine:Linear", "latent_dim": 3}
+    tiny["loss"] = {"name": "mine:kl_power", "power": 0.5}
+    tiny["data"] = {
+        "name": "mine:stripes",
+        "width": 2,
+        "batch_size": 64,
+        "num_validation": 64,
+        "transform": "threshold",
+    }
+    experiment.run(tiny, tmp_path / "run")
+    results = experiment.evaluate(tmp_path / "run", num_samples=4, num_images=16)
+    assert results["metrics"]["elbo"]["value"] < 0
+    model = jvae.restore(tmp_path / "run")
+    assert model.sample(jax.random.key(0), 5).shape == (5, 8, 8, 1)
+    assert np.isfinite(model.elbo(np.zeros((2, 8, 8, 1)), jax.random.key(0))).all()
