@@ -45,6 +45,8 @@ class Experiment:
       steps_per_dispatch: updates done in one call of the device; more than 1 helps
         small models on accelerators.
       eval_examples: validation examples looked at during training; None for all.
+      patience: evaluations in a row without a better ELBO after which the run ends;
+        None for never.
       init_from: workdir whose best parameters this run starts from, matched by path.
     """
 
@@ -64,6 +66,7 @@ class Experiment:
     accumulate_steps: int = 1
     steps_per_dispatch: int = 1
     eval_examples: int | None = None
+    patience: int | None = None
     init_from: str | None = None
 
     def __post_init__(self):
@@ -84,13 +87,10 @@ class Experiment:
         require(
             0 <= self.ema_decay < 1, "ema_decay", "be within [0, 1)", self.ema_decay
         )
-        examples = self.eval_examples
-        require(
-            examples is None or examples >= 1,
-            "eval_examples",
-            "be None or at least 1",
-            examples,
-        )
+        for name in ("eval_examples", "patience"):
+            value = getattr(self, name)
+            usable = value is None or value >= 1
+            require(usable, name, "be None or at least 1", value)
         n = self.steps_per_dispatch
         cadences = (
             "num_steps",
@@ -149,10 +149,8 @@ def read(config: Mapping[str, Any]) -> Experiment:
       ConfigError: an unknown, missing or impossible field, with the nearest name.
     """
     fields.check(Experiment, config, "config")
-    sections = {}
-    for name, section in config.items():
-        if isinstance(section, Mapping) and name not in ("schedules",):
-            sections[name] = complete_section(name, section)
+    names = (*NAMED, "optimizer", "mesh")
+    sections = {name: complete_section(name, config.get(name, {})) for name in names}
     return Experiment(**{**config, **sections})
 
 
@@ -208,6 +206,7 @@ CHANGEABLE = (
     "keep_checkpoints",
     "steps_per_dispatch",
     "eval_examples",
+    "patience",
     "init_from",
 )
 """Fields that a run may change when it goes on; of data also how it is fed."""

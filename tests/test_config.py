@@ -1,11 +1,12 @@
-import importlib.util
 import json
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+from jvae import cli, data, fields, losses, mesh, models, optimizers, parts
 from jvae import config as configs
-from jvae import data, fields, losses, mesh, models, optimizers, parts
 from jvae.errors import ConfigError
 from jvae.models.likelihoods import LIKELIHOODS
 from jvae.schedules import SCHEDULES
@@ -14,19 +15,31 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "configs").glob("*.py"))
 
 
-def load(file):
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config().to_dict()
-
-
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_every_config_is_whole_and_survives_json(file):
-    experiment = configs.read(load(file))
+    experiment = configs.read(cli.experiment_config(str(file), {}))
     models.build(**experiment.model)
     again = configs.read(json.loads(json.dumps(experiment.to_dict())))
     assert again.to_dict() == experiment.to_dict()
+
+
+@pytest.mark.parametrize(
+    "name, count",
+    [
+        ("mnist_mlp", 404_244),
+        ("mnist_conditional", 404_266),
+        ("mnist_conv", 134_165),
+        ("celeba_conv", 10_289_155),
+    ],
+)
+def test_the_architectures_of_the_series_have_their_parameters(name, count):
+    section = cli.experiment_config(str(ROOT / "configs" / f"{name}.py"), {})["model"]
+    model = models.build(**section)
+    batch = {"image": jax.ShapeDtypeStruct((2, *model.image_shape), jnp.float32)}
+    batch["label"] = jax.ShapeDtypeStruct((2,), jnp.int32)
+    key = jax.random.key(0)
+    params = jax.eval_shape(model.init, key, batch, key)["params"]
+    assert sum(p.size for p in jax.tree.leaves(params)) == count
 
 
 def functions():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jvae import config as configs
-from jvae import experiment, mesh, parts, pretrained, writers
+from jvae import experiment, loop, mesh, parts, pretrained, training, writers
 from jvae.checkpoints import Checkpoints
 from jvae.errors import ConfigError, DataError, WorkdirError
 from jvae.evaluation import likelihood
@@ -34,7 +34,7 @@ def arrays(workdir, step=None):
     step = step or manager.latest()
     meta = manager.read_meta(step)
     built = parts.assemble(configs.read(meta["config"]))
-    like = experiment.items_of(parts.abstract_state(built))
+    like = loop.items_of(parts.abstract_state(built))
     tree = manager.restore(step, like)
     return {
         jax.tree_util.keystr(path): np.asarray(leaf)
@@ -162,19 +162,70 @@ def test_best_is_the_step_with_the_highest_validation_elbo(trained):
 
 
 def test_the_best_stays_when_later_checkpoints_push_it_out(tiny, tmp_path, monkeypatch):
-    evaluated = iter([-1.0, -5.0, -9.0])
-    original = likelihood.evaluate_elbo
-
-    def worse_and_worse(*args, **options):
-        estimates = original(*args, **options)
-        estimates["elbo"] = likelihood.Estimate(next(evaluated), None, 1)
-        return estimates
-
-    monkeypatch.setattr(likelihood, "evaluate_elbo", worse_and_worse)
+    scripted(monkeypatch, [-1.0, -5.0, -9.0])
     tiny |= {"eval_every_steps": 4, "keep_checkpoints": 1}
     experiment.run(tiny, tmp_path)
     assert pretrained.restore(tmp_path, step="best").step == 4
     assert pretrained.restore(tmp_path, step="last").step == 12
+
+
+def scripted(monkeypatch, elbos):
+    """Makes the evaluations of training return these ELBOs."""
+    values, original = iter(elbos), likelihood.evaluate_elbo
+
+    def evaluate(*args, **options):
+        estimates = original(*args, **options)
+        estimates["elbo"] = likelihood.Estimate(next(values), None, 1)
+        return estimates
+
+    monkeypatch.setattr(likelihood, "evaluate_elbo", evaluate)
+
+
+def test_a_run_out_of_patience_ends_that_many_evaluations_after_the_best(
+    tiny, tmp_path, monkeypatch, capsys
+):
+    scripted(monkeypatch, [-9.0, -3.0, -4.0, -5.0, -6.0])
+    tiny |= {"eval_every_steps": 2, "num_steps": 40, "patience": 3}
+    experiment.run(tiny, tmp_path)
+    assert max(r["step"] for r in rows(tmp_path)) == 10
+    assert pretrained.restore(tmp_path, step="best").step == 4
+    assert pretrained.restore(tmp_path, step="last").step == 10
+    experiment.run(tiny, tmp_path)
+    assert "already at step 10 of 40" in capsys.readouterr().err
+
+
+def test_every_event_of_a_run_happens_as_often_as_the_config_says(
+    tiny, tmp_path, monkeypatch, capsys
+):
+    """Three epochs of 1,357 images in batches of 64: 22 steps each."""
+    counts = {"steps": 0, "saves": 0, "evaluations": 0}
+
+    def counted(name, function):
+        def call(*args, **options):
+            counts[name] += 1
+            return function(*args, **options)
+
+        return call
+
+    compiled = training.compile_train_step
+
+    def compile_counted(*args, **options):
+        return counted("steps", compiled(*args, **options))
+
+    monkeypatch.setattr(training, "compile_train_step", compile_counted)
+    save, evaluate = Checkpoints.save, loop.Run.evaluate
+    monkeypatch.setattr(Checkpoints, "save", counted("saves", save))
+    monkeypatch.setattr(loop.Run, "evaluate", counted("evaluations", evaluate))
+    scripted(monkeypatch, [-3.0, -4.0, -5.0])
+    steps = 3 * -(-(1437 - 80) // 64)
+    tiny |= {"num_steps": steps, "eval_every_steps": 22, "log_every_steps": 11}
+    experiment.run(tiny | {"checkpoint_every_steps": 33}, tmp_path)
+    assert counts == {"steps": 66, "saves": 2 + 1, "evaluations": 3}  # 1: the best
+    text = capsys.readouterr().err
+    assert text.count("new run in") == 1 and text.count("done at step 66") == 1
+    assert [r["step"] for r in rows(tmp_path) if r["split"] == "train"] == [
+        *range(11, 67, 11)
+    ]
 
 
 def test_evaluation_changes_nothing_in_the_run(tiny, tmp_path):

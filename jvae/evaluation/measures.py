@@ -20,7 +20,7 @@ class Measure:
       label: its name for people.
       value: the number.
       standard_error: of a mean over examples, None where there is none.
-      unit: 'nats', 'bits/dim' or 'dimensions'.
+      unit: 'nats', 'bits/dim', or 'of D' for a count.
       kind: 'bound' on log p(x), 'estimate' of another expectation, or 'metric'.
       meaning: what it is, in one line.
       num_examples: how many examples it rests on.
@@ -62,33 +62,36 @@ def likelihood_measures(
       observation: what log p(x|z) is; its caution is written beside every number.
       num_dims: pixels times channels.
     """
-    nats, dims = "nats", f"({num_dims} ln 2)"
     kind: Kind = "bound" if observation.is_likelihood else "metric"
-    draws = f"from {log_likelihood.num_samples} importance-weighted draws"
-    bound, first = elbo["elbo"], elbo["log_likelihood"]
-    nll = log_likelihood.scaled(-1.0)
-    rows: list[tuple[str, str, Estimate, str, Kind, str]] = [
-        ("elbo", "ELBO", bound, nats, kind, "lower bound on log p(x)"),
-        ("nll", "NLL", nll, nats, kind, f"upper bound on -log p(x), {draws}"),
+    draws = f"{log_likelihood.num_samples} importance-weighted draws"
+    bound, nll = elbo["elbo"], log_likelihood.scaled(-1.0)
+    rows: list[tuple[str, str, Estimate, str, str]] = [
+        ("elbo", "ELBO", bound, "nats", "lower bound on log p(x)"),
+        ("nll", "NLL", nll, "nats", f"upper bound on -log p(x), from {draws}"),
     ]
     if observation.is_discrete:
-        bits = [bits_per_dim(e, num_dims) for e in (bound, log_likelihood)]
+        bits, dims = "bits/dim", f"({num_dims} ln 2)"
+        of_elbo, of_nll = (bits_per_dim(e, num_dims) for e in (bound, log_likelihood))
         rows += [
-            ("elbo_bits", "ELBO in bits", bits[0], "bits/dim", kind, f"-ELBO / {dims}"),
-            ("nll_bits", "NLL in bits", bits[1], "bits/dim", kind, f"NLL / {dims}"),
+            ("elbo_bits", "ELBO in bits", of_elbo, bits, f"-ELBO / {dims}"),
+            ("nll_bits", "NLL in bits", of_nll, bits, f"NLL / {dims}"),
         ]
-    text = "the ELBO's first term, z from q(z|x)"
-    rows += [("log_likelihood", "log p(x|z)", first, nats, "estimate", text)]
     measures = {
-        name: Measure.of(label, estimate, unit, kind, _sentence(meaning, observation))
-        for name, label, estimate, unit, kind, meaning in rows
+        name: Measure.of(label, estimate, unit, kind, _said(meaning, observation))
+        for name, label, estimate, unit, meaning in rows
     }
-    text = "the ELBO's second term"
-    kl = Measure.of("KL(q(z|x) || p(z))", elbo["kl"], nats, "estimate", text)
-    return {**measures, "kl": kl}
+    first = _said("the ELBO's first term, z from q(z|x)", observation)
+    label, estimate = "log p(x|z)", elbo["log_likelihood"]
+    measures["log_likelihood"] = Measure.of(label, estimate, "nats", "estimate", first)
+    label, second = "KL(q(z|x) || p(z))", "the ELBO's second term"
+    measures["kl"] = Measure.of(label, elbo["kl"], "nats", "estimate", second)
+    return measures
 
 
-def _sentence(meaning: str, observation: Observation) -> str:
+def _said(meaning: str, observation: Observation) -> str:
+    """Returns the meaning with the caution; the caution alone if it denies it."""
+    if not observation.is_likelihood:
+        return observation.caution
     return "; ".join(filter(None, (meaning, observation.caution)))
 
 
@@ -118,7 +121,7 @@ def latent_measures(latents: Latents) -> dict[str, Measure]:
             "Active units",
             float(latents.active.sum()),
             None,
-            f"of {len(latents.kl)} dimensions",
+            f"of {len(latents.kl)}",
             "metric",
             "dimensions whose posterior mean has a variance over 0.01",
             latents.num_examples,

@@ -24,7 +24,7 @@ MAX_TICKS = 32
 """Bars that are numbered one by one."""
 MIN_AXIS = 0.01
 """Nats that the axis of KL shows at least."""
-INK, BLUE, ORANGE = "#7b7f87", "#3b7dd8", "#d9822b"
+INK, BLUE, ORANGE = "#757a82", "#3b7dd8", "#d9822b"
 CURVES = ("loss", "elbo", "log_likelihood", "kl", "learning_rate", "gradient_norm")
 """Names of `history` that `curves` draws, those that there are."""
 

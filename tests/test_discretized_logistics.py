@@ -1,0 +1,166 @@
+"""Discretised logistics and their mixtures against differences of SciPy's CDF."""
+
+import functools
+import math
+
+import jax
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+
+from jvae.distributions import DiscretizedLogistic, DiscretizedLogisticMixture
+
+KEY = jax.random.key(0)
+
+
+@jax.jit
+def log_prob(p, x):
+    return p.log_prob(x)
+
+
+@jax.jit
+def mean(p):
+    return p.mean
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def sample(p, key, n=None):
+    return p.sample(key, n)
+
+
+def normal(seed, *shape, scale=1.0):
+    return scale * np.random.default_rng(seed).standard_normal(shape).astype("float32")
+
+
+def levels(num_bits):
+    """All 2^num_bits levels of [-1, 1]."""
+    return np.linspace(-1.0, 1.0, 2**num_bits, dtype="float32")
+
+
+def mixture(seed, batch, channels, k, num_bits):
+    """A random mixture for images of one pixel, its channels coupled if three."""
+    spread = (batch, 1, 1, channels, k)
+    return DiscretizedLogisticMixture(
+        normal(seed, batch, 1, 1, k),
+        normal(seed + 1, *spread, scale=0.5),
+        normal(seed + 2, *spread, scale=0.5) - 1.5,
+        np.tanh(normal(seed + 3, *spread)) if channels == 3 else None,
+        num_bits,
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_discretized_logistic_bins_are_differences_of_the_cdf(seed):
+    loc, log_scale = normal(seed, 6), normal(seed + 1, 6) - 2.0
+    x = levels(8)
+    edges = np.concatenate([[-np.inf], (x[1:] + x[:-1]) / 2, [np.inf]])
+    cdf = scipy.stats.logistic.cdf(edges, loc[:, None], np.exp(log_scale)[:, None])
+    p = DiscretizedLogistic(*(np.repeat(a, 256)[:, None] for a in (loc, log_scale)))
+    found = np.exp(log_prob(p, np.tile(x, 6)[:, None])).reshape(6, 256)
+    np.testing.assert_allclose(found, np.diff(cdf), rtol=2e-4, atol=1e-6)
+
+
+def test_discretized_logistic_has_its_known_values():
+    p = DiscretizedLogistic(np.zeros((256, 1)), np.full((256, 1), math.log(0.1)))
+    found = np.exp(log_prob(p, levels(8)[:, None]))
+    np.testing.assert_allclose(found[[127, 128]], 0.0195977979, rtol=1e-5)
+    np.testing.assert_allclose(found[[0, 255]], 4.72134604e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_bits", [1, 2, 5, 8])
+@pytest.mark.parametrize("log_scale", [-30.0, -7.0, -1.0, 3.0, 7.0])
+def test_discretized_logistic_levels_sum_to_one(num_bits, log_scale):
+    loc = np.array([-1.7, -1.0, 0.003, 0.9, 5.0])
+    x = np.tile(levels(num_bits)[:, None], (5, 1))
+    centres = np.repeat(loc, 2**num_bits)[:, None]
+    p = DiscretizedLogistic(centres, np.full_like(centres, log_scale), num_bits)
+    total = np.exp(log_prob(p, x)).reshape(5, -1).sum(-1)
+    np.testing.assert_allclose(total, np.ones(5), atol=2e-6)
+
+
+def test_only_the_outermost_levels_take_a_tail():
+    """With the centre far outside, all the mass is in the level on its side."""
+    x = np.repeat(levels(8)[[0, 1, 254, 255]], 2)[:, None]
+    loc = np.tile([-3.0, 3.0], 4)[:, None]
+    p = DiscretizedLogistic(loc, np.full_like(loc, math.log(0.05)))
+    found = np.exp(log_prob(p, x)).reshape(4, 2)
+    np.testing.assert_allclose(found, [[1, 0], [0, 0], [0, 0], [0, 1]], atol=1e-6)
+
+
+@jax.jit
+@functools.partial(jax.value_and_grad, argnums=(1, 2, 3))
+def single_and_mixture(x, loc, log_scale, logit):
+    x, loc, log_scale, logit = (
+        a.reshape(1, 1, 1, 1) for a in (x, loc, log_scale, logit)
+    )
+    single = DiscretizedLogistic(loc, log_scale)
+    mix = DiscretizedLogisticMixture(logit, loc[..., None], log_scale[..., None])
+    return single.log_prob(x)[0] + mix.log_prob(x)[0]
+
+
+@pytest.mark.parametrize("log_scale", [-30.0, -7.0, 7.0])
+@pytest.mark.parametrize("level", [0, 100, 255])
+def test_discretized_logistics_are_finite_at_extreme_scales(log_scale, level):
+    value, gradient = single_and_mixture(levels(8)[level], 0.3, log_scale, 0.0)
+    assert np.isfinite([value, *gradient]).all()
+
+
+def test_a_mixture_of_equal_components_is_one_component():
+    one = LIKELIHOODS["logistic"]
+    copies = (np.repeat(a[..., None], 3, -1) for a in (one.loc, one.log_scale))
+    many = DiscretizedLogisticMixture(np.zeros((4, 1, 1, 3)), *copies, None, 3)
+    x = sample(one, KEY)
+    np.testing.assert_allclose(log_prob(many, x), log_prob(one, x), rtol=1e-5)
+    np.testing.assert_allclose(mean(many), mean(one), atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_mixture_probabilities_sum_to_one_over_all_pixels(channels):
+    """Every colour of one pixel; with three channels they depend on each other."""
+    colours = np.stack(np.meshgrid(*channels * [levels(2)]), -1)
+    colours = colours.reshape(-1, 1, 1, channels)
+    p = jax.tree.map(
+        lambda a: np.repeat(a, len(colours), 0), mixture(0, 3, channels, 4, 2)
+    )
+    found = np.exp(log_prob(p, np.tile(colours, (3, 1, 1, 1))))
+    np.testing.assert_allclose(found.reshape(3, -1).sum(-1), np.ones(3), atol=1e-5)
+
+
+def test_mixture_matches_the_cdf_differences_of_each_component():
+    """The RGB pixel of Salimans et al. written out with SciPy, edges included."""
+    p = mixture(5, 1, 3, 2, 8)
+    x = np.array([-1.0, levels(8)[200], 1.0])
+    total = 0.0
+    for k, weight in enumerate(scipy.special.softmax(p.logits[0, 0, 0])):
+        loc, log_scale, c = (
+            a[0, 0, 0, :, k].astype("float64")
+            for a in (p.loc, p.log_scale, p.coefficients)
+        )
+        centres = loc + [0.0, c[0] * x[0], c[1] * x[0] + c[2] * x[1]]
+        low = [-np.inf, x[1] - 1 / 255, x[2] - 1 / 255]
+        high = [x[0] + 1 / 255, x[1] + 1 / 255, np.inf]
+        cdf = scipy.stats.logistic(centres, np.exp(log_scale)).cdf
+        total += weight * np.prod(cdf(high) - cdf(low))
+    found = log_prob(p, x.astype("float32").reshape(1, 1, 1, 3))
+    np.testing.assert_allclose(found, [np.log(total)], rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["logistic", "mixture"])
+def test_samples_are_levels_of_the_data(kind):
+    x = np.asarray(sample(LIKELIHOODS[kind], KEY, 3)).reshape(-1, 1)
+    nearest = np.abs(x - levels(3)).min(-1)
+    np.testing.assert_allclose(nearest, np.zeros(len(x)), atol=1e-6)
+
+
+def test_mixture_mean_of_one_tight_component_is_the_coupled_centre():
+    """With no noise the pixel is red, then green and blue moved by what came before."""
+    loc = np.array([0.4, 0.1, -0.2], "float32").reshape(1, 1, 1, 3, 1)
+    c = np.array([0.5, -0.25, 0.75], "float32").reshape(1, 1, 1, 3, 1)
+    p = DiscretizedLogisticMixture(
+        np.zeros((1, 1, 1, 1), "float32"), loc, np.full_like(loc, -20.0), c
+    )
+    green = 0.1 + 0.5 * 0.4
+    blue = -0.2 - 0.25 * 0.4 + 0.75 * green
+    np.testing.assert_allclose(mean(p)[0, 0, 0], [0.4, green, blue], rtol=1e-6)
+    np.testing.assert_allclose(sample(p, KEY), mean(p), atol=3 / 255)

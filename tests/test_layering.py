@@ -1,0 +1,103 @@
+"""A file imports from lower layers only; a package may import within itself."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LAYERS = [
+    {"types", "errors", "fields", "keys"},
+    {"distributions", "layers", "mesh"},
+    {"losses"},
+    {"models", "data", "optimizers", "schedules", "checkpoints", "writers"},
+    {"training", "evaluation", "config"},
+    {"parts", "pretrained", "workdir"},
+    {"experiment"},
+    {"cli"},
+]
+LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
+FILES = sorted((ROOT / "jvae").rglob("*.py"))
+
+
+def unit(path):
+    """Returns what `path` belongs to: a single file of jvae/ or a whole package."""
+    return Path(*path.relative_to(ROOT / "jvae").parts[:1]).stem
+
+
+def imported(path):
+    """Returns the units of jvae that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parent = "jvae." * bool(node.level) + (node.module or "")
+            names |= {f"{parent}.{alias.name}" for alias in node.names}
+    inside = {name.split(".")[1] for name in names if re.match(r"jvae\.\w", name)}
+    return inside & {unit(file) for file in FILES}
+
+
+def forbidden(importer, units):
+    """Returns those of `units` that a file of the unit `importer` must not import.
+
+    The files of layer 0 are the words of all others and may use each other.
+    """
+    limit = max(LAYER_OF[importer], 1)
+    return sorted(u for u in units if u != importer and LAYER_OF[u] >= limit)
+
+
+def test_every_module_has_a_layer():
+    found = {unit(path) for path in FILES} - {"__init__"}
+    assert sorted(found - set(LAYER_OF)) == [], "give it a layer here and in docs/"
+    assert sorted(set(LAYER_OF) - found) == [], "these modules are gone"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_file_imports_from_lower_layers_only(path):
+    if unit(path) == "__init__":  # its one import waits until it is asked for
+        assert imported(path) == {"pretrained"}
+        return
+    assert forbidden(unit(path), imported(path)) == []
+
+
+def test_losses_and_models_meet_in_the_contract_alone():
+    for path in FILES:
+        if unit(path) in ("losses", "models"):
+            other = {"losses": "models", "models": "losses"}[unit(path)]
+            assert other not in imported(path), path
+
+
+def test_the_rule_notices_an_import_from_above(tmp_path):
+    file = tmp_path / "x.py"
+    file.write_text(
+        "import jvae.models.vae\n"
+        "from jvae import keys, losses as l\n"
+        "def late():\n    from jvae.training import TrainState\n"
+    )
+    assert imported(file) == {"models", "keys", "losses", "training"}
+    assert forbidden("losses", imported(file)) == ["models", "training"]
+    assert forbidden("fields", {"errors", "layers"}) == ["layers"]
+
+
+def test_the_documented_layers_are_these():
+    text = (ROOT / "docs/architecture.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (.+) \|$", text, re.M)
+    assert [int(number) for number, _ in rows] == list(range(len(LAYERS)))
+    assert [set(re.findall(r"`(\w+)`", names)) for _, names in rows] == LAYERS
+
+
+def test_losses_and_models_need_jax_and_flax_alone():
+    """Neither a data library nor a plotting one is imported on the way."""
+    heavy = "grain tensorflow tensorflow_datasets sklearn matplotlib ml_collections"
+    heavy += " tqdm tensorboard PIL jinja2"
+    code = (
+        "import sys, jvae, jvae.losses, jvae.models;"
+        f"print(*sorted(set('{heavy}'.split()) & set(sys.modules)))"
+    )
+    command = [sys.executable, "-W", "error", "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (run.returncode, run.stdout.strip()) == (0, ""), run.stderr
