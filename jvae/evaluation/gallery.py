@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -92,10 +92,9 @@ def _grid(subject: Subject, images: Array | np.ndarray, columns: int) -> bytes:
 
 
 def _reconstructions(subject: Subject, x: np.ndarray, key: Key) -> Picture:
-    mode, code = "sample", "a draw of q(z|x)"
-    if samples.has_codes(subject):
-        mode, code = "mean", "the mean of q(z|x)"
-    again = samples.reconstructions(subject, x, key, mode)  # type: ignore[arg-type]
+    mode: Literal["mean", "sample"] = "mean" if samples.has_codes(subject) else "sample"
+    code = {"mean": "the mean", "sample": "a draw"}[mode] + " of q(z|x)"
+    again = samples.reconstructions(subject, x, key, mode)
     columns = min(COLUMNS, len(x))
     whole = len(x) // columns * columns
     pairs = np.stack([x[:whole], np.asarray(again)[:whole]])

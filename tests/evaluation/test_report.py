@@ -1,0 +1,115 @@
+import json
+import math
+import re
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jvae import fields, models
+from jvae.data import transforms
+from jvae.data.sources import ArraySource
+from jvae.errors import ConfigError
+from jvae.evaluation.report import Settings, evaluate, flat, strict_json
+
+KEY = jax.random.key(6)
+QUICK = Settings(
+    num_examples=20, batch_size=16, num_samples=3, chunk_size=2, num_images=9
+)
+HISTORY = [{"step": s, "split": "train", "elbo": -1.0 / s} for s in (1, 2, 3)]
+CONFIG = {"model": {"name": "mlp", "note": "<script>alert(1)</script>"}, "seed": 0}
+
+
+def strictly(text):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    shape = (4, 4, 1)
+    model = models.build("mlp", image_shape=shape, latent_dim=3, hidden=(8,))
+    init = jax.jit(model.init)
+    params = init(KEY, {"image": jnp.zeros((1, *shape))}, KEY)["params"]
+    pixels = np.random.default_rng(0).integers(0, 256, (30, *shape), np.uint8)
+    source = ArraySource({"image": pixels})
+    return model, params, transforms.build("threshold"), source
+
+
+@pytest.fixture
+def report(toys, tiny, tmp_path):
+    model, params, transform, source = tiny
+    subject = toys.subject(model, transform, params=params)
+
+    def run(**options):
+        given = {"config": CONFIG, "step": 7, "split": "test", "key": KEY}
+        given |= {"settings": QUICK, **options}
+        return evaluate(subject, source, tmp_path / "out", **given)
+
+    return run
+
+
+def test_a_report_is_complete_strict_and_needs_nothing_else(report, tmp_path):
+    began = time.process_time()
+    results = report(history=HISTORY)
+    # Two cores at most: that is under 30 s of waiting on one.
+    assert time.process_time() - began < 60.0
+    out = tmp_path / "out"
+    assert strictly((out / "results.json").read_text()) == results
+    files = {file.name for file in out.iterdir()}
+    assert files == {"results.json", "report.html", *results["pictures"]}
+    assert {"samples_t0.7.png", "curves.png", "traversals.png"} < files
+    assert (results["step"], results["num_examples"]) == (7, 20)
+    assert all(m["num_examples"] == 20 for m in results["metrics"].values())
+    page = (out / "report.html").read_text()
+    assert "http://" not in page and "https://" not in page
+    assert "<script" not in page and "&lt;script&gt;" in page
+    images = re.findall(r"<img [^>]*>", page)
+    assert len(images) == len(results["pictures"])
+    assert all('src="data:image/png;base64,' in image for image in images)
+    assert all(len(re.search('alt="(.*?)"', image)[1]) > 10 for image in images)
+    for row in results["metrics"].values():
+        assert row["label"] in page or "||" in row["label"] or "|" in row["label"]
+    assert results["verdict"]["sentence"] in page
+
+
+def test_a_report_repeats_itself(report):
+    assert report() == report()
+
+
+def test_a_hierarchical_model_has_a_report_of_what_it_offers(toys, tmp_path):
+    subject = toys.subject(toys.TwoGroups())
+    source = toys.source(np.full((9, 2), 0.5))
+    options = {"config": {}, "step": 0, "split": "test", "key": KEY}
+    results = evaluate(subject, source, tmp_path, settings=QUICK, **options)
+    assert results["pictures"].keys() == {"reconstructions.png", "kl_per_dimension.png"}
+    assert results["num_examples"] == 9
+    assert results["metrics"].keys() == {"elbo", "nll", "log_likelihood", "kl"}
+
+
+def test_numbers_that_are_not_finite_become_null():
+    found = strict_json({"a": math.nan, "b": [1, (math.inf, True)], "c": jnp.float32})
+    assert found == {"a": None, "b": [1, [None, True]], "c": str(jnp.float32)}
+
+
+def test_nested_fields_have_dotted_names():
+    tree = {"model": {"name": "mlp", "likelihood": {"std": 1.0}}, "empty": {}}
+    expected = {"model.name": "mlp", "model.likelihood.std": 1.0, "empty": {}}
+    assert dict(flat(tree)) == expected
+
+
+def test_every_setting_says_what_it_means():
+    assert all(field.meaning for field in fields.of(Settings).values())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_examples", 0), ("chunk_size", 0), ("temperatures", [-1.0]), ("reach", 0.0)],
+)
+def test_settings_out_of_range_are_refused(name, value):
+    with pytest.raises(ConfigError, match=f"{name} must be"):
+        Settings(**{name: value})

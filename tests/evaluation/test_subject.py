@@ -1,0 +1,91 @@
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jvae.data import transforms
+from jvae.data.sources import ArraySource
+from jvae.errors import ConfigError, DataError
+from jvae.evaluation.subject import over_examples
+
+KEY = jax.random.key(3)
+
+
+def first_pixel_and_draw(model, params, state, key, batch):
+    draw = jax.vmap(jax.random.normal)(key)
+    return {"pixel": batch["image"][:, 0, 0, 0], "draw": draw}
+
+
+@pytest.fixture
+def grey():
+    pixels = np.arange(37 * 6, dtype=np.uint8).reshape(37, 2, 3, 1)
+    return ArraySource({"image": pixels})
+
+
+def run(subject, source, batch_size, **options):
+    options |= {"batch_size": batch_size, "key": KEY}
+    return over_examples(subject, first_pixel_and_draw, source, **options)
+
+
+def test_every_example_comes_once_and_in_order(toys, grey):
+    subject = toys.subject(toys.PixelCode((1.0,)))
+    for count in (1, 8, 9, 37):
+        found = run(subject, grey, 8, num_examples=count)
+        np.testing.assert_array_equal(found["pixel"], np.arange(count) * 6)
+
+
+def test_draws_do_not_depend_on_batch_size_or_devices(toys, grey):
+    transform = transforms.build("binarize")
+    model = toys.PixelCode((1.0,))
+    wide = run(toys.subject(model, transform), grey, 16)
+    alone = run(toys.subject(model, transform, toys.ONE_DEVICE), grey, 5)
+    jax.tree.map(np.testing.assert_array_equal, wide, alone)
+    assert len(set(wide["draw"].tolist())) == 37
+
+
+def test_data_and_latents_have_keys_of_their_own(toys, grey):
+    def bits(image, keys):
+        return jax.vmap(lambda k: jax.random.normal(k, (1, 1, 1)))(keys)
+
+    transform = transforms.Transform(bits, "real", lambda x: x)
+    found = run(toys.subject(toys.PixelCode((1.0,)), transform), grey, 8)
+    assert not np.any(np.isclose(found["pixel"], found["draw"]))
+
+
+def test_a_batch_that_devices_cannot_share_is_refused(toys, grey):
+    with pytest.raises(ConfigError, match="multiple of the 8 devices, got 12"):
+        run(toys.subject(toys.PixelCode((1.0,))), grey, 12)
+
+
+def test_more_examples_than_there_are_is_refused(toys, grey):
+    with pytest.raises(DataError, match="num_examples"):
+        run(toys.subject(toys.PixelCode((1.0,))), grey, 8, num_examples=38)
+
+
+def test_nothing_is_compiled_again_for_new_parameters_even_if_fields_are_lists(toys):
+    source = toys.source(np.ones((9, 2)))
+    model = toys.PixelCode([1.0, 2.0])
+
+    def means(model, params, state, key, batch):
+        return model.apply({"params": params}, batch, method=model.posterior).mean
+
+    for offset in (0.0, 5.0):
+        subject = toys.subject(model, params={"offset": jnp.full((1, 1), offset)})
+        toys.TRACES.clear()
+        found = over_examples(subject, means, source, batch_size=8, key=KEY)
+        np.testing.assert_allclose(found, np.tile([1.0, 2.0], (9, 1)) + offset)
+    assert toys.TRACES == []
+
+
+def test_restoring_needs_no_library_that_draws_or_reads_data():
+    heavy = {"matplotlib", "sklearn", "PIL", "jinja2", "grain", "ml_collections"}
+    code = (
+        "import sys, jvae.evaluation.likelihood, jvae.evaluation.samples;"
+        f"import jvae.evaluation.latents; print({heavy} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
