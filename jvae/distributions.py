@@ -40,8 +40,13 @@ class Distribution(Protocol):
 
 
 def sum_events(terms: Array) -> Array:
-    """Returns [B], the float32 sum over all axes but the first."""
-    return terms.astype(jnp.float32).reshape(terms.shape[0], -1).sum(-1)
+    """Returns [B], the float32 sum over all axes but the first.
+
+    As a product with ones: XLA:CPU fuses a sum with what it sums and then vectorises
+    neither (the log density of 2,560 images of 28x28: 50 ms summed, 1.1 ms this way).
+    """
+    flat = terms.astype(jnp.float32).reshape(terms.shape[0], -1)
+    return jnp.dot(flat, jnp.ones(flat.shape[1]), precision="highest")
 
 
 def draw(sample: Callable[..., Array], key: Key, n: int | None, *arrays: Any) -> Array:
