@@ -86,6 +86,14 @@ def dry_run(config: Mapping[str, Any]) -> dict[str, float]:
     return costs
 
 
+def _with_error(row: Mapping[str, Any]) -> str:
+    """Returns '-22.48 +- 0.31', a number and its standard error if it has one."""
+    value, error = row["value"], row["standard_error"]
+    if value is None:
+        return "not finite"
+    return f"{value:.5g}" + ("" if error is None else f" +- {error:.2g}")
+
+
 def evaluate(
     workdir: epath.PathLike,
     *,
@@ -133,6 +141,7 @@ def evaluate(
         settings=report.Settings(**settings),
     )
     for name, row in results["metrics"].items():
-        print(f"{name}: {row['value']} {row['unit']}")
-    print(f"{results['verdict']}\nreport: {folder / 'report.html'}")
+        print(f"{name:18s} {_with_error(row)} {row['unit']}  ({row['kind']})")
+    print(results["verdict"]["sentence"])
+    print(f"report: {folder / 'report.html'}")
     return results

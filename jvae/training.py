@@ -158,10 +158,20 @@ def make_train_step(
         ema = state.ema
         if ema is not None:
             ema = optax.incremental_update(params, ema, _ema_weight(state.step))
-        metrics = {**aux.metrics, "gradient_norm": optax.tree.norm(grads)}
+        metrics = {**aux.metrics, "gradient_norm": _norm(grads)}
         return TrainState(state.step + 1, params, opt_state, aux.state, ema), metrics
 
     return train_step
+
+
+def _norm(tree: Any) -> Array:
+    """Returns the global Euclidean norm.
+
+    As dot products, which XLA:CPU vectorises; a sum of squares took 7% of the step of
+    an MLP VAE of 820,000 parameters.
+    """
+    squares = [jnp.vdot(x, x, precision="highest") for x in jax.tree.leaves(tree)]
+    return jnp.sqrt(sum(squares, jnp.zeros(())))
 
 
 def _deal(num: int) -> Callable[[Array], Array]:
