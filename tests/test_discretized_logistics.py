@@ -50,6 +50,10 @@ def mixture(seed, batch, channels, k, num_bits):
     )
 
 
+SHAPE = (4, 1, 1, 3)
+SINGLE = DiscretizedLogistic(normal(0, *SHAPE), normal(1, *SHAPE) - 1.0, 3)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_discretized_logistic_bins_are_differences_of_the_cdf(seed):
     loc, log_scale = normal(seed, 6), normal(seed + 1, 6) - 2.0
@@ -107,12 +111,11 @@ def test_discretized_logistics_are_finite_at_extreme_scales(log_scale, level):
 
 
 def test_a_mixture_of_equal_components_is_one_component():
-    one = LIKELIHOODS["logistic"]
-    copies = (np.repeat(a[..., None], 3, -1) for a in (one.loc, one.log_scale))
+    copies = (np.repeat(a[..., None], 3, -1) for a in (SINGLE.loc, SINGLE.log_scale))
     many = DiscretizedLogisticMixture(np.zeros((4, 1, 1, 3)), *copies, None, 3)
-    x = sample(one, KEY)
-    np.testing.assert_allclose(log_prob(many, x), log_prob(one, x), rtol=1e-5)
-    np.testing.assert_allclose(mean(many), mean(one), atol=1e-6)
+    x = sample(SINGLE, KEY)
+    np.testing.assert_allclose(log_prob(many, x), log_prob(SINGLE, x), rtol=1e-5)
+    np.testing.assert_allclose(mean(many), mean(SINGLE), atol=1e-6)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
@@ -146,9 +149,9 @@ def test_mixture_matches_the_cdf_differences_of_each_component():
     np.testing.assert_allclose(found, [np.log(total)], rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["logistic", "mixture"])
-def test_samples_are_levels_of_the_data(kind):
-    x = np.asarray(sample(LIKELIHOODS[kind], KEY, 3)).reshape(-1, 1)
+@pytest.mark.parametrize("p", [SINGLE, mixture(0, 4, 3, 4, 3)], ids=["one", "many"])
+def test_samples_are_levels_of_the_data(p):
+    x = np.asarray(sample(p, KEY, 3)).reshape(-1, 1)
     nearest = np.abs(x - levels(3)).min(-1)
     np.testing.assert_allclose(nearest, np.zeros(len(x)), atol=1e-6)
 

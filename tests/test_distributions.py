@@ -3,8 +3,6 @@
 import functools
 import math
 
-import hypothesis
-import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +20,6 @@ from jvae.distributions import (
     DiscretizedLogisticMixture,
     Distribution,
     Gaussian,
-    kl_per_group,
     softplus,
 )
 
@@ -76,12 +73,6 @@ LIKELIHOODS = {
     "categorical": Categorical(normal(2, *SHAPE, 8)),
 }
 every_kind = pytest.mark.parametrize("p", LIKELIHOODS.values(), ids=LIKELIHOODS)
-
-
-# The diagonal Gaussian
-
-
-# The likelihoods
 
 
 @every_kind

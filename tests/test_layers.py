@@ -157,7 +157,6 @@ def test_layers_compute_in_their_dtype_with_float32_parameters():
     assert {p.dtype for p in jax.tree.leaves(params)} == {jnp.dtype("float32")}
 
 
-
 def batch_norm(x):
     """A BatchNorm with its parameters and statistics moved away from 1 and 0."""
     layer = layers.BatchNorm(momentum=0.9, epsilon=1e-3)

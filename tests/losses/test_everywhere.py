@@ -1,0 +1,204 @@
+"""Every objective has one value: eager, jitted, mapped, sharded, padded, repeated.
+
+Parametrised over all of `LOSSES`, so a new objective is tested by being registered. One
+that couples the examples of a batch is also listed in `COUPLED`. Compiling is what
+costs here, so one program often shows two things.
+"""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl.testing import parameterized
+from jax.sharding import PartitionSpec
+
+from jvae import losses, mesh, models
+
+COUPLED = {"decomposed_elbo"}
+UNCOUPLED = [name for name in losses.LOSSES if name not in COUPLED]
+FIELDS = {
+    "iwae": {"num_samples": 2},
+    "decomposed_elbo": {"total_correlation": 3.0},  # at 1 its parts add up to the KL
+}
+SIZES = {"image_shape": (2, 2, 1), "latent_dim": 2}
+MODELS = {
+    "conditional": {"name": "mlp", **SIZES, "hidden": (3,), "num_classes": 3},
+    "batch_norm": {"name": "conv", **SIZES, "channels": (2,), "batch_norm": True},
+}
+B, DEVICES = 16, 8
+KEY = jax.random.key(1)
+EACH = jax.random.split(KEY, B)
+
+every_loss = pytest.mark.parametrize("name", losses.LOSSES)
+
+
+@functools.cache
+def example(kind):
+    """Returns (model, params, state, batch of numpy arrays) with B examples."""
+    model = models.build(**MODELS[kind])
+    draws = np.random.default_rng(0)
+    image = draws.integers(0, 2, (B, 2, 2, 1)).astype("float32")
+    batch = {"image": image, "label": np.arange(B, dtype="int32") % 3}
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch, EACH)
+    variables = jax.tree.map(
+        lambda a: draws.standard_normal(a.shape).astype("float32"), shapes
+    )
+    params = variables.pop("params")
+    return model, params, jax.tree.map(np.square, variables), batch  # variances > 0
+
+
+def build(name, kind):
+    return losses.build(name, example(kind)[0], **FIELDS.get(name, {}))
+
+
+@functools.cache
+def value_and_grad(name, kind):
+    """Returns the jitted ((loss, aux), gradient) of an objective for a model."""
+    return jax.jit(jax.value_and_grad(build(name, kind), has_aux=True))
+
+
+@functools.cache
+def reference(name, kind):
+    """Returns ((loss, aux), gradient) on one device, in numpy."""
+    _, params, state, batch = example(kind)
+    return jax.device_get(value_and_grad(name, kind)(params, state, EACH, batch, {}))
+
+
+def assert_trees_close(found, wanted, rtol=1e-5):
+    """Compares with a tolerance relative to the largest number of the tree.
+
+    Some gradients, of biases before a BatchNorm, are zero but for rounding.
+    """
+    scale = max(np.abs(w).max() for w in jax.tree.leaves(wanted))
+    for f, w in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(f, w, rtol=rtol, atol=rtol * scale)
+
+
+class VariantsTest(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True, with_pmap=True)
+    @parameterized.parameters(*losses.LOSSES)
+    def test_value_is_that_of_every_variant(self, name):
+        """Here with one key: it means the keys of its split."""
+        _, params, state, batch = example("conditional")
+        found = self.variant(build(name, "conditional"))(params, state, KEY, batch, {})
+        assert_trees_close(found, reference(name, "conditional")[0])
+
+
+@every_loss
+def test_value_and_gradient_are_the_same_on_eight_devices_with_padding(name):
+    """Rows that do not count change nothing, whatever they hold and wherever."""
+    _, params, state, batch = example("conditional")
+    places = [0, 0, 5, 5, 5, 9, B, B]  # 24 rows, three on every device
+    mask = np.insert(np.ones(B, bool), places, False)
+    padded = {k: np.insert(v, places, 0, axis=0) for k, v in batch.items()}
+    garbage = np.resize([np.nan, np.inf, 7.0], len(places)).reshape(-1, 1, 1, 1)
+    padded["image"][~mask] = garbage
+    padded["mask"] = mask
+    each = EACH[np.insert(np.arange(B), places, 3)]
+    each, padded = jax.device_put((each, padded), mesh.rows(mesh.build()))
+    found = value_and_grad(name, "conditional")(params, state, each, padded, {})
+    for part, wanted in zip(found, reference(name, "conditional"), strict=True):
+        assert_trees_close(part, wanted)
+
+
+@every_loss
+def test_batch_norm_makes_value_and_state_those_of_the_global_batch(name):
+    _, params, state, batch = example("batch_norm")
+    loss = jax.jit(build(name, "batch_norm"))
+    wanted = loss(params, state, EACH, batch, {})
+    each, batch = jax.device_put((EACH, batch), mesh.rows(mesh.build()))
+    found = loss(params, state, each, batch, {})
+    assert_trees_close(jax.device_get(found), jax.device_get(wanted))
+    chex.assert_trees_all_equal_shapes_and_dtypes(found[1].state, state)
+
+
+def test_batch_norm_makes_the_gradient_that_of_the_global_batch():
+    _, params, state, batch = example("batch_norm")
+    each, batch = jax.device_put((EACH, batch), mesh.rows(mesh.build()))
+    _, gradient = value_and_grad("elbo", "batch_norm")(params, state, each, batch, {})
+    assert_trees_close(gradient, reference("elbo", "batch_norm")[1])
+
+
+@every_loss
+def test_loss_and_metrics_are_finite_scalars_and_every_gradient_is_finite(name):
+    _, params, _, _ = example("conditional")
+    (loss, aux), gradient = reference(name, "conditional")
+    assert loss.shape == () and loss.dtype == np.float32
+    assert all(m.shape == () and np.isfinite(m) for m in aux.metrics.values())
+    assert aux.metrics["loss"] == loss
+    assert aux.state == {}
+    chex.assert_trees_all_equal_shapes_and_dtypes(gradient, params)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
+
+
+def shards(tree):
+    """Arrays [B, ...] as [devices, B / devices, ...]."""
+    return jax.tree.map(lambda a: a.reshape(DEVICES, -1, *a.shape[1:]), tree)
+
+
+def pmapped(loss, params, state, each, batch):
+    mapped = jax.pmap(loss, in_axes=(None, None, 0, 0, None))
+    return mapped(params, state, *shards((each, batch)), {})[0]
+
+
+def vmapped(loss, params, state, each, batch):
+    one_by_one = jax.tree.map(lambda a: a[:, None], (each, batch))
+    mapped = jax.vmap(loss, in_axes=(None, None, 0, 0, None))
+    return jax.jit(mapped)(params, state, *one_by_one, {})[0]
+
+
+def shard_mapped(loss, params, state, each, batch):
+    everywhere, split = PartitionSpec(), PartitionSpec(mesh.AXES)
+    mapped = jax.shard_map(
+        lambda *arguments: loss(*arguments, {})[0][None],
+        mesh=mesh.build(),
+        in_specs=(everywhere, everywhere, split, split),
+        out_specs=split,
+    )
+    return jax.jit(mapped)(params, state, each, batch)
+
+
+@pytest.mark.parametrize(
+    ("name", "mapped"),
+    [
+        *((name, pmapped) for name in UNCOUPLED),
+        *((name, vmapped) for name in UNCOUPLED),
+        ("elbo", shard_mapped),
+    ],
+)
+def test_the_mean_over_parts_of_a_batch_is_the_value_of_the_batch(name, mapped):
+    """Different rows on every device, the draws of each example held equal."""
+    _, params, state, batch = example("conditional")
+    parts = mapped(build(name, "conditional"), params, state, EACH, batch)
+    assert np.ptp(parts) > 1e-2
+    wanted = reference(name, "conditional")[0][0]
+    np.testing.assert_allclose(parts.mean(), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [*((name, "conditional") for name in COUPLED), ("elbo", "batch_norm")],
+)
+def test_under_pmap_a_coupled_value_is_that_of_each_devices_own_rows(name, kind):
+    _, params, state, batch = example(kind)
+    loss = build(name, kind)
+    parts = pmapped(loss, params, state, EACH, batch)
+    each, rows = jax.tree.map(lambda a: a[3], shards((EACH, batch)))
+    alone = jax.jit(loss)(params, state, each, rows, {})[0]
+    np.testing.assert_allclose(parts[3], alone, rtol=1e-5)
+    assert abs(parts.mean() - reference(name, kind)[0][0]) > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [*((name, "conditional") for name in COUPLED), ("elbo", "batch_norm")],
+)
+def test_repeating_every_row_with_its_draw_changes_nothing(name, kind):
+    _, params, state, batch = example(kind)
+    twice = jax.tree.map(lambda a: np.concatenate([a, a]), batch)
+    each = jnp.concatenate([EACH, EACH])
+    loss, _ = jax.jit(build(name, kind))(params, state, each, twice, {})
+    np.testing.assert_allclose(loss, reference(name, kind)[0][0], rtol=1e-5)

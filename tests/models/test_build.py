@@ -1,0 +1,83 @@
+"""Models from the fields of a config, and the fields that are refused."""
+
+import sys
+import types
+
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from jvae import models
+from jvae.errors import ConfigError
+
+KEY = jax.random.key(0)
+MLP = {"name": "mlp", "image_shape": (4, 4, 1), "latent_dim": 3, "hidden": (5,)}
+CONV = {"name": "conv", "image_shape": (4, 4, 1), "latent_dim": 3, "channels": (2, 3)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "mpl"}, "model.name 'mpl' is unknown. Did you mean 'mlp'?"),
+        ({"name": "mlp", "latent": 2}, "model.latent is unknown. Did you mean"),
+        ({**MLP, "latent_dim": 0}, "model.latent_dim must be at least 1, got 0."),
+        ({**MLP, "latent_dim": 2.0}, "model.latent_dim must be int, got 2.0."),
+        ({**MLP, "image_shape": (28, 28)}, "be height, width and channels"),
+        ({**MLP, "image_shape": (28, 0, 1)}, "be height, width and channels"),
+        ({**MLP, "hidden": (4, 0)}, "model.hidden must hold widths of at least 1"),
+        ({**MLP, "num_classes": 0}, "model.num_classes must be None or at least 1"),
+        ({**MLP, "activation": "sin"}, "model.activation must be Literal["),
+        ({**MLP, "dtype": "float16"}, "model.dtype must be Literal["),
+        ({**CONV, "channels": ()}, "model.channels must hold at least one width"),
+        ({**CONV, "kernel_size": 0}, "model.kernel_size must be at least 1"),
+        ({**CONV, "channels": (2, 2, 2)}, "(4, 4, 1) cannot be halved 3 times"),
+        ({**CONV, "image_shape": (4, 6, 1)}, "(4, 6, 1) cannot be halved 2 times"),
+        (
+            {**CONV, "decoder_channels": (2, 2, 2)},
+            "model.decoder_channels must have 1 or 2 entries, got 3.",
+        ),
+    ],
+    ids=str,
+)
+def test_an_impossible_model_is_refused_when_it_is_built(fields, message):
+    with pytest.raises(ConfigError) as error:
+        models.build(**fields)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"decoder_channels": (3,)},
+        {"pooling": "mean", "hidden": (5,), "decoder_hidden": (4, 5)},
+        {"kernel_size": 4, "start_activation": False, "decoder_activation": "elu"},
+        {"image_shape": (8, 4, 3), "likelihood": "discretized_logistic_mixture"},
+    ],
+    ids=str,
+)
+def test_every_form_of_the_convolutional_model_returns_to_the_image_shape(extra):
+    fields = {**CONV, **extra}
+    model, batch = (
+        models.build(**fields),
+        {"image": np.zeros((2, *fields["image_shape"]))},
+    )
+    variables = jax.eval_shape(model.init, KEY, batch, KEY)
+    z = np.zeros((2, 3))
+    picture = jax.eval_shape(lambda v: model.apply(v, z, method="decode"), variables)
+    assert picture.shape == (2, *fields["image_shape"])
+
+
+class OwnModel(nn.Module):
+    """A model of a user."""
+
+    width: int = 3
+
+
+def test_a_model_of_ones_own_is_built_from_its_import_path(monkeypatch):
+    package = types.ModuleType("my_models")
+    package.OwnModel = OwnModel
+    monkeypatch.setitem(sys.modules, "my_models", package)
+    assert models.build("my_models:OwnModel", width=4).width == 4
+    with pytest.raises(ConfigError, match=r"model\.widht is unknown. Did you mean"):
+        models.build("my_models:OwnModel", widht=4)
