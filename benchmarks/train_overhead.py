@@ -116,8 +116,9 @@ def run_in_turns(config, folder, bare, slice_steps):
         clock["began"] = time.perf_counter()
 
     def batches(*arguments):
+        steps = run.experiment.steps_per_dispatch
         for number, batch in enumerate(original(*arguments)):
-            if number and number % slice_steps == 0:
+            if number and (number * steps) % slice_steps == 0:
                 take_turns()
             yield batch
 

@@ -11,6 +11,7 @@ def get_config() -> ConfigDict:
     config.eval_every_steps = 2345
     config.checkpoint_every_steps = 2345
     config.ema_decay = 0.999
+    config.steps_per_dispatch = 5
 
     config.data = ConfigDict()
     config.data.name = "idx"

@@ -126,6 +126,8 @@ class Run:
 
     def _log(self, step: int, metrics: Metrics) -> None:
         numbers = {k: _last(v) for k, v in jax.device_get(metrics).items()}
+        if step % self.experiment.log_every_steps:  # the last step of a run, not due
+            del numbers["gradient_norm"]
         annealed = self.parts.coefficients(step - 1)
         numbers |= {name: float(value) for name, value in annealed.items()}
         numbers["learning_rate"] = float(self.parts.learning_rate(step - 1))

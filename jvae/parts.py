@@ -208,6 +208,7 @@ def compile_step(parts: Parts, state: TrainState) -> Any:
         coefficients=parts.coefficients,
         ema_decay=parts.experiment.ema_decay,
         accumulate_steps=parts.experiment.accumulate_steps,
+        norm_every=parts.experiment.log_every_steps,
     )
     n = parts.experiment.steps_per_dispatch
     return training.compile_train_step(step, state, parts.devices, steps_per_dispatch=n)
@@ -221,6 +222,7 @@ def batches(parts: Parts, start_step: int) -> Iterator[Batch]:
     options = _data_options(parts.experiment)
     resident = options["placement"] == "device"
     source, fetch = _resident(parts) if resident else (parts.splits.train, _identity)
+    n = parts.experiment.steps_per_dispatch
     feed = data.train_batches(
         source,
         seed=parts.experiment.seed,
@@ -228,17 +230,11 @@ def batches(parts: Parts, start_step: int) -> Iterator[Batch]:
         start_step=start_step,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        stack=None if n == 1 else n,
         num_threads=options["num_threads"],
     )
-    n = parts.experiment.steps_per_dispatch
-    while True:
-        if n == 1:
-            yield fetch(mesh.put_batch(next(feed), parts.devices))
-        else:
-            stacked = jax.tree.map(
-                lambda *a: np.stack(a), *(next(feed) for _ in range(n))
-            )
-            yield fetch(mesh.put_batch(stacked, parts.devices, leading=1))
+    for batch in feed:
+        yield fetch(mesh.put_batch(batch, parts.devices, leading=int(n > 1)))
 
 
 def _identity(batch: Batch) -> Batch:

@@ -68,6 +68,7 @@ def train_batches(
     start_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
+    stack: int | None = None,
     num_threads: int = 2,
     prefetch: int = 8,
 ) -> Iterator[Examples]:
@@ -84,6 +85,7 @@ def train_batches(
       start_step: the first step; any step is reached at once.
       process_index: this process, below process_count.
       process_count: how many processes read.
+      stack: None for one batch [B, ...] an element, else so many steps [stack, B, ...].
       num_threads: threads that read ahead; 0 reads when asked.
       prefetch: how many batches they may be ahead.
 
@@ -102,13 +104,18 @@ def train_batches(
             fix="Lower batch_size.",
         )
 
-    def read(step: int) -> Examples:
-        start = step * batch_size
-        return source.read(
-            order(seed, size, start + rows.start, start + rows.stop),
-        )
+    steps = stack or 1
 
-    return _batches(read, start_step, ENDLESS, num_threads, prefetch)
+    def read(number: int) -> Examples:
+        first = (start_step + number * steps) * batch_size
+        indices = order(seed, size, first, first + steps * batch_size)
+        mine = indices.reshape(steps, batch_size)[:, rows.start : rows.stop]
+        examples = source.read(mine.reshape(-1))
+        if stack is None:
+            return examples
+        return {k: v.reshape(*mine.shape, *v.shape[1:]) for k, v in examples.items()}
+
+    return _batches(read, 0, ENDLESS, num_threads, prefetch)
 
 
 def eval_batches(

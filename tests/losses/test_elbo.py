@@ -154,6 +154,16 @@ def test_both_kl_estimates_are_those_of_the_bound():
     assert exact["log_likelihood"] == sampled["log_likelihood"]
 
 
+def test_a_negative_monte_carlo_kl_counts_as_it_is():
+    near = {"mean": 0.1 * PARAMS["mean"], "log_var": 0.1 * PARAMS["log_var"]}
+    loss, metrics, _ = evaluate(params=near, kl_estimate="monte_carlo")
+    terms = jax.jit(functools.partial(elbo.elbo_terms, model=Free()))
+    log_ratio = terms(near, {}, KEY, BATCH)[1].log_ratio
+    assert np.any(log_ratio < 0) and np.any(log_ratio > 0)
+    expected = log_ratio.mean() - metrics["log_likelihood"]
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
 def test_gradients_reach_mean_and_variance_through_the_draw():
     gradient = evaluate({"beta": 0.0})[2]
     z = jax.jit(DiagGaussian.sample)(DiagGaussian(**PARAMS), KEY)

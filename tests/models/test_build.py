@@ -68,6 +68,37 @@ def test_every_form_of_the_convolutional_model_returns_to_the_image_shape(extra)
     assert picture.shape == (2, *fields["image_shape"])
 
 
+@pytest.mark.parametrize(
+    ("fields", "encoder", "decoder"),
+    [
+        ({**MLP, "hidden": (5, 4)}, [(16, 5), (5, 4)], [(3, 4), (4, 5), (5, 16)]),
+        (
+            CONV,
+            [(3, 3, 1, 2), (3, 3, 2, 3)],
+            [(3, 3), (3, 3, 3, 3), (3, 3, 3, 2), (3, 3, 2, 1)],
+        ),
+    ],
+    ids=["mlp", "conv"],
+)
+def test_the_decoder_has_the_widths_of_the_encoder_reversed(fields, encoder, decoder):
+    model, batch = models.build(**fields), {"image": np.zeros((2, 4, 4, 1))}
+    params = jax.eval_shape(model.init, KEY, batch, KEY)["params"]
+
+    def kernels(part):
+        leaves = jax.tree_util.tree_leaves_with_path(params[part])
+        return [a.shape for path, a in leaves if "kernel" in str(path[-1])]
+
+    assert sorted(kernels("encoder")) == sorted(encoder)
+    assert sorted(kernels("decoder")) == sorted(decoder)
+
+
+def test_the_decoder_may_have_an_activation_of_its_own():
+    model = models.build(**CONV, activation="relu")
+    assert (model.encoder.activation, model.decoder.activation) == ("relu", "relu")
+    model = models.build(**CONV, activation="relu", decoder_activation="elu")
+    assert (model.encoder.activation, model.decoder.activation) == ("relu", "elu")
+
+
 class OwnModel(nn.Module):
     """A model of a user."""
 

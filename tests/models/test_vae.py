@@ -202,7 +202,9 @@ def test_bfloat16_computes_near_float32_with_float32_parameters(fields):
     np.testing.assert_allclose(found, wanted, rtol=0.01)
     assert found != wanted
     gradient = jax.value_and_grad(losses.build("elbo", half), has_aux=True)
-    leaves = jax.tree.leaves((shapes, jax.eval_shape(gradient, *arguments)))
+    likelihood = jax.eval_shape(half.apply, variables, {"image": IMAGE}, KEY)
+    results = (shapes, likelihood, jax.eval_shape(gradient, *arguments))
+    leaves = jax.tree.leaves(results)
     assert {a.dtype for a in leaves} == {jnp.dtype("float32")}
 
 
