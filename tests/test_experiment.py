@@ -197,7 +197,7 @@ def test_a_run_out_of_patience_ends_that_many_evaluations_after_the_best(
 def test_every_event_of_a_run_happens_as_often_as_the_config_says(
     tiny, tmp_path, monkeypatch, capsys
 ):
-    """Three epochs of 1,357 images in batches of 64: 22 steps each."""
+    """Three epochs of 1,362 images in batches of 64: 22 steps each."""
     counts = {"steps": 0, "saves": 0, "evaluations": 0}
 
     def counted(name, function):
@@ -217,7 +217,7 @@ def test_every_event_of_a_run_happens_as_often_as_the_config_says(
     monkeypatch.setattr(Checkpoints, "save", counted("saves", save))
     monkeypatch.setattr(loop.Run, "evaluate", counted("evaluations", evaluate))
     scripted(monkeypatch, [-3.0, -4.0, -5.0])
-    steps = 3 * -(-(1437 - 80) // 64)
+    steps = 3 * -(-(1442 - 80) // 64)
     tiny |= {"num_steps": steps, "eval_every_steps": 22, "log_every_steps": 11}
     experiment.run(tiny | {"checkpoint_every_steps": 33}, tmp_path)
     assert counts == {"steps": 66, "saves": 2 + 1, "evaluations": 3}  # 1: the best
