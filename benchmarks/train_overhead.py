@@ -28,6 +28,7 @@ from benchmarks import machine
 from jvae import config as configs
 from jvae import data, loop, parts
 from jvae.cli import experiment_config
+from jvae.stopping import Stop
 
 BATCH = 128
 REQUIRED = 0.95
@@ -105,7 +106,7 @@ def run_in_turns(config, folder, bare, slice_steps):
       Seconds of each slice: (trainer, bare). The first slice, which compiles, is left
       out; the last one ends when the checkpoint is on disk.
     """
-    run = loop.Run(parts.assemble(configs.read(config)), epath.Path(folder))
+    run = loop.Run(parts.assemble(configs.read(config)), epath.Path(folder), Stop())
     slices, original = [], parts.batches
     clock = {"began": 0.0}
 

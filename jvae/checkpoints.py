@@ -1,14 +1,19 @@
 """Checkpoints: what a run saves, and how it is found and read again.
 
 WORKDIR/checkpoints/N holds three items: `model` (params, ema, state: all that sampling
-needs), `training` (optimizer state and step) and `meta` (JSON: config, array shapes,
-versions). WORKDIR/best/N holds `model` and `meta` of the best evaluation so far. No
-pickle; nothing that is read runs code.
+needs), `training` (optimizer state, step and guard) and `meta` (JSON: config, versions,
+shape, dtype and checksum of every array). WORKDIR/best/N holds `model` and `meta` of
+the best evaluation so far. No pickle; nothing that is read runs code.
+
+What Orbax leaves open is mended here: flipped bits and other dtypes that it restores
+silently, saves that it declines silently, failures that it mentions once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,12 +25,19 @@ from etils import epath
 from jax.sharding import Mesh
 
 import jvae
-from jvae import mesh
-from jvae.errors import WorkdirError
+from jvae import distributed, mesh, storage
+from jvae.checksums import checksums
+from jvae.errors import DamagedError, WorkdirError
+
+logger = logging.getLogger("jvae")
 
 FORMAT = 1
 """Raised when an older release could not read what this one writes."""
 CHECKPOINTS, BEST = "checkpoints", "best"
+COMMIT_FILE = "commit_success.txt"
+"""What Orbax writes into a step last."""
+UNREADABLE = (ValueError, KeyError, OSError, TypeError, AttributeError)
+"""What Orbax raises on files that are cut short, missing or garbage."""
 
 Shapes = dict[str, list]
 """{'model/params/...': [[sizes], dtype]}, what the JSON says about the arrays."""
@@ -40,6 +52,12 @@ def shapes_of(items: Mapping[str, Any]) -> Shapes:
     """Returns the shape and dtype of every array of `items`, by path."""
     leaves = jax.tree_util.tree_leaves_with_path(dict(items))
     return {path_name(path): [list(x.shape), str(x.dtype)] for path, x in leaves}
+
+
+def digest(meta: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of a checkpoint's JSON, without the entry 'digest'."""
+    rest = {k: v for k, v in meta.items() if k != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 class Checkpoints:
@@ -72,53 +90,112 @@ class Checkpoints:
         )
         with _without_warnings():  # two lines that say it is read only, as asked for
             self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._begun: tuple[int, str] | None = None
+        self._failure: str | None = None
 
     def steps(self) -> list[int]:
-        """Returns the finished steps, oldest first."""
-        return sorted(self._manager.all_steps())
+        """Returns the finished steps that are not known to be damaged, oldest first."""
+        return sorted(s for s in self._manager.all_steps() if not self._is_marked(s))
 
     def latest(self) -> int | None:
         """Returns the newest finished step, None if there is none."""
         steps = self.steps()
         return steps[-1] if steps else None
 
+    def reached_preemption(self, dispatch: int) -> bool:
+        """Returns whether all processes are to stop here, as one of them was told."""
+        return self._manager.reached_preemption(dispatch)
+
     def save(
         self, step: int, items: Mapping[str, Any], meta: Mapping[str, Any]
     ) -> None:
         """Begins to write a step; arrays may change as soon as this returns.
 
+        A failure, of this save or of the one that was still being written, is a
+        warning, and the next save tries again; `wait` raises if the last one failed.
+
         Args:
           step: its number.
           items: pytrees of arrays by name.
-          meta: JSON, stored beside them with shapes, format and version.
-
-        Raises:
-          WorkdirError: Orbax would not write the step.
+          meta: JSON, stored beside them with shapes, checksums, format and version.
         """
+        self._settle()
+        if self._is_marked(step):
+            self._remove(step)
         stored = {**meta, "step": step, "format": FORMAT, "shapes": shapes_of(items)}
         stored |= {"jvae": jvae.__version__, "jax": jax.__version__}
+        stored["checksums"] = checksums(dict(items))
+        stored["digest"] = digest(stored)
         arguments = {k: ocp.args.StandardSave(v) for k, v in items.items()}
         composite = ocp.args.Composite(meta=ocp.args.JsonSave(stored), **arguments)
-        if not self._manager.save(step, args=composite, force=True):
+        size = sum(x.nbytes for x in jax.tree.leaves(dict(items)))
+        begun = self._begun = step, f"checkpoint {step} ({size:,} bytes)"
+        try:
+            if not self._manager.save(step, args=composite, force=True):
+                self._fail(begun, "it or a later one is there", remove=False)
+        except (ValueError, OSError) as error:
+            self._fail(begun, _first_line(error))
+
+    def wait(self) -> None:
+        """Returns when everything begun is on disk.
+
+        Raises:
+          WorkdirError: the last save failed.
+        """
+        self._settle()
+        if self._failure is not None:
             raise WorkdirError(
-                f"checkpoint {step} was not written: it or a later one is there",
+                self._failure,
                 where=str(self.folder),
-                fix="Move that step away.",
+                fix="Make room or choose another workdir; older checkpoints are whole.",
             )
+
+    def close(self) -> None:
+        """Waits and lets go of the folder."""
+        self._settle()
+        self._manager.close()
+
+    def _settle(self) -> None:
+        """Waits for the save that was begun; Orbax tells its failure only once."""
+        if self._begun is None:
+            return
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except (ValueError, OSError) as error:
+            self._fail(self._begun, _first_line(error))
+        else:
+            self._failure = self._begun = None
+
+    def _fail(self, begun: tuple[int, str], why: str, remove: bool = True) -> None:
+        """Notes that a save failed, and removes what there is of it."""
+        step, what = begun
+        self._failure, self._begun = f"{what} was not written: {why}", None
+        logger.warning("jvae: %s (%s)", self._failure, self.folder)
+        if remove and distributed.is_first():
+            for folder in self.folder.iterdir():
+                if folder.name.partition(".")[0] == str(step) and not _is_whole(folder):
+                    folder.rmtree()
+        self._manager.reload()
 
     def read_meta(self, step: int) -> dict[str, Any]:
         """Returns the JSON of a step.
 
         Raises:
-          WorkdirError: it cannot be read, or a newer release wrote it.
+          DamagedError: it cannot be read.
+          WorkdirError: a newer release wrote it.
         """
         arguments = ocp.args.Composite(meta=ocp.args.JsonRestore())
         try:
             meta = self._manager.restore(step, args=arguments)["meta"]
-        except (ValueError, KeyError, OSError) as error:
-            raise self._damaged(step, error) from error
-        if not isinstance(meta, dict) or meta.get("format", FORMAT + 1) > FORMAT:
-            version = meta.get("jvae", "?") if isinstance(meta, dict) else "?"
+            written, version = meta["format"], meta["jvae"]
+            _ = meta["config"], meta["shapes"]
+        except UNREADABLE as error:
+            raise self._damaged(step, _first_line(error)) from error
+        # Release 0.1.0 wrote checkpoints without digest and checksums at first.
+        if meta.get("digest", digest(meta)) != digest(meta):
+            raise self._damaged(step, "the digest of its JSON differs")
+        if written > FORMAT:
             raise WorkdirError(
                 f"checkpoint {step} was written by jvae {version}, newer than "
                 f"{jvae.__version__}",
@@ -127,31 +204,29 @@ class Checkpoints:
             )
         return meta
 
-    def restore(
-        self, step: int, like: Mapping[str, Any], allow_dtypes: bool = False
-    ) -> dict[str, Any]:
-        """Returns the items of a step, shaped, typed and placed as `like`.
+    def restore(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the items of a step, placed as `like`.
 
         Args:
           step: its number.
           like: pytrees of arrays, or of shapes with shardings, by item.
-          allow_dtypes: whether arrays may be cast to the dtypes of `like`.
 
         Raises:
-          WorkdirError: a path, shape or dtype differs, or a file is damaged.
+          DamagedError: a file cannot be read, or an array is not what was written.
+          WorkdirError: a path, shape or dtype differs.
         """
         meta = self.read_meta(step)
-        self._check_shapes(step, meta["shapes"], shapes_of(like), allow_dtypes)
+        self._check_shapes(step, meta["shapes"], shapes_of(like))
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, dict(like))
-        arguments = {k: ocp.args.StandardRestore(v) for k, v in abstract.items()}
-        try:
-            restored = self._manager.restore(step, args=ocp.args.Composite(**arguments))
-        except (ValueError, KeyError, OSError) as error:
-            raise self._damaged(step, error) from error
-        return {name: restored[name] for name in like}
+        return self._read(step, abstract, meta)
 
     def restore_model(self, step: int, devices: Mesh) -> tuple[dict[str, Any], dict]:
-        """Returns (the `model` item placed on a mesh, meta), without any template."""
+        """Returns (the `model` item placed on a mesh, meta), without any template.
+
+        Raises:
+          DamagedError: a file cannot be read, or an array is not what was written.
+          WorkdirError: a newer release wrote it.
+        """
         meta = self.read_meta(step)
         tree: dict[str, Any] = {"params": {}, "ema": None, "state": {}}
         for path, (shape, dtype) in meta["shapes"].items():
@@ -170,43 +245,72 @@ class Checkpoints:
             tree,
             mesh.parameter_shardings(tree, devices),
         )
-        arguments = ocp.args.Composite(model=ocp.args.StandardRestore(placed))
+        return self._read(step, {"model": placed}, meta)["model"], meta
+
+    def _read(
+        self, step: int, abstract: Mapping[str, Any], meta: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Returns the items of a step, each array compared with its checksum."""
+        arguments = {k: ocp.args.StandardRestore(v) for k, v in abstract.items()}
         try:
-            return self._manager.restore(step, args=arguments)["model"], meta
-        except (ValueError, KeyError, OSError) as error:
-            raise self._damaged(step, error) from error
+            restored = self._manager.restore(step, args=ocp.args.Composite(**arguments))
+            items = {name: restored[name] for name in abstract}
+        except UNREADABLE as error:
+            raise self._damaged(step, _first_line(error)) from error
+        written = meta.get("checksums", {})
+        found = checksums(items)
+        wrong = [
+            path for path in found if written.get(path, found[path]) != found[path]
+        ]
+        if wrong:
+            text = f"the checksum of {wrong[0]} differs"
+            more = f" and of {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            raise self._damaged(step, text + more)
+        return items
 
-    def wait(self) -> None:
-        """Returns when everything begun is on disk.
+    def set_aside(self, step: int) -> epath.Path:
+        """Takes a damaged step out of the way, so that its number is free again.
 
-        Raises:
-          WorkdirError: a save failed.
+        Its folder becomes N.damaged; in a bucket, which cannot rename, an object
+        N.damaged marks it, and it is removed when N is saved again.
+
+        Returns:
+          The folder or the object.
         """
-        try:
-            self._manager.wait_until_finished()
-            self._manager.check_for_errors()
-        except (ValueError, OSError) as error:
-            raise WorkdirError(
-                f"a checkpoint could not be written: {_first_line(error)}",
-                where=str(self.folder),
-                fix="Make room or choose another workdir; older checkpoints are whole.",
-            ) from error
+        distributed.wait_for_all(f"set {step} aside")
+        damaged = self._marker(step)
+        if distributed.is_first():
+            if storage.is_bucket(self.folder):
+                damaged.write_text("")
+            else:
+                while damaged.exists():
+                    damaged = damaged.parent / f"{damaged.name}.again"
+                (self.folder / str(step)).rename(damaged)
+        distributed.wait_for_all(f"{step} is set aside")
+        self._manager.reload()
+        return damaged
 
-    def close(self) -> None:
-        """Waits and lets go of the folder."""
-        self.wait()
-        self._manager.close()
+    def _marker(self, step: int) -> epath.Path:
+        return self.folder / f"{step}.damaged"
 
-    def _check_shapes(
-        self, step: int, stored: Shapes, wanted: Shapes, allow_dtypes: bool
-    ) -> None:
+    def _is_marked(self, step: int) -> bool:
+        return storage.is_bucket(self.folder) and self._marker(step).exists()
+
+    def _remove(self, step: int) -> None:
+        distributed.wait_for_all(f"remove {step}")
+        if distributed.is_first():
+            (self.folder / str(step)).rmtree()
+            self._marker(step).unlink()
+        distributed.wait_for_all(f"{step} is removed")
+        self._manager.reload()
+
+    def _check_shapes(self, step: int, stored: Shapes, wanted: Shapes) -> None:
         items = {path.partition("/")[0] for path in wanted}
         stored = {k: v for k, v in stored.items() if k.partition("/")[0] in items}
         differences = []
         for path in sorted({*stored, *wanted}):
             a, b = stored.get(path), wanted.get(path)
-            same = a == b or (allow_dtypes and a and b and a[0] == b[0])
-            if not same:
+            if a != b:
                 differences.append(f"{path}: {_text(a)} there, {_text(b)} here")
         if differences:
             raise WorkdirError(
@@ -215,12 +319,19 @@ class Checkpoints:
                 fix="Use the stored config, or another workdir.",
             )
 
-    def _damaged(self, step: int, error: Exception) -> WorkdirError:
-        return WorkdirError(
-            f"checkpoint {step} cannot be read: {_first_line(error)}",
+    def _damaged(self, step: int, why: str) -> DamagedError:
+        if not (self.folder / str(step)).exists():
+            why = "it was removed while it was read"
+        return DamagedError(
+            f"checkpoint {step} is damaged: {why}",
             where=str(self.folder),
             fix=f"Use another step; there are {self.steps()}.",
         )
+
+
+def _is_whole(folder: epath.Path) -> bool:
+    """Returns whether Orbax has finished a step, or this project has set it aside."""
+    return (folder / COMMIT_FILE).exists() or ".damaged" in folder.name
 
 
 @contextlib.contextmanager

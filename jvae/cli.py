@@ -6,6 +6,7 @@ import argparse
 import ast
 import importlib.util
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import jvae
+from jvae import compile_cache, distributed, fields
 from jvae import config as configs
-from jvae import fields
-from jvae.errors import ConfigError, JvaeError, nearest
+from jvae.errors import ConfigError, DeviceError, JvaeError, StoppedError, nearest
+from jvae.writers import let_go
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,6 +43,16 @@ def train_parser() -> argparse.ArgumentParser:
         help="build, compile, do two steps and one evaluation, say what it costs; "
         "writes nothing",
     )
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="join the other processes of a TPU pod, Slurm, Open MPI or Kubernetes job",
+    )
+    parser.add_argument(
+        "--coordinator", help="HOST:PORT of process 0, where nothing tells JAX"
+    )
+    parser.add_argument("--num_processes", type=int, help="how many there are")
+    parser.add_argument("--process_id", type=int, help="this one's number, from 0")
     return _with_common(parser)
 
 
@@ -73,6 +85,11 @@ def eval_parser(options: Mapping[str, fields.Field]) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--out", help="folder for results; WORKDIR/evaluation/SPLIT_STEP if not given"
+    )
+    parser.add_argument(
+        "--allow_imports",
+        action="store_true",
+        help="import the model, loss or data set of your own that the run names",
     )
     for name, field in options.items():
         parser.add_argument(
@@ -246,18 +263,41 @@ def main(command: Callable[[Sequence[str]], None]) -> int:
     """Runs a command on sys.argv; returns the exit status, errors in one line."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("jvae").setLevel(logging.INFO)
-    arguments = sys.argv[1:]
+    compile_cache.switch_on()
+    status = _status(command, sys.argv[1:])
+    _flush()
+    if status == DeviceError.exit_code and distributed.is_initialised():
+        # A process that is gone cannot be waited for, as JAX would at exit.
+        os._exit(status)
+    distributed.shut_down()
+    return status
+
+
+def _status(command: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> int:
     try:
         command(arguments)
         return 0
+    except StoppedError as stopped:
+        print(f"jvae: {stopped}", file=sys.stderr)
+        return stopped.exit_code
     except JvaeError as error:
         if "--debug" in arguments:
             traceback.print_exc()
         print(f"jvae: error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        return 0  # whoever read the output has seen enough
     except KeyboardInterrupt:
         print("jvae: interrupted; run the same command to go on", file=sys.stderr)
         return 130
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            let_go(stream)
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -278,7 +318,17 @@ def train(arguments: Sequence[str]) -> None:
         return
     if not flags.workdir:
         raise ConfigError("--workdir is missing", fix="E.g. --workdir=runs/digits.")
+    _join(flags)
     experiment.run(config, flags.workdir)
+
+
+def _join(flags: argparse.Namespace) -> None:
+    """Joins the other processes, if the flags say that there are any."""
+    explicit = (flags.coordinator, flags.num_processes, flags.process_id)
+    if flags.distributed or any(value is not None for value in explicit):
+        distributed.initialise(*explicit)
+        if not distributed.is_first():
+            logging.getLogger("jvae").setLevel(logging.ERROR)
 
 
 def evaluate(arguments: Sequence[str]) -> None:
@@ -306,6 +356,7 @@ def evaluate(arguments: Sequence[str]) -> None:
         params=flags.params,
         split=flags.split,
         out=flags.out,
+        allow_imports=flags.allow_imports,
         data_fields=_data_overrides(overrides),
         **given,
     )

@@ -47,6 +47,10 @@ class Experiment:
       eval_examples: validation examples looked at during training; None for all.
       patience: evaluations in a row without a better ELBO after which the run ends;
         None for never.
+      spike_factor: updates are skipped whose gradient norm is over this many times the
+        0.9-quantile of the last 100; None for none. Those that are not finite always
+        are.
+      max_skips: updates skipped in a row after which the run ends as diverged.
       init_from: workdir whose best parameters this run starts from, matched by path.
     """
 
@@ -67,6 +71,8 @@ class Experiment:
     steps_per_dispatch: int = 1
     eval_examples: int | None = None
     patience: int | None = None
+    spike_factor: float | None = None
+    max_skips: int = 20
     init_from: str | None = None
 
     def __post_init__(self):
@@ -80,6 +86,7 @@ class Experiment:
             "keep_checkpoints": 1,
             "accumulate_steps": 1,
             "steps_per_dispatch": 1,
+            "max_skips": 1,
         }
         for name, bound in least.items():
             value = getattr(self, name)
@@ -91,6 +98,9 @@ class Experiment:
             value = getattr(self, name)
             usable = value is None or value >= 1
             require(usable, name, "be None or at least 1", value)
+        factor = self.spike_factor
+        usable = factor is None or 1 <= factor < float("inf")
+        require(usable, "spike_factor", "be None or at least 1", factor)
         n = self.steps_per_dispatch
         cadences = (
             "num_steps",
@@ -207,6 +217,7 @@ CHANGEABLE = (
     "steps_per_dispatch",
     "eval_examples",
     "patience",
+    "max_skips",
     "init_from",
 )
 """Fields that a run may change when it goes on; of data also how it is fed."""

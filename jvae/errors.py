@@ -46,8 +46,12 @@ class WorkdirError(JvaeError):
     exit_code = 4
 
 
+class DamagedError(WorkdirError):
+    """A checkpoint whose files are not what was written."""
+
+
 class DivergedError(JvaeError):
-    """Training that produced only non-finite numbers."""
+    """Training whose updates were all skipped for a while."""
 
     exit_code = 5
 
@@ -56,6 +60,19 @@ class DeviceError(JvaeError):
     """Devices, processes or memory that are not there."""
 
     exit_code = 6
+
+
+class StoppedError(JvaeError):
+    """A run that was asked to stop, and has saved.
+
+    Args:
+      what: by what, and at which step.
+      exit_code: 128 + the number of the signal.
+    """
+
+    def __init__(self, what: str, *, exit_code: int):
+        super().__init__(f"{what}; run the same command to go on")
+        self.exit_code = exit_code
 
 
 def require(condition: bool, what: str, rule: str, value: Any) -> None:

@@ -10,9 +10,10 @@ import jax
 from etils import epath
 
 from jvae import config as configs
-from jvae import fields, loop, parts, pretrained
+from jvae import distributed, fields, loop, parts, pretrained
 from jvae.evaluation import likelihood, report
-from jvae.workdir import open_workdir
+from jvae.stopping import Stop
+from jvae.workdir import opened
 from jvae.writers import read_metrics
 
 
@@ -26,16 +27,22 @@ def run(config: Mapping[str, Any], workdir: epath.PathLike) -> None:
     Raises:
       ConfigError: a config that cannot be right.
       DataError: a data set that is missing or damaged.
-      WorkdirError: a folder that cannot be used, or holds another run.
+      WorkdirError: a folder that cannot be used, holds another run, or could not be
+        written at the end.
+      DivergedError: too many updates in a row were skipped.
+      DeviceError: devices or processes are missing or gone, or out of memory.
+      StoppedError: SIGTERM, Ctrl-C or a notice has stopped it, and it is saved.
     """
     experiment = configs.read(config)
-    built = parts.assemble(experiment)
-    root = open_workdir(workdir, experiment)
-    training_run = loop.Run(built, root)
-    try:
-        training_run.train()
-    finally:
-        training_run.close()
+    distributed.check_devices()
+    with Stop() as stop, distributed.device_errors():
+        built = parts.assemble(experiment)
+        with opened(workdir, experiment) as root:
+            training_run = loop.Run(built, root, stop)
+            try:
+                training_run.train()
+            finally:
+                training_run.close()
 
 
 def dry_run(config: Mapping[str, Any]) -> dict[str, float]:
@@ -50,7 +57,13 @@ def dry_run(config: Mapping[str, Any]) -> dict[str, float]:
     Raises:
       ConfigError, DataError: as `run` would.
     """
-    built = parts.assemble(configs.read(config))
+    experiment = configs.read(config)
+    distributed.check_devices()
+    with distributed.device_errors():
+        return _costs(parts.assemble(experiment))
+
+
+def _costs(built: parts.Parts) -> dict[str, float]:
     state = parts.create_state(built)
     size = sum(x.size for x in jax.tree.leaves(state.params))
     feed = parts.batches(built, 0)
@@ -102,6 +115,7 @@ def evaluate(
     split: str = "test",
     out: str | None = None,
     data_fields: Mapping[str, Any] | None = None,
+    allow_imports: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
     """Evaluates a run from its workdir alone: results.json, pictures, report.html.
@@ -113,19 +127,25 @@ def evaluate(
       split: 'test', 'validation' or 'train'.
       out: folder for the results; None for WORKDIR/evaluation/SPLIT_STEP.
       data_fields: fields of the data set that are different here, such as its path.
+      allow_imports: whether the modules that its config names may be imported, which
+        runs their code.
       **settings: fields of `jvae.evaluation.report.Settings`.
 
     Returns:
       What results.json holds.
 
     Raises:
-      ConfigError: an unknown field or split.
+      ConfigError: an unknown field or split, or an import that is not allowed.
       DataError: the data set is missing, or has no such split.
       WorkdirError: there is no such run or checkpoint.
     """
     fields.check(report.Settings, settings, "eval")
-    restored = pretrained.restore(workdir, step=step, params=params)
-    source = parts.split_of(restored.config["data"] | dict(data_fields or {}), split)
+    restored = pretrained.restore(
+        workdir, step=step, params=params, allow_imports=allow_imports
+    )
+    with fields.imports(allow_imports):
+        section = restored.config["data"] | dict(data_fields or {})
+        source = parts.split_of(section, split)
     folder = epath.Path(out or workdir).expanduser()
     if out is None:
         folder = folder / "evaluation" / f"{split}_{restored.step:08d}"

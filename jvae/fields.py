@@ -8,6 +8,8 @@ checks a config, suggests the nearest name for a typo and prints `--help`.
 from __future__ import annotations
 
 import collections.abc
+import contextlib
+import contextvars
 import dataclasses
 import importlib
 import inspect
@@ -15,7 +17,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from jvae.errors import ConfigError, nearest
@@ -144,6 +146,23 @@ def check_against(
         raise ConfigError(f"{where}.{missing[0]} is missing", fix="Give it a value.")
 
 
+_may_import = contextvars.ContextVar("may_import", default=True)
+
+
+@contextlib.contextmanager
+def imports(allowed: bool) -> Iterator[None]:
+    """A context in which names from a config may be import paths, or not.
+
+    An import runs code, so names that come from a file somebody else has written, such
+    as a workdir's, are looked up in registries alone unless the caller allows more.
+    """
+    token = _may_import.set(allowed)
+    try:
+        yield
+    finally:
+        _may_import.reset(token)
+
+
 def resolve(registry: Mapping[str, Callable], name: str, where: str) -> Callable:
     """Returns `registry[name]`, or what an import path 'package.module:Name' names.
 
@@ -154,7 +173,8 @@ def resolve(registry: Mapping[str, Callable], name: str, where: str) -> Callable
       where: the config section, for the message.
 
     Raises:
-      ConfigError: there is no such name, module or attribute.
+      ConfigError: there is no such name, module or attribute, or imports are not
+        allowed here, see `imports`.
     """
     if not isinstance(name, str):
         raise ConfigError(f"{where}.name must be str, got {name!r}")
@@ -163,6 +183,12 @@ def resolve(registry: Mapping[str, Callable], name: str, where: str) -> Callable
     if ":" not in name:
         raise ConfigError(
             f"{where}.name {name!r} is unknown", fix=nearest(name, registry)
+        )
+    if not _may_import.get():
+        raise ConfigError(
+            f"{where}.name {name!r} is an import path, whose code would run",
+            fix="If you trust where it comes from, pass allow_imports=True or "
+            "--allow_imports.",
         )
     module_name, _, attribute = name.partition(":")
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import logging
 import time
 from typing import Any
 
@@ -12,16 +14,22 @@ import numpy as np
 from etils import epath
 
 from jvae import checkpoints as ckpt
-from jvae import parts, pretrained
+from jvae import distributed, parts, pretrained, storage
 from jvae.checkpoints import Checkpoints
 from jvae.data import Source
+from jvae.errors import DamagedError, DivergedError, StoppedError, WorkdirError
 from jvae.evaluation import likelihood, pictures, samples
 from jvae.evaluation.subject import Subject
 from jvae.parts import Parts
+from jvae.stopping import Stop
 from jvae.training import TrainState
 from jvae.types import Metrics
 from jvae.workdir import check_same_run
 from jvae.writers import MetricsWriter, Progress
+
+DIVERGED_FILE = "diverged.json"
+
+logger = logging.getLogger("jvae")
 
 
 def subject_of(built: Parts, state: TrainState) -> Subject:
@@ -31,18 +39,26 @@ def subject_of(built: Parts, state: TrainState) -> Subject:
 
 
 class Run:
-    """One run in one workdir: its state, its files, and the loop over its steps."""
+    """One run in one workdir: its state, its files, and the loop over its steps.
 
-    def __init__(self, built: Parts, root: epath.Path):
+    Args:
+      built: what the experiment is made of.
+      root: the workdir, opened.
+      stop: says when somebody wants the run to end.
+    """
+
+    def __init__(self, built: Parts, root: epath.Path, stop: Stop):
         self.parts, self.root, self.experiment = built, root, built.experiment
-        self.report = ""
+        self.stop, self.report = stop, ""
         keep = self.experiment.keep_checkpoints
         self.checkpoints = Checkpoints(root / ckpt.CHECKPOINTS, keep=keep)
         self.best = Checkpoints(root / ckpt.BEST, keep=1)
         self.state = self._restored() or self._fresh()
         self.start = int(self.state.step)
-        self.writer = MetricsWriter(root, self.start)
-        self.progress = Progress(self.start, self.experiment.num_steps)
+        is_first = distributed.is_first()
+        self.writer = MetricsWriter(root, self.start) if is_first else None
+        num_steps = self.experiment.num_steps
+        self.progress = Progress(self.start, num_steps, quiet=not is_first)
         self.clock = Clock()
         self._say_start()
 
@@ -58,15 +74,29 @@ class Run:
         return dataclasses.replace(state, params=params, ema=ema)
 
     def _restored(self) -> TrainState | None:
-        step = self.checkpoints.latest()
-        if step is None:
-            return None
-        stored = self.checkpoints.read_meta(step)["config"]
-        check_same_run(stored, self.experiment.to_dict(), self.root)
-        items = self.checkpoints.restore(
-            step, items_of(parts.abstract_state(self.parts))
-        )
-        return TrainState(**items["model"], **items["training"])
+        """Returns the newest state that is whole, None if nothing was ever saved."""
+        like, damage = items_of(parts.abstract_state(self.parts)), None
+        for step in reversed(self.checkpoints.steps()):
+            try:
+                stored = self.checkpoints.read_meta(step)["config"]
+                check_same_run(stored, self.experiment.to_dict(), self.root)
+                items = self.checkpoints.restore(step, like)
+                return TrainState(**items["model"], **items["training"])
+            except DamagedError as error:
+                damage = error
+                self._set_aside(self.checkpoints, step, error)
+        if damage is not None:
+            raise WorkdirError(
+                "every checkpoint is damaged",
+                where=str(self.checkpoints.folder),
+                fix="Start again in another workdir.",
+            ) from damage
+        return None
+
+    def _set_aside(self, folder: Checkpoints, step: int, error: DamagedError) -> None:
+        where = folder.set_aside(step)
+        if distributed.is_first():
+            logger.warning("jvae: %s; set aside as %s", error.what, where)
 
     def _say_start(self) -> None:
         size = sum(x.size for x in jax.tree.leaves(self.state.params))
@@ -77,7 +107,13 @@ class Run:
             self.progress.say(self.report)
 
     def train(self) -> None:
-        """Does the steps that are left, then says where the results are."""
+        """Does the steps that are left, then says where the results are.
+
+        Raises:
+          StoppedError: the run was asked to stop, and is saved.
+          DivergedError: `max_skips` updates in a row were skipped.
+          WorkdirError: the last checkpoint could not be written.
+        """
         last = self.experiment.num_steps
         if self.start >= last or self._out_of_patience(self.start):
             self.progress.say(f"already at step {self.start} of {last}")
@@ -93,14 +129,19 @@ class Run:
                 self._log(*late)
             due = step % self.experiment.log_every_steps == 0 or step == last
             late = (step, metrics) if due else None
-            if self._is_due(step, "eval") or self._is_due(step, "checkpoint"):
+            reached = self.checkpoints.reached_preemption
+            is_stopped = self.stop.is_requested(step, reached)
+            is_due = self._is_due(step, "eval") or self._is_due(step, "checkpoint")
+            if is_due or is_stopped:
                 if late is not None:
                     self._log(*late)
                     late = None
-                self._pause(step)
+                self._pause(step, is_stopped)
                 if self._out_of_patience(step):
                     self.progress.say(f"no better ELBO since step {self.best.latest()}")
                     break
+                if is_stopped and step < last:
+                    self._leave(step)
         self._finish()
 
     def _is_due(self, step: int, what: str) -> bool:
@@ -114,28 +155,53 @@ class Run:
             return False
         return (step - best) // self.experiment.eval_every_steps >= patience
 
-    def _pause(self, step: int) -> None:
+    def _pause(self, step: int, is_stopped: bool) -> None:
         """Evaluates and saves, outside the time that training is measured by."""
         self.clock.stop(self.state)
+        self._check_divergence(step, int(self.state.guard.in_a_row))
         validation = self.parts.splits.validation
         if self._is_due(step, "eval") and validation is not None:
             self.evaluate(step, validation)
-        if self._is_due(step, "checkpoint") or self._out_of_patience(step):
+        is_due = self._is_due(step, "checkpoint") or self._out_of_patience(step)
+        if is_due or is_stopped:
+            # The rows up to a checkpoint are never written again.
+            if self.writer is not None:
+                self.writer.flush()
             self.checkpoints.save(step, items_of(self.state), self._meta())
         self.clock.go()
 
     def _log(self, step: int, metrics: Metrics) -> None:
         numbers = {k: _last(v) for k, v in jax.device_get(metrics).items()}
-        if step % self.experiment.log_every_steps:  # the last step of a run, not due
-            del numbers["gradient_norm"]
         annealed = self.parts.coefficients(step - 1)
         numbers |= {name: float(value) for name, value in annealed.items()}
-        numbers["learning_rate"] = float(self.parts.learning_rate(step - 1))
+        # Updates that were skipped do not count for the schedule.
+        done = max(step - 1 - int(numbers["skipped_updates"]), 0)
+        numbers["learning_rate"] = float(self.parts.learning_rate(done))
         images = step * self.parts.experiment.data["batch_size"]
         numbers |= self.clock.lap(images)
-        if jax.process_index() == 0:
+        if self.writer is not None:
             self.writer.write(step, "train", numbers)
-            self.progress.report(step, numbers)
+        self.progress.report(step, numbers)
+        self._check_divergence(step, int(numbers["skipped_in_a_row"]))
+
+    def _check_divergence(self, step: int, in_a_row: int) -> None:
+        """Raises DivergedError if too many updates up to `step` were skipped."""
+        if in_a_row < self.experiment.max_skips:
+            return
+        first = step - in_a_row
+        file = self.root / DIVERGED_FILE
+        if distributed.is_first():
+            batches = parts.example_indices(
+                self.parts, first, self.experiment.max_skips
+            )
+            storage.write_whole(file, json.dumps(batches, indent=1) + "\n")
+        raise DivergedError(
+            f"diverged: the {self.experiment.max_skips} updates after step {first} "
+            f"were skipped, each not finite or a spike; their examples are in {file}",
+            where=f"step {step}",
+            fix="Lower the learning rate or clip gradients; the last checkpoint is "
+            f"from before ({self.checkpoints.latest()}).",
+        )
 
     def evaluate(self, step: int, source: Source) -> None:
         """Measures the ELBO on validation data, keeps the best, makes pictures."""
@@ -148,29 +214,54 @@ class Run:
             num_examples=self.experiment.eval_examples,
         )
         numbers = {name: e.mean for name, e in estimates.items()}
-        elbo = numbers["elbo"]
-        latest = self.best.latest()
-        best = None if latest is None else self.best.read_meta(latest)["elbo"]
+        elbo, best = numbers["elbo"], self._best_elbo()
         if best is None or elbo > best:
             items = {"model": items_of(self.state)["model"]}
             self.best.save(step, items, {**self._meta(), "elbo": elbo})
         grids = training_pictures(subject, source, self.parts)
-        if jax.process_index() == 0:
+        if self.writer is not None:
             self.writer.write(step, "validation", numbers)
             self.progress.say(f"step {step}  validation elbo {elbo:.2f} nats")
+            self._write_pictures(step, grids)
+
+    def _best_elbo(self) -> float | None:
+        """Returns the highest validation ELBO so far; a damaged best is set aside."""
+        latest = self.best.latest()
+        if latest is None:
+            return None
+        try:
+            return self.best.read_meta(latest)["elbo"]
+        except DamagedError as error:
+            self._set_aside(self.best, latest, error)
+            return None
+
+    def _write_pictures(self, step: int, grids: dict[str, np.ndarray]) -> None:
+        folder = self.root / "pictures"
+        try:
+            folder.mkdir(exist_ok=True)
             for name, image in grids.items():
-                (self.root / "pictures").mkdir(exist_ok=True)
-                pictures.write_png(
-                    self.root / "pictures" / f"{name}_{step:08d}.png", image
-                )
+                pictures.write_png(folder / f"{name}_{step:08d}.png", image)
+        except OSError as error:
+            logger.warning("jvae: no pictures of step %d: %s", step, error)
 
     def _meta(self) -> dict[str, Any]:
         return {"config": self.experiment.to_dict()}
 
-    def _finish(self) -> None:
+    def _leave(self, step: int) -> None:
+        """Ends a run that was asked to stop, once everything is on disk."""
+        self._settle()
+        raise StoppedError(
+            f"stopped by {self.stop.name} at step {step}, checkpoint saved",
+            exit_code=self.stop.exit_code,
+        )
+
+    def _settle(self) -> None:
         jax.block_until_ready(self.state)
         self.checkpoints.wait()
         self.best.wait()
+
+    def _finish(self) -> None:
+        self._settle()
         self.progress.say(
             f"done at step {int(self.state.step)}. Now: "
             f"python eval.py --workdir={self.root}"
@@ -179,7 +270,8 @@ class Run:
     def close(self) -> None:
         """Ends every file."""
         self.progress.close()
-        self.writer.close()
+        if self.writer is not None:
+            self.writer.close()
         self.checkpoints.close()
         self.best.close()
 
@@ -215,7 +307,11 @@ def items_of(state: TrainState) -> dict[str, Any]:
     model = {"params": state.params, "ema": state.ema, "state": state.state}
     return {
         "model": model,
-        "training": {"step": state.step, "opt_state": state.opt_state},
+        "training": {
+            "step": state.step,
+            "opt_state": state.opt_state,
+            "guard": state.guard,
+        },
     }
 
 
@@ -230,13 +326,16 @@ def training_pictures(
     """Returns the grids that training shows: reconstructions and samples."""
     key = built.keys["evaluation"]
     n = min(32, len(source))
-    raw = jnp.asarray(source.read(np.arange(n))["image"])
-    image = subject.prepare(raw, key)
+    raw = source.read(np.arange(n))["image"]
+    # NumPy in between: with many processes some arrays are global and some are not.
+    image = np.asarray(subject.prepare(raw, key))
     again = samples.reconstructions(
         subject, image, key, "mean" if samples.has_codes(subject) else "sample"
     )
     show = built.transform.to_unit
-    pairs = jnp.stack([show(image), show(again)], axis=1)
+    pairs = jnp.stack(
+        [show(jnp.asarray(x)) for x in (image, np.asarray(again))], axis=1
+    )
     drawn = jnp.asarray(samples.prior_samples(subject, key, 64, 1.0))
     return {
         "reconstructions": pictures.grid(

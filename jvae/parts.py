@@ -181,9 +181,12 @@ def _likelihood(parts: Parts) -> Any:
 
 def initialiser(parts: Parts) -> Callable[[Key], TrainState]:
     """Returns key -> the state at step 0."""
-    decay = parts.experiment.ema_decay
     return training.initialiser(
-        parts.model, parts.optimizer, example_batch(parts), decay
+        parts.model,
+        parts.optimizer,
+        example_batch(parts),
+        parts.experiment.ema_decay,
+        parts.experiment.spike_factor,
     )
 
 
@@ -208,7 +211,8 @@ def compile_step(parts: Parts, state: TrainState) -> Any:
         coefficients=parts.coefficients,
         ema_decay=parts.experiment.ema_decay,
         accumulate_steps=parts.experiment.accumulate_steps,
-        norm_every=parts.experiment.log_every_steps,
+        max_skips=parts.experiment.max_skips,
+        spike_factor=parts.experiment.spike_factor,
     )
     n = parts.experiment.steps_per_dispatch
     return training.compile_train_step(step, state, parts.devices, steps_per_dispatch=n)
@@ -235,6 +239,16 @@ def batches(parts: Parts, start_step: int) -> Iterator[Batch]:
     )
     for batch in feed:
         yield fetch(mesh.put_batch(batch, parts.devices, leading=int(n > 1)))
+
+
+def example_indices(parts: Parts, first_step: int, num_steps: int) -> dict[str, list]:
+    """Returns {step: the training examples of its batch}, by position in the split."""
+    rows = _data_options(parts.experiment)["batch_size"]
+    seed, size = parts.experiment.seed, len(parts.splits.train)
+    return {
+        str(step): data.order(seed, size, step * rows, (step + 1) * rows).tolist()
+        for step in range(first_step, first_step + num_steps)
+    }
 
 
 def _identity(batch: Batch) -> Batch:

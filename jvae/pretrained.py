@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ from etils import epath
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from jvae import checkpoints, models
+from jvae import checkpoints, fields, models
 from jvae import mesh as meshes
 from jvae.data import transforms
 from jvae.data.transforms import Transform
@@ -174,11 +174,13 @@ def restore(
     step: int | str = "best",
     params: str = "ema",
     mesh: Mesh | None = None,
+    allow_imports: bool = False,
 ) -> Pretrained:
     """Returns the model that a run in `workdir` has trained.
 
     Needs neither the data set nor the optimizer, and works on a workdir that was moved
-    and on any devices. A model of your own is imported by the path in its config.
+    and on any devices. Nothing in a workdir runs code, but for a model or transform of
+    your own, which is imported by the path in its config if you allow it.
 
     Args:
       workdir: the run's folder.
@@ -186,27 +188,37 @@ def restore(
         'last', or the number of a checkpoint.
       params: 'ema', the averaged parameters if the run kept them, or 'raw'.
       mesh: the devices to use; None for all.
+      allow_imports: whether modules that the config names may be imported; their code
+        runs.
 
     Raises:
       WorkdirError: no such checkpoint, or one that is damaged or too new.
+      ConfigError: `params` is unknown, or an import is needed and not allowed.
     """
     devices = mesh or meshes.build()
     require(params in ("ema", "raw"), "params", "be 'ema' or 'raw'", params)
     folder, number = checkpoints.choose(workdir, step)
     item, meta = folder.restore_model(number, devices)
     config = meta["config"]
-    averaged = item["ema"] if params == "ema" else None
+    with fields.imports(allow_imports):
+        model = models.build(**config["model"])
+        section = config["data"]
+        transform = transforms.build(section["transform"], section["num_bits"])
     return Pretrained(
         config=config,
         step=number,
-        model=models.build(**config["model"]),
-        params=item["params"] if averaged is None else averaged,
+        model=model,
+        params=_chosen(item, params),
         state=item["state"],
-        transform=transforms.build(
-            config["data"]["transform"], config["data"]["num_bits"]
-        ),
+        transform=transform,
         mesh=devices,
     )
+
+
+def _chosen(item: Mapping[str, Any], params: str) -> Params:
+    """Returns the averaged parameters if they are asked for and there are any."""
+    averaged = item["ema"] if params == "ema" else None
+    return item["params"] if averaged is None else averaged
 
 
 def matching_params(
@@ -225,11 +237,11 @@ def matching_params(
     Raises:
       WorkdirError: there is no checkpoint, or nothing in it fits.
     """
+    folder, step = checkpoints.choose(workdir, "best")
+    item, _ = folder.restore_model(step, devices)
     theirs = {
         checkpoints.path_name(path): value
-        for path, value in jax.tree_util.tree_leaves_with_path(
-            restore(workdir, mesh=devices).params
-        )
+        for path, value in jax.tree_util.tree_leaves_with_path(_chosen(item, "ema"))
     }
     loaded: list[str] = []
     kept: list[str] = []

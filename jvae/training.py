@@ -25,17 +25,46 @@ from jvae.types import (
     batch_size,
 )
 
+WINDOW = 100
+"""How many gradient norms a spike is compared with."""
+QUANTILE = 0.9
+"""Which of them, in order of size: after 10 in 100 at a new level it is that level."""
+
+
+@flax.struct.dataclass
+class Guard:
+    """What is known about updates that were skipped.
+
+    Attributes:
+      skipped: int32, how many so far.
+      in_a_row: int32, how many since the last one that was done.
+      norms: float32 [WINDOW], the last finite gradient norms, inf where there are not
+        so many yet; None if spikes are not looked for.
+    """
+
+    skipped: Array
+    in_a_row: Array
+    norms: Array | None
+
+    @classmethod
+    def new(cls, spike_factor: float | None = None) -> Guard:
+        """Returns the guard of a run that has skipped nothing."""
+        zero = jnp.zeros((), jnp.int32)
+        none = spike_factor is None
+        return cls(zero, zero, None if none else jnp.full(WINDOW, jnp.inf))
+
 
 @flax.struct.dataclass
 class TrainState:
     """Everything that a step changes, and all that a run needs to go on.
 
     Attributes:
-      step: int32, updates done.
+      step: int32, updates done or skipped.
       params: the model's parameters.
       opt_state: the optimizer's state.
       state: the model's other collections, {} if it has none.
       ema: exponential moving average of `params`, None if none is kept.
+      guard: what was skipped.
     """
 
     step: Array
@@ -43,6 +72,7 @@ class TrainState:
     opt_state: Any
     state: State
     ema: Params | None
+    guard: Guard
 
 
 PrepareFn = Callable[[Batch, Key], Batch]
@@ -54,6 +84,7 @@ def initialiser(
     optimizer: optax.GradientTransformation,
     example: Batch,
     ema_decay: float = 0.0,
+    spike_factor: float | None = None,
 ) -> Callable[[Key], TrainState]:
     """Returns key -> the state at step 0, a pure function.
 
@@ -62,6 +93,7 @@ def initialiser(
       optimizer: whose state starts at zero.
       example: shapes and dtypes of a prepared batch.
       ema_decay: 0 if no average of the parameters is kept.
+      spike_factor: None if no gradient norms are kept.
     """
 
     def create(key):
@@ -71,7 +103,8 @@ def initialiser(
         params = variables.pop("params")
         ema = jax.tree.map(jnp.copy, params) if ema_decay else None
         step = jnp.zeros((), jnp.int32)
-        return TrainState(step, params, optimizer.init(params), variables, ema)
+        opt_state, guard = optimizer.init(params), Guard.new(spike_factor)
+        return TrainState(step, params, opt_state, variables, ema, guard)
 
     return create
 
@@ -107,12 +140,19 @@ def make_train_step(
     coefficients: Callable[[Array], Mapping[str, Array]] = lambda step: {},
     ema_decay: float = 0.0,
     accumulate_steps: int = 1,
-    norm_every: int = 1,
+    max_skips: int = 20,
+    spike_factor: float | None = None,
 ) -> StepFn:
     """Returns train_step(state, batch) -> (state, metrics), a pure function.
 
     The step's randomness is `fold_in(run_key, state.step)`, so a run repeats itself
     from any saved state.
+
+    An update whose loss or gradient is not finite is skipped: parameters, optimizer
+    state, average and collections stay as they are, bit for bit, and the guard counts
+    it. So is a spike, a gradient norm over `spike_factor` times the 0.9-quantile of the
+    last 100; as spikes enter those 100, norms at a new level are soon ordinary ones.
+    After `max_skips` in a row nothing is updated any more, and the run is to end.
 
     Args:
       loss: what is minimised.
@@ -123,8 +163,12 @@ def make_train_step(
       ema_decay: decay of the parameters' moving average, 0 for none; smaller in the
         first steps, min(ema_decay, (1 + step) / (10 + step)).
       accumulate_steps: micro-batches per update, whose gradients are averaged.
-      norm_every: how often metrics have the gradient's norm, nan in between; it costs
-        5% of a step of a small model.
+      max_skips: updates skipped in a row after which all are.
+      spike_factor: how far over the usual a gradient norm may be; None for any.
+
+    Returns:
+      The step; its metrics are those of the loss, 'gradient_norm', 'skipped_updates'
+      and 'skipped_in_a_row'.
     """
 
     def _ema_weight(step):
@@ -133,7 +177,7 @@ def make_train_step(
         return jnp.maximum(1.0 - ema_decay, 9.0 / (10.0 + step))
 
     def gradients(state, key, batch):
-        value_and_grad = jax.grad(loss, has_aux=True)
+        value_and_grad = jax.value_and_grad(loss, has_aux=True)
         annealed = coefficients(state.step)
         if accumulate_steps == 1:
             return value_and_grad(state.params, state.state, key, batch, annealed)
@@ -144,29 +188,64 @@ def make_train_step(
         micro = jax.tree.map(_deal(accumulate_steps), (each, dict(batch)))
 
         def body(carry, micro_batch):
-            grads, aux = grad_fn(state.params, carry, *micro_batch, annealed)
-            return aux.state, (grads, aux.metrics)
+            (value, aux), grads = grad_fn(state.params, carry, *micro_batch, annealed)
+            return aux.state, (value, grads, aux.metrics)
 
         model_state, sums = layers.scan(body, state.state, micro)
-        grads, metrics = jax.tree.map(lambda g: g.mean(0), sums)
-        return grads, Aux(metrics, model_state)
+        value, grads, metrics = jax.tree.map(lambda g: g.mean(0), sums)
+        return (value, Aux(metrics, model_state)), grads
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        step_key = jax.random.fold_in(run_key, state.step)
-        data_key, draw_key = jax.random.split(step_key)
-        batch = prepare(batch, data_key)
-        grads, aux = gradients(state, draw_key, batch)
+    def updated(state, grads, collections):
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema is not None:
             ema = optax.incremental_update(params, ema, _ema_weight(state.step))
-        is_due = (state.step + 1) % norm_every == 0
-        norm = jax.lax.cond(is_due, _norm, lambda grads: jnp.nan, grads)
-        metrics = {**aux.metrics, "gradient_norm": norm}
-        return TrainState(state.step + 1, params, opt_state, aux.state, ema), metrics
+        return params, opt_state, collections, ema
+
+    def unchanged(state, grads, collections):
+        return state.params, state.opt_state, state.state, state.ema
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        step_key = jax.random.fold_in(run_key, state.step)
+        data_key, draw_key = jax.random.split(step_key)
+        batch = prepare(batch, data_key)
+        (value, aux), grads = gradients(state, draw_key, batch)
+        norm = _norm(grads)
+        is_good = jnp.isfinite(value) & _is_usual(norm, state.guard, spike_factor)
+        is_good &= state.guard.in_a_row < max_skips
+        guard = _counted(state.guard, state.step, norm, is_good)
+        new = jax.lax.cond(is_good, updated, unchanged, state, grads, aux.state)
+        params, opt_state, collections, ema = new
+        metrics = {
+            **aux.metrics,
+            "gradient_norm": norm,
+            "skipped_updates": guard.skipped,
+            "skipped_in_a_row": guard.in_a_row,
+        }
+        step = state.step + 1
+        return TrainState(step, params, opt_state, collections, ema, guard), metrics
 
     return train_step
+
+
+def _is_usual(norm: Array, guard: Guard, spike_factor: float | None) -> Array:
+    """Returns whether a gradient norm is finite and no spike."""
+    if guard.norms is None or spike_factor is None:
+        return jnp.isfinite(norm)
+    usual = jnp.sort(guard.norms)[int(QUANTILE * WINDOW)]
+    return jnp.isfinite(norm) & (norm <= spike_factor * usual)
+
+
+def _counted(guard: Guard, step: Array, norm: Array, is_good: Array) -> Guard:
+    """Returns the guard after an update that was done (`is_good`) or skipped."""
+    norms = guard.norms
+    if norms is not None:
+        place = step % WINDOW
+        kept = jnp.where(jnp.isfinite(norm), norm, norms[place])
+        norms = norms.at[place].set(kept)
+    skip = 1 - is_good.astype(jnp.int32)
+    return Guard(guard.skipped + skip, (guard.in_a_row + 1) * skip, norms)
 
 
 def _norm(tree: Any) -> Array:

@@ -1,41 +1,66 @@
-"""The folder of a run: made and labelled with its config, or checked against it."""
+"""The folder of a run: locked, and labelled with its config or checked against it."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from etils import epath
 
 from jvae import config as configs
+from jvae import distributed, storage
 from jvae.config import Experiment
 from jvae.errors import WorkdirError
 
 CONFIG_FILE = "config.json"
 
 
-def open_workdir(workdir: epath.PathLike, experiment: Experiment) -> epath.Path:
-    """Returns the run's folder, made and labelled, or checked against the config.
+@contextlib.contextmanager
+def opened(workdir: epath.PathLike, experiment: Experiment) -> Iterator[epath.Path]:
+    """A context with the run's folder: made and labelled, or checked, and locked.
+
+    Process 0 holds the lock for all.
 
     Raises:
-      WorkdirError: it cannot be a folder, or holds a run of another config.
+      WorkdirError: it cannot be a folder or be written, another run is using it, or it
+        holds a run of another config.
     """
     root = epath.Path(workdir).expanduser()
+    lock = distributed.first_does(lambda: _locked(root))
+    try:
+        distributed.first_does(lambda: _labelled(root, experiment))
+        yield root
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _locked(root: epath.Path) -> storage.FolderLock | storage.BucketLock:
     try:
         root.mkdir(parents=True, exist_ok=True)
-    except (OSError, NotADirectoryError) as error:
-        raise WorkdirError(
-            f"workdir cannot be made: {error.strerror or error}",
-            where=str(root),
-            fix="Name a folder that can be written.",
-        ) from error
-    file = root / CONFIG_FILE
-    given = experiment.to_dict()
+        return storage.lock(root)
+    except OSError as error:
+        raise _unusable(root, error) from error
+
+
+def _labelled(root: epath.Path, experiment: Experiment) -> None:
+    given, file = experiment.to_dict(), root / CONFIG_FILE
     if file.exists():
-        check_same_run(json.loads(file.read_text()), given, root)
-    file.write_text(json.dumps(given, indent=2) + "\n")
-    return root
+        check_same_run(read_config(root), given, root)
+    try:
+        storage.write_whole(file, json.dumps(given, indent=2) + "\n")
+    except OSError as error:
+        raise _unusable(root, error) from error
+
+
+def _unusable(root: epath.Path, error: OSError) -> WorkdirError:
+    return WorkdirError(
+        f"workdir cannot be made or written: {error.strerror or error}",
+        where=str(root),
+        fix="Name a folder that can be written.",
+    )
 
 
 def check_same_run(
@@ -55,7 +80,7 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
     """Returns WORKDIR/config.json.
 
     Raises:
-      WorkdirError: there is none.
+      WorkdirError: there is none, or it is damaged.
     """
     file = epath.Path(workdir).expanduser() / CONFIG_FILE
     if not file.exists():
@@ -64,4 +89,13 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
             where=str(workdir),
             fix="Name the workdir of a run.",
         )
-    return json.loads(file.read_text())
+    try:
+        config = json.loads(file.read_text())
+        _ = config["data"], config["model"]
+        return config
+    except (ValueError, KeyError, TypeError) as error:
+        raise WorkdirError(
+            f"{CONFIG_FILE} is damaged: {error}",
+            where=str(workdir),
+            fix="Remove that file; every checkpoint holds the config too.",
+        ) from error

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TextIO
 
 from etils import epath
+
+from jvae import storage
 
 METRICS_FILE = "metrics.jsonl"
 TIMES = ("seconds", "images_per_second")
@@ -24,22 +27,23 @@ def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
 
     A last line that was cut short by a crash is left out.
     """
-    file = epath.Path(workdir) / METRICS_FILE
-    if not file.exists():
-        return []
     rows = []
-    for line in file.read_text().splitlines():
+    for line in storage.read_lines(epath.Path(workdir) / METRICS_FILE):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
             break
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            break
+        rows.append(row)
     return rows
 
 
 class MetricsWriter:
-    """Appends rows {'step', 'split', names: numbers} to metrics.jsonl and TensorBoard.
+    """Adds rows {'step', 'split', names: numbers} to metrics.jsonl and TensorBoard.
 
-    An error of the disk is one warning and ends that writer; training goes on.
+    An error of the disk is one warning and ends that writer; training goes on. In a
+    bucket there are no TensorBoard files, which grow by appending.
 
     Args:
       workdir: the run's folder.
@@ -50,12 +54,18 @@ class MetricsWriter:
     def __init__(self, workdir: epath.PathLike, start_step: int):
         self._file = epath.Path(workdir) / METRICS_FILE
         kept = [row for row in read_metrics(workdir) if row["step"] <= start_step]
-        self._file.write_text("".join(_line(row) for row in kept))
-        self._handle: Any = self._file.open("a")
-        self._events = _EventFile(epath.Path(workdir) / "tensorboard", start_step)
+        self._lines: storage.FolderLines | storage.BucketLines | None = None
+        try:
+            self._lines = storage.lines_of(self._file, map(_line, kept))
+        except OSError as error:
+            self._give_up(error)
+        self._events: _EventFile | None = None
+        if not storage.is_bucket(workdir):
+            folder = epath.Path(workdir) / "tensorboard"
+            self._events = _EventFile(folder, start_step)
 
     def write(self, step: int, split: str, metrics: Mapping[str, Any]) -> None:
-        """Appends one row.
+        """Adds one row.
 
         Args:
           step: updates done.
@@ -63,20 +73,35 @@ class MetricsWriter:
           metrics: numbers by name; None or a non-finite number becomes null.
         """
         row = {"step": step, "split": split, **metrics}
-        if self._handle is not None:
+        if self._lines is not None:
             try:
-                self._handle.write(_line(row))
-                self._handle.flush()
+                self._lines.append(_line(row))
             except OSError as error:
-                logger.warning("jvae: %s is no longer written: %s", self._file, error)
-                self._handle = None
-        self._events.write(step, split, metrics)
+                self._give_up(error)
+        if self._events is not None:
+            self._events.write(step, split, metrics)
+
+    def flush(self) -> None:
+        """Returns when the rows so far would survive a loss of power."""
+        if self._lines is not None:
+            try:
+                self._lines.flush()
+            except OSError as error:
+                self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        logger.warning("jvae: %s is no longer written: %s", self._file, error)
+        self._lines = None
 
     def close(self) -> None:
         """Closes the files."""
-        if self._handle is not None:
-            self._handle.close()
-        self._events.close()
+        if self._lines is not None:
+            try:
+                self._lines.close()
+            except OSError as error:
+                self._give_up(error)
+        if self._events is not None:
+            self._events.close()
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -84,7 +109,7 @@ def _line(row: Mapping[str, Any]) -> str:
         k: None if isinstance(v, float) and not math.isfinite(v) else v
         for k, v in row.items()
     }
-    return json.dumps(finite) + "\n"
+    return json.dumps(finite)
 
 
 class _EventFile:
@@ -96,32 +121,57 @@ class _EventFile:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._event, self._scalar = Event, scalar_pb
-        self._writer: Any = EventFileWriter(str(folder))
+        self._writer: Any = None
         # Tells TensorBoard to forget what an interrupted run wrote after this step.
         start = SessionLog(status=SessionLog.START)
-        self._writer.add_event(
-            Event(session_log=start, step=start_step + 1, wall_time=time.time())
-        )
+        try:
+            self._writer = EventFileWriter(str(folder))
+            self._add([Event(session_log=start, step=start_step + 1)])
+        except OSError as error:
+            self._give_up(error)
 
     def write(self, step: int, split: str, metrics: Mapping[str, Any]) -> None:
         """Adds one scalar per metric, under split/name."""
+        self._add(
+            self._event(step=step, summary=self._scalar(f"{split}/{name}", value))
+            for name, value in metrics.items()
+            if isinstance(value, int | float)
+        )
+
+    def _add(self, events: Iterable[Any]) -> None:
         if self._writer is None:
             return
         now = time.time()
         try:
-            for name, value in metrics.items():
-                if isinstance(value, int | float):
-                    summary = self._scalar(f"{split}/{name}", value)
-                    event = self._event(step=step, wall_time=now, summary=summary)
-                    self._writer.add_event(event)
+            for event in events:
+                event.wall_time = now
+                self._writer.add_event(event)
         except OSError as error:
-            logger.warning("jvae: TensorBoard files are no longer written: %s", error)
-            self._writer = None
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        logger.warning("jvae: TensorBoard files are no longer written: %s", error)
+        self._writer = None
 
     def close(self) -> None:
         """Flushes and closes the file."""
         if self._writer is not None:
-            self._writer.close()
+            try:
+                self._writer.close()
+            except OSError as error:
+                self._give_up(error)
+
+
+def let_go(stream: TextIO) -> None:
+    """Sends what is still written to a stream that nobody reads to nowhere.
+
+    For `train.py | head`: the run goes on, and Python's own flush at exit succeeds.
+    """
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError, AttributeError):
+        return
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 class Progress:
@@ -130,13 +180,14 @@ class Progress:
     Args:
       start_step: the step that the run goes on from.
       num_steps: the step that it goes to.
+      quiet: whether to show nothing, as all processes but one do.
     """
 
-    def __init__(self, start_step: int, num_steps: int):
-        self._num_steps = num_steps
+    def __init__(self, start_step: int, num_steps: int, quiet: bool = False):
+        self._num_steps, self._is_quiet = num_steps, quiet
         self._began, self._first = time.monotonic(), start_step
         self._bar: Any = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not quiet:
             import tqdm
 
             self._bar = tqdm.tqdm(
@@ -159,8 +210,7 @@ class Progress:
             if name in metrics
         }
         if self._bar is not None:
-            self._bar.set_postfix(parts, refresh=False)
-            self._bar.update(step - self._bar.n)
+            self._show(lambda: self._move(step, parts))
             return
         done = max(step - self._first, 1)
         left = (time.monotonic() - self._began) * (self._num_steps - step) / done
@@ -170,9 +220,21 @@ class Progress:
     def say(self, text: str) -> None:
         """Prints a line without breaking the bar."""
         if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
-        else:
-            print(text, file=sys.stderr, flush=True)
+            self._show(lambda: self._bar.write(text, file=sys.stderr))
+        elif not self._is_quiet:
+            self._show(lambda: print(text, file=sys.stderr, flush=True))
+
+    def _move(self, step: int, parts: Mapping[str, str]) -> None:
+        self._bar.set_postfix(parts, refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def _show(self, write: Callable[[], Any]) -> None:
+        """Calls `write`; a terminal that is gone is no reason to stop."""
+        try:
+            write()
+        except OSError:
+            let_go(sys.stderr)
+            self._bar, self._is_quiet = None, True
 
     def close(self) -> None:
         """Leaves the bar as it is."""

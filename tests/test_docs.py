@@ -46,8 +46,10 @@ def test_a_model_loss_and_data_set_of_ones_own_need_no_change_to_the_package(
         "transform": "threshold",
     }
     experiment.run(tiny, tmp_path / "run")
-    results = experiment.evaluate(tmp_path / "run", num_samples=4, num_images=16)
+    results = experiment.evaluate(
+        tmp_path / "run", num_samples=4, num_images=16, allow_imports=True
+    )
     assert results["metrics"]["elbo"]["value"] < 0
-    model = jvae.restore(tmp_path / "run")
+    model = jvae.restore(tmp_path / "run", allow_imports=True)
     assert model.sample(jax.random.key(0), 5).shape == (5, 8, 8, 1)
     assert np.isfinite(model.elbo(np.zeros((2, 8, 8, 1)), jax.random.key(0))).all()

@@ -180,13 +180,10 @@ def test_the_step_compiles_once_for_a_hundred_steps():
     assert len(traces) == 1
 
 
-def test_the_norm_of_the_gradient_is_there_when_it_is_due():
-    state, step = setup(optimizer=optax.sgd(1.0), norm_every=2)
-    step = jax.jit(step)
-    between, metrics = step(state, BATCH)
-    assert jnp.isnan(metrics["gradient_norm"])
-    after, metrics = step(between, BATCH)
-    moved = jax.tree.map(lambda a, b: a - b, after.params, between.params)
+def test_the_norm_is_that_of_the_gradient():
+    state, step = setup(optimizer=optax.sgd(1.0))
+    after, metrics = jax.jit(step)(state, BATCH)
+    moved = jax.tree.map(lambda a, b: a - b, after.params, state.params)
     norm = np.sqrt(sum(np.sum(np.square(m)) for m in jax.tree.leaves(moved)))
     np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-4)
 

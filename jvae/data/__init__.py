@@ -5,7 +5,7 @@ Datasets are imported by the functions that use them.
 """
 
 from jvae.data.datasets import DATASETS, build
-from jvae.data.pipeline import eval_batches, train_batches
+from jvae.data.pipeline import eval_batches, order, train_batches
 from jvae.data.sources import ArraySource, Source, Splits
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "Splits",
     "build",
     "eval_batches",
+    "order",
     "train_batches",
 ]

@@ -1,0 +1,181 @@
+"""Many processes, one run: joining JAX's runtime, and what devices may fail with."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from jvae.errors import DeviceError, JvaeError
+
+RETRY_SECONDS = 0.5
+MESSAGE_BYTES = 2048
+"""Of an error that one process tells the others."""
+LOST_PROCESS = ("Gloo", "NCCL", "coordination service", "Connection reset by peer")
+"""What is in the messages of collectives whose other side is gone."""
+
+
+def initialise(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    timeout: int = 300,
+) -> None:
+    """Joins the run's other processes; before anything else touches a device.
+
+    Without arguments JAX finds out by itself on TPU pods, Slurm, Open MPI and
+    Kubernetes.
+
+    Args:
+      coordinator: 'host:port' of process 0.
+      num_processes: of the run.
+      process_id: of this process, 0 ... num_processes - 1.
+      timeout: seconds to wait for the others.
+
+    Raises:
+      DeviceError: only some of the arguments are given, the coordinator cannot be
+        reached, or nothing is found.
+    """
+    given = (coordinator, num_processes, process_id)
+    if any(x is None for x in given) and any(x is not None for x in given):
+        raise DeviceError(
+            "coordinator, num_processes and process_id go together",
+            fix="Give all three, or none where JAX can find them.",
+        )
+    if coordinator is not None and process_id != 0:
+        _reach(coordinator, timeout)
+    try:
+        jax.distributed.initialize(
+            coordinator, num_processes, process_id, initialization_timeout=timeout
+        )
+    except (RuntimeError, ValueError) as error:
+        raise DeviceError(
+            f"the processes did not find each other: {_first_line(error)}",
+            fix="Give --coordinator, --num_processes and --process_id.",
+        ) from error
+
+
+def _reach(coordinator: str, timeout: float) -> None:
+    """Opens a socket to the coordinator, as JAX aborts the process if it cannot."""
+    host, _, port = coordinator.rpartition(":")
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+            return
+        except (OSError, ValueError) as error:
+            if time.monotonic() > end or isinstance(error, ValueError):
+                raise DeviceError(
+                    f"cannot reach coordinator {coordinator}: {error}",
+                    fix="Start process 0 there, and look at names and firewalls.",
+                ) from error
+        time.sleep(RETRY_SECONDS)
+
+
+def is_initialised() -> bool:
+    """Returns whether this process has joined others (or itself alone)."""
+    return jax.distributed.is_initialized()
+
+
+def shut_down() -> None:
+    """Leaves the other processes, once all are here."""
+    if is_initialised():
+        jax.distributed.shutdown()
+
+
+def is_first() -> bool:
+    """Returns whether this process writes logs, metrics and pictures."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when every process is here."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def first_does(action: Callable[[], Any]) -> Any:
+    """Returns action() in process 0 and None in the others, once it is done.
+
+    Raises:
+      JvaeError: the action's error, in process 0; one with the same text and exit
+        status in the others.
+    """
+    result, failure = None, None
+    if is_first():
+        try:
+            result = action()
+        except JvaeError as error:
+            failure = error
+    if jax.process_count() > 1:
+        code, text = _from_first(failure)
+        if code and not is_first():
+            failure = JvaeError(text)
+            failure.exit_code = code
+    if failure is not None:
+        raise failure
+    return result
+
+
+def _from_first(failure: JvaeError | None) -> tuple[int, str]:
+    """Returns (exit status, text) of process 0's failure, (0, '') if there is none."""
+    from jax.experimental import multihost_utils
+
+    message = np.zeros(MESSAGE_BYTES + 1, np.uint8)
+    if failure is not None:
+        text = np.frombuffer(str(failure).encode()[:MESSAGE_BYTES], np.uint8)
+        message[0], message[1 : 1 + len(text)] = failure.exit_code, text
+    message = np.asarray(multihost_utils.broadcast_one_to_all(message))
+    return int(message[0]), bytes(message[1:]).rstrip(b"\0").decode(errors="replace")
+
+
+@contextlib.contextmanager
+def device_errors() -> Iterator[None]:
+    """Turns what devices and collectives fail with into a DeviceError of one line."""
+    try:
+        yield
+    except JvaeError:
+        raise
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        text = str(error)
+        if "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:
+            raise DeviceError(
+                f"too big for the memory of the device: {_first_line(error)}",
+                fix="Lower data.batch_size or raise accumulate_steps.",
+            ) from error
+        if any(word in text for word in LOST_PROCESS):
+            raise DeviceError(
+                f"another process is gone: {_first_line(error)}",
+                fix="Run the same command again; it goes on from the last checkpoint.",
+            ) from error
+        raise
+
+
+def check_devices() -> None:
+    """Initialises JAX's backend.
+
+    Raises:
+      DeviceError: the platform that was asked for is not there.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        wanted = os.environ.get("JAX_PLATFORMS", "default")
+        raise DeviceError(
+            f"no {wanted} devices: {_first_line(error) or 'the plugin is missing'}",
+            where="JAX_PLATFORMS",
+            fix="Install it, e.g. pip install 'jax[cuda13]' or 'jax[tpu]', or unset "
+            "JAX_PLATFORMS.",
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:200]

@@ -1,0 +1,71 @@
+"""How a run is asked to stop: SIGTERM, Ctrl-C, or a notice to one of many processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+class Stop:
+    """Turns signals into a request that the training loop reads between two steps.
+
+    In a run of one process this is a Python handler. In one of several it is JAX's own
+    preemption notice, by which all processes agree on the step to stop at; a Python
+    handler of SIGTERM would switch that off, so there is none, and Ctrl-C is passed on
+    as SIGTERM. A second Ctrl-C ends the process at once.
+
+    Use as a context: handlers are those of before afterwards. Away from the main
+    thread, where Python allows no handlers, nothing is listened to.
+    """
+
+    def __init__(self):
+        self.signal: int | None = None
+        self._is_distributed = jax.distributed.is_initialized()
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        """Begins to listen."""
+        if threading.current_thread() is threading.main_thread():
+            mine = [signal.SIGINT]
+            if not self._is_distributed:
+                mine.append(signal.SIGTERM)
+            self._before = {s: signal.signal(s, self._on_signal) for s in mine}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Gives the signals back to whoever had them."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, _: object) -> None:
+        if number == signal.SIGINT and self.signal is not None:
+            os._exit(128 + number)
+        self.signal = self.signal or number
+        if self._is_distributed:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def is_requested(self, dispatch: int, reached: Callable[[int], bool]) -> bool:
+        """Returns whether to stop now; every process calls this at every dispatch.
+
+        Args:
+          dispatch: number of the call of the device, growing by one.
+          reached: `Checkpoints.reached_preemption`, whether all processes stop here.
+        """
+        if not self._is_distributed:
+            return self.signal is not None
+        return reached(dispatch)
+
+    @property
+    def name(self) -> str:
+        """'SIGTERM' or 'SIGINT', what this process was asked by."""
+        return signal.Signals(self.signal or signal.SIGTERM).name
+
+    @property
+    def exit_code(self) -> int:
+        """128 + the signal's number: 143 or 130."""
+        return 128 + (self.signal or signal.SIGTERM)
