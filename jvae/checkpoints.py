@@ -119,7 +119,7 @@ class Checkpoints:
           items: pytrees of arrays by name.
           meta: JSON, stored beside them with shapes, checksums, format and version.
         """
-        self._settle()
+        self.settle()
         if self._is_marked(step):
             self._remove(step)
         stored = {**meta, "step": step, "format": FORMAT, "shapes": shapes_of(items)}
@@ -142,7 +142,7 @@ class Checkpoints:
         Raises:
           WorkdirError: the last save failed.
         """
-        self._settle()
+        self.settle()
         if self._failure is not None:
             raise WorkdirError(
                 self._failure,
@@ -152,14 +152,14 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits and lets go of the folder."""
-        self._settle()
+        self.settle()
         self._manager.close()
 
-    def _settle(self) -> None:
-        """Waits for the save that was begun; Orbax tells its failure only once."""
+    def settle(self) -> None:
+        """Waits for the save that was begun; a failure is a warning."""
         if self._begun is None:
             return
-        try:
+        try:  # Orbax tells of a failure only once
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
         except (ValueError, OSError) as error:

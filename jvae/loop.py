@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import logging
@@ -28,6 +29,12 @@ from jvae.workdir import check_same_run
 from jvae.writers import MetricsWriter, Progress
 
 DIVERGED_FILE = "diverged.json"
+MAX_AHEAD = 8
+"""Dispatches that the host may be ahead of the devices.
+
+Enough to keep them busy; at 32, XLA's CPU client with several devices in a process and
+collectives between processes locks up, all its threads launching and none computing.
+"""
 
 logger = logging.getLogger("jvae")
 
@@ -122,8 +129,12 @@ class Run:
         step_fn = parts.compile_step(self.parts, self.state)
         feed = parts.batches(self.parts, self.start)
         late: tuple[int, Metrics] | None = None
+        ahead: collections.deque[Metrics] = collections.deque()
         for step in range(self.start + n, last + 1, n):
             self.state, metrics = step_fn(self.state, next(feed))
+            ahead.append(metrics)
+            if len(ahead) > MAX_AHEAD:
+                jax.block_until_ready(ahead.popleft())
             # Fetching the step before leaves the device busy with this one.
             if late is not None:
                 self._log(*late)
@@ -167,7 +178,7 @@ class Run:
             # The rows up to a checkpoint are never written again.
             if self.writer is not None:
                 self.writer.flush()
-            self.checkpoints.save(step, items_of(self.state), self._meta())
+            self._save(self.checkpoints, step, items_of(self.state))
         self.clock.go()
 
     def _log(self, step: int, metrics: Metrics) -> None:
@@ -217,7 +228,7 @@ class Run:
         elbo, best = numbers["elbo"], self._best_elbo()
         if best is None or elbo > best:
             items = {"model": items_of(self.state)["model"]}
-            self.best.save(step, items, {**self._meta(), "elbo": elbo})
+            self._save(self.best, step, items, elbo=elbo)
         grids = training_pictures(subject, source, self.parts)
         if self.writer is not None:
             self.writer.write(step, "validation", numbers)
@@ -244,8 +255,13 @@ class Run:
         except OSError as error:
             logger.warning("jvae: no pictures of step %d: %s", step, error)
 
-    def _meta(self) -> dict[str, Any]:
-        return {"config": self.experiment.to_dict()}
+    def _save(self, folder: Checkpoints, step: int, items: dict, **meta: Any) -> None:
+        if jax.process_count() > 1:
+            # Orbax tells the saves of a process apart by counting them: two at once
+            # could be counted in another order elsewhere, and wait for ever.
+            for each in (self.checkpoints, self.best):
+                each.settle()
+        folder.save(step, items, {"config": self.experiment.to_dict(), **meta})
 
     def _leave(self, step: int) -> None:
         """Ends a run that was asked to stop, once everything is on disk."""
