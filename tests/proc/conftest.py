@@ -32,12 +32,12 @@ def config(long, tmp_path):
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
     """The workdir of a long run that nothing disturbed."""
-    from tests.conftest import _TINY
+    from tests.conftest import TINY
 
     folder = tmp_path_factory.mktemp("whole")
     changes = {"num_steps": 4000, "eval_every_steps": 1000, "log_every_steps": 50}
     file = commands.write_config(
-        folder, _TINY | changes | {"checkpoint_every_steps": 100}
+        folder, TINY | changes | {"checkpoint_every_steps": 100}
     )
     assert commands.train(file, folder / "run").wait() == 0
     return folder / "run"

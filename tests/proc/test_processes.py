@@ -114,6 +114,7 @@ def test_a_process_that_is_killed_ends_the_other_in_one_line(config, tmp_path):
     two = train_together(config, tmp_path / "run", devices=1)
     assert two[0].wait_for("step 150/"), texts(two)
     two[1].send(signal.SIGKILL)
+    assert two[1].wait() == -signal.SIGKILL
     killed = time.monotonic()
     assert two[0].wait() == 6, two[0].text
     assert time.monotonic() - killed < 60
