@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -85,8 +86,7 @@ class Run:
         like, damage = items_of(parts.abstract_state(self.parts)), None
         for step in reversed(self.checkpoints.steps()):
             try:
-                stored = self.checkpoints.read_meta(step)["config"]
-                check_same_run(stored, self.experiment.to_dict(), self.root)
+                self._check_same_run(self.checkpoints.read_meta(step))
                 items = self.checkpoints.restore(step, like)
                 return TrainState(**items["model"], **items["training"])
             except DamagedError as error:
@@ -99,6 +99,19 @@ class Run:
                 fix="Start again in another workdir.",
             ) from damage
         return None
+
+    def _check_same_run(self, meta: Mapping[str, Any]) -> None:
+        """Raises WorkdirError if the checkpoint is of another config or data set."""
+        check_same_run(meta["config"], self.experiment.to_dict(), self.root)
+        here = len(self.parts.splits.train)
+        there = meta.get("num_examples", here)
+        if there != here:
+            raise WorkdirError(
+                f"the data set has changed: {there:,} training examples there, "
+                f"{here:,} here",
+                where=str(self.root),
+                fix="Use the data that the run began with, or another workdir.",
+            )
 
     def _set_aside(self, folder: Checkpoints, step: int, error: DamagedError) -> None:
         where = folder.set_aside(step)
@@ -261,7 +274,9 @@ class Run:
             # could be counted in another order elsewhere, and wait for ever.
             for each in (self.checkpoints, self.best):
                 each.settle()
-        folder.save(step, items, {"config": self.experiment.to_dict(), **meta})
+        size = len(self.parts.splits.train)
+        meta |= {"config": self.experiment.to_dict(), "num_examples": size}
+        folder.save(step, items, meta)
 
     def _leave(self, step: int) -> None:
         """Ends a run that was asked to stop, once everything is on disk."""

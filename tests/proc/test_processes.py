@@ -135,6 +135,23 @@ def test_processes_find_out_together_that_a_workdir_is_in_use(config, tmp_path):
     assert first.wait() == 0
 
 
+def test_processes_find_each_other_by_what_slurm_tells_them(short, tmp_path):
+    config = write_config(tmp_path, short)
+    job = {"SLURM_JOB_ID": str(time.time_ns() % 4096), "SLURM_NTASKS": "2"}
+    job |= {"SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_TASKS": "2"}
+    two = [
+        train(
+            config,
+            tmp_path / "run",
+            "--distributed",
+            **job | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
+        )
+        for i in range(2)
+    ]
+    assert wait_all(two) == [0, 0], texts(two)
+    assert "on 2 x cpu" in two[0].text and steps(tmp_path / "run")[-1] == 20
+
+
 def test_a_coordinator_that_is_not_there_is_named(config, tmp_path):
     flags = ("--coordinator=127.0.0.1:9", "--num_processes=2", "--process_id=1")
     script = tmp_path / "impatient.py"
