@@ -241,6 +241,21 @@ def test_a_wrong_config_is_refused_before_any_tracing(name, given, message):
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("objective", "option"),
+    [
+        (elbo.negative_elbo, "kl_estimate"),
+        (elbo.negative_elbo, "free_bits_over"),
+        (elbo.prior_kl, "kl_estimate"),
+    ],
+)
+def test_an_unknown_option_is_refused_where_nothing_was_built(objective, option):
+    with pytest.raises(
+        ConfigError, match=f"loss.{option} must be one of '.*', got 'x'"
+    ):
+        objective({}, {}, KEY, BATCH, {}, model=Free(), **{option: "x"})
+
+
 @pytest.mark.parametrize("name", losses.LOSSES)
 def test_a_coefficient_that_an_objective_does_not_read_is_refused(name):
     loss = losses.build(name, Free())
