@@ -47,8 +47,9 @@ class VAE(nn.Module, OneGroup):
     nor decoder sees the label, generation for class y draws around mean_y.
 
     Attributes:
-      encoder: a module, x [B, H, W, C] -> features [B, F].
-      decoder: a module, z [B, D] -> [B, H, W, observation.num_outputs(C)].
+      encoder: a module, (x [B, H, W, C], mask) -> features [B, F].
+      decoder: a module, (z [B, D], mask) -> [B, H, W, observation.num_outputs(C)].
+        Both get `batch.get('mask')`, [B] or None, for layers that couple rows.
       observation: a module of `jvae.models.likelihoods`: decoder outputs -> p(x|z).
       latent_dim: D.
       image_shape: (H, W, C).
@@ -81,7 +82,7 @@ class VAE(nn.Module, OneGroup):
                 f"image must have shape [B, {_shape(self.image_shape)}], "
                 f"got {list(x.shape)}"
             )
-        features = self.encoder(x)
+        features = self.encoder(x, batch.get("mask"))
         _check_shape("encoder", self.encoder, features, (x.shape[0], None))
         head = self.posterior_head(features.astype(jnp.float32))
         mean, log_var = jnp.split(head, 2, axis=-1)
@@ -104,8 +105,8 @@ class VAE(nn.Module, OneGroup):
         return DiagGaussian(mean, jnp.zeros_like(mean))
 
     def likelihood(self, latents: Array, batch: Batch) -> Distribution:
-        """Returns p(x|z) for z [B, D]; `batch` is not read."""
-        outputs = self.decoder(latents)
+        """Returns p(x|z) for z [B, D]; of `batch` only the mask is read."""
+        outputs = self.decoder(latents, batch.get("mask"))
         *size, channels = self.image_shape
         wanted = (latents.shape[0], *size, self.observation.num_outputs(channels))
         _check_shape("decoder", self.decoder, outputs, wanted)

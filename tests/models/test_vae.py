@@ -214,7 +214,7 @@ class Network(nn.Module):
     shape: tuple
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, mask=None):
         y = nn.Dense(math.prod(self.shape))(x.reshape(x.shape[0], -1))
         return y.reshape(x.shape[0], *self.shape)
 
