@@ -50,7 +50,8 @@ class VAE(nn.Module, OneGroup):
       encoder: a module, (x [B, H, W, C], mask) -> features [B, F].
       decoder: a module, (z [B, D], mask) -> [B, H, W, observation.num_outputs(C)].
         Both get `batch.get('mask')`, [B] or None, for layers that couple rows.
-      observation: a module of `jvae.models.likelihoods`: decoder outputs -> p(x|z).
+      observation: a module of `jvae.models.likelihoods`: decoder outputs -> p(x|z),
+        and how the encoder sees x.
       latent_dim: D.
       image_shape: (H, W, C).
       num_classes: classes of the learned prior means, None for N(0, I).
@@ -82,6 +83,8 @@ class VAE(nn.Module, OneGroup):
                 f"image must have shape [B, {_shape(self.image_shape)}], "
                 f"got {list(x.shape)}"
             )
+        if hasattr(self.observation, "scaled"):  # integer levels would be large inputs
+            x = self.observation.scaled(x)
         features = self.encoder(x, batch.get("mask"))
         _check_shape("encoder", self.encoder, features, (x.shape[0], None))
         head = self.posterior_head(features.astype(jnp.float32))
