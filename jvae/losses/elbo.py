@@ -76,7 +76,7 @@ def complete(coefficients: Coefficients, objective) -> dict[str, Array | float]:
 
 
 def apply(model, method, params: Params, state: State, *args, train: bool):
-    """Returns (method(model, *args), state); in training mode the updated state."""
+    """Returns (`method` of `model`, state); in training mode the updated state."""
     variables = {"params": params, **state}
     if not train:
         return model.apply(variables, *args, method=method), state
