@@ -101,17 +101,10 @@ class Pretrained:
           batch_size: images decoded at once.
 
         Raises:
-          ConfigError: a number out of range, or a label for a model without classes.
+          ConfigError: a number out of range, or a label that is no class of the model.
         """
-        if label is not None:
-            classes = getattr(self.model, "num_classes", None)
-            rule = "be None for a model without classes"
-            require(classes is not None, "label", rule, label)
-        each = None if label is None else np.asarray(label)
-        if each is not None and each.ndim == 0:
-            each = np.broadcast_to(each, (n,))
         return samples.prior_samples(
-            self.subject, key, n, temperature, each, chunk_size=batch_size
+            self.subject, key, n, temperature, label, chunk_size=batch_size
         )
 
     def interpolate(self, a: Array, b: Array, n: int) -> Array:
@@ -130,10 +123,17 @@ class Pretrained:
         return samples.interpolations(self.subject, a, b, n)
 
     def _batch(self, x: Array, label: Array | None) -> dict[str, Array]:
-        return {"image": x} if label is None else {"image": x, "label": label}
+        if label is None:
+            return {"image": x}
+        if not isinstance(label, jax.core.Tracer):
+            label = jnp.asarray(samples.checked_label(self.model, label, len(x)))
+        return {"image": x, "label": label}
 
     def elbo(self, x: Array, key: Key, label: Array | None = None) -> Array:
-        """Returns [B], one draw of each image's bound on log p(x), in nats."""
+        """Returns [B], one draw of each image's bound on log p(x), in nats.
+
+        Of a conditional model the bound is one on log p(x|y), y the label.
+        """
         terms = likelihood.elbo_per_example(
             self.model, self.params, self.state, key, self._batch(x, label)
         )
@@ -149,7 +149,8 @@ class Pretrained:
     ) -> Array:
         """Returns [B], importance-weighted estimates of log p(x) in nats.
 
-        A lower bound in expectation, tighter with more samples.
+        A lower bound in expectation, tighter with more samples; of a conditional model
+        on log p(x|y), y the label.
 
         Args:
           x: images [B, H, W, C].

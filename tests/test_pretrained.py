@@ -141,3 +141,21 @@ def test_a_conditional_model_samples_the_class_it_is_told(tiny, tmp_path):
     assert np.abs(threes - fives).max() > 1e-4
     in_turn = model.sample(KEY, 10, temperature=0.0)
     np.testing.assert_allclose(in_turn[[3, 5]], [threes[0], fives[0]], atol=1e-6)
+    image = np.zeros((2, 8, 8, 1), "float32")
+    one_hot = np.eye(10, dtype="float32")[[3, 4]]
+    np.testing.assert_allclose(
+        model.elbo(image, KEY, label=[3, 4]), model.elbo(image, KEY, label=one_hot)
+    )
+    for label, message in (
+        (10, r"integers in 0\.\.9, got \[10, 10\]"),
+        ([0, -1], r"integers in 0\.\.9, got \[0, -1\]"),
+        (1.5, r"integers in 0\.\.9"),
+        ([1, 2, 3], r"label must hold 2 classes, got shape \[3\]"),
+    ):
+        for call in (
+            lambda label: model.sample(KEY, 2, label=label),
+            lambda label: model.elbo(image, KEY, label=label),
+            lambda label: model.log_likelihood(image, KEY, 2, label=label),
+        ):
+            with pytest.raises(ConfigError, match=message):
+                call(label)

@@ -109,6 +109,11 @@ class VAE(nn.Module, OneGroup):
 
     def likelihood(self, latents: Array, batch: Batch) -> Distribution:
         """Returns p(x|z) for z [B, D]; of `batch` only the mask is read."""
+        if latents.ndim != 2 or latents.shape[1] != self.latent_dim:
+            raise ConfigError(
+                f"latents must have shape [B, {self.latent_dim}], "
+                f"got {list(latents.shape)}"
+            )
         outputs = self.decoder(latents, batch.get("mask"))
         *size, channels = self.image_shape
         wanted = (latents.shape[0], *size, self.observation.num_outputs(channels))

@@ -79,6 +79,16 @@ def test_curves_leave_out_what_is_not_a_number():
     assert tall.shape[0] == 2 * short.shape[0]  # a panel for each of the two metrics
 
 
+def test_a_single_evaluation_can_be_seen_among_the_curves():
+    """The validation is orange: without a mark a line of one point draws nothing."""
+    rows = [{"step": i, "split": "train", "elbo": -3.0 + i} for i in (1, 2)]
+    rows.append({"step": 2, "split": "validation", "elbo": -1.5})
+    red, _, blue, alpha = np.moveaxis(decoded(curves(rows)).astype(int), -1, 0)
+    orange = (red > 200) & (blue < 80) & (alpha > 200)
+    right = orange[:, orange.shape[1] // 2 :]  # the legend is on the left
+    assert right.sum() > 50
+
+
 def test_no_curves_come_from_no_numbers():
     assert curves([]) is None
     assert curves([{"step": 1, "split": "train", "loss": None}]) is None

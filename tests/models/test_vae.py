@@ -279,6 +279,13 @@ def test_networks_of_ones_own_make_a_model():
     assert p.logits.shape == (B, *SHAPE)
 
 
+@pytest.mark.parametrize("shape", [(6, 2), (3,), (2, 6, 3)])
+def test_latents_of_another_shape_are_refused(shape):
+    model, variables = made(MLP)
+    with pytest.raises(ConfigError, match=r"latents must have shape \[B, 3\], got \["):
+        model.apply(variables, np.zeros(shape), method="decode")
+
+
 def test_images_of_another_shape_are_refused():
     model, variables = made(MLP)
     message = r"image must have shape \[B, 4, 4, 1\], got \[6, 5, 4, 1\]"
