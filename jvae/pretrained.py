@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,15 +19,21 @@ from jvae import mesh as meshes
 from jvae.data import transforms
 from jvae.data.transforms import Transform
 from jvae.distributions import Distribution
-from jvae.errors import WorkdirError, require
+from jvae.errors import ConfigError, WorkdirError, require
 from jvae.evaluation import likelihood, samples
 from jvae.evaluation.subject import Subject
 from jvae.types import Array, Key, Params, State
+
+RANGES = {"binary": (0, 1), "unit": (0, 1), "signed": (-1, 1), "levels": (0, 255)}
+"""Of images by the support of a transform; others are any real numbers."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
     """A model with its parameters. Images are in the support of its likelihood.
+
+    Methods that take images refuse values far outside it with a ConfigError, where they
+    are known: not while a caller traces them.
 
     Attributes:
       config: what it was trained with, as in WORKDIR/config.json.
@@ -67,7 +74,7 @@ class Pretrained:
 
     def encode(self, x: Array) -> Any:
         """Returns q(z|x), a distribution over [B, D], for images x [B, H, W, C]."""
-        return self._apply("encode", x)
+        return self._apply("encode", self._image(x))
 
     def decode(self, z: Array) -> Array:
         """Returns the mean of p(x|z), [B, H, W, C], for latents z [B, D]."""
@@ -79,6 +86,7 @@ class Pretrained:
 
     def reconstruct(self, x: Array, key: Key | None = None) -> Array:
         """Returns the mean of p(x|z) at z = E q(z|x), or at a draw if given a key."""
+        x = self._image(x)
         if key is None:
             return samples.reconstructions(self.subject, x, jax.random.key(0))
         return samples.reconstructions(self.subject, x, key, mode="sample")
@@ -120,9 +128,27 @@ class Pretrained:
         Raises:
           ConfigError: a and b differ in shape, or n < 2.
         """
+        a, b = self._image(a), self._image(b)
         return samples.interpolations(self.subject, a, b, n)
 
+    def _image(self, x: Array) -> Array:
+        """Returns x; refuses values that no image has, where they are known."""
+        support = self.transform.support
+        if isinstance(x, jax.core.Tracer):
+            return x
+        low, high = RANGES.get(support, (-math.inf, math.inf))
+        # The mean of a Gaussian, decoded and encoded again, may lie a little outside.
+        slack = high - low if support in ("unit", "signed") else 0.0
+        least, most = float(np.min(x)), float(np.max(x))
+        if not (low - slack <= least and most <= high + slack):  # nor is nan inside
+            raise ConfigError(
+                f"images must be within [{low:g}, {high:g}], got {least:g} to {most:g}",
+                fix="Stored pixels become images by `prepare`.",
+            )
+        return x
+
     def _batch(self, x: Array, label: Array | None) -> dict[str, Array]:
+        x = self._image(x)
         if label is None:
             return {"image": x}
         if not isinstance(label, jax.core.Tracer):

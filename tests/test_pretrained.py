@@ -91,6 +91,32 @@ def test_a_walk_begins_and_ends_at_the_reconstructions(model, images):
         model.interpolate(images[:2], images[:3], 5)
 
 
+@pytest.mark.parametrize(
+    ("image", "got"),
+    [
+        (np.full((2, 8, 8, 1), 255, np.uint8), "255 to 255"),
+        (np.full((2, 8, 8, 1), -0.5, np.float32), "-0.5 to -0.5"),
+        (np.full((2, 8, 8, 1), np.nan, np.float32), "nan to nan"),
+    ],
+    ids=["stored pixels", "negative", "nan"],
+)
+def test_values_that_no_image_has_are_refused(model, image, got):
+    for call in (
+        model.encode,
+        model.reconstruct,
+        lambda x: model.interpolate(x, x, 3),
+        lambda x: model.elbo(x, KEY),
+        lambda x: model.log_likelihood(x, KEY, 2),
+    ):
+        with pytest.raises(ConfigError, match=rf"be within \[0, 1\], got {got}\."):
+            call(image)
+
+
+def test_traced_images_pass(model, images):
+    found = jax.jit(lambda x: model.elbo(x, KEY))(images)
+    np.testing.assert_allclose(found, model.elbo(images, KEY), rtol=1e-4)
+
+
 def test_encode_decode_and_likelihood_fit_together(model, images):
     q = model.encode(images)
     assert q.mean.shape == (6, 3)
