@@ -89,6 +89,15 @@ def test_a_single_evaluation_can_be_seen_among_the_curves():
     assert right.sum() > 50
 
 
+def test_the_axis_of_a_curve_fits_what_comes_after_the_first_tenth():
+    losses = [1000.0] * 5 + [1.0 - i / 95 for i in range(95)]
+    rows = [{"step": i + 1, "split": "train", "loss": v} for i, v in enumerate(losses)]
+    red, _, blue, alpha = np.moveaxis(decoded(curves(rows)).astype(int), -1, 0)
+    line = (blue > 180) & (red < 90) & (alpha > 200)
+    late = np.flatnonzero(line[:, line.shape[1] // 2 :].any(1))
+    assert len(late) > 0.25 * len(line)  # else all but the start would be flat
+
+
 def test_no_curves_come_from_no_numbers():
     assert curves([]) is None
     assert curves([{"step": 1, "split": "train", "loss": None}]) is None
