@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -136,7 +135,7 @@ class Pretrained:
         support = self.transform.support
         if isinstance(x, jax.core.Tracer):
             return x
-        low, high = RANGES.get(support, (-math.inf, math.inf))
+        low, high = RANGES.get(support, (-np.inf, np.inf))
         # The mean of a Gaussian, decoded and encoded again, may lie a little outside.
         slack = high - low if support in ("unit", "signed") else 0.0
         least, most = float(np.min(x)), float(np.max(x))
