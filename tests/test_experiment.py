@@ -90,6 +90,14 @@ def test_another_run_in_the_workdir_is_refused_with_the_difference(
         experiment.run(tiny, trained)
 
 
+def test_another_run_is_refused_before_its_first_checkpoint_too(tiny, tmp_path):
+    experiment.run(tiny | {"num_steps": 0}, tmp_path)
+    before = (tmp_path / "config.json").read_text()
+    with pytest.raises(WorkdirError, match="seed: 0 there, 1 here"):
+        experiment.run(tiny | {"seed": 1}, tmp_path)
+    assert (tmp_path / "config.json").read_text() == before
+
+
 def test_a_data_set_of_another_size_is_refused_with_both(tiny, tmp_path):
     """The order of the data depends on its size, so the run would not be the same."""
     rows = np.zeros((300, 8, 8, 1), np.uint8)
