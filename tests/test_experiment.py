@@ -1,53 +1,14 @@
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from jvae import config as configs
-from jvae import experiment, loop, mesh, parts, pretrained, training, writers
+from jvae import experiment, loop, mesh, pretrained, training, writers
 from jvae.checkpoints import Checkpoints
 from jvae.errors import ConfigError, DataError, WorkdirError
 from jvae.evaluation import likelihood
-
-ROOT = Path(__file__).parent.parent
-
-
-def rows(workdir):
-    """The metrics without the times, which alone may differ between equal runs."""
-    return [
-        {k: v for k, v in row.items() if k not in writers.TIMES}
-        for row in writers.read_metrics(workdir)
-    ]
-
-
-def arrays(workdir, step=None):
-    """Every array of a checkpoint by path, from the files alone."""
-    manager = Checkpoints(workdir / "checkpoints", read_only=True)
-    step = step or manager.latest()
-    meta = manager.read_meta(step)
-    built = parts.assemble(configs.read(meta["config"]))
-    like = loop.items_of(parts.abstract_state(built))
-    tree = manager.restore(step, like)
-    return {
-        jax.tree_util.keystr(path): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def assert_same_run(a, b):
-    assert rows(a) == rows(b)
-    first, second = arrays(a), arrays(b)
-    assert first.keys() == second.keys()
-    for path, value in first.items():
-        np.testing.assert_array_equal(value, second[path], err_msg=path)
+from tests.commands import arrays, assert_same_run, metrics
 
 
 class Interrupted(Exception):
@@ -58,14 +19,14 @@ def test_a_run_leaves_what_it_promises(trained):
     assert json.loads((trained / "config.json").read_text())["num_steps"] == 12
     assert [p.name for p in (trained / "pictures").glob("samples_*")]
     assert list((trained / "tensorboard").glob("events*"))
-    train = [r for r in rows(trained) if r["split"] == "train"]
+    train = [r for r in metrics(trained) if r["split"] == "train"]
     assert [r["step"] for r in train] == [2, 4, 6, 8, 10, 12]
     for row in train:
         np.testing.assert_allclose(
             row["elbo"], row["log_likelihood"] - row["kl"], rtol=1e-5
         )
         np.testing.assert_allclose(row["loss"], -row["elbo"], rtol=1e-6)
-    validation = [r for r in rows(trained) if r["split"] == "validation"]
+    validation = [r for r in metrics(trained) if r["split"] == "validation"]
     assert [r["step"] for r in validation] == [6, 12]
 
 
@@ -73,7 +34,7 @@ def test_the_same_seed_repeats_a_run_and_another_does_not(trained, tiny, tmp_pat
     experiment.run(tiny, tmp_path / "again")
     assert_same_run(trained, tmp_path / "again")
     experiment.run(tiny | {"seed": 1}, tmp_path / "other")
-    assert rows(trained) != rows(tmp_path / "other")
+    assert metrics(trained) != metrics(tmp_path / "other")
 
 
 @pytest.mark.parametrize("steps_to_crash", [3, 7])
@@ -134,8 +95,8 @@ def test_a_half_written_last_line_of_metrics_is_mended(trained, tiny, tmp_path):
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 8, "spl')
     experiment.run(tiny, tmp_path)
-    assert [r for r in rows(tmp_path) if r["split"] == "train"] == [
-        r for r in rows(trained) if r["split"] == "train"
+    assert [r for r in metrics(tmp_path) if r["split"] == "train"] == [
+        r for r in metrics(trained) if r["split"] == "train"
     ]
 
 
@@ -155,7 +116,7 @@ def test_the_checkpoint_holds_the_state_of_its_step(tiny, tmp_path):
 
 def test_best_is_the_step_with_the_highest_validation_elbo(trained):
     measured = {
-        r["step"]: r["elbo"] for r in rows(trained) if r["split"] == "validation"
+        r["step"]: r["elbo"] for r in metrics(trained) if r["split"] == "validation"
     }
     best = pretrained.restore(trained, step="best")
     assert best.step == max(measured, key=measured.get)
@@ -187,7 +148,7 @@ def test_a_run_out_of_patience_ends_that_many_evaluations_after_the_best(
     scripted(monkeypatch, [-9.0, -3.0, -4.0, -5.0, -6.0])
     tiny |= {"eval_every_steps": 2, "num_steps": 40, "patience": 3}
     experiment.run(tiny, tmp_path)
-    assert max(r["step"] for r in rows(tmp_path)) == 10
+    assert max(r["step"] for r in metrics(tmp_path)) == 10
     assert pretrained.restore(tmp_path, step="best").step == 4
     assert pretrained.restore(tmp_path, step="last").step == 10
     experiment.run(tiny, tmp_path)
@@ -223,7 +184,7 @@ def test_every_event_of_a_run_happens_as_often_as_the_config_says(
     assert counts == {"steps": 66, "saves": 2 + 1, "evaluations": 3}  # 1: the best
     text = capsys.readouterr().err
     assert text.count("new run in") == 1 and text.count("done at step 66") == 1
-    assert [r["step"] for r in rows(tmp_path) if r["split"] == "train"] == [
+    assert [r["step"] for r in metrics(tmp_path) if r["split"] == "train"] == [
         *range(11, 67, 11)
     ]
 
@@ -311,43 +272,3 @@ def test_the_mesh_may_change_when_a_run_goes_on(tiny, tmp_path, monkeypatch):
     experiment.run(tiny | {"num_steps": 8}, tmp_path)
     experiment.run(tiny | {"mesh": {"data": 2, "params": 4}}, tmp_path)
     assert pretrained.restore(tmp_path, step="last").step == 12
-
-
-@pytest.mark.proc
-def test_a_killed_run_ends_as_if_it_had_not_been(tiny, tmp_path):
-    """SIGKILL at random moments, the same command again, until it is done."""
-    # Steps that take long enough to be interrupted, checkpoints close together.
-    tiny |= {"num_steps": 4000, "eval_every_steps": 1000}
-    tiny |= {"log_every_steps": 50, "checkpoint_every_steps": 100}
-    config = tmp_path / "config.py"
-    config.write_text(
-        "from ml_collections import ConfigDict\n"
-        f"def get_config():\n    return ConfigDict({tiny!r})\n"
-    )
-    environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
-
-    def start(workdir):
-        command = [sys.executable, str(ROOT / "train.py"), f"--config={config}"]
-        return subprocess.Popen(
-            [*command, f"--workdir={tmp_path / workdir}"],
-            env=environment,
-            stderr=subprocess.DEVNULL,
-        )
-
-    assert start("whole").wait(timeout=200) == 0
-    moments = random.Random(time.time_ns())
-    kills = 0
-    while True:
-        process = start("killed")
-        seen = tmp_path / "killed" / "metrics.jsonl"
-        began = time.monotonic()
-        while not seen.exists() and process.poll() is None:
-            time.sleep(0.05)
-        if kills == 3:
-            assert process.wait(timeout=200) == 0
-            break
-        time.sleep(moments.uniform(0.0, 2.5))
-        process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
-        assert time.monotonic() - began < 200
-    assert_same_run(tmp_path / "whole", tmp_path / "killed")
