@@ -11,11 +11,11 @@ silently, saves that it declines silently, failures that it mentions once.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -25,7 +25,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 import jvae
-from jvae import distributed, mesh, storage
+from jvae import distributed, mesh, quiet, storage
 from jvae.checksums import checksums
 from jvae.errors import DamagedError, WorkdirError
 
@@ -36,8 +36,17 @@ FORMAT = 1
 CHECKPOINTS, BEST = "checkpoints", "best"
 COMMIT_FILE = "commit_success.txt"
 """What Orbax writes into a step last."""
-UNREADABLE = (ValueError, KeyError, OSError, TypeError, AttributeError)
+UNREADABLE = (
+    ValueError,
+    KeyError,
+    OSError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
 """What Orbax raises on files that are cut short, missing or garbage."""
+STEP = re.compile(r"\d+(\.orbax-checkpoint-tmp.*)?")
+"""The names of steps, finished or not."""
 
 Shapes = dict[str, list]
 """{'model/params/...': [[sizes], dtype]}, what the JSON says about the arrays."""
@@ -77,18 +86,21 @@ class Checkpoints:
         read_only: bool = False,
     ):
         self.folder = epath.Path(folder)
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=None if read_only else keep,
-            create=not read_only,
-            read_only=read_only,
-            enable_async_checkpointing=not read_only,
-            cleanup_tmp_directories=not read_only,
-            # A step without its commit file was never finished and is not listed.
-            atomicity_options=ocp.options.AtomicityOptions(
-                mode=ocp.options.AtomicityMode.COMMIT_FILE
-            ),
-        )
-        with _without_warnings():  # two lines that say it is read only, as asked for
+        if not read_only and self.folder.is_dir():
+            self._remove_unfinished()
+        with quiet.below(logging.CRITICAL):  # says that it is read only, as asked for
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=None if read_only else keep,
+                create=not read_only,
+                read_only=read_only,
+                enable_async_checkpointing=not read_only,
+                # Orbax would remove every folder that is no step; see above.
+                cleanup_tmp_directories=False,
+                # A step without its commit file was never finished and is not listed.
+                atomicity_options=ocp.options.AtomicityOptions(
+                    mode=ocp.options.AtomicityMode.COMMIT_FILE
+                ),
+            )
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         self._begun: tuple[int, str] | None = None
         self._failure: str | None = None
@@ -172,11 +184,19 @@ class Checkpoints:
         step, what = begun
         self._failure, self._begun = f"{what} was not written: {why}", None
         logger.warning("jvae: %s (%s)", self._failure, self.folder)
-        if remove and distributed.is_first():
-            for folder in self.folder.iterdir():
-                if folder.name.partition(".")[0] == str(step) and not _is_whole(folder):
-                    folder.rmtree()
+        if remove:
+            self._remove_unfinished(step)
         self._manager.reload()
+
+    def _remove_unfinished(self, step: int | None = None) -> None:
+        """Removes steps (or one) that were never finished, and no other folder."""
+        if not distributed.is_first():
+            return
+        for folder in self.folder.iterdir():
+            is_step = STEP.fullmatch(folder.name) and folder.is_dir()
+            is_meant = step is None or folder.name.partition(".")[0] == str(step)
+            if is_step and is_meant and not (folder / COMMIT_FILE).exists():
+                folder.rmtree()
 
     def read_meta(self, step: int) -> dict[str, Any]:
         """Returns the JSON of a step.
@@ -187,11 +207,12 @@ class Checkpoints:
         """
         arguments = ocp.args.Composite(meta=ocp.args.JsonRestore())
         try:
-            meta = self._manager.restore(step, args=arguments)["meta"]
+            with quiet.below(logging.ERROR):
+                meta = self._manager.restore(step, args=arguments)["meta"]
             written, version = meta["format"], meta["jvae"]
             _ = meta["config"], meta["shapes"]
         except UNREADABLE as error:
-            raise self._damaged(step, _first_line(error)) from error
+            raise self._unreadable(step, error) from error
         # Release 0.1.0 wrote checkpoints without digest and checksums at first.
         if meta.get("digest", digest(meta)) != digest(meta):
             raise self._damaged(step, "the digest of its JSON differs")
@@ -252,11 +273,16 @@ class Checkpoints:
     ) -> dict[str, Any]:
         """Returns the items of a step, each array compared with its checksum."""
         arguments = {k: ocp.args.StandardRestore(v) for k, v in abstract.items()}
+        composite = ocp.args.Composite(**arguments)
+        quiet.abandoned_reads()
         try:
-            restored = self._manager.restore(step, args=ocp.args.Composite(**arguments))
+            with quiet.below(logging.ERROR):
+                restored = self._manager.restore(step, args=composite)
             items = {name: restored[name] for name in abstract}
-        except UNREADABLE as error:
-            raise self._damaged(step, _first_line(error)) from error
+        except Exception as error:  # the bare class, where an array is incomplete
+            if type(error) is not Exception and not isinstance(error, UNREADABLE):
+                raise
+            raise self._unreadable(step, error) from error
         written = meta.get("checksums", {})
         found = checksums(items)
         wrong = [
@@ -267,6 +293,10 @@ class Checkpoints:
             more = f" and of {len(wrong) - 1} more" if len(wrong) > 1 else ""
             raise self._damaged(step, text + more)
         return items
+
+    def set_asides(self) -> list[str]:
+        """Returns the names of the damaged steps that were set aside."""
+        return sorted(p.name for p in self.folder.iterdir() if ".damaged" in p.name)
 
     def set_aside(self, step: int) -> epath.Path:
         """Takes a damaged step out of the way, so that its number is free again.
@@ -319,9 +349,26 @@ class Checkpoints:
                 fix="Use the stored config, or another workdir.",
             )
 
-    def _damaged(self, step: int, why: str) -> DamagedError:
+    def _unreadable(self, step: int, error: Exception) -> Exception:
+        """Returns what to raise for a read that failed."""
+        if any(word in str(error) for word in distributed.LOST_PROCESS):
+            return error
         if not (self.folder / str(step)).exists():
-            why = "it was removed while it was read"
+            self._manager.reload()
+            return WorkdirError(
+                f"checkpoint {step} was removed while it was read",
+                where=str(self.folder),
+                fix=f"Use another step; there are {self.steps()}.",
+            )
+        if not _is_out_of_reach(error):
+            return self._damaged(step, _explained(error))
+        return WorkdirError(
+            f"checkpoint {step} cannot be read: {_first_line(error)}",
+            where=str(self.folder),
+            fix="It may be whole; make it readable and run the same command again.",
+        )
+
+    def _damaged(self, step: int, why: str) -> DamagedError:
         return DamagedError(
             f"checkpoint {step} is damaged: {why}",
             where=str(self.folder),
@@ -329,23 +376,49 @@ class Checkpoints:
         )
 
 
-def _is_whole(folder: epath.Path) -> bool:
-    """Returns whether Orbax has finished a step, or this project has set it aside."""
-    return (folder / COMMIT_FILE).exists() or ".damaged" in folder.name
+TENSORSTORE = {
+    "NOT_FOUND": "a data file is missing",
+    "OUT_OF_RANGE": "a data file is cut short",
+    "DATA_LOSS": "a data file is cut short or changed",
+}
+"""Its statuses of damage, in words."""
+OUT_OF_REACH = (
+    "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
+    "UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+)
+"""Those that say nothing about the files."""
 
 
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+def _is_out_of_reach(error: BaseException) -> bool:
+    """Returns whether files could not be read, rather than that they are damaged."""
+    missing = FileNotFoundError | NotADirectoryError | IsADirectoryError
+    if isinstance(error, OSError) and not isinstance(error, missing):
+        return True
+    text = f"{error} {error.__cause__ or ''}"
+    return any(status in text for status in OUT_OF_REACH)
 
 
-def _first_line(error: Exception) -> str:
+def _explained(error: Exception) -> str:
+    """Returns what a failed read says, in a few words."""
+    text = str(error)
+    if type(error) is Exception:
+        return "a data file is missing or cut short"
+    kind, _, rest = text.partition(":")
+    if "OCDBT" in rest:
+        return TENSORSTORE.get(kind, "a data file is garbage")
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
+        return "a JSON file is garbage"
+    if isinstance(error, OSError):
+        return "a file is missing"
+    if isinstance(error, KeyError) and error.args:
+        text = str(error.args[0]).partition(". ")[0]
+    return _first_line(text or error)
+
+
+def _first_line(error: Exception | str) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 

@@ -85,11 +85,12 @@ class Run:
             except DamagedError as error:
                 damage = error
                 self._set_aside(self.checkpoints, step, error)
-        if damage is not None:
+        damaged = self.checkpoints.set_asides()
+        if damaged:
             raise WorkdirError(
-                "every checkpoint is damaged",
+                f"every checkpoint is damaged: {', '.join(damaged)}",
                 where=str(self.checkpoints.folder),
-                fix="Start again in another workdir.",
+                fix="Use another workdir, or remove them to start at step 0 here.",
             ) from damage
         return None
 
