@@ -132,8 +132,7 @@ class Checkpoints:
           meta: JSON, stored beside them with shapes, checksums, format and version.
         """
         self._settle()
-        if self._is_marked(step):
-            self._remove(step)
+        self._make_room(step)
         stored = {**meta, "step": step, "format": FORMAT, "shapes": shapes_of(items)}
         stored |= {"jvae": jvae.__version__, "jax": jax.__version__}
         stored["checksums"] = checksums(dict(items))
@@ -326,13 +325,22 @@ class Checkpoints:
     def _is_marked(self, step: int) -> bool:
         return storage.is_bucket(self.folder) and self._marker(step).exists()
 
-    def _remove(self, step: int) -> None:
-        distributed.wait_for_all(f"remove {step}")
-        if distributed.is_first():
-            (self.folder / str(step)).rmtree()
-            self._marker(step).unlink()
-        distributed.wait_for_all(f"{step} is removed")
-        self._manager.reload()
+    def _make_room(self, step: int) -> None:
+        """Removes what is marked as damaged, from `step` on.
+
+        Orbax would decline to save a step that is there, or before one that is.
+        """
+        if not storage.is_bucket(self.folder):
+            return
+        later = [s for s in self._manager.all_steps() if s > step]
+        for marked in filter(self._is_marked, [*later, step]):
+            distributed.wait_for_all(f"remove {marked}")
+            if distributed.is_first():
+                if (self.folder / str(marked)).exists():
+                    (self.folder / str(marked)).rmtree()
+                self._marker(marked).unlink()
+            distributed.wait_for_all(f"{marked} is removed")
+            self._manager.reload()
 
     def _check_shapes(self, step: int, stored: Shapes, wanted: Shapes) -> None:
         items = {path.partition("/")[0] for path in wanted}

@@ -43,6 +43,12 @@ def _locked(root: epath.Path) -> storage.FolderLock | storage.BucketLock:
         return storage.lock(root)
     except OSError as error:
         raise _unusable(root, error) from error
+    except ImportError as error:  # gcsfs for gs://, s3fs for s3://
+        raise WorkdirError(
+            f"this bucket needs one more package: {error}",
+            where=str(root),
+            fix="Install it, or name a folder.",
+        ) from error
 
 
 def _labelled(root: epath.Path, experiment: Experiment) -> None:
