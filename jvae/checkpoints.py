@@ -11,10 +11,13 @@ silently, saves that it declines silently, failures that it mentions once.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import logging
 import re
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -85,7 +88,7 @@ class Checkpoints:
         keep: int | None = None,
         read_only: bool = False,
     ):
-        self.folder = epath.Path(folder)
+        self.folder = storage.absolute(folder)
         if not read_only and self.folder.is_dir():
             self._remove_unfinished()
         with quiet.below(logging.CRITICAL):  # says that it is read only, as asked for
@@ -101,7 +104,14 @@ class Checkpoints:
                     mode=ocp.options.AtomicityMode.COMMIT_FILE
                 ),
             )
-            self._manager = ocp.CheckpointManager(self.folder, options=options)
+            try:
+                self._manager = ocp.CheckpointManager(self.folder, options=options)
+            except OSError as error:
+                raise WorkdirError(
+                    f"checkpoints cannot be written: {error.strerror or error}",
+                    where=str(folder),
+                    fix="Make room, or name a folder that can be written.",
+                ) from error
         self._begun: tuple[int, str] | None = None
         self._failure: str | None = None
 
@@ -131,7 +141,8 @@ class Checkpoints:
           items: pytrees of arrays by name.
           meta: JSON, stored beside them with shapes, checksums, format and version.
         """
-        self._settle()
+        quiet.background_failures()
+        self.settle()
         self._make_room(step)
         stored = {**meta, "step": step, "format": FORMAT, "shapes": shapes_of(items)}
         stored |= {"jvae": jvae.__version__, "jax": jax.__version__}
@@ -145,7 +156,7 @@ class Checkpoints:
             if not self._manager.save(step, args=composite, force=True):
                 self._fail(begun, "it or a later one is there", remove=False)
         except (ValueError, OSError) as error:
-            self._fail(begun, _first_line(error))
+            self._fail(begun, _failure(error))
 
     def wait(self) -> None:
         """Returns when everything begun is on disk.
@@ -153,7 +164,7 @@ class Checkpoints:
         Raises:
           WorkdirError: the last save failed.
         """
-        self._settle()
+        self.settle()
         if self._failure is not None:
             raise WorkdirError(
                 self._failure,
@@ -163,18 +174,19 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits and lets go of the folder."""
-        self._settle()
-        self._manager.close()
+        self.settle()
+        with contextlib.suppress(ValueError, OSError):  # failures already told
+            self._manager.close()
 
-    def _settle(self) -> None:
-        """Waits for the save that was begun; Orbax tells its failure only once."""
+    def settle(self) -> None:
+        """Waits for the save that was begun, whose failure is a warning."""
         if self._begun is None:
             return
         try:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
         except (ValueError, OSError) as error:
-            self._fail(self._begun, _first_line(error))
+            self._fail(self._begun, _failure(error))
         else:
             self._failure = self._begun = None
 
@@ -183,7 +195,12 @@ class Checkpoints:
         step, what = begun
         self._failure, self._begun = f"{what} was not written: {why}", None
         logger.warning("jvae: %s (%s)", self._failure, self.folder)
+        # Its other threads have more to tell, which would pass for the next save's.
+        for tell in (self._manager.wait_until_finished, self._manager.check_for_errors):
+            with contextlib.suppress(ValueError, OSError):
+                tell()
         if remove:
+            _wait_for_writers()
             self._remove_unfinished(step)
         self._manager.reload()
 
@@ -273,7 +290,7 @@ class Checkpoints:
         """Returns the items of a step, each array compared with its checksum."""
         arguments = {k: ocp.args.StandardRestore(v) for k, v in abstract.items()}
         composite = ocp.args.Composite(**arguments)
-        quiet.abandoned_reads()
+        quiet.background_failures()
         try:
             with quiet.below(logging.ERROR):
                 restored = self._manager.restore(step, args=composite)
@@ -400,6 +417,14 @@ OUT_OF_REACH = (
 """Those that say nothing about the files."""
 
 
+def _wait_for_writers() -> None:
+    """Waits for the other items of a save that failed; Orbax leaves them writing."""
+    for thread in threading.enumerate():
+        if type(thread).__module__.startswith("orbax."):
+            # Theirs would raise the failure once more.
+            threading.Thread.join(thread, timeout=60)
+
+
 def _is_out_of_reach(error: BaseException) -> bool:
     """Returns whether files could not be read, rather than that they are damaged."""
     missing = FileNotFoundError | NotADirectoryError | IsADirectoryError
@@ -426,6 +451,14 @@ def _explained(error: Exception) -> str:
     return _first_line(text or error)
 
 
+def _failure(error: Exception) -> str:
+    """Returns why a save failed, in a few words."""
+    text = str(error)
+    if "RESOURCE_EXHAUSTED" in text or getattr(error, "errno", None) == errno.ENOSPC:
+        return "no space left on device"
+    return _first_line(error)
+
+
 def _first_line(error: Exception | str) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
@@ -444,7 +477,7 @@ def choose(workdir: epath.PathLike, step: str | int) -> tuple[Checkpoints, int]:
     Raises:
       WorkdirError: no such workdir, checkpoint or step; says which steps there are.
     """
-    root = epath.Path(workdir)
+    root = storage.absolute(workdir)
     found: dict[str, Checkpoints] = {
         name: Checkpoints(root / name, read_only=True)
         for name in (CHECKPOINTS, BEST)

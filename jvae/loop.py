@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -195,7 +196,8 @@ class Run:
             batches = parts.example_indices(
                 self.parts, first, self.experiment.max_skips
             )
-            storage.write_whole(file, json.dumps(batches, indent=1) + "\n")
+            with contextlib.suppress(OSError):  # of a full disk; the error says more
+                storage.write_whole(file, json.dumps(batches, indent=1) + "\n")
         raise DivergedError(
             f"diverged: the {self.experiment.max_skips} updates after step {first} "
             f"were skipped, each not finite or a spike; their examples are in {file}",
@@ -227,6 +229,7 @@ class Run:
 
     def _best_elbo(self) -> float | None:
         """Returns the highest validation ELBO so far; a damaged best is set aside."""
+        self.best.settle()
         latest = self.best.latest()
         if latest is None:
             return None

@@ -1,4 +1,8 @@
-"""Keeps off the screen what libraries print about failures that are handled here."""
+"""Keeps off the screen what libraries print about failures that are handled here.
+
+A failed read or write of a checkpoint is raised where it is waited for, and a run says
+it in one line. Orbax and TensorBoard print it besides, as tracebacks of their threads.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import contextlib
 import functools
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -24,30 +29,44 @@ def below(level: int) -> Iterator[None]:
 
 
 @functools.cache
-def abandoned_reads() -> None:
-    """Silences the other reads of a checkpoint, once one of them has failed.
+def background_failures() -> None:
+    """Silences these tracebacks for the rest of the process, and nothing but them.
 
-    Orbax reads all arrays at once and closes its event loop at the first failure. The
-    others then have nowhere to report to, which Python prints for each of them, at any
-    later time; hence for the rest of the process, and nothing but that.
+    Orbax reads and writes all arrays at once and closes its event loop at the first
+    failure. The others then have nowhere to report to, which Python prints for each of
+    them, whenever it happens.
     """
-    hook = sys.unraisablehook
-
-    def unless_abandoned(unraisable: Any) -> None:
-        is_closed = str(unraisable.exc_value) == "Event loop is closed"
-        if not is_closed and "coroutine object _read_array" not in repr(
-            unraisable.object
-        ):
-            hook(unraisable)
-
-    sys.unraisablehook = unless_abandoned
-    logging.getLogger("asyncio").addFilter(_is_wanted)
-    warnings.filterwarnings("ignore", "coroutine '_read_array", RuntimeWarning)
+    sys.unraisablehook = _filtered(sys.unraisablehook, _is_abandoned)
+    threading.excepthook = _filtered(threading.excepthook, _is_event_file)
+    warnings.filterwarnings("ignore", "coroutine '_(read|write)_array", RuntimeWarning)
+    logging.getLogger("asyncio").addFilter(lambda record: not _is_lost(record))
+    logging.getLogger("absl").addFilter(lambda record: not _is_of_orbax(record))
 
 
-def _is_wanted(record: logging.LogRecord) -> bool:
-    """Returns False for a failed read of TensorStore that nobody waited for."""
-    if "exception was never retrieved" not in record.getMessage():
-        return True
+def _filtered(hook: Any, is_known: Any) -> Any:
+    return lambda arguments: None if is_known(arguments) else hook(arguments)
+
+
+def _is_abandoned(unraisable: Any) -> bool:
+    """Returns whether it is an array whose event loop is closed."""
+    is_closed = str(unraisable.exc_value) == "Event loop is closed"
+    return is_closed or "coroutine object _read_array" in repr(unraisable.object)
+
+
+def _is_event_file(arguments: Any) -> bool:
+    """Returns whether TensorBoard's thread could not write; its caller is told too."""
+    module = type(arguments.thread).__module__
+    return module.startswith("tensorboard.") and issubclass(arguments.exc_type, OSError)
+
+
+def _is_lost(record: logging.LogRecord) -> bool:
+    """Returns whether it is a failure of TensorStore that nobody waited for."""
     error = record.exc_info[1] if record.exc_info else None
-    return not any(word in str(error) for word in ("TensorStore", "OCDBT"))
+    return "exception was never retrieved" in record.getMessage() and any(
+        word in str(error) for word in ("TensorStore", "OCDBT")
+    )
+
+
+def _is_of_orbax(record: logging.LogRecord) -> bool:
+    """Returns whether it is the traceback of a thread that saves."""
+    return bool(record.exc_info) and "orbax" in record.pathname

@@ -37,6 +37,13 @@ def is_bucket(path: epath.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
+def absolute(path: epath.PathLike) -> epath.Path:
+    """Returns a path that is not relative and has no ~, as Orbax must have it."""
+    if is_bucket(path):
+        return epath.Path(path)
+    return epath.Path(os.path.join(os.getcwd(), os.path.expanduser(path)))
+
+
 def write_whole(path: epath.Path, text: str) -> None:
     """Writes a file so that a reader, or a crash, sees the old or the new text."""
     if is_bucket(path):

@@ -27,7 +27,7 @@ def opened(workdir: epath.PathLike, experiment: Experiment) -> Iterator[epath.Pa
       WorkdirError: it cannot be a folder or be written, another run is using it, or it
         holds a run of another config.
     """
-    root = epath.Path(workdir).expanduser()
+    root = storage.absolute(workdir)
     lock = distributed.first_does(lambda: _locked(root))
     try:
         distributed.first_does(lambda: _labelled(root, experiment))
@@ -88,7 +88,7 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
     Raises:
       WorkdirError: there is none, or it is damaged.
     """
-    file = epath.Path(workdir).expanduser() / CONFIG_FILE
+    file = storage.absolute(workdir) / CONFIG_FILE
     if not file.exists():
         raise WorkdirError(
             f"there is no {CONFIG_FILE}",
