@@ -57,6 +57,14 @@ def write_whole(path: epath.Path, text: str) -> None:
     os.replace(new, path)
 
 
+def _read(path: epath.Path) -> str | None:
+    """Returns the text of a file, None if it is not there; garbage is no error."""
+    try:
+        return path.read_bytes().decode(errors="replace")
+    except FileNotFoundError:
+        return None
+
+
 def _owner() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time()}
 
@@ -87,7 +95,9 @@ class FolderLock:
     def __init__(self, root: epath.Path):
         import fcntl
 
-        self._file = open(root / LOCK_FILE, "a+", encoding="utf-8")  # noqa: SIM115
+        self._file = open(  # noqa: SIM115
+            root / LOCK_FILE, "a+", encoding="utf-8", errors="replace"
+        )
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -168,14 +178,6 @@ class BucketLock:
         self._thread.join()
         if self._token in (_read(self._object) or ""):
             self._object.unlink(missing_ok=True)
-
-
-def _read(path: epath.Path) -> str | None:
-    """Returns the text of an object, None if it is not there."""
-    try:
-        return path.read_text()
-    except FileNotFoundError:
-        return None
 
 
 def create(path: epath.Path, text: str) -> None:
@@ -292,6 +294,6 @@ def read_lines(file: epath.Path) -> list[str]:
     """Returns the lines of a file that `lines_of` has made, [] if there is none."""
     if is_bucket(file):
         folder = _parts_of(file)
-        texts = [(folder / name).read_text() for name in _part_names(folder)]
+        texts = [_read(folder / name) or "" for name in _part_names(folder)]
         return list(dict.fromkeys("".join(texts).splitlines()))
-    return file.read_text().splitlines() if file.exists() else []
+    return (_read(file) or "").splitlines()

@@ -97,7 +97,7 @@ def test_a_lock_file_of_garbage_is_no_obstacle(tmp_path):
     (tmp_path / storage.LOCK_FILE).write_text("\0\0{")
     storage.lock(epath.Path(tmp_path)).release()
     held = storage.lock(epath.Path(tmp_path))
-    (tmp_path / storage.LOCK_FILE).write_text("{")
+    (tmp_path / storage.LOCK_FILE).write_bytes(b"\xff{")
     with pytest.raises(WorkdirError, match="in use by another run"):
         storage.lock(epath.Path(tmp_path))
     held.release()

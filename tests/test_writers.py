@@ -61,11 +61,13 @@ def test_rows_are_read_as_they_were_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "last", ['{"step": 3, "spl', "[]", '{"split": "train"}', '{"step": "3"}', "\0"]
+    "last", ['{"step": 3, "spl', "[]", '{"split": "train"}', '{"step": "3"}', "\0\x80"]
 )
 def test_rows_end_before_the_first_that_is_none(tmp_path, last):
     rows = [json.dumps({"step": i, "split": "train"}) for i in (1, 2)]
-    (tmp_path / writers.METRICS_FILE).write_text("\n".join([*rows, last]))
+    (tmp_path / writers.METRICS_FILE).write_text(
+        "\n".join([*rows, last]), encoding="latin-1"
+    )
     assert [row["step"] for row in writers.read_metrics(tmp_path)] == [1, 2]
     writers.MetricsWriter(tmp_path, 1).close()
     assert [row["step"] for row in writers.read_metrics(tmp_path)] == [1]
