@@ -343,21 +343,16 @@ class Checkpoints:
         return storage.is_bucket(self.folder) and self._marker(step).exists()
 
     def _make_room(self, step: int) -> None:
-        """Removes what is marked as damaged, from `step` on.
-
-        Orbax would decline to save a step that is there, or before one that is.
-        """
-        if not storage.is_bucket(self.folder):
+        """Removes a step that is marked as damaged, so that it can be saved again."""
+        if not self._is_marked(step):
             return
-        later = [s for s in self._manager.all_steps() if s > step]
-        for marked in filter(self._is_marked, [*later, step]):
-            distributed.wait_for_all(f"remove {marked}")
-            if distributed.is_first():
-                if (self.folder / str(marked)).exists():
-                    (self.folder / str(marked)).rmtree()
-                self._marker(marked).unlink()
-            distributed.wait_for_all(f"{marked} is removed")
-            self._manager.reload()
+        distributed.wait_for_all(f"remove {step}")
+        if distributed.is_first():
+            if (self.folder / str(step)).exists():
+                (self.folder / str(step)).rmtree()
+            self._marker(step).unlink()
+        distributed.wait_for_all(f"{step} is removed")
+        self._manager.reload()
 
     def _check_shapes(self, step: int, stored: Shapes, wanted: Shapes) -> None:
         items = {path.partition("/")[0] for path in wanted}
