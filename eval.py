@@ -1,8 +1,10 @@
 """Evaluates a trained run from its workdir alone: python eval.py --workdir=DIR."""
 
+import signal
 import sys
 
-from jvae import cli
-
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback out of the imports
+    from jvae import cli
+
     sys.exit(cli.main(cli.evaluate))

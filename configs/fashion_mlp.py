@@ -29,7 +29,6 @@ def get_config() -> ConfigDict:
 
     config.loss = ConfigDict()
     config.loss.name = "elbo"
-    config.loss.beta = 1.0
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"

@@ -182,7 +182,7 @@ class Checkpoints:
         """Waits for the save that was begun, whose failure is a warning."""
         if self._begun is None:
             return
-        try:
+        try:  # Orbax tells of a failure only once
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
         except (ValueError, OSError) as error:

@@ -7,6 +7,7 @@ import ast
 import importlib.util
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -261,6 +262,7 @@ def config_help(config: Mapping[str, Any] | None) -> str:
 
 def main(command: Callable[[Sequence[str]], None]) -> int:
     """Runs a command on sys.argv; returns the exit status, errors in one line."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("jvae").setLevel(logging.INFO)
     compile_cache.switch_on()

@@ -14,7 +14,8 @@ import numpy as np
 
 from jvae.errors import DeviceError, JvaeError
 
-RETRY_SECONDS = 0.5
+TIMEOUT, RETRY_SECONDS = 300, 0.5
+"""How long to wait for the other processes, and how often to look for the first."""
 MESSAGE_BYTES = 2048
 """Of an error that one process tells the others."""
 LOST_PROCESS = ("Gloo", "NCCL", "coordination service", "Connection reset by peer")
@@ -25,7 +26,6 @@ def initialise(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
-    timeout: int = 300,
 ) -> None:
     """Joins the run's other processes; before anything else touches a device.
 
@@ -36,7 +36,6 @@ def initialise(
       coordinator: 'host:port' of process 0.
       num_processes: of the run.
       process_id: of this process, 0 ... num_processes - 1.
-      timeout: seconds to wait for the others.
 
     Raises:
       DeviceError: only some of the arguments are given, the coordinator cannot be
@@ -49,10 +48,10 @@ def initialise(
             fix="Give all three, or none where JAX can find them.",
         )
     if coordinator is not None and process_id != 0:
-        _reach(coordinator, timeout)
+        _reach(coordinator)
     try:
         jax.distributed.initialize(
-            coordinator, num_processes, process_id, initialization_timeout=timeout
+            coordinator, num_processes, process_id, initialization_timeout=TIMEOUT
         )
     except (RuntimeError, ValueError) as error:
         raise DeviceError(
@@ -61,10 +60,10 @@ def initialise(
         ) from error
 
 
-def _reach(coordinator: str, timeout: float) -> None:
+def _reach(coordinator: str) -> None:
     """Opens a socket to the coordinator, as JAX aborts the process if it cannot."""
     host, _, port = coordinator.rpartition(":")
-    end = time.monotonic() + timeout
+    end = time.monotonic() + TIMEOUT
     while True:
         try:
             socket.create_connection((host, int(port)), timeout=5).close()

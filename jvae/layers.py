@@ -284,7 +284,8 @@ class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last, statistics in float32.
 
     Uses and updates the statistics of the batch where 'batch_stats' is mutable, else
-    the running ones. Under a sharded batch they are those of the global batch.
+    the running ones. Under a sharded batch they are those of the global batch. Rows of
+    padding have no part in them; a batch of padding alone leaves the running ones.
 
     Attributes:
       momentum: weight of the old running value.
@@ -297,11 +298,22 @@ class BatchNorm(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Returns x normalised, scaled and shifted."""
+    def __call__(self, x: Array, mask: Array | None = None) -> Array:
+        """Returns x normalised, scaled and shifted.
+
+        Args:
+          x: [B, ..., C].
+          mask: [B] bool, False for rows of padding, `batch.get('mask')`; None for none.
+        """
+        momentum: Any = self.momentum
+        if mask is not None:
+            kept = mask.astype(bool).reshape(-1, *(1,) * (x.ndim - 1))
+            # The mean of no rows is nan: then take all of them, and remember nothing.
+            momentum = jnp.where(kept.any(), momentum, 1.0)
+            mask = kept | ~kept.any()
         return nn.BatchNorm(
             use_running_average=not self.is_mutable_collection("batch_stats"),
-            momentum=self.momentum,
+            momentum=momentum,
             epsilon=self.epsilon,
             dtype=self.dtype,
-        )(x)
+        )(x, mask=mask)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import json
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -29,6 +31,12 @@ from jvae.workdir import check_same_run
 from jvae.writers import MetricsWriter, Progress
 
 DIVERGED_FILE = "diverged.json"
+MAX_AHEAD = 8
+"""Dispatches that the host may be ahead of the devices.
+
+Enough to keep them busy; at 32, XLA's CPU client with several devices in a process and
+collectives between processes locks up, all its threads launching and none computing.
+"""
 
 logger = logging.getLogger("jvae")
 
@@ -79,8 +87,7 @@ class Run:
         like, damage = items_of(parts.abstract_state(self.parts)), None
         for step in reversed(self.checkpoints.steps()):
             try:
-                stored = self.checkpoints.read_meta(step)["config"]
-                check_same_run(stored, self.experiment.to_dict(), self.root)
+                self._check_same_run(self.checkpoints.read_meta(step))
                 items = self.checkpoints.restore(step, like)
                 return TrainState(**items["model"], **items["training"])
             except DamagedError as error:
@@ -94,6 +101,19 @@ class Run:
                 fix="Use another workdir, or remove them to start at step 0 here.",
             ) from damage
         return None
+
+    def _check_same_run(self, meta: Mapping[str, Any]) -> None:
+        """Raises WorkdirError if the checkpoint is of another config or data set."""
+        check_same_run(meta["config"], self.experiment.to_dict(), self.root)
+        here = len(self.parts.splits.train)
+        there = meta.get("num_examples", here)
+        if there != here:
+            raise WorkdirError(
+                f"the data set has changed: {there:,} training examples there, "
+                f"{here:,} here",
+                where=str(self.root),
+                fix="Use the data that the run began with, or another workdir.",
+            )
 
     def _set_aside(self, folder: Checkpoints, step: int, error: DamagedError) -> None:
         where = folder.set_aside(step)
@@ -124,8 +144,12 @@ class Run:
         step_fn = parts.compile_step(self.parts, self.state)
         feed = parts.batches(self.parts, self.start)
         late: tuple[int, Metrics] | None = None
+        ahead: collections.deque[Metrics] = collections.deque()
         for step in range(self.start + n, last + 1, n):
             self.state, metrics = step_fn(self.state, next(feed))
+            ahead.append(metrics)
+            if len(ahead) > MAX_AHEAD:
+                jax.block_until_ready(ahead.popleft())
             # Fetching the step before leaves the device busy with this one.
             if late is not None:
                 self._log(*late)
@@ -169,7 +193,7 @@ class Run:
             # The rows up to a checkpoint are never written again.
             if self.writer is not None:
                 self.writer.flush()
-            self.checkpoints.save(step, items_of(self.state), self._meta())
+            self._save(self.checkpoints, step, items_of(self.state))
         self.clock.go()
 
     def _log(self, step: int, metrics: Metrics) -> None:
@@ -220,7 +244,7 @@ class Run:
         elbo, best = numbers["elbo"], self._best_elbo()
         if best is None or elbo > best:
             items = {"model": items_of(self.state)["model"]}
-            self.best.save(step, items, {**self._meta(), "elbo": elbo})
+            self._save(self.best, step, items, elbo=elbo)
         grids = training_pictures(subject, source, self.parts)
         if self.writer is not None:
             self.writer.write(step, "validation", numbers)
@@ -248,8 +272,15 @@ class Run:
         except OSError as error:
             logger.warning("jvae: no pictures of step %d: %s", step, error)
 
-    def _meta(self) -> dict[str, Any]:
-        return {"config": self.experiment.to_dict()}
+    def _save(self, folder: Checkpoints, step: int, items: dict, **meta: Any) -> None:
+        if jax.process_count() > 1:
+            # Orbax tells the saves of a process apart by counting them: two at once
+            # could be counted in another order elsewhere, and wait for ever.
+            for each in (self.checkpoints, self.best):
+                each.settle()
+        size = len(self.parts.splits.train)
+        meta |= {"config": self.experiment.to_dict(), "num_examples": size}
+        folder.save(step, items, meta)
 
     def _leave(self, step: int) -> None:
         """Ends a run that was asked to stop, once everything is on disk."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
@@ -142,6 +143,7 @@ def _check_fit(parts: Parts) -> None:
                 f"model.num_classes must be at least the data's {found}, got {classes}"
             )
     _check_support(parts, _likelihood(parts))
+    _check_loss(parts)
 
 
 def _check_support(parts: Parts, likelihood: Any) -> None:
@@ -161,6 +163,20 @@ def _check_support(parts: Parts, likelihood: Any) -> None:
             f"data.num_bits must give the {known} levels of the likelihood, "
             f"got {levels} levels"
         )
+
+
+def _check_loss(parts: Parts) -> None:
+    """Traces the loss of a batch: what it refuses is said before a file is written."""
+    rows = _data_options(parts.experiment)["batch_size"]
+    rows //= parts.experiment.accumulate_steps
+
+    def loss(one, key):
+        batch = {k: jnp.broadcast_to(v, (rows, *v.shape[1:])) for k, v in one.items()}
+        variables = dict(parts.model.init(key, batch, key))
+        arguments = (variables.pop("params"), variables, key, batch)
+        return parts.loss(*arguments, parts.coefficients(0))
+
+    jax.eval_shape(loss, example_batch(parts), jax.random.key(0))
 
 
 def example_batch(parts: Parts) -> Batch:

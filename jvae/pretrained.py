@@ -18,15 +18,21 @@ from jvae import mesh as meshes
 from jvae.data import transforms
 from jvae.data.transforms import Transform
 from jvae.distributions import Distribution
-from jvae.errors import WorkdirError, require
+from jvae.errors import ConfigError, WorkdirError, require
 from jvae.evaluation import likelihood, samples
 from jvae.evaluation.subject import Subject
 from jvae.types import Array, Key, Params, State
+
+RANGES = {"binary": (0, 1), "unit": (0, 1), "signed": (-1, 1), "levels": (0, 255)}
+"""Of images by the support of a transform; others are any real numbers."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
     """A model with its parameters. Images are in the support of its likelihood.
+
+    Methods that take images refuse values far outside it with a ConfigError, where they
+    are known: not while a caller traces them.
 
     Attributes:
       config: what it was trained with, as in WORKDIR/config.json.
@@ -67,7 +73,7 @@ class Pretrained:
 
     def encode(self, x: Array) -> Any:
         """Returns q(z|x), a distribution over [B, D], for images x [B, H, W, C]."""
-        return self._apply("encode", x)
+        return self._apply("encode", self._image(x))
 
     def decode(self, z: Array) -> Array:
         """Returns the mean of p(x|z), [B, H, W, C], for latents z [B, D]."""
@@ -79,6 +85,7 @@ class Pretrained:
 
     def reconstruct(self, x: Array, key: Key | None = None) -> Array:
         """Returns the mean of p(x|z) at z = E q(z|x), or at a draw if given a key."""
+        x = self._image(x)
         if key is None:
             return samples.reconstructions(self.subject, x, jax.random.key(0))
         return samples.reconstructions(self.subject, x, key, mode="sample")
@@ -101,17 +108,10 @@ class Pretrained:
           batch_size: images decoded at once.
 
         Raises:
-          ConfigError: a number out of range, or a label for a model without classes.
+          ConfigError: a number out of range, or a label that is no class of the model.
         """
-        if label is not None:
-            classes = getattr(self.model, "num_classes", None)
-            rule = "be None for a model without classes"
-            require(classes is not None, "label", rule, label)
-        each = None if label is None else np.asarray(label)
-        if each is not None and each.ndim == 0:
-            each = np.broadcast_to(each, (n,))
         return samples.prior_samples(
-            self.subject, key, n, temperature, each, chunk_size=batch_size
+            self.subject, key, n, temperature, label, chunk_size=batch_size
         )
 
     def interpolate(self, a: Array, b: Array, n: int) -> Array:
@@ -127,13 +127,38 @@ class Pretrained:
         Raises:
           ConfigError: a and b differ in shape, or n < 2.
         """
+        a, b = self._image(a), self._image(b)
         return samples.interpolations(self.subject, a, b, n)
 
+    def _image(self, x: Array) -> Array:
+        """Returns x; refuses values that no image has, where they are known."""
+        support = self.transform.support
+        if isinstance(x, jax.core.Tracer):
+            return x
+        low, high = RANGES.get(support, (-np.inf, np.inf))
+        # The mean of a Gaussian, decoded and encoded again, may lie a little outside.
+        slack = high - low if support in ("unit", "signed") else 0.0
+        least, most = float(np.min(x)), float(np.max(x))
+        if not (low - slack <= least and most <= high + slack):  # nor is nan inside
+            raise ConfigError(
+                f"images must be within [{low:g}, {high:g}], got {least:g} to {most:g}",
+                fix="Stored pixels become images by `prepare`.",
+            )
+        return x
+
     def _batch(self, x: Array, label: Array | None) -> dict[str, Array]:
-        return {"image": x} if label is None else {"image": x, "label": label}
+        x = self._image(x)
+        if label is None:
+            return {"image": x}
+        if not isinstance(label, jax.core.Tracer):
+            label = jnp.asarray(samples.checked_label(self.model, label, len(x)))
+        return {"image": x, "label": label}
 
     def elbo(self, x: Array, key: Key, label: Array | None = None) -> Array:
-        """Returns [B], one draw of each image's bound on log p(x), in nats."""
+        """Returns [B], one draw of each image's bound on log p(x), in nats.
+
+        Of a conditional model the bound is one on log p(x|y), y the label.
+        """
         terms = likelihood.elbo_per_example(
             self.model, self.params, self.state, key, self._batch(x, label)
         )
@@ -149,7 +174,8 @@ class Pretrained:
     ) -> Array:
         """Returns [B], importance-weighted estimates of log p(x) in nats.
 
-        A lower bound in expectation, tighter with more samples.
+        A lower bound in expectation, tighter with more samples; of a conditional model
+        on log p(x|y), y the label.
 
         Args:
           x: images [B, H, W, C].

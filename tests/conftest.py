@@ -23,7 +23,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 ROOT = Path(__file__).parent.parent
 
-_TINY = {
+TINY = {
     "num_steps": 12,
     "log_every_steps": 2,
     "eval_every_steps": 6,
@@ -49,7 +49,7 @@ _TINY = {
 @pytest.fixture
 def tiny():
     """A config that trains in a second on the bundled digits."""
-    return copy.deepcopy(_TINY)
+    return copy.deepcopy(TINY)
 
 
 @pytest.fixture(scope="session")
@@ -58,5 +58,5 @@ def trained(tmp_path_factory):
     from jvae import experiment
 
     workdir = tmp_path_factory.mktemp("trained") / "run"
-    experiment.run(_TINY, workdir)
+    experiment.run(TINY, workdir)
     return workdir

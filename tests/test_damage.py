@@ -17,14 +17,14 @@ from jvae import config as configs
 from jvae.checkpoints import Checkpoints
 from jvae.errors import DamagedError, JvaeError, WorkdirError
 from tests.commands import arrays, assert_same_run, steps
-from tests.conftest import _TINY
+from tests.conftest import TINY
 
 
 @pytest.fixture(scope="module")
 def config():
     """Arrays too long for TensorStore's index, so that they have files of their own."""
-    wide = {"model": _TINY["model"] | {"hidden": [256]}}
-    return _TINY | wide | {"eval_every_steps": 0}
+    wide = {"model": TINY["model"] | {"hidden": [256]}}
+    return TINY | wide | {"eval_every_steps": 0}
 
 
 @pytest.fixture(scope="module")

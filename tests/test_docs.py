@@ -1,4 +1,5 @@
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 
 import jvae
+import jvae.distributions
+import jvae.losses
 from jvae import experiment
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -23,6 +26,19 @@ def test_losses_elsewhere_runs_from_top_to_bottom(capsys):
         for block in blocks("losses_elsewhere.md"):
             exec(compile(block, "losses_elsewhere.md", "exec"), namespace)
     assert "elbo" in capsys.readouterr().out
+
+
+def test_the_site_builds_without_a_warning_and_holds_every_public_name(tmp_path):
+    pytest.importorskip("myst_parser", reason="needs the extra 'docs'")
+    site = str(tmp_path / "site")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", str(DOCS), site]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    page = (tmp_path / "site" / "reference.html").read_text()
+    for module in (jvae.losses, jvae.distributions):
+        for name in module.__all__:
+            if callable(getattr(module, name)):
+                assert f'id="{module.__name__}.{name}"' in page, name
 
 
 @pytest.fixture

@@ -90,6 +90,18 @@ def test_another_run_in_the_workdir_is_refused_with_the_difference(
         experiment.run(tiny, trained)
 
 
+def test_a_data_set_of_another_size_is_refused_with_both(tiny, tmp_path):
+    """The order of the data depends on its size, so the run would not be the same."""
+    rows = np.zeros((300, 8, 8, 1), np.uint8)
+    files = {"train_images": rows, "test_images": rows[:64]}
+    np.savez(tmp_path / "data.npz", **files)
+    tiny["data"] |= {"name": "npz", "path": str(tmp_path / "data.npz")}
+    experiment.run(tiny | {"num_steps": 4}, tmp_path / "run")
+    np.savez(tmp_path / "data.npz", **{**files, "train_images": rows[:299]})
+    with pytest.raises(WorkdirError, match="220 training examples there, 219 here"):
+        experiment.run(tiny, tmp_path / "run")
+
+
 def test_a_half_written_last_line_of_metrics_is_mended(trained, tiny, tmp_path):
     experiment.run(tiny | {"num_steps": 8}, tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as file:

@@ -196,6 +196,57 @@ def test_batch_norm_uses_and_updates_statistics_of_the_global_batch(devices):
     np.testing.assert_allclose(new["var"], 0.9 * old["var"] + 0.1 * var, rtol=1e-4)
 
 
+def test_batch_norm_is_that_of_the_reference_networks_unless_told_otherwise():
+    """Keras's defaults: 0.99 of the old statistics stays, 1e-3 is added to var."""
+    x = normal(7, 64, 3)
+    apply = functools.partial(layers.BatchNorm().apply, mutable=["batch_stats"])
+    params = {"scale": np.ones(3, "float32"), "bias": np.zeros(3, "float32")}
+    stats = {"mean": np.zeros(3, "float32"), "var": np.ones(3, "float32")}
+    collections = {"params": params, "batch_stats": stats}
+    y, new = apply({k: {"BatchNorm_0": v} for k, v in collections.items()}, 0.1 * x)
+    found = new["batch_stats"]["BatchNorm_0"]
+    mean, var = 0.1 * x.mean(0), 0.01 * x.var(0)
+    np.testing.assert_allclose(y, (0.1 * x - mean) / np.sqrt(var + 1e-3), atol=1e-4)
+    np.testing.assert_allclose(found["mean"], 0.01 * mean, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(found["var"], 0.99 + 0.01 * var, rtol=1e-6)
+
+
+def test_rows_of_padding_have_no_part_in_batch_norm():
+    """Output of the other rows, gradient and statistics stay, whatever they hold."""
+    x, places = 3.0 * normal(7, 8, 2, 2, 3) + 1.0, [0, 3, 8]
+    layer, variables = batch_norm(x)
+    g = normal(8, *x.shape)
+
+    @jax.jit
+    def run(x, g, mask):
+        def value(x):
+            y, state = layer.apply(variables, x, mask, mutable=["batch_stats"])
+            return (g * y).sum(), (y, state)
+
+        gradient, (y, state) = jax.grad(value, has_aux=True)(x)
+        return gradient, y, state
+
+    gradient, y, state = run(x, g, np.ones(8, bool))
+    mask = np.insert(np.ones(8, bool), places, False)
+    padded, cotangent = np.insert(x, places, 1e4, 0), np.insert(g, places, 0.0, 0)
+    found = run(padded, cotangent, mask)
+    np.testing.assert_allclose(found[0][mask], gradient, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(found[0][~mask], np.zeros((3, 2, 2, 3)))
+    np.testing.assert_allclose(found[1][mask], y, rtol=1e-6, atol=1e-6)
+    for f, w in zip(jax.tree.leaves(found[2]), jax.tree.leaves(state), strict=True):
+        np.testing.assert_allclose(f, w, rtol=1e-6)
+
+
+def test_a_batch_of_padding_alone_leaves_the_statistics_of_batch_norm():
+    x = normal(7, 4, 3)
+    layer, variables = batch_norm(x)
+    y, state = layer.apply(variables, x, np.zeros(4, bool), mutable=["batch_stats"])
+    assert np.isfinite(y).all()
+    jax.tree.map(
+        np.testing.assert_array_equal, state["batch_stats"], variables["batch_stats"]
+    )
+
+
 def test_batch_norm_keeps_float32_statistics_of_a_bfloat16_batch():
     x = jnp.zeros((4, 3), jnp.bfloat16)
     layer = layers.BatchNorm(dtype=jnp.bfloat16)

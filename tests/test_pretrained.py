@@ -91,6 +91,32 @@ def test_a_walk_begins_and_ends_at_the_reconstructions(model, images):
         model.interpolate(images[:2], images[:3], 5)
 
 
+@pytest.mark.parametrize(
+    ("image", "got"),
+    [
+        (np.full((2, 8, 8, 1), 255, np.uint8), "255 to 255"),
+        (np.full((2, 8, 8, 1), -0.5, np.float32), "-0.5 to -0.5"),
+        (np.full((2, 8, 8, 1), np.nan, np.float32), "nan to nan"),
+    ],
+    ids=["stored pixels", "negative", "nan"],
+)
+def test_values_that_no_image_has_are_refused(model, image, got):
+    for call in (
+        model.encode,
+        model.reconstruct,
+        lambda x: model.interpolate(x, x, 3),
+        lambda x: model.elbo(x, KEY),
+        lambda x: model.log_likelihood(x, KEY, 2),
+    ):
+        with pytest.raises(ConfigError, match=rf"be within \[0, 1\], got {got}\."):
+            call(image)
+
+
+def test_traced_images_pass(model, images):
+    found = jax.jit(lambda x: model.elbo(x, KEY))(images)
+    np.testing.assert_allclose(found, model.elbo(images, KEY), rtol=1e-4)
+
+
 def test_encode_decode_and_likelihood_fit_together(model, images):
     q = model.encode(images)
     assert q.mean.shape == (6, 3)
@@ -141,3 +167,21 @@ def test_a_conditional_model_samples_the_class_it_is_told(tiny, tmp_path):
     assert np.abs(threes - fives).max() > 1e-4
     in_turn = model.sample(KEY, 10, temperature=0.0)
     np.testing.assert_allclose(in_turn[[3, 5]], [threes[0], fives[0]], atol=1e-6)
+    image = np.zeros((2, 8, 8, 1), "float32")
+    one_hot = np.eye(10, dtype="float32")[[3, 4]]
+    np.testing.assert_allclose(
+        model.elbo(image, KEY, label=[3, 4]), model.elbo(image, KEY, label=one_hot)
+    )
+    for label, message in (
+        (10, r"integers in 0\.\.9, got \[10, 10\]"),
+        ([0, -1], r"integers in 0\.\.9, got \[0, -1\]"),
+        (1.5, r"integers in 0\.\.9"),
+        ([1, 2, 3], r"label must hold 2 classes, got shape \[3\]"),
+    ):
+        for call in (
+            lambda label: model.sample(KEY, 2, label=label),
+            lambda label: model.elbo(image, KEY, label=label),
+            lambda label: model.log_likelihood(image, KEY, 2, label=label),
+        ):
+            with pytest.raises(ConfigError, match=message):
+                call(label)

@@ -165,6 +165,14 @@ def test_a_young_average_forgets_the_first_parameters():
     np.testing.assert_allclose(jax.tree.leaves(hundredth.ema)[0], 0.1, rtol=1e-6)
 
 
+def test_a_compiled_step_consumes_its_state():
+    """No second copy of parameters and moments in the device's memory."""
+    state, step = setup(devices=mesh.build())
+    compiled = training.compile_train_step(step, state, mesh.build())
+    compiled(state, mesh.put_batch(BATCH, mesh.build()))
+    assert all(x.is_deleted() for x in jax.tree.leaves((state.params, state.opt_state)))
+
+
 def test_the_step_compiles_once_for_a_hundred_steps():
     state, step = setup()
     traces = []

@@ -224,12 +224,14 @@ class Observation:
       is_discrete: whether it is the probability of a pixel's level, so that bits per
         dimension exist.
       caution: what to write beside numbers that are made of it, '' for probabilities.
+      given: '' or '|y', if the prior is p(z|y) and so the bounds are on log p(x|y).
     """
 
     name: str
     is_likelihood: bool
     is_discrete: bool
     caution: str
+    given: str = ""
 
 
 def observation(subject: Subject, source: Source) -> Observation:
@@ -249,7 +251,9 @@ def observation(subject: Subject, source: Source) -> Observation:
 
     key = jax.random.key(0)
     likelihood = jax.eval_shape(trace, subject.params, subject.state, shapes, key)
-    return _meaning(likelihood, subject.transform.support)
+    meaning = _meaning(likelihood, subject.transform.support)
+    conditional = getattr(subject.model, "num_classes", None) is not None
+    return dataclasses.replace(meaning, given="|y" if conditional else "")
 
 
 def _meaning(likelihood: Any, support: str) -> Observation:

@@ -64,10 +64,11 @@ def likelihood_measures(
     """
     kind: Kind = "bound" if observation.is_likelihood else "metric"
     draws = f"{log_likelihood.num_samples} importance-weighted draws"
+    log_p = f"log p(x{observation.given})"
     bound, nll = elbo["elbo"], log_likelihood.scaled(-1.0)
     rows: list[tuple[str, str, Estimate, str, str]] = [
-        ("elbo", "ELBO", bound, "nats", "lower bound on log p(x)"),
-        ("nll", "NLL", nll, "nats", f"upper bound on -log p(x), from {draws}"),
+        ("elbo", "ELBO", bound, "nats", f"lower bound on {log_p}"),
+        ("nll", "NLL", nll, "nats", f"upper bound on -{log_p}, from {draws}"),
     ]
     if observation.is_discrete:
         bits, dims = "bits/dim", f"({num_dims} ln 2)"
@@ -83,7 +84,8 @@ def likelihood_measures(
     first = _said("the ELBO's first term, z from q(z|x)", observation)
     label, estimate = "log p(x|z)", elbo["log_likelihood"]
     measures["log_likelihood"] = Measure.of(label, estimate, "nats", "estimate", first)
-    label, second = "KL(q(z|x) || p(z))", "the ELBO's second term"
+    label = f"KL(q(z|x) || p(z{observation.given}))"
+    second = "the ELBO's second term"
     measures["kl"] = Measure.of(label, elbo["kl"], "nats", "estimate", second)
     return measures
 

@@ -27,6 +27,7 @@ MIN_AXIS = 0.01
 INK, BLUE, ORANGE = "#757a82", "#3b7dd8", "#d9822b"
 CURVES = ("loss", "elbo", "log_likelihood", "kl", "learning_rate", "gradient_norm")
 """Names of `history` that `curves` draws, those that there are."""
+IN_NATS = CURVES[:4]
 
 
 def grid(
@@ -127,9 +128,11 @@ def curves(history: Sequence[Mapping[str, Any]]) -> bytes | None:
             if rows:
                 points = [r["step"] for r in rows], [r[name] for r in rows]
                 style = {"color": (BLUE, ORANGE, INK)[i % 3], "linewidth": 1.2}
+                marks = "o" if len(rows) == 1 else ""  # a line of one point is unseen
                 dashes = ("-", "--", ":")[i % 3]
-                axes.plot(*points, dashes, label=split, **style)
-        axes.set_title(name.replace("_", " "), loc="left", fontsize=10, color=INK)
+                axes.plot(*points, marks + dashes, label=split, markersize=4, **style)
+        title = name.replace("_", " ") + (", nats" if name in IN_NATS else "")
+        axes.set_title(title, loc="left", fontsize=10, color=INK)
         _leave_out_start(axes)
     _legend(max(panels, key=lambda axes: len(axes.lines)))
     panels[-1].set_xlabel("step")

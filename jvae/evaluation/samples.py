@@ -72,7 +72,7 @@ def prior_samples(
     key: Key,
     n: int,
     temperature: float = 1.0,
-    label: Array | np.ndarray | None = None,
+    label: Array | np.ndarray | int | None = None,
     chunk_size: int = 256,
 ) -> np.ndarray:
     """Returns the means of p(x|z) for n draws of the prior, [n, H, W, C].
@@ -84,11 +84,11 @@ def prior_samples(
       key: one key.
       n: how many images.
       temperature: factor on the prior's standard deviations; 0 takes its mean.
-      label: [n] classes of a conditional model; None takes them in turn.
+      label: a class or [n] classes of a conditional model; None takes them in turn.
       chunk_size: images made at once.
 
     Raises:
-      ConfigError: a number out of range, or labels that are not n.
+      ConfigError: a number out of range, or labels that are not n classes.
     """
     require(n >= 1, "n", "be at least 1", n)
     require(temperature >= 0.0, "temperature", "be at least 0", temperature)
@@ -96,8 +96,8 @@ def prior_samples(
     num_classes = getattr(subject.model, "num_classes", None)
     if label is None and num_classes is not None:
         label = np.arange(n) % num_classes
-    if label is not None and len(label) != n:
-        raise ConfigError(f"label must hold {n} classes, got {len(label)}")
+    if label is not None:
+        label = checked_label(subject.model, label, n)
     # A multiple of the devices, which then share a chunk; the last one overshoots.
     size = -(-min(chunk_size, n) // subject.mesh.size) * subject.mesh.size
     parts = []
@@ -107,6 +107,37 @@ def prior_samples(
         placed = jax.device_put({"index": index, **chunk}, rows(subject.mesh))
         parts.append(np.asarray(subject.run(_generate, key, placed, temperature)))
     return np.concatenate(parts)[:n]
+
+
+def checked_label(model: Any, label: Any, n: int) -> np.ndarray:
+    """Returns [n] classes, or their one-hots [n, K], for a model with K classes.
+
+    Args:
+      model: a conditional model has `num_classes`.
+      label: one class, [n] classes or [n, K] one-hots.
+      n: how many.
+
+    Raises:
+      ConfigError: a model without classes, another number of labels, or a label that
+        is no class; out of its range a one-hot would be zero, without a word.
+    """
+    classes = getattr(model, "num_classes", None)
+    if classes is None:
+        raise ConfigError(
+            f"label must be None for a model without classes, got {label}"
+        )
+    found = np.asarray(label)
+    if found.ndim == 0:
+        found = np.broadcast_to(found, (n,))
+    shapes = ((n,), (n, classes))
+    if found.shape not in shapes:
+        raise ConfigError(f"label must hold {n} classes, got shape {list(found.shape)}")
+    whole = np.issubdtype(found.dtype, np.integer)
+    if found.ndim == 1 and not (whole and np.all((found >= 0) & (found < classes))):
+        raise ConfigError(
+            f"label must hold integers in 0..{classes - 1}, got {found.tolist()[:10]}"
+        )
+    return found
 
 
 def interpolations(

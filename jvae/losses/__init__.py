@@ -75,16 +75,20 @@ def build(name: str, model: Any, **given: Any) -> LossFn:
 
     Raises:
       ConfigError: an unknown name or field, a coefficient that is negative or not
-        finite.
+        finite, an option that is out of range or does not fit the model.
     """
     objective = fields.resolve(LOSSES, name, "loss")
     known = config_fields(objective)
     fields.check_against(known, given, "loss")
-    defaults = coefficients_of(objective)
-    fixed = {k: float(given.get(k, v)) for k, v in defaults.items()}
+    coefficients = coefficients_of(objective).items()
+    fixed = {k: float(given.get(k, v)) for k, v in coefficients}
     for k, v in fixed.items():
         require(0.0 <= v < math.inf, f"loss.{k}", "be a finite number >= 0", v)
     options = {k: v for k, v in given.items() if k not in fixed}
+    check = getattr(objective, "check", None)
+    if check is not None:
+        defaults = {k: f.default for k, f in known.items() if k not in fixed}
+        check(model=model, **defaults | options)
     if "train" in inspect.signature(objective).parameters:
         options["train"] = True
     bound = functools.partial(objective, model=model, **options)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
 from jvae import keys
-from jvae.errors import ConfigError, nearest
+from jvae.errors import ConfigError, nearest, require
 from jvae.types import (
     Array,
     Aux,
@@ -22,6 +23,7 @@ from jvae.types import (
 )
 
 KlEstimate = Literal["closed_form", "monte_carlo"]
+FreeBitsOver = Literal["groups", "total"]
 
 
 def with_coefficients(**defaults: float):
@@ -36,6 +38,27 @@ def with_coefficients(**defaults: float):
         return objective
 
     return mark
+
+
+def with_check(check: Callable[..., None]):
+    """Marks an objective with the function that checks its options.
+
+    `losses.build` calls it with `model` and every option by name, before any tracing;
+    an objective that is called without `build` calls it itself.
+    """
+
+    def mark(objective):
+        objective.check = check
+        return objective
+
+    return mark
+
+
+def check_choice(name: str, choices: Any, value: Any) -> None:
+    """Raises ConfigError unless `value` is one of a Literal's `choices`."""
+    known = get_args(choices)
+    rule = f"be one of {', '.join(map(repr, known))}"
+    require(value in known, f"loss.{name}", rule, value)
 
 
 def complete(coefficients: Coefficients, objective) -> dict[str, Array | float]:
@@ -53,7 +76,7 @@ def complete(coefficients: Coefficients, objective) -> dict[str, Array | float]:
 
 
 def apply(model, method, params: Params, state: State, *args, train: bool):
-    """Returns (method(model, *args), state); in training mode the updated state."""
+    """Returns (`method` of `model`, state); in training mode the updated state."""
     variables = {"params": params, **state}
     if not train:
         return model.apply(variables, *args, method=method), state
@@ -125,6 +148,13 @@ def _penalised_kl(kl: Array, coefficients: Coefficients, free_bits_over: str) ->
     return jnp.where(capacity > 0, jnp.abs(kl - capacity), kl)
 
 
+def _check(*, model: Any, kl_estimate: str, free_bits_over: str = "groups") -> None:
+    """Raises ConfigError unless these are options of the objectives below."""
+    check_choice("kl_estimate", KlEstimate, kl_estimate)
+    check_choice("free_bits_over", FreeBitsOver, free_bits_over)
+
+
+@with_check(_check)
 @with_coefficients(beta=1.0, free_bits=0.0, capacity=0.0)
 def negative_elbo(
     params: Params,
@@ -135,7 +165,7 @@ def negative_elbo(
     *,
     model,
     kl_estimate: KlEstimate = "closed_form",
-    free_bits_over: Literal["groups", "total"] = "groups",
+    free_bits_over: FreeBitsOver = "groups",
     train: bool = True,
 ) -> tuple[Array, Aux]:
     """Returns E_q[-log p(x|z)] + beta KL(q(z|x) || p(z)), one draw per example.
@@ -171,6 +201,7 @@ def negative_elbo(
       'log_likelihood' and 'kl', unweighted; aux.state the updated collections.
     """
     coefficients = complete(coefficients, negative_elbo)
+    _check(model=model, kl_estimate=kl_estimate, free_bits_over=free_bits_over)
     log_likelihood, inference, state = elbo_terms(
         params, state, key, batch, model=model, train=train
     )
@@ -189,6 +220,7 @@ def negative_elbo(
     return loss, Aux(metrics, state)
 
 
+@with_check(_check)
 @with_coefficients()
 def prior_kl(
     params: Params,
@@ -220,6 +252,7 @@ def prior_kl(
       (loss, aux) with metrics 'kl', and 'loss', which is the same.
     """
     complete(coefficients, prior_kl)
+    _check(model=model, kl_estimate=kl_estimate)
 
     def infer(model, batch, key):
         return model.infer(batch, key)

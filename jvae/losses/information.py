@@ -1,8 +1,8 @@
 """What the latents keep: E KL(q(z|x) || p(z)) = I(x; z) + KL(q(z) || p(z)).
 
-q(z) = E_x q(z|x) is the aggregate posterior. The second part splits further into the
-total correlation KL(q(z) || prod_j q(z_j)) and the dimension-wise
-sum_j KL(q(z_j) || p(z_j)).
+p(z) is one prior for all x, q(z) = E_x q(z|x) the aggregate posterior. If the
+dimensions of p(z) are independent, the second part splits further into the total
+correlation KL(q(z) || prod_j q(z_j)) and the dimension-wise sum_j KL(q(z_j) || p(z_j)).
 
 Hoffman & Johnson, 2016,
 http://approximateinference.org/accepted/HoffmanJohnson2016.pdf; Chen et al., 2018,
@@ -11,6 +11,7 @@ https://arxiv.org/abs/1802.04942.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import chex
@@ -19,12 +20,14 @@ import jax.numpy as jnp
 
 from jvae import keys
 from jvae.distributions import DiagGaussian, sum_events
-from jvae.errors import ConfigError
+from jvae.errors import ConfigError, require
 from jvae.losses.elbo import (
     apply,
     blank_padding,
+    check_choice,
     complete,
     masked_mean,
+    with_check,
     with_coefficients,
 )
 from jvae.types import (
@@ -97,6 +100,7 @@ def decompose_kl_per_example(
     dataset_size: int | None = None,
     estimator: Estimator = "weighted",
     mask: Array | None = None,
+    prior: DiagGaussian | None = None,
 ) -> dict[str, Array]:
     """Returns the terms of `decompose_kl` for every draw, each [B], in nats.
 
@@ -110,6 +114,7 @@ def decompose_kl_per_example(
       estimator: see `decompose_kl`.
       mask: [B] bool; rows that are False are no components (and their terms mean
         nothing).
+      prior: see `decompose_kl`.
     """
     chex.assert_rank(z, 2)
     chex.assert_equal_shape([z, q.mean, q.log_var])
@@ -121,7 +126,9 @@ def decompose_kl_per_example(
     log_q_z = jax.nn.logsumexp(log_weights + components.sum(-1), axis=1)
     log_q_dims = jax.nn.logsumexp(log_weights[..., None] + components, axis=1)
     log_q_given_x = q.log_prob(z)
-    log_p_dims = DiagGaussian.standard(*z.shape).log_prob_per_dim(z)
+    p = DiagGaussian.standard(*z.shape) if prior is None else prior
+    chex.assert_equal_shape([z, p.mean, p.log_var])
+    log_p_dims = p.log_prob_per_dim(z)
     product = sum_events(log_q_dims)
     return {
         "kl": log_q_given_x - sum_events(log_p_dims),
@@ -139,13 +146,17 @@ def decompose_kl(
     dataset_size: int | None = None,
     estimator: Estimator = "weighted",
     mask: Array | None = None,
+    prior: DiagGaussian | None = None,
 ) -> dict[str, Array]:
-    """Returns Monte Carlo estimates of E KL(q(z|x) || N(0, I)) and its parts, in nats.
+    """Returns Monte Carlo estimates of E KL(q(z|x) || p(z)) and its parts, in nats.
 
     'kl' = 'mutual_info' + 'marginal_kl' and 'marginal_kl' = 'total_correlation' +
-    'dimension_wise_kl', exactly. 'mutual_info' cannot exceed log N. An array-level
-    function that couples the batch: under pmap or shard_map gather q and z ([B, D]
-    each) first, a mean over devices of per-device values is something else.
+    'dimension_wise_kl', exactly. 'mutual_info' cannot exceed log N. From a batch of a
+    larger data set they are biased: log q(z) comes out too small on average, so that
+    'mutual_info' is too large and 'marginal_kl' too small, less with a larger batch.
+
+    An array-level function that couples the batch: under pmap or shard_map gather q and
+    z ([B, D] each) first, a mean over devices of per-device values is something else.
 
     Args:
       q: posteriors with mean and log_var [B, D].
@@ -154,18 +165,59 @@ def decompose_kl(
         if the batch is the data set.
       estimator: 'weighted' or 'stratified', see `mixture_log_weights`.
       mask: [B] bool; rows that are False do not count.
+      prior: p(z), a diagonal Gaussian [B, D] that is the same in every row; None for
+        N(0, I). The parts are those of one p(z): class means are not.
 
     Returns:
       Scalars 'kl', 'mutual_info', 'marginal_kl', 'total_correlation' and
       'dimension_wise_kl'.
     """
     terms = decompose_kl_per_example(
-        q, z, dataset_size=dataset_size, estimator=estimator, mask=mask
+        q, z, dataset_size=dataset_size, estimator=estimator, mask=mask, prior=prior
     )
     batch = {} if mask is None else {"mask": mask}
     return {name: masked_mean(values, batch) for name, values in terms.items()}
 
 
+def _check(*, model: Any, dataset_size: int | None, estimator: str) -> None:
+    """Raises ConfigError unless these are possible options of the objective below."""
+    size_ok = dataset_size is None or dataset_size >= 2
+    rule = "be None or at least 2, the number of training examples"
+    require(size_ok, "loss.dataset_size", rule, dataset_size)
+    check_choice("estimator", Estimator, estimator)
+    if not (hasattr(model, "posterior") and hasattr(model, "prior")):
+        raise ConfigError(
+            "loss 'decomposed_elbo' needs a model with posterior and prior, got "
+            f"{type(model).__name__}",
+            fix="Use loss 'elbo'.",
+        )
+
+
+def _depends(function: Callable[[Batch], Any], batch: Batch) -> bool:
+    """Returns whether function(batch) depends on a number in `batch`, from its trace.
+
+    Shapes do not count: a prior may have as many rows as the batch. What a nested
+    program (scan, cond) returns counts as depending on all that goes in.
+    """
+    program = jax.make_jaxpr(function)(dict(batch)).jaxpr
+    reached = {id(v) for v in program.invars}
+    for step in program.eqns:
+        if any(id(v) in reached for v in step.invars):
+            reached |= {id(v) for v in step.outvars}
+    return any(id(v) in reached for v in program.outvars)
+
+
+def _require_diagonal(role: str, found: Any) -> DiagGaussian:
+    if not isinstance(found, DiagGaussian):
+        raise ConfigError(
+            f"loss 'decomposed_elbo' needs a {role} that is a DiagGaussian, whose "
+            f"dimensions are independent, got {type(found).__name__}",
+            fix="Use loss 'elbo'.",
+        )
+    return found
+
+
+@with_check(_check)
 @with_coefficients(mutual_info=1.0, total_correlation=1.0, dimension_wise_kl=1.0)
 def negative_decomposed_elbo(
     params: Params,
@@ -184,8 +236,9 @@ def negative_decomposed_elbo(
     All three weights 1 give the negative ELBO with a Monte Carlo KL, draw by draw; a
     smaller alpha keeps the pressure on q(z) to match the prior but lets z carry more
     of x (InfoVAE), a larger beta asks for independent dimensions (beta-TCVAE). The
-    prior is N(0, I). Couples the batch: under pmap the value is that of each device's
-    own rows.
+    prior is the model's, which must be one diagonal Gaussian for all examples: with
+    p(z|y) the parts would be other quantities. Couples the batch: under pmap the value
+    is that of each device's own rows.
 
     Zhao et al., 2017, https://arxiv.org/abs/1706.02262; Chen et al., 2018,
     https://arxiv.org/abs/1802.04942.
@@ -196,7 +249,8 @@ def negative_decomposed_elbo(
       key: key of the draws; example i uses key i of `split(key, B)`.
       batch: what the model reads. Rows where 'mask' [B] is False do not count.
       coefficients: 'mutual_info', 'total_correlation', 'dimension_wise_kl'.
-      model: offers `posterior` (a diagonal Gaussian [B, D]), `likelihood`, `target`.
+      model: offers `posterior` and `prior` (diagonal Gaussians [B, D]), `likelihood`
+        and `target`.
       dataset_size: training examples, None to take the batch for all of them.
       estimator: 'weighted' or 'stratified', how q(z) is estimated from a batch.
       train: whether BatchNorm uses, and updates, batch statistics.
@@ -206,22 +260,38 @@ def negative_decomposed_elbo(
 
     Returns:
       (loss, aux): nats per example; aux.metrics holds every term, unweighted.
+
+    Raises:
+      ConfigError: dataset_size below 2 or below the batch, or a prior that is no
+        diagonal Gaussian or depends on the example.
     """
     coefficients = complete(coefficients, negative_decomposed_elbo)
+    _check(model=model, dataset_size=dataset_size, estimator=estimator)
+
+    def prior(batch):
+        p = model.apply({"params": params, **state}, batch, method="prior")
+        return _require_diagonal("prior", p)
+
+    if _depends(prior, batch):
+        raise ConfigError(
+            "loss 'decomposed_elbo' needs one prior for all examples, that of "
+            f"{type(model).__name__} depends on the example",
+            fix="Use loss 'elbo', or a model without classes.",
+        )
 
     def infer_and_score(model, batch, key):
-        q = model.posterior(batch)
-        z = q.sample(key)
-        return q, z, model.likelihood(z, batch).log_prob(batch[model.target])
+        q, p = model.posterior(batch), model.prior(batch)
+        z = _require_diagonal("posterior", q).sample(key)
+        return q, p, z, model.likelihood(z, batch).log_prob(batch[model.target])
 
     each = keys.per_example(key, batch_size(batch))
     arguments = (params, state, blank_padding(batch), each)
-    (q, z, log_likelihood), state = apply(
+    (q, p, z, log_likelihood), state = apply(
         model, infer_and_score, *arguments, train=train
     )
     mask = batch.get("mask")
     terms = decompose_kl_per_example(
-        q, z, dataset_size=dataset_size, estimator=estimator, mask=mask
+        q, z, dataset_size=dataset_size, estimator=estimator, mask=mask, prior=p
     )
     weighted = sum(coefficients[name] * terms[name] for name in coefficients)
     loss = masked_mean(weighted - log_likelihood, batch)

@@ -13,8 +13,10 @@ from jvae.errors import ConfigError, require
 from jvae.losses.elbo import (
     apply,
     blank_padding,
+    check_choice,
     complete,
     masked_mean,
+    with_check,
     with_coefficients,
 )
 from jvae.types import (
@@ -27,6 +29,8 @@ from jvae.types import (
     State,
     batch_size,
 )
+
+Gradient = Literal["reparameterized", "doubly_reparameterized"]
 
 
 def log_weight(model: Any, batch: Batch, key: Key) -> Array:
@@ -54,6 +58,12 @@ def _pathwise_log_weight(
 ) -> Array:
     """Like `log_weight`; q's parameters act through the draw only, times `scale`."""
     q, p = model.posterior(batch), model.prior(batch)
+    if not hasattr(q, "log_prob"):  # such as a flow, known at its own draws only
+        raise ConfigError(
+            "loss.gradient 'doubly_reparameterized' needs a posterior with log_prob, "
+            f"got {type(q).__name__}",
+            fix="Use 'reparameterized'.",
+        )
     z = _scale_gradient(q.sample(key), path_scale)
     fixed_q = jax.tree.map(jax.lax.stop_gradient, q)
     log_likelihood = model.likelihood(z, batch).log_prob(batch[model.target])
@@ -109,6 +119,20 @@ def iwae_terms(log_w: Array) -> Array:
     return jax.nn.logsumexp(log_w, axis=0) - math.log(log_w.shape[0])
 
 
+def _check(*, model: Any, num_samples: int, gradient: str) -> None:
+    """Raises ConfigError unless these are possible options of `negative_iwae`."""
+    require(num_samples >= 1, "loss.num_samples", "be at least 1", num_samples)
+    check_choice("gradient", Gradient, gradient)
+    one_group = hasattr(model, "posterior") and hasattr(model, "prior")
+    if gradient == "doubly_reparameterized" and not one_group:
+        raise ConfigError(
+            "loss.gradient 'doubly_reparameterized' needs a model with posterior and "
+            f"prior, got {type(model).__name__}",
+            fix="Use 'reparameterized'.",
+        )
+
+
+@with_check(_check)
 @with_coefficients()
 def negative_iwae(
     params: Params,
@@ -119,7 +143,7 @@ def negative_iwae(
     *,
     model: Any,
     num_samples: int = 8,
-    gradient: Literal["reparameterized", "doubly_reparameterized"] = "reparameterized",
+    gradient: Gradient = "reparameterized",
     train: bool = True,
 ) -> tuple[Array, Aux]:
     """Returns -E log (1/K) sum_k p(x, z_k) / q(z_k|x), z_k ~ q(z|x).
@@ -150,11 +174,12 @@ def negative_iwae(
       and 'elbo', the mean of the log weights.
 
     Raises:
-      ConfigError: num_samples < 1, or a model without one posterior and prior for the
-        doubly reparameterised gradient.
+      ConfigError: num_samples < 1, or, for the doubly reparameterised gradient, a
+        model without one posterior and prior; `losses.build` says so before any
+        tracing. A posterior without `log_prob` is refused while tracing.
     """
     complete(coefficients, negative_iwae)
-    require(num_samples >= 1, "loss.num_samples", "be at least 1", num_samples)
+    _check(model=model, num_samples=num_samples, gradient=gradient)
     arguments = (params, state, key, batch)
     log_w, new_state = log_weights(
         *arguments, model=model, num_samples=num_samples, train=train
@@ -175,12 +200,6 @@ def _pathwise_surrogate(log_w, params, state, key, batch, *, model, train):
     d/d theta: sum_k w_k d log w_k; d/d phi: sum_k w_k^2 d log w_k / dz dz / d phi,
     with w the normalised weights: the draw's gradient is scaled by w, the sum by w.
     """
-    if not (hasattr(model, "posterior") and hasattr(model, "prior")):
-        raise ConfigError(
-            "loss.gradient 'doubly_reparameterized' needs a model with posterior and "
-            f"prior, got {type(model).__name__}",
-            fix="Use 'reparameterized'.",
-        )
     weights = jax.lax.stop_gradient(jax.nn.softmax(log_w, axis=0))
     draws = sample_keys(key, batch_size(batch), log_w.shape[0])
     arguments = (model, _pathwise_log_weight, params, state, blank_padding(batch))

@@ -40,13 +40,13 @@ class ConvEncoder(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Returns the features."""
+    def __call__(self, x: Array, mask: Array | None = None) -> Array:
+        """Returns the features; `mask` [B] is for BatchNorm."""
         activation = ACTIVATIONS[self.activation]
         for width in self.channels:
             x = Conv(width, self.kernel_size, stride=2, dtype=self.dtype)(x)
             if self.batch_norm:
-                x = BatchNorm(dtype=self.dtype)(x)
+                x = BatchNorm(dtype=self.dtype)(x, mask)
             x = activation(x)
         x = x.mean((1, 2)) if self.pooling == "mean" else x.reshape(x.shape[0], -1)
         for width in self.hidden:
@@ -83,8 +83,8 @@ class ConvDecoder(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, z: Array) -> Array:
-        """Returns the observation model's inputs, linear."""
+    def __call__(self, z: Array, mask: Array | None = None) -> Array:
+        """Returns the observation model's inputs, linear; `mask` is for BatchNorm."""
         activation = ACTIVATIONS[self.activation]
         h, w, c = self.start_shape
         x = z
@@ -97,7 +97,7 @@ class ConvDecoder(nn.Module):
         for width in self.channels:
             x = ConvTranspose(width, self.kernel_size, dtype=self.dtype)(x)
             if self.batch_norm:
-                x = BatchNorm(dtype=self.dtype)(x)
+                x = BatchNorm(dtype=self.dtype)(x, mask)
             x = activation(x)
         layer = Conv if x.shape[1] == self.output_shape[0] else ConvTranspose
         outputs = layer(

@@ -1,7 +1,8 @@
 """Observation models: from a decoder's outputs to p(x|z).
 
 Each is a module with `num_outputs(channels)`, how many numbers per pixel the decoder
-must give, and a call that turns [B, H, W, num_outputs] into a distribution.
+must give, and a call that turns [B, H, W, num_outputs] into a distribution. One whose
+data are not of order 1 also has `scaled(x)`, what an encoder sees of them.
 """
 
 from __future__ import annotations
@@ -138,6 +139,10 @@ class CategoricalHead(nn.Module):
     def num_outputs(self, channels: int) -> int:
         """Returns 2^num_bits per channel."""
         return channels * 2**self.num_bits
+
+    def scaled(self, x: Array) -> Array:
+        """Returns the levels as intensities, x / (2^num_bits - 1), in [0, 1]."""
+        return x.astype(jnp.float32) / (2**self.num_bits - 1)
 
     def __call__(self, outputs: Array) -> distributions.Categorical:
         """Returns p(x|z) with these logits."""

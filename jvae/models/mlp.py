@@ -31,8 +31,8 @@ class MlpEncoder(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Returns the last layer's activations."""
+    def __call__(self, x: Array, mask: Array | None = None) -> Array:
+        """Returns the last layer's activations; `mask` is not read."""
         x = x.reshape(x.shape[0], -1)
         for width in self.hidden:
             x = nn.Dense(width, dtype=self.dtype, kernel_init=_GLOROT)(x)
@@ -56,8 +56,8 @@ class MlpDecoder(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, z: Array) -> Array:
-        """Returns the observation model's inputs, linear."""
+    def __call__(self, z: Array, mask: Array | None = None) -> Array:
+        """Returns the observation model's inputs, linear; `mask` is not read."""
         h = MlpEncoder(self.hidden, self.activation, self.dtype, name="layers")(z)
         size = flat_size(self.output_shape)
         outputs = nn.Dense(size, dtype=self.dtype, kernel_init=_GLOROT, name="output")

@@ -47,9 +47,11 @@ class VAE(nn.Module, OneGroup):
     nor decoder sees the label, generation for class y draws around mean_y.
 
     Attributes:
-      encoder: a module, x [B, H, W, C] -> features [B, F].
-      decoder: a module, z [B, D] -> [B, H, W, observation.num_outputs(C)].
-      observation: a module of `jvae.models.likelihoods`: decoder outputs -> p(x|z).
+      encoder: a module, (x [B, H, W, C], mask) -> features [B, F].
+      decoder: a module, (z [B, D], mask) -> [B, H, W, observation.num_outputs(C)].
+        Both get `batch.get('mask')`, [B] or None, for layers that couple rows.
+      observation: a module of `jvae.models.likelihoods`: decoder outputs -> p(x|z),
+        and how the encoder sees x.
       latent_dim: D.
       image_shape: (H, W, C).
       num_classes: classes of the learned prior means, None for N(0, I).
@@ -81,7 +83,9 @@ class VAE(nn.Module, OneGroup):
                 f"image must have shape [B, {_shape(self.image_shape)}], "
                 f"got {list(x.shape)}"
             )
-        features = self.encoder(x)
+        if hasattr(self.observation, "scaled"):  # integer levels would be large inputs
+            x = self.observation.scaled(x)
+        features = self.encoder(x, batch.get("mask"))
         _check_shape("encoder", self.encoder, features, (x.shape[0], None))
         head = self.posterior_head(features.astype(jnp.float32))
         mean, log_var = jnp.split(head, 2, axis=-1)
@@ -104,8 +108,13 @@ class VAE(nn.Module, OneGroup):
         return DiagGaussian(mean, jnp.zeros_like(mean))
 
     def likelihood(self, latents: Array, batch: Batch) -> Distribution:
-        """Returns p(x|z) for z [B, D]; `batch` is not read."""
-        outputs = self.decoder(latents)
+        """Returns p(x|z) for z [B, D]; of `batch` only the mask is read."""
+        if latents.ndim != 2 or latents.shape[1] != self.latent_dim:
+            raise ConfigError(
+                f"latents must have shape [B, {self.latent_dim}], "
+                f"got {list(latents.shape)}"
+            )
+        outputs = self.decoder(latents, batch.get("mask"))
         *size, channels = self.image_shape
         wanted = (latents.shape[0], *size, self.observation.num_outputs(channels))
         _check_shape("decoder", self.decoder, outputs, wanted)

@@ -162,3 +162,17 @@ def test_what_a_number_is_depends_on_likelihood_and_data(
     found = observation(subject, source)
     assert (found.is_likelihood, found.is_discrete) == (is_likelihood, is_discrete)
     assert words in found.caution and bool(words) == bool(found.caution)
+
+
+@pytest.mark.parametrize(("num_classes", "given"), [(None, ""), (3, "|y")])
+def test_a_prior_per_class_makes_the_bounds_those_given_the_class(
+    toys, num_classes, given
+):
+    shape = (2, 3, 1)
+    fields = {"image_shape": shape, "hidden": (2,), "num_classes": num_classes}
+    model = models.build("mlp", **fields)
+    batch = {"image": jnp.zeros((1, *shape)), "label": jnp.zeros(1, int)}
+    params = jax.eval_shape(model.init, KEY, batch, KEY)["params"]
+    arrays = {"image": np.zeros((1, *shape), np.uint8), "label": np.zeros(1, np.int32)}
+    subject = toys.subject(model, transforms.build("binarize"), params=params)
+    assert observation(subject, ArraySource(arrays)).given == given

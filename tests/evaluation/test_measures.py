@@ -38,6 +38,16 @@ def test_a_density_is_a_bound_without_bits():
     assert found["nll"].kind == "bound" and "a density" in found["nll"].meaning
 
 
+@pytest.mark.parametrize(("given", "x", "z"), [("", "x", "z"), ("|y", "x|y", "z|y")])
+def test_with_a_prior_per_class_the_bounds_are_on_the_density_given_the_class(
+    given, x, z
+):
+    found = rows(Observation("Bernoulli", True, True, "", given))
+    assert found["elbo"].meaning == f"lower bound on log p({x})"
+    assert found["nll"].meaning.startswith(f"upper bound on -log p({x}), from 100")
+    assert found["kl"].label == f"KL(q(z|x) || p({z}))"
+
+
 def test_cross_entropy_on_grey_values_is_never_called_a_likelihood():
     found = rows(Observation("Bernoulli", False, False, GREY_BERNOULLI))
     for name in ("elbo", "nll", "log_likelihood"):

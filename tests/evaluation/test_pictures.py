@@ -79,6 +79,25 @@ def test_curves_leave_out_what_is_not_a_number():
     assert tall.shape[0] == 2 * short.shape[0]  # a panel for each of the two metrics
 
 
+def test_a_single_evaluation_can_be_seen_among_the_curves():
+    """The validation is orange: without a mark a line of one point draws nothing."""
+    rows = [{"step": i, "split": "train", "elbo": -3.0 + i} for i in (1, 2)]
+    rows.append({"step": 2, "split": "validation", "elbo": -1.5})
+    red, _, blue, alpha = np.moveaxis(decoded(curves(rows)).astype(int), -1, 0)
+    orange = (red > 200) & (blue < 80) & (alpha > 200)
+    right = orange[:, orange.shape[1] // 2 :]  # the legend is on the left
+    assert right.sum() > 50
+
+
+def test_the_axis_of_a_curve_fits_what_comes_after_the_first_tenth():
+    losses = [1000.0] * 5 + [1.0 - i / 95 for i in range(95)]
+    rows = [{"step": i + 1, "split": "train", "loss": v} for i, v in enumerate(losses)]
+    red, _, blue, alpha = np.moveaxis(decoded(curves(rows)).astype(int), -1, 0)
+    line = (blue > 180) & (red < 90) & (alpha > 200)
+    late = np.flatnonzero(line[:, line.shape[1] // 2 :].any(1))
+    assert len(late) > 0.25 * len(line)  # else all but the start would be flat
+
+
 def test_no_curves_come_from_no_numbers():
     assert curves([]) is None
     assert curves([{"step": 1, "split": "train", "loss": None}]) is None

@@ -126,6 +126,19 @@ def test_capacity_pulls_the_kl_to_it_from_both_sides(capacity):
     np.testing.assert_allclose(loss + metrics["log_likelihood"], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "coefficients",
+    [{"free_bits": 5.0}, {"capacity": 50.0}, {"free_bits": 0.5, "capacity": 0.5}],
+    ids=str,
+)
+def test_the_reported_bound_is_the_plain_one_whatever_is_minimised(coefficients):
+    loss, metrics, _ = evaluate(coefficients | {"beta": 3.0})
+    plain = evaluate()[1]
+    for name in ("elbo", "kl", "log_likelihood"):
+        np.testing.assert_allclose(metrics[name], plain[name], rtol=1e-6)
+    assert abs(loss + metrics["elbo"]) > 1.0
+
+
 def test_a_posterior_equal_to_the_prior_costs_nothing():
     zero = jax.tree.map(np.zeros_like, PARAMS)
     for name, kl_estimate in (("elbo", "closed_form"), ("elbo", "monte_carlo")):
@@ -239,6 +252,21 @@ def test_a_wrong_config_is_refused_before_any_tracing(name, given, message):
     with pytest.raises(ConfigError) as error:
         losses.build(name, Free(), **given)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("objective", "option"),
+    [
+        (elbo.negative_elbo, "kl_estimate"),
+        (elbo.negative_elbo, "free_bits_over"),
+        (elbo.prior_kl, "kl_estimate"),
+    ],
+)
+def test_an_unknown_option_is_refused_where_nothing_was_built(objective, option):
+    with pytest.raises(
+        ConfigError, match=f"loss.{option} must be one of '.*', got 'x'"
+    ):
+        objective({}, {}, KEY, BATCH, {}, model=Free(), **{option: "x"})
 
 
 @pytest.mark.parametrize("name", losses.LOSSES)

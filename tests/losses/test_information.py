@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from flax import linen as nn
 
 from jvae import losses, mesh, models
-from jvae.distributions import DiagGaussian
+from jvae.distributions import DiagGaussian, Gaussian
 from jvae.errors import ConfigError
 from jvae.losses import information
 
@@ -199,6 +200,146 @@ def test_with_weights_one_the_decomposed_bound_is_the_elbo():
     penalty = sum(other[name] * aux.metrics[name] for name in weights)
     wanted = penalty - aux.metrics["log_likelihood"]
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("dataset_size", SIZES)
+def test_the_parts_against_another_prior_are_those_of_standardised_latents(
+    estimator, dataset_size
+):
+    """An affine map of z that turns p(z) into N(0, I) changes no divergence."""
+    q, z = posteriors()
+    mean, std = (
+        np.array([1.0, -2.0, 0.5], "float32"),
+        np.array([0.5, 1.0, 3.0], "float32"),
+    )
+    rows = (np.tile(mean, (6, 1)), np.tile(2.0 * np.log(std), (6, 1)))
+    moved = DiagGaussian(mean + std * q.mean, q.log_var + 2.0 * np.log(std))
+    options = {"dataset_size": dataset_size, "estimator": estimator}
+    found = per_example(moved, mean + std * z, prior=DiagGaussian(*rows), **options)
+    for name, values in per_example(q, z, **options).items():
+        np.testing.assert_allclose(
+            found[name], values, rtol=1e-4, atol=1e-4, err_msg=name
+        )
+
+
+class Learned(models.OneGroup, nn.Module):
+    """p(z) = N(m, diag s^2) with learned m and s, the same for all examples."""
+
+    target = "image"
+
+    def setup(self):
+        self.encoder, self.decoder = nn.Dense(4), nn.Dense(3)
+        self.m = self.param("m", nn.initializers.normal(), (2,))
+        self.log_var = self.param("log_var", nn.initializers.normal(), (2,))
+
+    def posterior(self, batch):
+        return DiagGaussian(*jnp.split(self.encoder(batch["image"]), 2, axis=-1))
+
+    def prior(self, batch):
+        rows = (len(batch["image"]), 2)  # its shape is all that it reads
+        return DiagGaussian(
+            *(jnp.broadcast_to(a, rows) for a in (self.m, self.log_var))
+        )
+
+    def likelihood(self, z, batch):
+        return Gaussian(self.decoder(z), jnp.zeros((1, 1)))
+
+    def __call__(self, batch, key):
+        return self.likelihood(self.infer(batch, key).latents, batch)
+
+
+class FromLabel(Learned):
+    def prior(self, batch):
+        mean = batch["label"].astype(jnp.float32)[:, None] + self.m.reshape(1, 2)
+        return DiagGaussian(mean, jnp.broadcast_to(self.log_var, mean.shape))
+
+
+class NoDimensions(Learned):
+    def prior(self, batch):
+        class Density:
+            def log_prob(self, z):
+                return -jnp.abs(z).sum(-1)
+
+        return Density()
+
+
+def random_variables(model):
+    batch = {"image": normal(0, 5, 3), "label": np.arange(5)}
+    shapes = jax.eval_shape(Learned().init, KEY, batch, KEY)["params"]
+    return jax.tree.map(lambda a: normal(1, *a.shape), shapes), batch
+
+
+def test_the_prior_of_the_decomposed_bound_is_the_models():
+    params, batch = random_variables(Learned())
+    decomposed, elbo = (
+        jax.jit(
+            jax.value_and_grad(losses.build(name, Learned(), **given), has_aux=True)
+        )
+        for name, given in (
+            ("decomposed_elbo", {"dataset_size": 20}),
+            ("elbo", {"kl_estimate": "monte_carlo"}),
+        )
+    )
+    (found, _), gradient = decomposed(params, {}, KEY, batch, {})
+    (wanted, _), wanted_gradient = elbo(params, {}, KEY, batch, {})
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    for f, w in zip(
+        jax.tree.leaves(gradient), jax.tree.leaves(wanted_gradient), strict=True
+    ):
+        np.testing.assert_allclose(f, w, rtol=1e-4, atol=1e-4)
+    assert np.all(gradient["m"] != 0) and np.all(gradient["log_var"] != 0)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (FromLabel(), "needs one prior for all examples, that of FromLabel depends on"),
+        (NoDimensions(), "needs a prior that is a DiagGaussian"),
+        (
+            models.build("mlp", image_shape=(3, 1, 1), latent_dim=2, num_classes=5),
+            "needs one prior for all examples, that of VAE depends on the example",
+        ),
+    ],
+    ids=["label", "density", "vae"],
+)
+def test_a_prior_without_such_parts_is_refused_while_tracing(model, message):
+    params, batch = random_variables(model)
+    if isinstance(model, models.VAE):
+        batch["image"] = batch["image"].reshape(5, 3, 1, 1)
+        params = jax.eval_shape(model.init, KEY, batch, KEY)["params"]
+    loss = losses.build("decomposed_elbo", model)
+    with pytest.raises(ConfigError) as error:
+        jax.eval_shape(lambda p: loss(p, {}, KEY, batch, {}), params)
+    assert message in str(error.value)
+
+
+class OwnInfer(nn.Module):
+    target = "image"
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        (
+            Learned(),
+            {"dataset_size": 0},
+            "loss.dataset_size must be None or at least 2",
+        ),
+        (
+            Learned(),
+            {"dataset_size": 1},
+            "loss.dataset_size must be None or at least 2",
+        ),
+        (Learned(), {"estimator": "exact"}, "loss.estimator must be"),
+        (OwnInfer(), {}, "needs a model with posterior and prior, got OwnInfer"),
+    ],
+    ids=str,
+)
+def test_impossible_options_are_refused_before_tracing(model, options, message):
+    with pytest.raises(ConfigError) as error:
+        losses.build("decomposed_elbo", model, **options)
+    assert message in str(error.value)
 
 
 def test_posterior_and_draw_must_have_one_shape():

@@ -255,16 +255,38 @@ def test_the_doubly_reparameterised_gradient_needs_a_posterior_and_a_prior():
         def likelihood(self, latents, batch):
             return Gaussian(latents, jnp.zeros((1, 1)))
 
-    loss = losses.build("iwae", OwnInfer(), gradient="doubly_reparameterized")
     with pytest.raises(
-        ConfigError, match="needs a model with posterior and prior, got"
+        ConfigError, match="needs a model with posterior and prior, got OwnInfer"
     ):
-        jax.eval_shape(loss, {}, {}, KEY, repeated(2), {})
+        losses.build("iwae", OwnInfer(), gradient="doubly_reparameterized")
 
 
-def test_the_number_of_samples_must_be_positive():
-    loss = losses.build("iwae", LinearGaussian(), num_samples=0)
-    with pytest.raises(
-        ConfigError, match=r"loss\.num_samples must be at least 1, got 0"
-    ):
-        loss(ROUGH, {}, KEY, repeated(2), {})
+def test_the_doubly_reparameterised_gradient_needs_a_density_at_any_point():
+    class AtItsDraws:
+        def sample_and_log_prob(self, key):
+            return jnp.zeros((2, 1)), jnp.zeros(2)
+
+    class Flow(LinearGaussian):
+        def posterior(self, batch):
+            return AtItsDraws()
+
+    loss = losses.build("iwae", Flow(), gradient="doubly_reparameterized")
+    with pytest.raises(ConfigError, match="a posterior with log_prob, got AtItsDraws"):
+        jax.eval_shape(loss, ROUGH, {}, KEY, repeated(2), {})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_samples": 0}, "loss.num_samples must be at least 1, got 0."),
+        ({"gradient": "dreg"}, "loss.gradient must be "),
+    ],
+    ids=str,
+)
+def test_impossible_options_are_refused_before_tracing(options, message):
+    with pytest.raises(ConfigError) as error:
+        losses.build("iwae", LinearGaussian(), **options)
+    assert message in str(error.value)
+    with pytest.raises(ConfigError) as error:
+        iwae.negative_iwae({}, {}, KEY, {}, {}, model=LinearGaussian(), **options)
+    assert message in str(error.value)

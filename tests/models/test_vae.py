@@ -214,7 +214,7 @@ class Network(nn.Module):
     shape: tuple
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, mask=None):
         y = nn.Dense(math.prod(self.shape))(x.reshape(x.shape[0], -1))
         return y.reshape(x.shape[0], *self.shape)
 
@@ -242,10 +242,48 @@ def test_a_network_of_the_wrong_shape_is_named_with_both_shapes(
     assert message in str(error.value)
 
 
+LEVELS = {"likelihood": {"name": "categorical", "num_bits": 3}}
+
+
+@pytest.mark.parametrize(
+    "fields", [MLP, CONV, CONDITIONAL], ids=["mlp", "conv", "cvae"]
+)
+def test_the_encoder_sees_intensities_where_the_likelihood_scores_levels(fields):
+    """q(z|x) of 3-bit levels is that of the plain model for x / 7."""
+    levels = np.random.default_rng(0).integers(0, 8, (B, *SHAPE))
+    batch = {"image": levels, "label": LABEL}
+    model, plain = models.build(**fields | LEVELS), models.build(**fields)
+    shapes = jax.eval_shape(model.init, KEY, batch, KEY)
+    variables = jax.tree.map(lambda a: normal(1, *a.shape) * 0.5, shapes)
+    found = jax.jit(functools.partial(model.apply, method="encode"))(variables, levels)
+    encode = jax.jit(functools.partial(plain.apply, method="encode"))
+    wanted = encode(variables, levels.astype("float32") / 7.0)
+    np.testing.assert_allclose(found.mean, wanted.mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.log_var, wanted.log_var, rtol=1e-5, atol=1e-6)
+
+    @jax.jit
+    def terms(params):
+        found, inference, _ = losses.elbo_terms(params, {}, KEY, batch, model=model)
+        arguments = (inference.latents, batch)
+        p = model.apply({"params": params}, *arguments, method="likelihood")
+        return found, jax.nn.log_softmax(p.logits)
+
+    found, log_p = terms(variables["params"])
+    wanted = np.take_along_axis(np.asarray(log_p), levels[..., None], -1)
+    np.testing.assert_allclose(found, wanted.sum((1, 2, 3, 4)), rtol=1e-5)
+
+
 def test_networks_of_ones_own_make_a_model():
     model = models.VAE(Network((5,)), Network(SHAPE), likelihoods.bernoulli(), 3, SHAPE)
     p, _ = jax.eval_shape(model.init_with_output, KEY, {"image": IMAGE}, KEY)
     assert p.logits.shape == (B, *SHAPE)
+
+
+@pytest.mark.parametrize("shape", [(6, 2), (3,), (2, 6, 3)])
+def test_latents_of_another_shape_are_refused(shape):
+    model, variables = made(MLP)
+    with pytest.raises(ConfigError, match=r"latents must have shape \[B, 3\], got \["):
+        model.apply(variables, np.zeros(shape), method="decode")
 
 
 def test_images_of_another_shape_are_refused():

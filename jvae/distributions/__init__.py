@@ -1,0 +1,36 @@
+"""Distributions as small pytrees: posteriors, priors and likelihoods.
+
+Arrays are [B, ...], one distribution per example over everything behind the first
+axis. `log_prob` sums over it and returns [B], in nats, float32 whatever the inputs.
+`sample(key)` draws once per example, example i with key i (see `jvae.keys`);
+`sample(key, n)` returns n draws, [n, B, ...], draw j with key j of the split.
+A density has all its constants.
+"""
+
+from jvae.distributions.discrete import Bernoulli, Categorical, softplus
+from jvae.distributions.discretized_logistic import (
+    DiscretizedLogistic,
+    DiscretizedLogisticMixture,
+)
+from jvae.distributions.events import Distribution, draw, sum_events
+from jvae.distributions.gaussian import (
+    LOG_TWO_PI,
+    DiagGaussian,
+    Gaussian,
+    kl_per_group,
+)
+
+__all__ = [
+    "LOG_TWO_PI",
+    "Bernoulli",
+    "Categorical",
+    "DiagGaussian",
+    "DiscretizedLogistic",
+    "DiscretizedLogisticMixture",
+    "Distribution",
+    "Gaussian",
+    "draw",
+    "kl_per_group",
+    "softplus",
+    "sum_events",
+]

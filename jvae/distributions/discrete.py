@@ -1,0 +1,82 @@
+"""Independent discrete variables: binary pixels and symbols."""
+
+from __future__ import annotations
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from jvae.distributions.events import draw, flat_noise, sum_events
+from jvae.types import Array, Key
+
+
+def softplus(x: Array) -> Array:
+    """Returns log(1 + exp(x)), finite with finite gradients at any finite x."""
+    # min(x, -x), not -abs(x): at 0 the gradient of abs is 1 and the slope would be 0.
+    return jnp.maximum(x, 0.0) + jnp.log1p(jnp.exp(jnp.minimum(x, -x)))
+
+
+@flax.struct.dataclass
+class Bernoulli:
+    """Independent binary pixels; logits [B, ...].
+
+    A likelihood of x in {0, 1} only. For grey x in between, `log_prob` is minus the
+    binary cross-entropy, which is not the logarithm of a normalised density.
+    """
+
+    logits: Array
+
+    support = "binary"
+    is_discrete = True
+
+    def log_prob(self, x: Array) -> Array:
+        """Returns [B], sum of x log p + (1 - x) log(1 - p) in nats."""
+        chex.assert_equal_shape([x, self.logits])
+        return sum_events(x * self.logits - softplus(self.logits))
+
+    @property
+    def mean(self) -> Array:
+        """P(x = 1), [B, ...]."""
+        return jax.nn.sigmoid(self.logits)
+
+    def sample(self, key: Key, n: int | None = None) -> Array:
+        """Returns zeros and ones in float32, [B, ...] or [n, B, ...]."""
+
+        def sample(key, mean):
+            uniform = flat_noise(jax.random.uniform, key, mean)
+            return (uniform < mean).astype(jnp.float32)
+
+        return draw(sample, key, n, self.mean)
+
+
+@flax.struct.dataclass
+class Categorical:
+    """Independent symbols 0 .. V-1; logits [B, ..., V]."""
+
+    logits: Array
+
+    support = "levels"
+    is_discrete = True
+
+    def log_prob(self, x: Array) -> Array:
+        """Returns [B], the log probability of the integers x [B, ...] in nats."""
+        chex.assert_shape(x, self.logits.shape[:-1])
+        log_p = jax.nn.log_softmax(self.logits.astype(jnp.float32))
+        index = x.astype(jnp.int32)[..., None]
+        return sum_events(jnp.take_along_axis(log_p, index, axis=-1)[..., 0])
+
+    @property
+    def num_levels(self) -> int:
+        """Symbols, V."""
+        return self.logits.shape[-1]
+
+    @property
+    def mean(self) -> Array:
+        """The expected symbol, [B, ...]; a picture where symbols are grey levels."""
+        symbols = jnp.arange(self.logits.shape[-1], dtype=jnp.float32)
+        return jnp.einsum("...v,v->...", jax.nn.softmax(self.logits), symbols)
+
+    def sample(self, key: Key, n: int | None = None) -> Array:
+        """Returns int32 symbols, [B, ...] or [n, B, ...]."""
+        return draw(jax.random.categorical, key, n, self.logits)

@@ -1,0 +1,168 @@
+"""Logistics on pixels of 2^b levels in [-1, 1], and mixtures of them."""
+
+from __future__ import annotations
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from jvae.distributions.discrete import softplus
+from jvae.distributions.events import draw, flat_noise, sum_events
+from jvae.types import Array, Key
+
+
+def _log_bin_mass(x: Array, mean: Array, log_scale: Array, num_bits: int) -> Array:
+    """Returns log P(bin of x) under a logistic discretised to 2^num_bits levels.
+
+    With a and b the standardised right and left edges of the bin,
+    sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(-(a - b))), which needs
+    no case for narrow bins. The outermost bins take the whole tail: the levels of x
+    are 2k / (2^num_bits - 1) - 1, so only the last one passes 0.999.
+    """
+    half_bin = 1.0 / (2**num_bits - 1)
+    inverse_scale = jnp.exp(-log_scale)
+    right = (x + half_bin - mean) * inverse_scale
+    left = (x - half_bin - mean) * inverse_scale
+    log_cdf, log_survival = -softplus(-right), -softplus(left)
+    # Twice half_bin * inverse_scale, not right - left, which cancels in float32.
+    log_width = jnp.log(-jnp.expm1(-2.0 * half_bin * inverse_scale))
+    inside = log_cdf + log_survival + log_width
+    return jnp.where(x < -0.999, log_cdf, jnp.where(x > 0.999, log_survival, inside))
+
+
+def _round_to_level(x: Array, num_bits: int) -> Array:
+    """Returns the level of [-1, 1] nearest to x."""
+    top = 2**num_bits - 1
+    level = jnp.round((jnp.clip(x, -1.0, 1.0) + 1.0) * (0.5 * top))
+    return 2.0 * level / top - 1.0
+
+
+def _logistic(key: Key, mean: Array, log_scale: Array) -> Array:
+    return mean + jnp.exp(log_scale) * flat_noise(jax.random.logistic, key, mean)
+
+
+@flax.struct.dataclass
+class DiscretizedLogistic:
+    """A logistic on pixels of 2^num_bits levels in [-1, 1]; a probability per level.
+
+    Attributes:
+      loc: [B, ...], where the logistic is centred.
+      log_scale: [B, ...], log of its scale, finite at any value >= -30.
+      num_bits: bits per pixel.
+
+    Kingma et al., 2016, https://arxiv.org/abs/1606.04934.
+    """
+
+    loc: Array
+    log_scale: Array
+    num_bits: int = flax.struct.field(pytree_node=False, default=8)
+
+    support = "signed"
+    is_discrete = True
+
+    def log_prob(self, x: Array) -> Array:
+        """Returns [B], the log probability of the levels x in nats."""
+        chex.assert_equal_shape([x, self.loc])
+        return sum_events(_log_bin_mass(x, self.loc, self.log_scale, self.num_bits))
+
+    @property
+    def num_levels(self) -> int:
+        """Levels of a pixel."""
+        return 2**self.num_bits
+
+    @property
+    def mean(self) -> Array:
+        """The centre, clipped to [-1, 1]: the mean before the tails fold."""
+        return jnp.clip(self.loc, -1.0, 1.0)
+
+    def sample(self, key: Key, n: int | None = None) -> Array:
+        """Returns levels in [-1, 1], [B, ...] or [n, B, ...]."""
+        x = draw(_logistic, key, n, self.loc, self.log_scale)
+        return _round_to_level(x, self.num_bits)
+
+
+def _centres(loc: Array, coefficients: Array | None, x: Array) -> Array:
+    """Returns loc [..., C, K] moved by the earlier channels of x [..., C, K or 1]."""
+    if coefficients is None:
+        return loc
+    red, green, c = x[..., 0, :], x[..., 1, :], coefficients
+    moved_green = loc[..., 1, :] + c[..., 0, :] * red
+    moved_blue = loc[..., 2, :] + c[..., 1, :] * red + c[..., 2, :] * green
+    return jnp.stack([loc[..., 0, :], moved_green, moved_blue], axis=-2)
+
+
+@flax.struct.dataclass
+class DiscretizedLogisticMixture:
+    """A mixture of K discretised logistics per pixel, channels in order.
+
+    The component is shared by the channels of a pixel. With coefficients, the centre
+    of green moves with red, that of blue with red and green.
+
+    Attributes:
+      logits: [B, H, W, K], of the components.
+      loc: [B, H, W, C, K], centres.
+      log_scale: [B, H, W, C, K].
+      coefficients: [B, H, W, 3, K] for C = 3: green on red, blue on red, blue on
+        green; None for independent channels.
+      num_bits: bits per channel.
+
+    Salimans et al., 2017, https://arxiv.org/abs/1701.05517.
+    """
+
+    logits: Array
+    loc: Array
+    log_scale: Array
+    coefficients: Array | None = None
+    num_bits: int = flax.struct.field(pytree_node=False, default=8)
+
+    support = "signed"
+    is_discrete = True
+
+    @property
+    def num_levels(self) -> int:
+        """Levels of a channel."""
+        return 2**self.num_bits
+
+    def log_prob(self, x: Array) -> Array:
+        """Returns [B], the log probability of the levels x [B, H, W, C] in nats."""
+        chex.assert_shape(x, self.loc.shape[:-1])
+        loc = _centres(self.loc, self.coefficients, x[..., None])
+        by_channel = _log_bin_mass(x[..., None], loc, self.log_scale, self.num_bits)
+        log_weights = jax.nn.log_softmax(self.logits.astype(jnp.float32))
+        per_pixel = jax.nn.logsumexp(log_weights + by_channel.sum(-2), axis=-1)
+        return sum_events(per_pixel)
+
+    @property
+    def mean(self) -> Array:
+        """The mean of the components' centres, each clipped to [-1, 1].
+
+        The mean before the tails fold; within a component green moves with its red,
+        and blue with both.
+        """
+        x = jnp.clip(self.loc, -1.0, 1.0)
+        if self.coefficients is not None:
+            for _ in range(2):  # green after red, then blue after both
+                x = jnp.clip(_centres(self.loc, self.coefficients, x), -1.0, 1.0)
+        return (jax.nn.softmax(self.logits)[..., None, :] * x).sum(-1)
+
+    def sample(self, key: Key, n: int | None = None) -> Array:
+        """Returns levels in [-1, 1], [B, H, W, C] or [n, B, H, W, C]."""
+
+        def sample(key, logits, loc, log_scale, coefficients):
+            component_key, noise_key = jax.random.split(key)
+            chosen = jax.random.categorical(component_key, logits)[..., None, None]
+
+            def pick(a):
+                return jnp.take_along_axis(a, chosen, axis=-1)
+
+            centre = _logistic(noise_key, pick(loc), pick(log_scale))
+            x = _round_to_level(centre, self.num_bits)
+            if coefficients is not None:
+                for _ in range(2):  # green after red, then blue after both
+                    moved = _centres(centre, pick(coefficients), x)
+                    x = _round_to_level(moved, self.num_bits)
+            return x[..., 0]
+
+        arrays = (self.logits, self.loc, self.log_scale, self.coefficients)
+        return draw(sample, key, n, *arrays)

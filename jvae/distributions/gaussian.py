@@ -1,0 +1,128 @@
+"""Gaussians: posteriors and priors over latents, densities of continuous pixels."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from jvae.distributions.events import draw, flat_noise, sum_events
+from jvae.types import Array, Key
+
+LOG_TWO_PI = math.log(2.0 * math.pi)
+
+
+@flax.struct.dataclass
+class DiagGaussian:
+    """N(mean, diag(exp(log_var))); mean and log_var are [B, ...], of one shape."""
+
+    mean: Array
+    log_var: Array
+
+    @classmethod
+    def standard(cls, num_examples: int, *shape: int) -> DiagGaussian:
+        """Returns N(0, I) over arrays of `shape`, for each of `num_examples`."""
+        zeros = jnp.zeros((num_examples, *shape))
+        return cls(zeros, zeros)
+
+    @property
+    def std(self) -> Array:
+        """Standard deviations, [B, ...]."""
+        return jnp.exp(0.5 * self.log_var)
+
+    def sample(self, key: Key, n: int | None = None) -> Array:
+        """Returns mean + std * eps, [B, ...] or [n, B, ...]; differentiable."""
+        normal = functools.partial(jax.random.normal, dtype=self.mean.dtype)
+
+        def sample(key, mean, std):
+            return mean + std * flat_noise(normal, key, mean)
+
+        return draw(sample, key, n, self.mean, self.std)
+
+    def sample_and_log_prob(self, key: Key) -> tuple[Array, Array]:
+        """Returns one draw [B, ...] and its log density [B]."""
+        z = self.sample(key)
+        return z, self.log_prob(z)
+
+    def log_prob(self, z: Array) -> Array:
+        """Returns [B], the log density of z [B, ...] in nats."""
+        return sum_events(self.log_prob_per_dim(z))
+
+    def log_prob_per_dim(self, z: Array) -> Array:
+        """Returns [B, ...], the log density of every dimension of z."""
+        error = jnp.square(z - self.mean) * jnp.exp(-self.log_var)
+        return -0.5 * (LOG_TWO_PI + self.log_var + error)
+
+    def entropy(self) -> Array:
+        """Returns [B], the differential entropy in nats."""
+        return sum_events(0.5 * (LOG_TWO_PI + 1.0 + self.log_var))
+
+    def kl_per_dim(self, other: DiagGaussian) -> Array:
+        """Returns [B, ...], KL(self || other) of every dimension, >= 0."""
+        log_ratio = self.log_var - other.log_var
+        shift = jnp.square(self.mean - other.mean) * jnp.exp(-other.log_var)
+        # expm1(r) - r is exact near r = 0, where exp(r) - 1 - r would cancel.
+        return 0.5 * (jnp.expm1(log_ratio) - log_ratio + shift)
+
+    def kl_to(self, other: DiagGaussian) -> Array:
+        """Returns [B], KL(self || other) in nats, in closed form."""
+        return sum_events(self.kl_per_dim(other))
+
+    def kl_to_standard_normal(self) -> Array:
+        """Returns [B], KL(self || N(0, I)) in nats, in closed form."""
+        return self.kl_to(DiagGaussian(*2 * (jnp.zeros_like(self.mean),)))
+
+    def tempered(self, temperature: float | Array) -> DiagGaussian:
+        """Returns this with standard deviations times `temperature` (0: the mean)."""
+        shift = 2.0 * jnp.log(jnp.asarray(temperature, self.log_var.dtype))
+        return DiagGaussian(self.mean, self.log_var + shift)
+
+
+def kl_per_group(q: Any, p: Any) -> Array | None:
+    """Returns KL(q || p) as [B, groups] in closed form, None where there is none.
+
+    A diagonal Gaussian has one group per dimension against another, and no closed
+    form against anything else; any other q has one group if `q.kl_to(p)` returns a
+    [B] array.
+    """
+    if isinstance(q, DiagGaussian):
+        if not isinstance(p, DiagGaussian):
+            return None
+        kl = q.kl_per_dim(p).astype(jnp.float32)
+        return kl.reshape(kl.shape[0], -1)
+    if not hasattr(q, "kl_to"):
+        return None
+    total = q.kl_to(p)
+    return None if total is None else total[:, None]
+
+
+@flax.struct.dataclass
+class Gaussian:
+    """A density of continuous pixels; mean [B, ...], log_var broadcasts against it.
+
+    On 8-bit data this density is unbounded: add full-bin noise, or read it as a
+    weighted squared error.
+    """
+
+    mean: Array
+    log_var: Array
+
+    support = "real"
+    is_discrete = False
+
+    def _diagonal(self) -> DiagGaussian:
+        return DiagGaussian(self.mean, jnp.broadcast_to(self.log_var, self.mean.shape))
+
+    def log_prob(self, x: Array) -> Array:
+        """Returns [B], the log density in nats, (D/2) log 2 pi included."""
+        chex.assert_equal_shape([x, self.mean])
+        return self._diagonal().log_prob(x)
+
+    def sample(self, key: Key, n: int | None = None) -> Array:
+        """Returns draws with the noise, [B, ...] or [n, B, ...]."""
+        return self._diagonal().sample(key, n)

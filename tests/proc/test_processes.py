@@ -1,0 +1,171 @@
+"""Two processes of one run on this machine, and runs that change their number."""
+
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from tests import commands
+from tests.commands import (
+    arrays,
+    metrics,
+    steps,
+    train,
+    train_together,
+    write_config,
+)
+
+pytestmark = pytest.mark.proc
+
+
+def wait_all(processes):
+    """Returns their exit statuses."""
+    return [process.wait() for process in processes]
+
+
+def texts(processes):
+    return "\n".join(p.text for p in processes)
+
+
+@pytest.fixture
+def short(tiny):
+    """20 steps, everything on."""
+    return tiny | {"num_steps": 20, "eval_every_steps": 10}
+
+
+def test_two_processes_train_like_one(short, tmp_path):
+    """2 processes x 4 devices and 1 x 8: the same parameters after 20 steps."""
+    config = write_config(tmp_path, short)
+    two = train_together(config, tmp_path / "two")
+    assert wait_all(two) == [0, 0], texts(two)
+    assert train(config, tmp_path / "one", devices=8).wait() == 0
+    one, both = arrays(tmp_path / "one"), arrays(tmp_path / "two")
+    assert one.keys() == both.keys()
+    for path, value in one.items():
+        if "params" in path or "ema" in path:
+            np.testing.assert_allclose(value, both[path], atol=1e-6, err_msg=path)
+    for a, b in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
+        np.testing.assert_allclose(a["elbo"], b["elbo"], rtol=1e-5)
+    assert "step 20/20" in two[0].text and "step 20/20" not in two[1].text
+    assert list((tmp_path / "two" / "pictures").glob("samples_*.png"))
+
+
+def test_two_processes_reach_the_loss_of_one(tiny, tmp_path):
+    config = write_config(
+        tmp_path, tiny | {"num_steps": 200, "checkpoint_every_steps": 100}
+    )
+    two = train_together(config, tmp_path / "two", "--config.data.placement=device")
+    assert wait_all(two) == [0, 0], texts(two)
+    assert train(config, tmp_path / "one", devices=8).wait() == 0
+    first, second = (metrics(tmp_path / name)[-1] for name in ("one", "two"))
+    assert first["step"] == second["step"] == 200
+    np.testing.assert_allclose(first["elbo"], second["elbo"], rtol=1e-3)
+
+
+def test_a_run_goes_on_with_other_processes_and_devices(short, tmp_path):
+    """2 x 4, then 1 x 2, then 2 x 1: arrays as saved, batches as if undisturbed."""
+    config = write_config(tmp_path, short)
+    assert train(config, tmp_path / "whole").wait() == 0
+    workdir = tmp_path / "run"
+    sharded = "--config.mesh.params=8"
+    two = train_together(config, workdir, sharded, "--config.num_steps=8")
+    assert wait_all(two) == [0, 0], texts(two)
+    before = arrays(workdir, 8)
+    one = train(config, workdir, "--config.num_steps=12", devices=2)
+    assert one.wait() == 0, one.text
+    assert "resumed from step 8" in one.text
+    for path, value in arrays(workdir, 8).items():
+        np.testing.assert_array_equal(value, before[path], err_msg=path)
+    again = train_together(config, workdir, devices=1)
+    assert wait_all(again) == [0, 0], texts(again)
+    rows, expected = (
+        [r for r in metrics(run) if r["split"] == "train"]
+        for run in (workdir, tmp_path / "whole")
+    )
+    assert [r["step"] for r in rows] == [r["step"] for r in expected]
+    for a, b in zip(rows, expected, strict=True):
+        np.testing.assert_allclose(a["elbo"], b["elbo"], rtol=1e-5)
+
+
+def test_a_notice_to_one_process_stops_both_at_one_step(config, tmp_path):
+    two = train_together(config, tmp_path / "run", devices=1)
+    assert two[0].wait_for("step 50/"), texts(two)
+    two[1].send(signal.SIGTERM)
+    assert wait_all(two) == [143, 143], texts(two)
+    stops = [re.findall(r"at step (\d+), checkpoint saved", p.text) for p in two]
+    assert stops[0] == stops[1] and len(stops[0]) == 1
+    assert steps(tmp_path / "run")[-1] == int(stops[0][0])
+    more = f"--config.num_steps={int(stops[0][0]) + 10}"
+    again = train_together(config, tmp_path / "run", more, devices=1)
+    assert wait_all(again) == [0, 0], texts(again)
+    assert f"resumed from step {stops[0][0]}" in again[0].text
+
+
+def test_ctrl_c_reaches_both_processes(config, tmp_path):
+    two = train_together(config, tmp_path / "run", devices=1)
+    assert two[0].wait_for("step 50/"), texts(two)
+    two[0].send(signal.SIGINT)
+    assert wait_all(two) == [130, 143], texts(two)
+
+
+def test_a_process_that_is_killed_ends_the_other_in_one_line(config, tmp_path):
+    two = train_together(config, tmp_path / "run", devices=1)
+    assert two[0].wait_for("step 150/"), texts(two)
+    two[1].send(signal.SIGKILL)
+    assert two[1].wait() == -signal.SIGKILL
+    killed = time.monotonic()
+    assert two[0].wait() == 6, two[0].text
+    assert time.monotonic() - killed < 60
+    last = two[0].text.strip().splitlines()[-1]
+    assert last.startswith("jvae: error: another process is gone"), two[0].text
+    more = f"--config.num_steps={steps(tmp_path / 'run')[-1] + 10}"
+    again = train(config, tmp_path / "run", more, devices=2)
+    assert again.wait() == 0, again.text
+    assert re.search(r"resumed from step \d*00", again.text)
+
+
+def test_processes_find_out_together_that_a_workdir_is_in_use(config, tmp_path):
+    first = train(config, tmp_path / "run")
+    assert first.wait_for("new run in")
+    two = train_together(config, tmp_path / "run", devices=1)
+    assert wait_all(two) == [4, 4], texts(two)
+    assert all("workdir in use by pid" in p.text for p in two)
+    assert first.wait() == 0
+
+
+def test_processes_find_each_other_by_what_slurm_tells_them(short, tmp_path):
+    config = write_config(tmp_path, short)
+    job = {"SLURM_JOB_ID": str(time.time_ns() % 4096), "SLURM_NTASKS": "2"}
+    job |= {"SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_TASKS": "2"}
+    two = [
+        train(
+            config,
+            tmp_path / "run",
+            "--distributed",
+            **job | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
+        )
+        for i in range(2)
+    ]
+    assert wait_all(two) == [0, 0], texts(two)
+    assert "on 2 x cpu" in two[0].text and steps(tmp_path / "run")[-1] == 20
+
+
+def test_a_coordinator_that_is_not_there_is_named(config, tmp_path):
+    flags = ("--coordinator=127.0.0.1:9", "--num_processes=2", "--process_id=1")
+    script = tmp_path / "impatient.py"
+    script.write_text(
+        "import sys\nfrom jvae import cli, distributed\n"
+        "distributed.TIMEOUT = 1\nsys.exit(cli.main(cli.train))\n"
+    )
+    command = commands.Command(
+        script,
+        f"--config={config}",
+        *flags,
+        f"--workdir={tmp_path / 'run'}",
+        PYTHONPATH=str(commands.ROOT),
+    )
+    assert command.wait() == 6
+    (line,) = command.text.strip().splitlines()
+    assert "cannot reach coordinator 127.0.0.1:9" in line
