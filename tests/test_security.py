@@ -16,7 +16,7 @@ import jax
 import pytest
 
 import jvae
-from jvae import checkpoints, experiment, pretrained
+from jvae import checkpoints, experiment, fields, pretrained
 from jvae.errors import ConfigError, JvaeError
 
 ROOT = Path(jvae.__file__).parent.parent
@@ -150,6 +150,8 @@ def test_an_import_that_is_allowed_is_allowed_once(stranger, sentinel, trained):
     with pytest.raises(ConfigError, match="is an import path"):
         pretrained.restore(stranger)
     assert not sentinel.exists()
+    # Nor does the prohibition reach what the caller names himself.
+    assert fields.resolve({}, "math:sqrt", "model")(9) == 3
 
 
 def test_files_that_are_dropped_into_a_workdir_are_not_opened(stranger, sentinel, tiny):
