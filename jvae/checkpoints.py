@@ -12,10 +12,13 @@ silently, saves that it declines silently, failures that it mentions once.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+import re
+import threading
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -25,7 +28,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 import jvae
-from jvae import distributed, mesh, storage
+from jvae import distributed, mesh, quiet, storage
 from jvae.checksums import checksums
 from jvae.errors import DamagedError, WorkdirError
 
@@ -36,8 +39,17 @@ FORMAT = 1
 CHECKPOINTS, BEST = "checkpoints", "best"
 COMMIT_FILE = "commit_success.txt"
 """What Orbax writes into a step last."""
-UNREADABLE = (ValueError, KeyError, OSError, TypeError, AttributeError)
+UNREADABLE = (
+    ValueError,
+    KeyError,
+    OSError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
 """What Orbax raises on files that are cut short, missing or garbage."""
+STEP = re.compile(r"\d+(\.orbax-checkpoint-tmp.*)?")
+"""The names of steps, finished or not."""
 
 Shapes = dict[str, list]
 """{'model/params/...': [[sizes], dtype]}, what the JSON says about the arrays."""
@@ -76,20 +88,30 @@ class Checkpoints:
         keep: int | None = None,
         read_only: bool = False,
     ):
-        self.folder = epath.Path(folder)
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=None if read_only else keep,
-            create=not read_only,
-            read_only=read_only,
-            enable_async_checkpointing=not read_only,
-            cleanup_tmp_directories=not read_only,
-            # A step without its commit file was never finished and is not listed.
-            atomicity_options=ocp.options.AtomicityOptions(
-                mode=ocp.options.AtomicityMode.COMMIT_FILE
-            ),
-        )
-        with _without_warnings():  # two lines that say it is read only, as asked for
-            self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self.folder = storage.absolute(folder)
+        if not read_only and self.folder.is_dir():
+            self._remove_unfinished()
+        with quiet.below(logging.CRITICAL):  # says that it is read only, as asked for
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=None if read_only else keep,
+                create=not read_only,
+                read_only=read_only,
+                enable_async_checkpointing=not read_only,
+                # Orbax would remove every folder that is no step; see above.
+                cleanup_tmp_directories=False,
+                # A step without its commit file was never finished and is not listed.
+                atomicity_options=ocp.options.AtomicityOptions(
+                    mode=ocp.options.AtomicityMode.COMMIT_FILE
+                ),
+            )
+            try:
+                self._manager = ocp.CheckpointManager(self.folder, options=options)
+            except OSError as error:
+                raise WorkdirError(
+                    f"checkpoints cannot be written: {error.strerror or error}",
+                    where=str(folder),
+                    fix="Make room, or name a folder that can be written.",
+                ) from error
         self._begun: tuple[int, str] | None = None
         self._failure: str | None = None
 
@@ -119,9 +141,9 @@ class Checkpoints:
           items: pytrees of arrays by name.
           meta: JSON, stored beside them with shapes, checksums, format and version.
         """
+        quiet.background_failures()
         self.settle()
-        if self._is_marked(step):
-            self._remove(step)
+        self._make_room(step)
         stored = {**meta, "step": step, "format": FORMAT, "shapes": shapes_of(items)}
         stored |= {"jvae": jvae.__version__, "jax": jax.__version__}
         stored["checksums"] = checksums(dict(items))
@@ -134,7 +156,7 @@ class Checkpoints:
             if not self._manager.save(step, args=composite, force=True):
                 self._fail(begun, "it or a later one is there", remove=False)
         except (ValueError, OSError) as error:
-            self._fail(begun, _first_line(error))
+            self._fail(begun, _failure(error))
 
     def wait(self) -> None:
         """Returns when everything begun is on disk.
@@ -153,17 +175,18 @@ class Checkpoints:
     def close(self) -> None:
         """Waits and lets go of the folder."""
         self.settle()
-        self._manager.close()
+        with contextlib.suppress(ValueError, OSError):  # failures already told
+            self._manager.close()
 
     def settle(self) -> None:
-        """Waits for the save that was begun; a failure is a warning."""
+        """Waits for the save that was begun, whose failure is a warning."""
         if self._begun is None:
             return
         try:  # Orbax tells of a failure only once
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
         except (ValueError, OSError) as error:
-            self._fail(self._begun, _first_line(error))
+            self._fail(self._begun, _failure(error))
         else:
             self._failure = self._begun = None
 
@@ -172,11 +195,24 @@ class Checkpoints:
         step, what = begun
         self._failure, self._begun = f"{what} was not written: {why}", None
         logger.warning("jvae: %s (%s)", self._failure, self.folder)
-        if remove and distributed.is_first():
-            for folder in self.folder.iterdir():
-                if folder.name.partition(".")[0] == str(step) and not _is_whole(folder):
-                    folder.rmtree()
+        # Its other threads have more to tell, which would pass for the next save's.
+        for tell in (self._manager.wait_until_finished, self._manager.check_for_errors):
+            with contextlib.suppress(ValueError, OSError):
+                tell()
+        if remove:
+            _wait_for_writers()
+            self._remove_unfinished(step)
         self._manager.reload()
+
+    def _remove_unfinished(self, step: int | None = None) -> None:
+        """Removes steps (or one) that were never finished, and no other folder."""
+        if not distributed.is_first():
+            return
+        for folder in self.folder.iterdir():
+            is_step = STEP.fullmatch(folder.name) and folder.is_dir()
+            is_meant = step is None or folder.name.partition(".")[0] == str(step)
+            if is_step and is_meant and not (folder / COMMIT_FILE).exists():
+                folder.rmtree()
 
     def read_meta(self, step: int) -> dict[str, Any]:
         """Returns the JSON of a step.
@@ -187,11 +223,12 @@ class Checkpoints:
         """
         arguments = ocp.args.Composite(meta=ocp.args.JsonRestore())
         try:
-            meta = self._manager.restore(step, args=arguments)["meta"]
+            with quiet.below(logging.ERROR):
+                meta = self._manager.restore(step, args=arguments)["meta"]
             written, version = meta["format"], meta["jvae"]
             _ = meta["config"], meta["shapes"]
         except UNREADABLE as error:
-            raise self._damaged(step, _first_line(error)) from error
+            raise self._unreadable(step, error) from error
         # Release 0.1.0 wrote checkpoints without digest and checksums at first.
         if meta.get("digest", digest(meta)) != digest(meta):
             raise self._damaged(step, "the digest of its JSON differs")
@@ -252,11 +289,16 @@ class Checkpoints:
     ) -> dict[str, Any]:
         """Returns the items of a step, each array compared with its checksum."""
         arguments = {k: ocp.args.StandardRestore(v) for k, v in abstract.items()}
+        composite = ocp.args.Composite(**arguments)
+        quiet.background_failures()
         try:
-            restored = self._manager.restore(step, args=ocp.args.Composite(**arguments))
+            with quiet.below(logging.ERROR):
+                restored = self._manager.restore(step, args=composite)
             items = {name: restored[name] for name in abstract}
-        except UNREADABLE as error:
-            raise self._damaged(step, _first_line(error)) from error
+        except Exception as error:  # the bare class, where an array is incomplete
+            if type(error) is not Exception and not isinstance(error, UNREADABLE):
+                raise
+            raise self._unreadable(step, error) from error
         written = meta.get("checksums", {})
         found = checksums(items)
         wrong = [
@@ -267,6 +309,10 @@ class Checkpoints:
             more = f" and of {len(wrong) - 1} more" if len(wrong) > 1 else ""
             raise self._damaged(step, text + more)
         return items
+
+    def set_asides(self) -> list[str]:
+        """Returns the names of the damaged steps that were set aside."""
+        return sorted(p.name for p in self.folder.iterdir() if ".damaged" in p.name)
 
     def set_aside(self, step: int) -> epath.Path:
         """Takes a damaged step out of the way, so that its number is free again.
@@ -296,10 +342,14 @@ class Checkpoints:
     def _is_marked(self, step: int) -> bool:
         return storage.is_bucket(self.folder) and self._marker(step).exists()
 
-    def _remove(self, step: int) -> None:
+    def _make_room(self, step: int) -> None:
+        """Removes a step that is marked as damaged, so that it can be saved again."""
+        if not self._is_marked(step):
+            return
         distributed.wait_for_all(f"remove {step}")
         if distributed.is_first():
-            (self.folder / str(step)).rmtree()
+            if (self.folder / str(step)).exists():
+                (self.folder / str(step)).rmtree()
             self._marker(step).unlink()
         distributed.wait_for_all(f"{step} is removed")
         self._manager.reload()
@@ -319,9 +369,26 @@ class Checkpoints:
                 fix="Use the stored config, or another workdir.",
             )
 
-    def _damaged(self, step: int, why: str) -> DamagedError:
+    def _unreadable(self, step: int, error: Exception) -> Exception:
+        """Returns what to raise for a read that failed."""
+        if any(word in str(error) for word in distributed.LOST_PROCESS):
+            return error
         if not (self.folder / str(step)).exists():
-            why = "it was removed while it was read"
+            self._manager.reload()
+            return WorkdirError(
+                f"checkpoint {step} was removed while it was read",
+                where=str(self.folder),
+                fix=f"Use another step; there are {self.steps()}.",
+            )
+        if not _is_out_of_reach(error):
+            return self._damaged(step, _explained(error))
+        return WorkdirError(
+            f"checkpoint {step} cannot be read: {_first_line(error)}",
+            where=str(self.folder),
+            fix="It may be whole; make it readable and run the same command again.",
+        )
+
+    def _damaged(self, step: int, why: str) -> DamagedError:
         return DamagedError(
             f"checkpoint {step} is damaged: {why}",
             where=str(self.folder),
@@ -329,23 +396,65 @@ class Checkpoints:
         )
 
 
-def _is_whole(folder: epath.Path) -> bool:
-    """Returns whether Orbax has finished a step, or this project has set it aside."""
-    return (folder / COMMIT_FILE).exists() or ".damaged" in folder.name
+TENSORSTORE = {
+    "NOT_FOUND": "a data file is missing",
+    "OUT_OF_RANGE": "a data file is cut short",
+    "DATA_LOSS": "a data file is cut short or changed",
+}
+"""Its statuses of damage, in words."""
+OUT_OF_REACH = (
+    "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
+    "UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+)
+"""Those that say nothing about the files."""
 
 
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+def _wait_for_writers() -> None:
+    """Waits for the other items of a save that failed; Orbax leaves them writing."""
+    for thread in threading.enumerate():
+        if type(thread).__module__.startswith("orbax."):
+            # Theirs would raise the failure once more.
+            threading.Thread.join(thread, timeout=60)
 
 
-def _first_line(error: Exception) -> str:
+def _is_out_of_reach(error: BaseException) -> bool:
+    """Returns whether files could not be read, rather than that they are damaged."""
+    missing = FileNotFoundError | NotADirectoryError | IsADirectoryError
+    if isinstance(error, OSError) and not isinstance(error, missing):
+        return True
+    text = f"{error} {error.__cause__ or ''}"
+    return any(status in text for status in OUT_OF_REACH)
+
+
+def _explained(error: Exception) -> str:
+    """Returns what a failed read says, in a few words."""
+    text = str(error)
+    if type(error) is Exception:
+        return "a data file is missing or cut short"
+    kind, _, rest = text.partition(":")
+    if "OCDBT" in rest:
+        return TENSORSTORE.get(kind, "a data file is garbage")
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
+        return "a JSON file is garbage"
+    if isinstance(error, OSError):
+        return "a file is missing"
+    if isinstance(error, KeyError) and error.args:
+        text = str(error.args[0]).partition(". ")[0]
+    return _first_line(text or error)
+
+
+def _failure(error: Exception) -> str:
+    """Returns why a save failed, in a few words."""
+    text = str(error)
+    if "RESOURCE_EXHAUSTED" in text or getattr(error, "errno", None) == errno.ENOSPC:
+        return "no space left on device"
+    return _first_line(error)
+
+
+def _first_line(error: Exception | str) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
@@ -363,7 +472,7 @@ def choose(workdir: epath.PathLike, step: str | int) -> tuple[Checkpoints, int]:
     Raises:
       WorkdirError: no such workdir, checkpoint or step; says which steps there are.
     """
-    root = epath.Path(workdir)
+    root = storage.absolute(workdir)
     found: dict[str, Checkpoints] = {
         name: Checkpoints(root / name, read_only=True)
         for name in (CHECKPOINTS, BEST)

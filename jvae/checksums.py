@@ -16,7 +16,8 @@ UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
 def checksum(array: Array) -> Array:
     """Returns a uint32 that changes with any bit, and with the order, of `array`.
 
-    Every word is mixed with its position (Knuth's multiplicative hash) and the results
+    Every word is mixed with its position, so that each bit of it changes about half of
+    the bits of the result (the finaliser of MurmurHash3, Appleby 2011), and the results
     are added modulo 2^32: integer sums do not depend on the order of summation, so
     neither sharding nor the number of devices matters.
 
@@ -32,7 +33,9 @@ def checksum(array: Array) -> Array:
     position = jax.lax.iota(jnp.uint32, words.size)
     factor = (position * jnp.uint32(2654435761) + jnp.uint32(1)) | jnp.uint32(1)
     mixed = (words + jnp.uint32(0x9E3779B9)) * factor
-    return jnp.sum(mixed ^ (mixed >> 15), dtype=jnp.uint32)
+    mixed = (mixed ^ (mixed >> 16)) * jnp.uint32(0x85EBCA6B)
+    mixed = (mixed ^ (mixed >> 13)) * jnp.uint32(0xC2B2AE35)
+    return jnp.sum(mixed ^ (mixed >> 16), dtype=jnp.uint32)
 
 
 @jax.jit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax
 
 MIN_SECONDS = 0.2
 """Programs that compile faster are not kept."""
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def folder() -> Path:
@@ -47,7 +49,9 @@ def switch_on() -> None:
     try:
         path = folder()
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.stat().st_uid != os.getuid() or not os.access(path, os.W_OK):
+        there = path.stat()
+        is_mine = there.st_uid == os.getuid() and not there.st_mode & OTHERS_WRITE
+        if not is_mine or not os.access(path, os.W_OK):
             return
     except (OSError, RuntimeError):
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import json
 import logging
@@ -92,11 +93,12 @@ class Run:
             except DamagedError as error:
                 damage = error
                 self._set_aside(self.checkpoints, step, error)
-        if damage is not None:
+        damaged = self.checkpoints.set_asides()
+        if damaged:
             raise WorkdirError(
-                "every checkpoint is damaged",
+                f"every checkpoint is damaged: {', '.join(damaged)}",
                 where=str(self.checkpoints.folder),
-                fix="Start again in another workdir.",
+                fix="Use another workdir, or remove them to start at step 0 here.",
             ) from damage
         return None
 
@@ -218,7 +220,8 @@ class Run:
             batches = parts.example_indices(
                 self.parts, first, self.experiment.max_skips
             )
-            storage.write_whole(file, json.dumps(batches, indent=1) + "\n")
+            with contextlib.suppress(OSError):  # of a full disk; the error says more
+                storage.write_whole(file, json.dumps(batches, indent=1) + "\n")
         raise DivergedError(
             f"diverged: the {self.experiment.max_skips} updates after step {first} "
             f"were skipped, each not finite or a spike; their examples are in {file}",
@@ -250,6 +253,7 @@ class Run:
 
     def _best_elbo(self) -> float | None:
         """Returns the highest validation ELBO so far; a damaged best is set aside."""
+        self.best.settle()
         latest = self.best.latest()
         if latest is None:
             return None

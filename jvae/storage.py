@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -36,6 +37,13 @@ def is_bucket(path: epath.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
+def absolute(path: epath.PathLike) -> epath.Path:
+    """Returns a path that is not relative and has no ~, as Orbax must have it."""
+    if is_bucket(path):
+        return epath.Path(path)
+    return epath.Path(os.path.join(os.getcwd(), os.path.expanduser(path)))
+
+
 def write_whole(path: epath.Path, text: str) -> None:
     """Writes a file so that a reader, or a crash, sees the old or the new text."""
     if is_bucket(path):
@@ -47,6 +55,14 @@ def write_whole(path: epath.Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(new, path)
+
+
+def _read(path: epath.Path) -> str | None:
+    """Returns the text of a file, None if it is not there; garbage is no error."""
+    try:
+        return path.read_bytes().decode(errors="replace")
+    except FileNotFoundError:
+        return None
 
 
 def _owner() -> dict[str, Any]:
@@ -79,7 +95,9 @@ class FolderLock:
     def __init__(self, root: epath.Path):
         import fcntl
 
-        self._file = open(root / LOCK_FILE, "a+", encoding="utf-8")  # noqa: SIM115
+        self._file = open(  # noqa: SIM115
+            root / LOCK_FILE, "a+", encoding="utf-8", errors="replace"
+        )
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -109,14 +127,10 @@ class BucketLock:
     """
 
     def __init__(self, root: epath.Path):
-        self._object, self._token = root / LOCK_FILE, uuid.uuid4().hex
-        try:
-            create(self._object, self._text())
-        except FileExistsError as error:
-            text = self._object.read_text()
-            if not _is_stale(text):
-                raise _in_use(root, text) from error
-            self._take_over(root)
+        self._root, self._object = root, root / LOCK_FILE
+        self._token = uuid.uuid4().hex
+        while not self._is_taken():
+            pass  # its owner has removed it between two looks
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
@@ -124,25 +138,46 @@ class BucketLock:
     def _text(self) -> str:
         return json.dumps({**_owner(), "token": self._token})
 
-    def _take_over(self, root: epath.Path) -> None:
-        """Takes the lock of a dead run; of several that try, the last one has it."""
+    def _is_taken(self) -> bool:
+        """Takes the lock if it is free or its owner dead; False to try again."""
+        try:
+            create(self._object, self._text())
+            return True
+        except FileExistsError as error:
+            text = _read(self._object)
+            if text is None:
+                return False
+            if not _is_stale(text):
+                raise _in_use(self._root, text) from error
+        # Of several that take a dead run's lock the last one has it.
         self._object.write_text(self._text())
         time.sleep(SETTLE_SECONDS)
-        text = self._object.read_text()
-        if self._token not in text:
-            raise _in_use(root, text)
+        text = _read(self._object)
+        if text is not None and self._token not in text:
+            raise _in_use(self._root, text)
+        return text is not None
 
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT_SECONDS):
             # A beat that fails is made good by the next one.
             with contextlib.suppress(OSError):
+                text = _read(self._object)
+                if text is not None and self._token not in text:
+                    self._lose(text)
+                    return
                 self._object.write_text(self._text())
 
+    def _lose(self, text: str) -> None:
+        """Ends this run, which slept so long that another has taken its place."""
+        logger.error("jvae: %s This run stops.", _in_use(self._root, text).args[0])
+        os.kill(os.getpid(), signal.SIGTERM)
+
     def release(self) -> None:
-        """Removes the object."""
+        """Removes the object, unless another run has taken it."""
         self._ended.set()
         self._thread.join()
-        self._object.unlink(missing_ok=True)
+        if self._token in (_read(self._object) or ""):
+            self._object.unlink(missing_ok=True)
 
 
 def create(path: epath.Path, text: str) -> None:
@@ -212,7 +247,6 @@ class BucketLines:
 
     def __init__(self, file: epath.Path, lines: Iterable[str]):
         self._folder = _parts_of(file)
-        self._folder.mkdir(parents=True, exist_ok=True)
         old = _part_names(self._folder)
         # The new part is complete before the old ones go; lines in both are read once.
         self._number = 1 + max((int(name) for name in old), default=-1)
@@ -246,6 +280,8 @@ def _parts_of(file: epath.Path) -> epath.Path:
 
 
 def _part_names(folder: epath.Path) -> list[str]:
+    if not folder.is_dir():  # in a bucket there are no empty folders
+        return []
     return sorted(p.name for p in folder.iterdir() if p.name.isdigit())
 
 
@@ -256,8 +292,8 @@ def lines_of(file: epath.Path, lines: Iterable[str]) -> FolderLines | BucketLine
 
 def read_lines(file: epath.Path) -> list[str]:
     """Returns the lines of a file that `lines_of` has made, [] if there is none."""
-    folder = _parts_of(file)
-    if is_bucket(file) and folder.is_dir():
-        texts = [(folder / name).read_text() for name in _part_names(folder)]
+    if is_bucket(file):
+        folder = _parts_of(file)
+        texts = [_read(folder / name) or "" for name in _part_names(folder)]
         return list(dict.fromkeys("".join(texts).splitlines()))
-    return file.read_text().splitlines() if file.exists() else []
+    return (_read(file) or "").splitlines()

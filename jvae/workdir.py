@@ -27,7 +27,7 @@ def opened(workdir: epath.PathLike, experiment: Experiment) -> Iterator[epath.Pa
       WorkdirError: it cannot be a folder or be written, another run is using it, or it
         holds a run of another config.
     """
-    root = epath.Path(workdir).expanduser()
+    root = storage.absolute(workdir)
     lock = distributed.first_does(lambda: _locked(root))
     try:
         distributed.first_does(lambda: _labelled(root, experiment))
@@ -43,6 +43,12 @@ def _locked(root: epath.Path) -> storage.FolderLock | storage.BucketLock:
         return storage.lock(root)
     except OSError as error:
         raise _unusable(root, error) from error
+    except ImportError as error:  # gcsfs for gs://, s3fs for s3://
+        raise WorkdirError(
+            f"this bucket needs one more package: {error}",
+            where=str(root),
+            fix="Install it, or name a folder.",
+        ) from error
 
 
 def _labelled(root: epath.Path, experiment: Experiment) -> None:
@@ -82,7 +88,7 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
     Raises:
       WorkdirError: there is none, or it is damaged.
     """
-    file = epath.Path(workdir).expanduser() / CONFIG_FILE
+    file = storage.absolute(workdir) / CONFIG_FILE
     if not file.exists():
         raise WorkdirError(
             f"there is no {CONFIG_FILE}",

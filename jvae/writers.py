@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -13,7 +14,7 @@ from typing import Any, TextIO
 
 from etils import epath
 
-from jvae import storage
+from jvae import quiet, storage
 
 METRICS_FILE = "metrics.jsonl"
 TIMES = ("seconds", "images_per_second")
@@ -28,7 +29,7 @@ def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
     A last line that was cut short by a crash is left out.
     """
     rows = []
-    for line in storage.read_lines(epath.Path(workdir) / METRICS_FILE):
+    for line in storage.read_lines(storage.absolute(workdir) / METRICS_FILE):
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
@@ -91,7 +92,10 @@ class MetricsWriter:
 
     def _give_up(self, error: OSError) -> None:
         logger.warning("jvae: %s is no longer written: %s", self._file, error)
-        self._lines = None
+        lines, self._lines = self._lines, None
+        with contextlib.suppress(OSError):  # it would write what is left
+            if lines is not None:
+                lines.close()
 
     def close(self) -> None:
         """Closes the files."""
@@ -120,6 +124,7 @@ class _EventFile:
         from tensorboard.plugins.scalar.summary_v2 import scalar_pb
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+        quiet.background_failures()
         self._event, self._scalar = Event, scalar_pb
         self._writer: Any = None
         # Tells TensorBoard to forget what an interrupted run wrote after this step.

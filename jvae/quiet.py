@@ -1,0 +1,72 @@
+"""Keeps off the screen what libraries print about failures that are handled here.
+
+A failed read or write of a checkpoint is raised where it is waited for, and a run says
+it in one line. Orbax and TensorBoard print it besides, as tracebacks of their threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def below(level: int) -> Iterator[None]:
+    """A context in which Orbax, which logs through absl, says nothing below `level`."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@functools.cache
+def background_failures() -> None:
+    """Silences these tracebacks for the rest of the process, and nothing but them.
+
+    Orbax reads and writes all arrays at once and closes its event loop at the first
+    failure. The others then have nowhere to report to, which Python prints for each of
+    them, whenever it happens.
+    """
+    sys.unraisablehook = _filtered(sys.unraisablehook, _is_abandoned)
+    threading.excepthook = _filtered(threading.excepthook, _is_event_file)
+    warnings.filterwarnings("ignore", "coroutine '_(read|write)_array", RuntimeWarning)
+    logging.getLogger("asyncio").addFilter(lambda record: not _is_lost(record))
+    logging.getLogger("absl").addFilter(lambda record: not _is_of_orbax(record))
+
+
+def _filtered(hook: Any, is_known: Any) -> Any:
+    return lambda arguments: None if is_known(arguments) else hook(arguments)
+
+
+def _is_abandoned(unraisable: Any) -> bool:
+    """Returns whether it is an array whose event loop is closed."""
+    is_closed = str(unraisable.exc_value) == "Event loop is closed"
+    return is_closed or "coroutine object _read_array" in repr(unraisable.object)
+
+
+def _is_event_file(arguments: Any) -> bool:
+    """Returns whether TensorBoard's thread could not write; its caller is told too."""
+    module = type(arguments.thread).__module__
+    return module.startswith("tensorboard.") and issubclass(arguments.exc_type, OSError)
+
+
+def _is_lost(record: logging.LogRecord) -> bool:
+    """Returns whether it is a failure of TensorStore that nobody waited for."""
+    error = record.exc_info[1] if record.exc_info else None
+    return "exception was never retrieved" in record.getMessage() and any(
+        word in str(error) for word in ("TensorStore", "OCDBT")
+    )
+
+
+def _is_of_orbax(record: logging.LogRecord) -> bool:
+    """Returns whether it is the traceback of a thread that saves."""
+    return bool(record.exc_info) and "orbax" in record.pathname
