@@ -12,7 +12,6 @@ silently, saves that it declines silently, failures that it mentions once.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import logging
@@ -28,7 +27,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 import jvae
-from jvae import distributed, mesh, quiet, storage
+from jvae import damage, distributed, mesh, quiet, storage
 from jvae.checksums import checksums
 from jvae.errors import DamagedError, WorkdirError
 
@@ -39,15 +38,6 @@ FORMAT = 1
 CHECKPOINTS, BEST = "checkpoints", "best"
 COMMIT_FILE = "commit_success.txt"
 """What Orbax writes into a step last."""
-UNREADABLE = (
-    ValueError,
-    KeyError,
-    OSError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-)
-"""What Orbax raises on files that are cut short, missing or garbage."""
 STEP = re.compile(r"\d+(\.orbax-checkpoint-tmp.*)?")
 """The names of steps, finished or not."""
 
@@ -156,7 +146,7 @@ class Checkpoints:
             if not self._manager.save(step, args=composite, force=True):
                 self._fail(begun, "it or a later one is there", remove=False)
         except (ValueError, OSError) as error:
-            self._fail(begun, _failure(error))
+            self._fail(begun, damage.failed_save(error))
 
     def wait(self) -> None:
         """Returns when everything begun is on disk.
@@ -186,7 +176,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
         except (ValueError, OSError) as error:
-            self._fail(self._begun, _failure(error))
+            self._fail(self._begun, damage.failed_save(error))
         else:
             self._failure = self._begun = None
 
@@ -227,7 +217,7 @@ class Checkpoints:
                 meta = self._manager.restore(step, args=arguments)["meta"]
             written, version = meta["format"], meta["jvae"]
             _ = meta["config"], meta["shapes"]
-        except UNREADABLE as error:
+        except damage.UNREADABLE as error:
             raise self._unreadable(step, error) from error
         # Release 0.1.0 wrote checkpoints without digest and checksums at first.
         if meta.get("digest", digest(meta)) != digest(meta):
@@ -296,7 +286,9 @@ class Checkpoints:
                 restored = self._manager.restore(step, args=composite)
             items = {name: restored[name] for name in abstract}
         except Exception as error:  # the bare class, where an array is incomplete
-            if type(error) is not Exception and not isinstance(error, UNREADABLE):
+            if type(error) is not Exception and not isinstance(
+                error, damage.UNREADABLE
+            ):
                 raise
             raise self._unreadable(step, error) from error
         written = meta.get("checksums", {})
@@ -380,10 +372,10 @@ class Checkpoints:
                 where=str(self.folder),
                 fix=f"Use another step; there are {self.steps()}.",
             )
-        if not _is_out_of_reach(error):
-            return self._damaged(step, _explained(error))
+        if not damage.is_out_of_reach(error):
+            return self._damaged(step, damage.explained(error))
         return WorkdirError(
-            f"checkpoint {step} cannot be read: {_first_line(error)}",
+            f"checkpoint {step} cannot be read: {damage.first_line(error)}",
             where=str(self.folder),
             fix="It may be whole; make it readable and run the same command again.",
         )
@@ -396,66 +388,12 @@ class Checkpoints:
         )
 
 
-TENSORSTORE = {
-    "NOT_FOUND": "a data file is missing",
-    "OUT_OF_RANGE": "a data file is cut short",
-    "DATA_LOSS": "a data file is cut short or changed",
-}
-"""Its statuses of damage, in words."""
-OUT_OF_REACH = (
-    "PERMISSION_DENIED",
-    "UNAUTHENTICATED",
-    "UNAVAILABLE",
-    "DEADLINE_EXCEEDED",
-    "RESOURCE_EXHAUSTED",
-)
-"""Those that say nothing about the files."""
-
-
 def _wait_for_writers() -> None:
     """Waits for the other items of a save that failed; Orbax leaves them writing."""
     for thread in threading.enumerate():
         if type(thread).__module__.startswith("orbax."):
             # Theirs would raise the failure once more.
             threading.Thread.join(thread, timeout=60)
-
-
-def _is_out_of_reach(error: BaseException) -> bool:
-    """Returns whether files could not be read, rather than that they are damaged."""
-    missing = FileNotFoundError | NotADirectoryError | IsADirectoryError
-    if isinstance(error, OSError) and not isinstance(error, missing):
-        return True
-    text = f"{error} {error.__cause__ or ''}"
-    return any(status in text for status in OUT_OF_REACH)
-
-
-def _explained(error: Exception) -> str:
-    """Returns what a failed read says, in a few words."""
-    text = str(error)
-    if type(error) is Exception:
-        return "a data file is missing or cut short"
-    kind, _, rest = text.partition(":")
-    if "OCDBT" in rest:
-        return TENSORSTORE.get(kind, "a data file is garbage")
-    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
-        return "a JSON file is garbage"
-    if isinstance(error, OSError):
-        return "a file is missing"
-    if isinstance(error, KeyError) and error.args:
-        text = str(error.args[0]).partition(". ")[0]
-    return _first_line(text or error)
-
-
-def _failure(error: Exception) -> str:
-    """Returns why a save failed, in a few words."""
-    text = str(error)
-    if "RESOURCE_EXHAUSTED" in text or getattr(error, "errno", None) == errno.ENOSPC:
-        return "no space left on device"
-    return _first_line(error)
-
-
-def _first_line(error: Exception | str) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _text(entry: list | None) -> str:

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ from etils import epath
 from jvae import checkpoints as ckpt
 from jvae import distributed, parts, pretrained, storage
 from jvae.checkpoints import Checkpoints
+from jvae.clock import Clock
 from jvae.data import Source
 from jvae.errors import DamagedError, DivergedError, StoppedError, WorkdirError
 from jvae.evaluation import likelihood, pictures, samples
@@ -183,7 +183,7 @@ class Run:
 
     def _pause(self, step: int, is_stopped: bool) -> None:
         """Evaluates and saves, outside the time that training is measured by."""
-        self.clock.stop(self.state)
+        self.clock.stop(self.state.step)
         self._check_divergence(step, int(self.state.guard.in_a_row))
         validation = self.parts.splits.validation
         if self._is_due(step, "eval") and validation is not None:
@@ -309,32 +309,6 @@ class Run:
             self.writer.close()
         self.checkpoints.close()
         self.best.close()
-
-
-class Clock:
-    """Counts the seconds and images of training, without its pauses."""
-
-    def __init__(self):
-        self._seconds, self._since = 0.0, time.monotonic()
-        self._lap: tuple[int, float] | None = None
-
-    def stop(self, state: TrainState) -> None:
-        """Begins a pause, once the device has caught up."""
-        jax.block_until_ready(state.step)
-        self._seconds += time.monotonic() - self._since
-
-    def go(self) -> None:
-        """Ends a pause."""
-        self._since = time.monotonic()
-
-    def lap(self, images: int) -> dict[str, float]:
-        """Returns the seconds so far, and the images per second since the last lap."""
-        now = self._seconds + time.monotonic() - self._since
-        before, self._lap = self._lap, (images, now)
-        if before is None or now <= before[1]:
-            return {"seconds": now}
-        rate = (images - before[0]) / (now - before[1])
-        return {"seconds": now, "images_per_second": rate}
 
 
 def items_of(state: TrainState) -> dict[str, Any]:

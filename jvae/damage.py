@@ -1,0 +1,72 @@
+"""What a read or a save that failed says about the files, in a few words.
+
+Orbax and TensorStore answer with dozens of lines; a run says one.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+
+UNREADABLE = (
+    ValueError,
+    KeyError,
+    OSError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
+"""What Orbax raises on files that are cut short, missing or garbage."""
+TENSORSTORE = {
+    "NOT_FOUND": "a data file is missing",
+    "OUT_OF_RANGE": "a data file is cut short",
+    "DATA_LOSS": "a data file is cut short or changed",
+}
+"""Its statuses of damage, in words."""
+OUT_OF_REACH = (
+    "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
+    "UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+)
+"""Those that say nothing about the files."""
+
+
+def is_out_of_reach(error: BaseException) -> bool:
+    """Returns whether files could not be read, rather than that they are damaged."""
+    missing = FileNotFoundError | NotADirectoryError | IsADirectoryError
+    if isinstance(error, OSError) and not isinstance(error, missing):
+        return True
+    text = f"{error} {error.__cause__ or ''}"
+    return any(status in text for status in OUT_OF_REACH)
+
+
+def explained(error: Exception) -> str:
+    """Returns what a failed read says, in a few words."""
+    text = str(error)
+    if type(error) is Exception:
+        return "a data file is missing or cut short"
+    kind, _, rest = text.partition(":")
+    if "OCDBT" in rest:
+        return TENSORSTORE.get(kind, "a data file is garbage")
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
+        return "a JSON file is garbage"
+    if isinstance(error, OSError):
+        return "a file is missing"
+    if isinstance(error, KeyError) and error.args:
+        text = str(error.args[0]).partition(". ")[0]
+    return first_line(text or error)
+
+
+def failed_save(error: Exception) -> str:
+    """Returns why a save failed, in a few words."""
+    text = str(error)
+    if "RESOURCE_EXHAUSTED" in text or getattr(error, "errno", None) == errno.ENOSPC:
+        return "no space left on device"
+    return first_line(error)
+
+
+def first_line(error: Exception | str) -> str:
+    """Returns the first line of a message, at most 200 characters of it."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
