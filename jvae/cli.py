@@ -17,8 +17,11 @@ from typing import Any
 import jvae
 from jvae import compile_cache, distributed, fields
 from jvae import config as configs
-from jvae.errors import ConfigError, DeviceError, JvaeError, StoppedError, nearest
+from jvae.errors import ConfigError, JvaeError, StoppedError, nearest
 from jvae.writers import let_go
+
+AGREED = (0, 2, 4, 5, 130, 143)
+"""Exit statuses that all processes of a run end with, if one does."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -266,11 +269,16 @@ def main(command: Callable[[Sequence[str]], None]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("jvae").setLevel(logging.INFO)
     compile_cache.switch_on()
-    status = _status(command, sys.argv[1:])
+    try:
+        status = _status(command, sys.argv[1:])
+    except Exception:
+        if not distributed.is_initialised():
+            raise
+        traceback.print_exc()
+        status = JvaeError.exit_code
     _flush()
-    if status == DeviceError.exit_code and distributed.is_initialised():
-        # A process that is gone cannot be waited for, as JAX would at exit.
-        os._exit(status)
+    if distributed.is_initialised() and status not in AGREED:
+        os._exit(status)  # the others do not come to where JAX would wait for them
     distributed.shut_down()
     return status
 

@@ -101,6 +101,15 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def anywhere(value: bool) -> bool:
+    """Returns whether `value` holds in any process; all ask at the same place."""
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.process_allgather(np.asarray(value)).any())
+
+
 def first_does(action: Callable[[], Any]) -> Any:
     """Returns action() in process 0 and None in the others, once it is done.
 

@@ -84,23 +84,29 @@ class Run:
 
     def _restored(self) -> TrainState | None:
         """Returns the newest state that is whole, None if nothing was ever saved."""
-        like, damage = items_of(parts.abstract_state(self.parts)), None
         for step in reversed(self.checkpoints.steps()):
-            try:
-                self._check_same_run(self.checkpoints.read_meta(step))
-                items = self.checkpoints.restore(step, like)
-                return TrainState(**items["model"], **items["training"])
-            except DamagedError as error:
-                damage = error
-                self._set_aside(self.checkpoints, step, error)
+            state, damage = self._read(step)
+            if not distributed.anywhere(damage is not None):
+                return state
+            self._set_aside(self.checkpoints, step, damage)
         damaged = self.checkpoints.set_asides()
         if damaged:
             raise WorkdirError(
                 f"every checkpoint is damaged: {', '.join(damaged)}",
                 where=str(self.checkpoints.folder),
                 fix="Use another workdir, or remove them to start at step 0 here.",
-            ) from damage
+            )
         return None
+
+    def _read(self, step: int) -> tuple[TrainState | None, DamagedError | None]:
+        """Returns the state of a step, or what this process found wrong with it."""
+        like = items_of(parts.abstract_state(self.parts))
+        try:
+            self._check_same_run(self.checkpoints.read_meta(step))
+            items = self.checkpoints.restore(step, like)
+        except DamagedError as error:
+            return None, error
+        return TrainState(**items["model"], **items["training"]), None
 
     def _check_same_run(self, meta: Mapping[str, Any]) -> None:
         """Raises WorkdirError if the checkpoint is of another config or data set."""
@@ -115,10 +121,14 @@ class Run:
                 fix="Use the data that the run began with, or another workdir.",
             )
 
-    def _set_aside(self, folder: Checkpoints, step: int, error: DamagedError) -> None:
+    def _set_aside(
+        self, folder: Checkpoints, step: int, error: DamagedError | None
+    ) -> None:
+        what = f"checkpoint {step} is damaged: another process cannot read its part"
         where = folder.set_aside(step)
         if distributed.is_first():
-            logger.warning("jvae: %s; set aside as %s", error.what, where)
+            what = what if error is None else error.what
+            logger.warning("jvae: %s; set aside as %s", what, where)
 
     def _say_start(self) -> None:
         size = sum(x.size for x in jax.tree.leaves(self.state.params))

@@ -35,33 +35,25 @@ def short(tiny):
     return tiny | {"num_steps": 20, "eval_every_steps": 10}
 
 
-def test_two_processes_train_like_one(short, tmp_path):
-    """2 processes x 4 devices and 1 x 8: the same parameters after 20 steps."""
-    config = write_config(tmp_path, short)
+def test_two_processes_train_like_one(tiny, tmp_path):
+    """2 processes x 4 devices, 1 x 8: the parameters of step 20, the loss of 200."""
+    tiny |= {"num_steps": 200, "log_every_steps": 20, "eval_every_steps": 100}
+    tiny |= {"checkpoint_every_steps": 20, "keep_checkpoints": 10}
+    config = write_config(tmp_path, tiny)
     two = train_together(config, tmp_path / "two")
     assert wait_all(two) == [0, 0], texts(two)
     assert train(config, tmp_path / "one", devices=8).wait() == 0
-    one, both = arrays(tmp_path / "one"), arrays(tmp_path / "two")
+    one, both = arrays(tmp_path / "one", 20), arrays(tmp_path / "two", 20)
     assert one.keys() == both.keys()
     for path, value in one.items():
         if "params" in path or "ema" in path:
             np.testing.assert_allclose(value, both[path], atol=1e-6, err_msg=path)
-    for a, b in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
-        np.testing.assert_allclose(a["elbo"], b["elbo"], rtol=1e-5)
-    assert "step 20/20" in two[0].text and "step 20/20" not in two[1].text
+    first, second = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    assert first[-1]["step"] == second[-1]["step"] == 200
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_allclose(a["elbo"], b["elbo"], rtol=1e-3)
+    assert "step 20/200" in two[0].text and "step 20/200" not in two[1].text
     assert list((tmp_path / "two" / "pictures").glob("samples_*.png"))
-
-
-def test_two_processes_reach_the_loss_of_one(tiny, tmp_path):
-    config = write_config(
-        tmp_path, tiny | {"num_steps": 200, "checkpoint_every_steps": 100}
-    )
-    two = train_together(config, tmp_path / "two", "--config.data.placement=device")
-    assert wait_all(two) == [0, 0], texts(two)
-    assert train(config, tmp_path / "one", devices=8).wait() == 0
-    first, second = (metrics(tmp_path / name)[-1] for name in ("one", "two"))
-    assert first["step"] == second["step"] == 200
-    np.testing.assert_allclose(first["elbo"], second["elbo"], rtol=1e-3)
 
 
 def test_a_run_goes_on_with_other_processes_and_devices(short, tmp_path):
@@ -78,7 +70,8 @@ def test_a_run_goes_on_with_other_processes_and_devices(short, tmp_path):
     assert "resumed from step 8" in one.text
     for path, value in arrays(workdir, 8).items():
         np.testing.assert_array_equal(value, before[path], err_msg=path)
-    again = train_together(config, workdir, devices=1)
+    resident = "--config.data.placement=device"
+    again = train_together(config, workdir, resident, devices=1)
     assert wait_all(again) == [0, 0], texts(again)
     rows, expected = (
         [r for r in metrics(run) if r["split"] == "train"]
@@ -87,6 +80,22 @@ def test_a_run_goes_on_with_other_processes_and_devices(short, tmp_path):
     assert [r["step"] for r in rows] == [r["step"] for r in expected]
     for a, b in zip(rows, expected, strict=True):
         np.testing.assert_allclose(a["elbo"], b["elbo"], rtol=1e-5)
+
+
+def test_two_processes_go_back_from_a_damaged_checkpoint(short, tmp_path):
+    config, workdir = write_config(tmp_path, short), tmp_path / "run"
+    two = train_together(config, workdir, "--config.num_steps=12", devices=1)
+    assert wait_all(two) == [0, 0], texts(two)
+    folder = workdir / "checkpoints" / "12"
+    files = [p for p in folder.rglob("*") if p.is_file() and "/d/" in str(p)]
+    biggest = max(files, key=lambda p: p.stat().st_size)
+    biggest.write_bytes(biggest.read_bytes()[:100])
+    again = train_together(config, workdir, devices=1)
+    assert wait_all(again) == [0, 0], texts(again)
+    assert "jvae: checkpoint 12 is damaged" in again[0].text
+    assert "resumed from step 8" in again[0].text
+    assert (workdir / "checkpoints" / "12.damaged").is_dir()
+    assert steps(workdir)[-1] == 20 and 12 in steps(workdir)
 
 
 def test_a_notice_to_one_process_stops_both_at_one_step(config, tmp_path):

@@ -106,7 +106,7 @@ def slow(params, state, key, batch, coefficients, *, model, train=True):
 
 
 def test_a_signal_during_compilation_is_acted_on_after_one_step(long, tmp_path):
-    (tmp_path / "slow.py").write_text(SLOW.format(ops=1500))
+    (tmp_path / "slow.py").write_text(SLOW.format(ops=800))
     config = write_config(tmp_path, long | {"loss": {"name": "slow:slow"}})
     cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
     command = train(config, tmp_path / "run", PYTHONPATH=f"{tmp_path}:{ROOT}", **cache)
