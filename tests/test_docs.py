@@ -69,3 +69,15 @@ def test_a_model_loss_and_data_set_of_ones_own_need_no_change_to_the_package(
     model = jvae.restore(tmp_path / "run", allow_imports=True)
     assert model.sample(jax.random.key(0), 5).shape == (5, 8, 8, 1)
     assert np.isfinite(model.elbo(np.zeros((2, 8, 8, 1)), jax.random.key(0))).all()
+
+
+def test_every_test_that_the_table_of_faults_names_is_there():
+    tests, file, names = DOCS.parent / "tests", "", 0
+    text = (DOCS / "reliability.md").read_text()
+    for where, name in re.findall(r"`([\w/]*(?:\.py)?)::(test_\w+)`", text):
+        file = where or file
+        (found,) = [p for p in tests.rglob(Path(file).name) if str(p).endswith(file)]
+        assert f"def {name}(" in found.read_text(), f"{file}::{name}"
+        names += 1
+    rows = re.findall(r"^\| (\d+) \|", text, re.M)
+    assert rows == [str(i) for i in range(1, 65)] and names > 64
