@@ -27,7 +27,7 @@ from etils import epath
 from benchmarks import machine
 from jvae import config as configs
 from jvae import data, loop, parts
-from jvae.cli import experiment_config
+from jvae.config_files import experiment_config
 from jvae.stopping import Stop
 
 BATCH = 128
@@ -106,7 +106,7 @@ def run_in_turns(config, folder, bare, slice_steps):
       Seconds of each slice: (trainer, bare). The first slice, which compiles, is left
       out; the last one ends when the checkpoint is on disk.
     """
-    run = loop.Run(parts.assemble(configs.read(config)), epath.Path(folder), Stop())
+    built = parts.assemble(configs.read(config))
     slices, original = [], parts.batches
     clock = {"began": 0.0}
 
@@ -124,12 +124,12 @@ def run_in_turns(config, folder, bare, slice_steps):
             yield batch
 
     parts.batches = batches
-    try:
-        run.train()
-    finally:
-        parts.batches = original
-    take_turns()
-    run.close()
+    with loop.Run(built, epath.Path(folder), Stop()) as run:
+        try:
+            run.train()
+        finally:
+            parts.batches = original
+        take_turns()
     return slices[1:], run
 
 

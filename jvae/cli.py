@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import ast
-import importlib.util
 import logging
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jvae
-from jvae import compile_cache, distributed, fields
-from jvae import config as configs
+from jvae import compile_cache, config_files, distributed, fields
 from jvae.errors import ConfigError, JvaeError, StoppedError, nearest
 from jvae.writers import let_go
 
@@ -104,165 +100,6 @@ def eval_parser(options: Mapping[str, fields.Field]) -> argparse.ArgumentParser:
     return _with_common(parser)
 
 
-def load_config(path: str) -> Any:
-    """Returns get_config() of a Python file: an ml_collections.ConfigDict, locked.
-
-    Raises:
-      ConfigError: no such file, no get_config, or it fails.
-    """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise ConfigError(f"config file {path} does not exist", fix="See configs/.")
-    spec = importlib.util.spec_from_file_location(f"jvae_config_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"config file {path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    # A config may import its base from the folder that holds it.
-    sys.path.insert(0, str(file.parent.resolve()))
-    try:
-        spec.loader.exec_module(module)
-    except (SyntaxError, ImportError, NameError, TypeError, ValueError) as error:
-        raise ConfigError(f"config file {path} fails: {error}") from error
-    finally:
-        sys.path.pop(0)
-    if not hasattr(module, "get_config"):
-        raise ConfigError(f"config file {path} has no get_config()")
-    return module.get_config()
-
-
-def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Returns (the other arguments, {'loss.beta': '4'}) from --config.loss.beta=4."""
-    rest, overrides = [], {}
-    waiting: str | None = None
-    for argument in arguments:
-        if waiting is not None:
-            overrides[waiting], waiting = argument, None
-        elif argument.startswith("--config."):
-            name, equals, value = argument.removeprefix("--config.").partition("=")
-            if equals:
-                overrides[name] = value
-            else:
-                waiting = name
-        else:
-            rest.append(argument)
-    if waiting is not None:
-        raise ConfigError(f"--config.{waiting} has no value", fix="Write =VALUE.")
-    return rest, overrides
-
-
-def override(config: dict[str, Any], path: str, text: str) -> None:
-    """Sets the field at 'loss.beta' in a nested config to the value of `text`.
-
-    Raises:
-      ConfigError: no such field, or text of another type.
-    """
-    *sections, name = path.split(".")
-    node: Any = config
-    for i, section in enumerate(sections):
-        if not isinstance(node.get(section), dict):
-            where = ".".join(sections[: i + 1])
-            if section in node:
-                fix = f"Set --config.{where} whole, e.g. to \"{{'name': 'x'}}\"."
-                raise ConfigError(f"config.{where} has no fields of its own", fix=fix)
-            top = configs_sections() if i == 0 else set(node)
-            if i == 0 and section in top:
-                node[section] = {}
-            else:
-                raise ConfigError(
-                    f"config.{where} is unknown", fix=nearest(section, top)
-                )
-        node = node[section]
-    known = known_fields(config, sections)
-    if known is not None and name not in known:
-        raise ConfigError(f"config.{path} is unknown", fix=nearest(name, known))
-    annotation = known[name].type if known is not None else Any
-    node[name] = parse_value(path, text, annotation)
-
-
-def configs_sections() -> set[str]:
-    """Returns the names of the top-level fields that are sections."""
-    return {
-        name
-        for name, field in fields.of(configs.Experiment).items()
-        if field.type == configs.Section
-    }
-
-
-def known_fields(
-    config: Mapping[str, Any], sections: Sequence[str]
-) -> Mapping[str, fields.Field] | None:
-    """Returns the fields of a section of `config`; None where they are not listed."""
-    if not sections:
-        return fields.of(configs.Experiment)
-    if len(sections) > 1 or sections[0] == "schedules":
-        return None
-    section = config[sections[0]]
-    named = {"name": fields.Field("name", str, "", "which one")}
-    return {**named, **configs.section_fields(sections[0], section)}
-
-
-def parse_value(path: str, text: str, annotation: Any) -> Any:
-    """Returns `text` as a value that `annotation` accepts.
-
-    Raises:
-      ConfigError: it is none.
-    """
-    candidates: list[Any] = []
-    try:
-        candidates.append(ast.literal_eval(text))
-    except (ValueError, SyntaxError):
-        pass
-    words = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        candidates.append(words[text.lower()])
-    candidates.append(text)
-    for value in candidates:
-        if fields.accepts(annotation, value):
-            return float(value) if annotation is float else value
-    name = fields.Field("", annotation, None, "").type_name
-    raise ConfigError(f"config.{path} must be {name}, got {text!r}")
-
-
-def experiment_config(path: str, overrides: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the config of a file as a plain dict, overrides applied and checked."""
-    loaded = load_config(path)
-    config = loaded.to_dict() if hasattr(loaded, "to_dict") else dict(loaded)
-    # Names first: they decide which other fields there are.
-    for name in sorted(overrides, key=lambda n: not n.endswith(".name")):
-        override(config, name, overrides[name])
-    return config
-
-
-def config_help(config: Mapping[str, Any] | None) -> str:
-    """Returns a line for every config field: name, type, value or default, meaning."""
-    lines = ["", "config fields (--config.FIELD=VALUE):"]
-
-    def describe(prefix: str, known: Mapping[str, fields.Field], given: Mapping):
-        for name, field in known.items():
-            value = given.get(name, field.default)
-            if isinstance(value, Mapping):
-                continue
-            shown = "required" if value is fields.REQUIRED else repr(value)
-            lines.append(f"  --config.{prefix}{name}  ({field.type_name}, {shown})")
-            lines.append(f"      {field.meaning}")
-
-    config = config or {}
-    sections = configs_sections()
-    top = fields.of(configs.Experiment)
-    describe("", {k: v for k, v in top.items() if k not in sections}, config)
-    for section in sorted(sections):
-        lines.append(f"  [{section}]  {top[section].meaning}")
-        given = config.get(section, {})
-        if section == "schedules" or ("name" not in given and section in configs.NAMED):
-            continue
-        describe(f"{section}.", configs.section_fields(section, given), given)
-    if not config:
-        lines.append(
-            "  With --config=FILE, the fields of its data, model and loss too."
-        )
-    return "\n".join(lines)
-
-
 def main(command: Callable[[Sequence[str]], None]) -> int:
     """Runs a command on sys.argv; returns the exit status, errors in one line."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -312,12 +149,16 @@ def _flush() -> None:
 
 def train(arguments: Sequence[str]) -> None:
     """What train.py does with its arguments."""
-    rest, overrides = split_overrides(arguments)
+    rest, overrides = config_files.split_overrides(arguments)
     parser = train_parser()
     flags = _parse(parser, rest)
-    config = experiment_config(flags.config, overrides) if flags.config else None
+    config = (
+        config_files.experiment_config(flags.config, overrides)
+        if flags.config
+        else None
+    )
     if flags.help:
-        print(parser.format_help() + config_help(config))
+        print(parser.format_help() + config_files.describe_fields(config))
         return
     if config is None:
         raise ConfigError("--config is missing", fix="E.g. --config=configs/digits.py.")
@@ -347,7 +188,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     from jvae.evaluation.report import Settings
 
     options = fields.of(Settings)
-    rest, overrides = split_overrides(arguments)
+    rest, overrides = config_files.split_overrides(arguments)
     parser = eval_parser(options)
     flags = _parse(parser, rest)
     if flags.help:
@@ -356,7 +197,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     if not flags.workdir:
         raise ConfigError("--workdir is missing", fix="Name the workdir of a run.")
     given = {
-        name: parse_value(name, getattr(flags, name), field.type)
+        name: config_files.parse_value(name, getattr(flags, name), field.type)
         for name, field in options.items()
         if getattr(flags, name) is not None
     }
@@ -382,7 +223,7 @@ def _data_overrides(overrides: Mapping[str, str]) -> dict[str, Any]:
                 f"--config.{path} cannot change a trained run",
                 fix="eval.py takes --config.data.FIELD, where the data lies here.",
             )
-        section[name] = parse_value(path, text, Any)
+        section[name] = config_files.parse_value(path, text, Any)
     return section
 
 

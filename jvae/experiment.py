@@ -17,6 +17,7 @@ from jvae.workdir import opened
 from jvae.writers import read_metrics
 
 
+@distributed.device_errors()
 def run(config: Mapping[str, Any], workdir: epath.PathLike) -> None:
     """Trains an experiment in a workdir, from where it stopped if it was begun.
 
@@ -35,16 +36,14 @@ def run(config: Mapping[str, Any], workdir: epath.PathLike) -> None:
     """
     experiment = configs.read(config)
     distributed.check_devices()
-    with Stop() as stop, distributed.device_errors():
+    with Stop() as stop:
         built = parts.assemble(experiment)
-        with opened(workdir, experiment) as root:
-            training_run = loop.Run(built, root, stop)
-            try:
-                training_run.train()
-            finally:
-                training_run.close()
+        with opened(workdir, experiment) as root, loop.Run(built, root, stop) as run_:
+            with distributed.device_errors():
+                run_.train()
 
 
+@distributed.device_errors()
 def dry_run(config: Mapping[str, Any]) -> dict[str, float]:
     """Builds, compiles, does two steps and an evaluation; prints what a run costs.
 
@@ -59,8 +58,7 @@ def dry_run(config: Mapping[str, Any]) -> dict[str, float]:
     """
     experiment = configs.read(config)
     distributed.check_devices()
-    with distributed.device_errors():
-        return _costs(parts.assemble(experiment))
+    return _costs(parts.assemble(experiment))
 
 
 def _costs(built: parts.Parts) -> dict[str, float]:
@@ -107,6 +105,7 @@ def _with_error(row: Mapping[str, Any]) -> str:
     return f"{value:.5g}" + ("" if error is None else f" +- {error:.2g}")
 
 
+@distributed.device_errors()
 def evaluate(
     workdir: epath.PathLike,
     *,
@@ -138,8 +137,10 @@ def evaluate(
       ConfigError: an unknown field or split, or an import that is not allowed.
       DataError: the data set is missing, or has no such split.
       WorkdirError: there is no such run or checkpoint.
+      DeviceError: devices are missing, or out of memory.
     """
     fields.check(report.Settings, settings, "eval")
+    distributed.check_devices()
     restored = pretrained.restore(
         workdir, step=step, params=params, allow_imports=allow_imports
     )

@@ -20,7 +20,13 @@ from jvae import distributed, parts, pretrained, storage
 from jvae.checkpoints import Checkpoints
 from jvae.clock import Clock
 from jvae.data import Source
-from jvae.errors import DamagedError, DivergedError, StoppedError, WorkdirError
+from jvae.errors import (
+    DamagedError,
+    DeviceError,
+    DivergedError,
+    StoppedError,
+    WorkdirError,
+)
 from jvae.evaluation import likelihood, pictures, samples
 from jvae.evaluation.subject import Subject
 from jvae.parts import Parts
@@ -312,11 +318,17 @@ class Run:
             f"python eval.py --workdir={self.root}"
         )
 
-    def close(self) -> None:
+    def __enter__(self) -> Run:
+        """Returns the run."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Ends every file."""
         self.progress.close()
         if self.writer is not None:
             self.writer.close()
+        if kind is not None and issubclass(kind, DeviceError):
+            return  # a save in flight would wait for a process that is gone
         self.checkpoints.close()
         self.best.close()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jvae import cli, fields
+from jvae import cli, config_files, fields
 from jvae.config import Experiment
 from jvae.errors import ConfigError, DataError, JvaeError
 
@@ -136,9 +136,9 @@ def test_help_shows_every_field_with_type_value_and_meaning(monkeypatch, capsys)
     text = capsys.readouterr().out
     for flag in ("--workdir", "--dry_run", "--debug"):
         assert flag in text
-    config = cli.experiment_config(DIGITS.partition("=")[2], {})
+    config = config_files.experiment_config(DIGITS.partition("=")[2], {})
     for section in ("data", "model", "loss", "optimizer", "mesh"):
-        for name, field in cli.known_fields(config, [section]).items():
+        for name, field in config_files.known_fields(config, [section]).items():
             if name != "name":
                 assert f"--config.{section}.{name}  ({field.type_name}, " in text
                 assert field.meaning in text

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jvae import cli, data, fields, losses, mesh, models, optimizers, parts
 from jvae import config as configs
+from jvae import config_files, data, fields, losses, mesh, models, optimizers, parts
 from jvae.errors import ConfigError
 from jvae.models.likelihoods import LIKELIHOODS
 from jvae.schedules import SCHEDULES
@@ -17,7 +17,7 @@ FILES = sorted((ROOT / "configs").glob("*.py"))
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_every_config_is_whole_and_survives_json(file):
-    experiment = configs.read(cli.experiment_config(str(file), {}))
+    experiment = configs.read(config_files.experiment_config(str(file), {}))
     models.build(**experiment.model)
     again = configs.read(json.loads(json.dumps(experiment.to_dict())))
     assert again.to_dict() == experiment.to_dict()
@@ -33,7 +33,9 @@ def test_every_config_is_whole_and_survives_json(file):
     ],
 )
 def test_the_architectures_of_the_series_have_their_parameters(name, count):
-    section = cli.experiment_config(str(ROOT / "configs" / f"{name}.py"), {})["model"]
+    section = config_files.experiment_config(str(ROOT / "configs" / f"{name}.py"), {})[
+        "model"
+    ]
     model = models.build(**section)
     batch = {"image": jax.ShapeDtypeStruct((2, *model.image_shape), jnp.float32)}
     batch["label"] = jax.ShapeDtypeStruct((2,), jnp.int32)
