@@ -219,16 +219,16 @@ class Checkpoints:
             _ = meta["config"], meta["shapes"]
         except damage.UNREADABLE as error:
             raise self._unreadable(step, error) from error
-        # Release 0.1.0 wrote checkpoints without digest and checksums at first.
-        if meta.get("digest", digest(meta)) != digest(meta):
-            raise self._damaged(step, "the digest of its JSON differs")
-        if written > FORMAT:
+        if written > FORMAT:  # whose digest may be another
             raise WorkdirError(
                 f"checkpoint {step} was written by jvae {version}, newer than "
                 f"{jvae.__version__}",
                 where=str(self.folder),
                 fix="Upgrade jvae.",
             )
+        # Release 0.1.0 wrote checkpoints without digest and checksums at first.
+        if meta.get("digest", digest(meta)) != digest(meta):
+            raise self._damaged(step, "the digest of its JSON differs")
         return meta
 
     def restore(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 
 from jvae import checkpoints, mesh
 from jvae.checkpoints import Checkpoints
-from jvae.errors import WorkdirError
+from jvae.errors import DamagedError, WorkdirError
 
 
 def item(value=1.0, size=64, dtype=jnp.float32):
@@ -115,6 +115,17 @@ def test_a_newer_format_is_refused_by_name(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(WorkdirError, match=r"written by jvae 9\.9, newer than"):
         Checkpoints(tmp_path, read_only=True).restore_model(1, mesh.build())
+
+
+def test_a_newer_format_is_not_taken_for_damage(tmp_path):
+    """Its digest may be made of other entries, or in another way."""
+    saved(tmp_path, 1).close()
+    file = tmp_path / "1" / "meta" / "metadata"
+    meta = json.loads(file.read_text())
+    file.write_text(json.dumps(meta | {"format": checkpoints.FORMAT + 1, "more": 1}))
+    with pytest.raises(WorkdirError, match="newer than") as caught:
+        Checkpoints(tmp_path, read_only=True).read_meta(1)
+    assert not isinstance(caught.value, DamagedError)
 
 
 def test_a_step_that_was_never_finished_is_not_listed(tmp_path):
