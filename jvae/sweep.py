@@ -19,6 +19,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 from etils import epath
 
 from jvae import cli, config_files, fields, storage, tables
@@ -160,6 +161,9 @@ class Sweep:
             if trial.name not in self.outcomes:
                 logger.info("%s", place)
                 self.outcomes[trial.name] = self._outcome(trial, stop)
+                # Compiled programs would stay, some 75 MB for a run of an MLP; the
+                # next run with the same shapes finds them in the cache on disk.
+                jax.clear_caches()
             outcome = self.outcomes[trial.name]
             logger.info("%s", f"{place}: {outcome.status}. {outcome.error}".strip())
             self._save(trial, outcome)
