@@ -243,6 +243,34 @@ def test_estimates_from_one_draw_each_agree_with_the_integral():
 
 
 @pytest.mark.parametrize("estimator", ["weighted", "stratified"])
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_the_mixture_of_a_batch_is_on_average_that_of_the_data_set(estimator, size):
+    """At every draw of every example, over all batches in which that one comes first.
+
+    The estimate of q(z) is q(z|x) exp(-mutual_info).
+    """
+    batches = np.array(list(itertools.permutations(range(6), size)))
+
+    def ratio(rows, draws):
+        q = jax.tree.map(lambda a: jnp.asarray(a)[rows], POSTERIORS)
+        options = {"dataset_size": 6, "estimator": estimator}
+        terms = losses.decompose_kl_per_example(q, draws[rows], **options)
+        return jnp.exp(-terms["mutual_info"][0])
+
+    over_nodes = jax.vmap(ratio, (None, 0))
+    found = np.asarray(jax.jit(jax.vmap(over_nodes, (0, None)))(batches, DRAWS))
+    z = MEANS + STDS * NODES[:, None]  # [nodes, 6]
+    scaled = (z[..., None] - MEANS) / STDS
+    mixture = (np.exp(-0.5 * scaled**2) / STDS).mean(-1)
+    own = np.exp(-0.5 * NODES[:, None] ** 2) / STDS
+    near = np.abs(NODES) < 4  # further out q(z|x) is too small to divide by in float32
+    for i in range(6):
+        mean = found[batches[:, 0] == i].mean(0)
+        wanted = mixture[:, i] / own[:, i]
+        np.testing.assert_allclose(mean[near], wanted[near], rtol=1e-4)
+
+
+@pytest.mark.parametrize("estimator", ["weighted", "stratified"])
 def test_a_batch_shows_more_information_than_its_data_set_the_less_the_larger_it_is(
     estimator,
 ):
