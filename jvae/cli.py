@@ -20,16 +20,17 @@ AGREED = (0, 2, 4, 5, 130, 143)
 """Exit statuses that all processes of a run end with, if one does."""
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Says what is wrong with the flags in one line."""
 
     def error(self, message: str):
+        """Raises ConfigError."""
         raise ConfigError(message, where=self.prog, fix="See --help.")
 
 
 def train_parser() -> argparse.ArgumentParser:
     """Returns the flags of train.py."""
-    parser = _Parser(
+    parser = Parser(
         prog="train.py",
         description="Trains an experiment, from where it stopped if it was begun.",
         allow_abbrev=False,
@@ -53,10 +54,11 @@ def train_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--num_processes", type=int, help="how many there are")
     parser.add_argument("--process_id", type=int, help="this one's number, from 0")
-    return _with_common(parser)
+    return with_common(parser)
 
 
-def _with_common(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def with_common(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Adds --debug, --help and --version."""
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("--help", "-h", action="store_true", help="show this and exit")
     parser.add_argument(
@@ -67,13 +69,34 @@ def _with_common(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def eval_parser(options: Mapping[str, fields.Field]) -> argparse.ArgumentParser:
     """Returns the flags of eval.py; `options` are those of the evaluation."""
-    parser = _Parser(
+    parser = Parser(
         prog="eval.py",
         description="Evaluates a trained run from its workdir alone.",
         allow_abbrev=False,
         add_help=False,
     )
     parser.add_argument("--workdir", help="folder of the run")
+    add_evaluation(parser, options)
+    parser.add_argument(
+        "--out", help="folder for results; WORKDIR/evaluation/SPLIT_STEP if not given"
+    )
+    parser.add_argument(
+        "--allow_imports",
+        action="store_true",
+        help="import the model, loss or data set of your own that the run names",
+    )
+    return with_common(parser)
+
+
+def add_evaluation(
+    parser: argparse.ArgumentParser, options: Mapping[str, fields.Field]
+) -> None:
+    """Adds what is evaluated, and how much of it.
+
+    Args:
+      parser: gets the flags.
+      options: the fields of `jvae.evaluation.report.Settings`.
+    """
     parser.add_argument(
         "--step", default="best", help="'best', 'last' or a step (default best)"
     )
@@ -83,21 +106,25 @@ def eval_parser(options: Mapping[str, fields.Field]) -> argparse.ArgumentParser:
     parser.add_argument(
         "--split", default="test", help="'test', 'validation' or 'train' (default test)"
     )
-    parser.add_argument(
-        "--out", help="folder for results; WORKDIR/evaluation/SPLIT_STEP if not given"
-    )
-    parser.add_argument(
-        "--allow_imports",
-        action="store_true",
-        help="import the model, loss or data set of your own that the run names",
-    )
     for name, field in options.items():
         parser.add_argument(
             f"--{name}",
             default=None,
             help=f"{field.meaning} ({field.type_name}, default {field.default})",
         )
-    return _with_common(parser)
+
+
+def evaluation_of(
+    flags: argparse.Namespace, options: Mapping[str, fields.Field]
+) -> dict[str, Any]:
+    """Returns what the flags of `add_evaluation` ask `experiment.evaluate` for."""
+    given = {
+        name: config_files.parse_value(name, getattr(flags, name), field.type)
+        for name, field in options.items()
+        if getattr(flags, name) is not None
+    }
+    step = int(flags.step) if flags.step.isdigit() else flags.step
+    return {"step": step, "params": flags.params, "split": flags.split, **given}
 
 
 def main(command: Callable[[Sequence[str]], None]) -> int:
@@ -151,7 +178,7 @@ def train(arguments: Sequence[str]) -> None:
     """What train.py does with its arguments."""
     rest, overrides = config_files.split_overrides(arguments)
     parser = train_parser()
-    flags = _parse(parser, rest)
+    flags = parse(parser, rest)
     config = (
         config_files.experiment_config(flags.config, overrides)
         if flags.config
@@ -190,26 +217,18 @@ def evaluate(arguments: Sequence[str]) -> None:
     options = fields.of(Settings)
     rest, overrides = config_files.split_overrides(arguments)
     parser = eval_parser(options)
-    flags = _parse(parser, rest)
+    flags = parse(parser, rest)
     if flags.help:
         print(parser.format_help())
         return
     if not flags.workdir:
         raise ConfigError("--workdir is missing", fix="Name the workdir of a run.")
-    given = {
-        name: config_files.parse_value(name, getattr(flags, name), field.type)
-        for name, field in options.items()
-        if getattr(flags, name) is not None
-    }
     experiment.evaluate(
         flags.workdir,
-        step=int(flags.step) if flags.step.isdigit() else flags.step,
-        params=flags.params,
-        split=flags.split,
         out=flags.out,
         allow_imports=flags.allow_imports,
         data_fields=_data_overrides(overrides),
-        **given,
+        **evaluation_of(flags, options),
     )
 
 
@@ -227,7 +246,7 @@ def _data_overrides(overrides: Mapping[str, str]) -> dict[str, Any]:
     return section
 
 
-def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> Any:
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> Any:
     """Returns the flags; unknown ones and stray words are errors with a suggestion."""
     flags, unknown = parser.parse_known_args(arguments)
     if unknown:

@@ -75,6 +75,19 @@ class StoppedError(JvaeError):
         self.exit_code = exit_code
 
 
+class IncompleteError(JvaeError):
+    """A sweep some of whose runs have failed; the others are done.
+
+    Args:
+      what: how many, and the error of the first.
+      exit_code: that of the first.
+    """
+
+    def __init__(self, what: str, *, exit_code: int):
+        super().__init__(what, fix="The table has the others, and all errors.")
+        self.exit_code = exit_code
+
+
 def require(condition: bool, what: str, rule: str, value: Any) -> None:
     """Raises ConfigError "<what> must <rule>, got <value>." unless `condition`."""
     if not condition:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -18,12 +19,15 @@ from jvae.writers import read_metrics
 
 
 @distributed.device_errors()
-def run(config: Mapping[str, Any], workdir: epath.PathLike) -> None:
+def run(
+    config: Mapping[str, Any], workdir: epath.PathLike, stop: Stop | None = None
+) -> None:
     """Trains an experiment in a workdir, from where it stopped if it was begun.
 
     Args:
       config: the sections and fields of `jvae.config.Experiment`.
       workdir: the run's folder; a bucket will do.
+      stop: that of the caller, who listens to signals already; None to listen here.
 
     Raises:
       ConfigError: a config that cannot be right.
@@ -36,7 +40,7 @@ def run(config: Mapping[str, Any], workdir: epath.PathLike) -> None:
     """
     experiment = configs.read(config)
     distributed.check_devices()
-    with Stop() as stop:
+    with Stop() if stop is None else contextlib.nullcontext(stop) as stop:
         built = parts.assemble(experiment)
         with opened(workdir, experiment) as root, loop.Run(built, root, stop) as run_:
             with distributed.device_errors():

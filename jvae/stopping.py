@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+
+from jvae.errors import StoppedError
 
 
 class Stop:
@@ -25,6 +28,7 @@ class Stop:
 
     def __init__(self):
         self.signal: int | None = None
+        self._is_at_once = False
         self._is_distributed = jax.distributed.is_initialized()
         self._before: dict[int, Any] = {}
 
@@ -48,6 +52,24 @@ class Stop:
         self.signal = self.signal or number
         if self._is_distributed:
             os.kill(os.getpid(), signal.SIGTERM)
+        if self._is_at_once:
+            self.check()
+
+    def check(self) -> None:
+        """Raises StoppedError if a signal has come; for where all is saved."""
+        if self.signal is not None:
+            raise StoppedError(f"stopped by {self.name}", exit_code=self.exit_code)
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A context with nothing to save, which a signal ends by a StoppedError."""
+        self.check()
+        self._is_at_once = True
+        try:
+            yield
+        finally:
+            self._is_at_once = False
+        self.check()  # an exception out of a handler may be lost, in a callback of C
 
     def is_requested(self, dispatch: int, reached: Callable[[int], bool]) -> bool:
         """Returns whether to stop now; every process calls this at every dispatch.

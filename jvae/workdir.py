@@ -28,7 +28,7 @@ def opened(workdir: epath.PathLike, experiment: Experiment) -> Iterator[epath.Pa
         holds a run of another config.
     """
     root = storage.absolute(workdir)
-    lock = distributed.first_does(lambda: _locked(root))
+    lock = distributed.first_does(lambda: locked(root))
     try:
         distributed.first_does(lambda: _labelled(root, experiment))
         yield root
@@ -37,7 +37,12 @@ def opened(workdir: epath.PathLike, experiment: Experiment) -> Iterator[epath.Pa
             lock.release()
 
 
-def _locked(root: epath.Path) -> storage.FolderLock | storage.BucketLock:
+def locked(root: epath.Path) -> storage.FolderLock | storage.BucketLock:
+    """Returns the lock of a folder, which is made if it is missing.
+
+    Raises:
+      WorkdirError: it cannot be a folder or be written, or another process holds it.
+    """
     try:
         root.mkdir(parents=True, exist_ok=True)
         return storage.lock(root)

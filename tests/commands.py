@@ -29,16 +29,17 @@ def write_config(folder, config):
 
 
 class Command:
-    """A running command; its output lies in `file`."""
+    """A running script or module; its output lies in `file`."""
 
     def __init__(self, script, *arguments, devices=1, cwd=ROOT, **environment):
         self.file = Path(f"{arguments[-1].partition('=')[2]}.{time.time_ns()}.log")
         flags = f"--xla_force_host_platform_device_count={devices}"
         inherited = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
         env = {**inherited, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+        program = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
         with self.file.open("w") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-u", str(ROOT / script), *arguments],
+                [sys.executable, "-u", *program, *arguments],
                 env={**env, **environment},
                 cwd=cwd,
                 stdout=out,

@@ -14,6 +14,11 @@ from typing import Any
 
 from jvae import fields
 from jvae.errors import require
+from jvae.losses.bottleneck import (
+    bottleneck_terms,
+    information_bottleneck,
+    label_information,
+)
 from jvae.losses.elbo import elbo_terms, negative_elbo, prior_kl
 from jvae.losses.information import (
     decompose_kl,
@@ -28,17 +33,21 @@ LOSSES: dict[str, Callable] = {
     "iwae": negative_iwae,
     "prior_kl": prior_kl,
     "decomposed_elbo": negative_decomposed_elbo,
+    "bottleneck": information_bottleneck,
 }
 
 __all__ = [
     "LOSSES",
+    "bottleneck_terms",
     "build",
     "coefficients_of",
     "config_fields",
     "decompose_kl",
     "decompose_kl_per_example",
     "elbo_terms",
+    "information_bottleneck",
     "iwae_terms",
+    "label_information",
     "log_weights",
     "negative_decomposed_elbo",
     "negative_elbo",

@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jvae import losses
+from jvae import losses, models
+from jvae.data.sources import ArraySource
 from jvae.distributions import DiagGaussian
 from jvae.evaluation import latents
 from jvae.evaluation.latents import (
@@ -12,6 +13,7 @@ from jvae.evaluation.latents import (
     evaluate_latents,
     information,
 )
+from jvae.evaluation.subject import Subject
 
 KEY = jax.random.key(2)
 
@@ -65,6 +67,30 @@ def test_information_in_chunks_is_the_decomposition_of_the_kl(monkeypatch, eleme
     assert found.keys() == truth.keys() - {"kl"}
     for name, term in found.items():
         assert term.mean == pytest.approx(float(truth[name]), abs=1e-5)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("name", ["mlp", "conv"])
+def test_every_model_with_a_gaussian_posterior_has_its_kl_decomposed(
+    toys, name, conditional
+):
+    """With class means too, but not the parts that compare with one prior for all."""
+    classes = {"num_classes": 3} if conditional else {}
+    model = models.build(name, image_shape=(4, 4, 1), latent_dim=2, **classes)
+    draws = np.random.default_rng(0)
+    pixels = draws.integers(0, 2, (24, 4, 4, 1)).astype(np.float32)
+    arrays = {"image": pixels, "label": np.arange(24, dtype=np.int32) % 3}
+    source = ArraySource(arrays)
+    variables = model.init(KEY, arrays, KEY)
+    variables = jax.tree.map(lambda a: draws.normal(size=a.shape), variables)
+    params = jax.tree.map(lambda a: a.astype(np.float32), variables["params"])
+    subject = Subject(model, params, {}, toys.AS_STORED, toys.ONE_DEVICE)
+    found = evaluate_latents(subject, source, batch_size=24, key=KEY)
+    one_prior = {"marginal_kl", "dimension_wise_kl"}
+    assert found.information.terms.keys() == (
+        {"mutual_info", "total_correlation"} | (set() if conditional else one_prior)
+    )
+    assert 0.1 < found.information.terms["mutual_info"].mean <= np.log(24) + 1e-5
 
 
 def test_negative_estimates_are_clamped_and_named():

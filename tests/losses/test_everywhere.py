@@ -13,16 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl.testing import parameterized
+from flax import linen as nn
 from jax.sharding import PartitionSpec
 
 from jvae import losses, mesh, models
+from jvae.distributions import Categorical, DiagGaussian
+from jvae.layers import BatchNorm
 
 COUPLED = {"decomposed_elbo"}
 UNCOUPLED = [name for name in losses.LOSSES if name not in COUPLED]
 FIELDS = {
+    "bottleneck": {"beta": 0.5},
     "iwae": {"num_samples": 2},
     "decomposed_elbo": {"total_correlation": 3.0},  # at 1 its parts add up to the KL
 }
+OF_LABELS = {"bottleneck"}  # refuse a model that does not score labels
 ONE_PRIOR = {"decomposed_elbo"}  # refuse a prior that depends on the example
 SIZES = {"image_shape": (2, 2, 1), "latent_dim": 2}
 MODELS = {
@@ -30,6 +35,35 @@ MODELS = {
     "conditional": {"name": "mlp", **SIZES, "hidden": (3,), "num_classes": 3},
     "batch_norm": {"name": "conv", **SIZES, "channels": (2,), "batch_norm": True},
 }
+
+
+class Classifier(nn.Module, models.OneGroup):
+    """Three classes, told from two latents."""
+
+    has_norm: bool = False
+    target = "label"
+
+    def setup(self):
+        self.encoder, self.decoder = nn.Dense(4), nn.Dense(3)
+        self.norm = BatchNorm()
+
+    def posterior(self, batch):
+        features = self.encoder(batch["image"].reshape(-1, 4))
+        if self.has_norm:
+            features = self.norm(features, batch.get("mask"))
+        return DiagGaussian(*jnp.split(features, 2, axis=-1))
+
+    def prior(self, batch):
+        return DiagGaussian.standard(len(batch["image"]), 2)
+
+    def likelihood(self, z, batch):
+        return Categorical(self.decoder(z))
+
+    def __call__(self, batch, key):
+        return self.likelihood(self.infer(batch, key).latents, batch)
+
+
+CLASSIFIERS = {"classifier": Classifier(), "classifier_batch_norm": Classifier(True)}
 B, DEVICES = 16, 8
 KEY = jax.random.key(1)
 EACH = jax.random.split(KEY, B)
@@ -39,13 +73,20 @@ every_loss = pytest.mark.parametrize("name", losses.LOSSES)
 
 def kind_of(name):
     """Returns the kind of model that an objective is tried on."""
+    if name in OF_LABELS:
+        return "classifier"
     return "plain" if name in ONE_PRIOR else "conditional"
+
+
+def norm_kind_of(name):
+    """Returns the same with BatchNorm."""
+    return "classifier_batch_norm" if name in OF_LABELS else "batch_norm"
 
 
 @functools.cache
 def example(kind):
     """Returns (model, params, state, batch of numpy arrays) with B examples."""
-    model = models.build(**MODELS[kind])
+    model = CLASSIFIERS[kind] if kind in CLASSIFIERS else models.build(**MODELS[kind])
     draws = np.random.default_rng(0)
     image = draws.integers(0, 2, (B, 2, 2, 1)).astype("float32")
     batch = {"image": image, "label": np.arange(B, dtype="int32") % 3}
@@ -97,7 +138,7 @@ class VariantsTest(chex.TestCase):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [(name, k) for name in losses.LOSSES for k in (kind_of(name), "batch_norm")],
+    [(name, k) for name in losses.LOSSES for k in (kind_of(name), norm_kind_of(name))],
 )
 def test_value_and_gradient_are_the_same_on_eight_devices_with_padding(name, kind):
     """Rows that do not count change nothing, whatever they hold and wherever.
@@ -115,13 +156,14 @@ def test_value_and_gradient_are_the_same_on_eight_devices_with_padding(name, kin
     each, padded = jax.device_put((each, padded), mesh.rows(mesh.build()))
     found = value_and_grad(name, kind)(params, state, each, padded, {})
     for part, wanted in zip(found, reference(name, kind), strict=True):
-        assert_trees_close(part, wanted, rtol=1e-6 if kind == "batch_norm" else 1e-5)
+        assert_trees_close(part, wanted, rtol=1e-6 if "batch_norm" in kind else 1e-5)
 
 
 @every_loss
 def test_batch_norm_makes_value_and_state_those_of_the_global_batch(name):
-    _, params, state, batch = example("batch_norm")
-    loss = jax.jit(build(name, "batch_norm"))
+    kind = norm_kind_of(name)
+    _, params, state, batch = example(kind)
+    loss = jax.jit(build(name, kind))
     wanted = loss(params, state, EACH, batch, {})
     each, batch = jax.device_put((EACH, batch), mesh.rows(mesh.build()))
     found = loss(params, state, each, batch, {})
