@@ -42,7 +42,7 @@ def check_sphere(dim: int, concentration: float | None = None) -> None:
     require(dim >= 2, "dim of a sphere", "be at least 2", dim)
     if concentration is not None:
         in_range = 0.0 < concentration <= MAX_CONCENTRATION
-        rule = f"be within (0, {MAX_CONCENTRATION:g}]"
+        rule = f"be within (0, {MAX_CONCENTRATION:.0f}]"
         require(in_range, "concentration", rule, concentration)
 
 

@@ -150,7 +150,7 @@ def interpolations(
 ) -> Array:
     """Returns decoded points on the paths between the codes of a and b, [B, num, ...].
 
-    A path is the model's `path(start, end, fraction)`, or else the straight line.
+    A path is the model's `between(start, end, fraction)`, or else the straight line.
 
     The first and last of each row are the reconstructions of a and b.
 
@@ -249,14 +249,14 @@ def _decode_all(model, params, state, z, event_ndim=1):
 
 
 def _decode_lines(model, params, state, start, end, *, num):
-    def path(model, start, end, t):
-        if hasattr(model, "path"):
-            return model.path(start, end, t)
+    def between(model, start, end, t):
+        if hasattr(model, "between"):
+            return model.between(start, end, t)
         return (1.0 - t) * start + t * end
 
     t = jnp.linspace(0.0, 1.0, num).reshape(1, num, *(1,) * (start.ndim - 1))
     ends = (start[:, None], end[:, None])
-    points = _call(model, params, state, path, *ends, t)
+    points = _call(model, params, state, between, *ends, t)
     return _decode_all(model, params, state, points, start.ndim - 1)
 
 

@@ -8,7 +8,7 @@ Each is a small frozen object with
   uniform_prior          whether the prior is uniform, so that no temperature acts on it
   coefficients           what a trainer may anneal, {} for most
 
-and, where the straight line leaves the space of latents, `path(start, end, fraction)`.
+and `between(start, end, fraction)`, where the straight line leaves their space.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ class SphereLatent:
         """Returns the uniform distribution, [B, D]."""
         return UniformOnSphere(batch_size(batch), dim)
 
-    def path(self, start: Array, end: Array, fraction: Array) -> Array:
+    def between(self, start: Array, end: Array, fraction: Array) -> Array:
         """Returns points on the great circle between unit vectors."""
         return slerp(start, end, fraction)
 

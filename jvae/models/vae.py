@@ -172,7 +172,7 @@ class VAE(nn.Module, OneGroup):
             key
         )
 
-    def path(self, start: Array, end: Array, fraction: Array) -> Array:
+    def between(self, start: Array, end: Array, fraction: Array) -> Array:
         """Returns latents between two: on the line, on a sphere on the great circle.
 
         Args:
@@ -180,8 +180,8 @@ class VAE(nn.Module, OneGroup):
           end: broadcasts against `start`.
           fraction: from 0 to 1; broadcasts against one coordinate of `start`.
         """
-        if hasattr(self.latent, "path"):
-            return self.latent.path(start, end, fraction)
+        if hasattr(self.latent, "between"):
+            return self.latent.between(start, end, fraction)
         return (1.0 - fraction) * start + fraction * end
 
     def generate(
