@@ -37,13 +37,15 @@ MAX_CONCENTRATION = 1e5
 """Above it a distribution is narrower than float32 coordinates can show."""
 
 
-def check_sphere(dim: int, concentration: float | None = None) -> None:
-    """Raises ConfigError unless d >= 2 and 0 < kappa <= 1e5."""
+def check_dim(dim: int) -> None:
+    """Raises ConfigError unless dim >= 2."""
     require(dim >= 2, "dim of a sphere", "be at least 2", dim)
-    if concentration is not None:
-        in_range = 0.0 < concentration <= MAX_CONCENTRATION
-        rule = f"be within (0, {MAX_CONCENTRATION:.0f}]"
-        require(in_range, "concentration", rule, concentration)
+
+
+def check_concentration(kappa: float, name: str = "concentration") -> None:
+    """Raises ConfigError, about `name`, unless kappa is within (0, 1e5]."""
+    in_range = 0.0 < kappa <= MAX_CONCENTRATION
+    require(in_range, name, f"be within (0, {MAX_CONCENTRATION:.0f}]", kappa)
 
 
 def _log_series(b: float, kappa: float) -> float:
@@ -157,7 +159,8 @@ class VonMisesFisher:
 
     def _checked(self) -> tuple[int, float]:
         chex.assert_rank(self.mean_direction, 2)
-        check_sphere(self.dim, self.concentration)
+        check_dim(self.dim)
+        check_concentration(self.concentration)
         return self.dim, self.concentration
 
     @property
@@ -241,7 +244,7 @@ class UniformOnSphere:
 
     def sample(self, key: Key, n: int | None = None) -> Array:
         """Returns unit vectors, [B, d] or [n, B, d]."""
-        check_sphere(self.dim)
+        check_dim(self.dim)
 
         def sample(key, like):
             z = jax.random.normal(key, like.shape)
@@ -251,7 +254,7 @@ class UniformOnSphere:
 
     def log_prob(self, z: Array) -> Array:
         """Returns [B], minus the log of the sphere's area, whatever z [B, d]."""
-        check_sphere(self.dim)
+        check_dim(self.dim)
         chex.assert_shape(z, (None, self.dim))
         return jnp.full(len(z), -log_area(self.dim))
 

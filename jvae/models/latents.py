@@ -27,7 +27,7 @@ from jvae.distributions import (
     VonMisesFisher,
     slerp,
 )
-from jvae.distributions.von_mises_fisher import check_sphere
+from jvae.distributions.von_mises_fisher import check_concentration
 from jvae.errors import require
 from jvae.types import Array, Batch, batch_size
 
@@ -212,7 +212,7 @@ def von_mises_fisher(concentration: float = 20.0) -> SphereLatent:
     Raises:
       ConfigError: a concentration that is not within (0, 1e5].
     """
-    check_sphere(2, concentration)
+    check_concentration(concentration, "model.latent.concentration")
     return SphereLatent(float(concentration))
 
 
