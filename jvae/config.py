@@ -30,7 +30,7 @@ class Experiment:
       model: 'name' and the fields of that model.
       loss: 'name', its coefficients and options.
       optimizer: 'name' and the fields of `jvae.optimizers.build`.
-      schedules: {coefficient of the loss: 'name' of a schedule and its fields}.
+      schedules: {coefficient of loss or model: 'name' of a schedule and its fields}.
       mesh: 'data' and 'params', devices along which batch and parameters are split.
       seed: of the initial parameters, the order of the data and all draws.
       num_steps: updates of the whole run.

@@ -71,6 +71,7 @@ def assemble(experiment: Experiment) -> Parts:
         name: float(experiment.loss.get(name, default))
         for name, default in losses.coefficients_of(objective).items()
     }
+    values |= losses.coefficients_of(model)
     coefficients = schedules.build(experiment.schedules, values)
     num_steps = max(experiment.num_steps, 1)
     optimizer, rate = optimizers.build(num_steps=num_steps, **experiment.optimizer)

@@ -72,11 +72,14 @@ class Pretrained:
         return transforms.prepare(batch, key, self.transform)["image"]
 
     def encode(self, x: Array) -> Any:
-        """Returns q(z|x), a distribution over [B, D], for images x [B, H, W, C]."""
+        """Returns q(z|x), a distribution over [B, D], for images x [B, H, W, C].
+
+        Over [B, D, K] one-hot vectors, where the latents are D variables of K values.
+        """
         return self._apply("encode", self._image(x))
 
     def decode(self, z: Array) -> Array:
-        """Returns the mean of p(x|z), [B, H, W, C], for latents z [B, D]."""
+        """Returns the mean of p(x|z), [B, H, W, C], for latents as `encode` has."""
         return self._apply("decode", z)
 
     def likelihood(self, z: Array) -> Distribution:
@@ -84,7 +87,10 @@ class Pretrained:
         return self._apply("likelihood", z, {})
 
     def reconstruct(self, x: Array, key: Key | None = None) -> Array:
-        """Returns the mean of p(x|z) at z = E q(z|x), or at a draw if given a key."""
+        """Returns the mean of p(x|z) at the mode of q(z|x), or at a draw with a key.
+
+        The mode of a Gaussian is its mean.
+        """
         x = self._image(x)
         if key is None:
             return samples.reconstructions(self.subject, x, jax.random.key(0))
@@ -104,6 +110,7 @@ class Pretrained:
           key: of the draws; image i is the same whatever n and the batch size.
           n: number of images.
           temperature: factor on the prior's standard deviation; 0 decodes its mean.
+            It does not act on a uniform prior.
           label: class or [n] classes of a conditional model; None takes all in turn.
           batch_size: images decoded at once.
 
@@ -115,14 +122,15 @@ class Pretrained:
         )
 
     def interpolate(self, a: Array, b: Array, n: int) -> Array:
-        """Returns [B, n, H, W, C], decoded on the line between E q(z|a) and E q(z|b).
+        """Returns [B, n, H, W, C], decoded between the modes of q(z|a) and q(z|b).
 
-        The first and the last are the reconstructions of a and b.
+        On the straight line, on a sphere on the great circle; of one-hot codes on the
+        line between them. The first and the last are the reconstructions of a and b.
 
         Args:
           a: images [B, H, W, C].
           b: as many images.
-          n: points on the line, ends included, at least 2.
+          n: points on the path, ends included, at least 2.
 
         Raises:
           ConfigError: a and b differ in shape, or n < 2.

@@ -8,6 +8,7 @@ import pytest
 from jvae import config as configs
 from jvae import config_files, data, fields, losses, mesh, models, optimizers, parts
 from jvae.errors import ConfigError
+from jvae.models.latents import LATENTS
 from jvae.models.likelihoods import LIKELIHOODS
 from jvae.schedules import SCHEDULES
 
@@ -30,6 +31,8 @@ def test_every_config_is_whole_and_survives_json(file):
         ("mnist_conditional", 404_266),
         ("mnist_conv", 134_165),
         ("celeba_conv", 10_289_155),
+        ("mnist_gumbel", 299_201),
+        ("mnist_vmf", 404_756),
     ],
 )
 def test_the_architectures_of_the_series_have_their_parameters(name, count):
@@ -52,6 +55,7 @@ def functions():
     named = {
         "data": data.DATASETS,
         "model": models.MODELS,
+        "latent": LATENTS,
         "likelihood": LIKELIHOODS,
         "schedule": SCHEDULES,
     }

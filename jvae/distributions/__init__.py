@@ -19,6 +19,8 @@ from jvae.distributions.gaussian import (
     Gaussian,
     kl_per_group,
 )
+from jvae.distributions.gumbel_softmax import GumbelSoftmax
+from jvae.distributions.von_mises_fisher import UniformOnSphere, VonMisesFisher, slerp
 
 __all__ = [
     "LOG_TWO_PI",
@@ -29,8 +31,12 @@ __all__ = [
     "DiscretizedLogisticMixture",
     "Distribution",
     "Gaussian",
+    "GumbelSoftmax",
+    "UniformOnSphere",
+    "VonMisesFisher",
     "draw",
     "kl_per_group",
+    "slerp",
     "softplus",
     "sum_events",
 ]

@@ -35,6 +35,11 @@ class DiagGaussian:
         """Standard deviations, [B, ...]."""
         return jnp.exp(0.5 * self.log_var)
 
+    @property
+    def mode(self) -> Array:
+        """The point of the highest density, the mean."""
+        return self.mean
+
     def sample(self, key: Key, n: int | None = None) -> Array:
         """Returns mean + std * eps, [B, ...] or [n, B, ...]; differentiable."""
         normal = functools.partial(jax.random.normal, dtype=self.mean.dtype)
@@ -86,12 +91,12 @@ class DiagGaussian:
 def kl_per_group(q: Any, p: Any) -> Array | None:
     """Returns KL(q || p) as [B, groups] in closed form, None where there is none.
 
-    A diagonal Gaussian has one group per dimension against another, and no closed
-    form against anything else; any other q has one group if `q.kl_to(p)` returns a
-    [B] array.
+    A q with `kl_per_dim` (a diagonal Gaussian, categorical variables) has one group per
+    dimension against another of its kind, and no closed form against anything else;
+    any other q has one group if `q.kl_to(p)` returns a [B] array.
     """
-    if isinstance(q, DiagGaussian):
-        if not isinstance(p, DiagGaussian):
+    if hasattr(q, "kl_per_dim"):
+        if not isinstance(p, type(q)):
             return None
         kl = q.kl_per_dim(p).astype(jnp.float32)
         return kl.reshape(kl.shape[0], -1)

@@ -73,8 +73,10 @@ def make(
     if samples.has_codes(subject) and len(x) > 1:
         shown.append(_interpolations(subject, x))
     if hasattr(subject.model, "generate"):
+        if has_uniform_prior(subject.model):
+            temperatures = (1.0,)
         shown += [_samples(subject, sample_key, num_images, t) for t in temperatures]
-    if samples.has_codes(subject) and latents.means is not None:
+    if samples.has_codes(subject) and latents.has_dimensions:
         shown.append(_traversals(subject, x, latents.kl, reach))
     shown.append(_kl_bars(latents))
     curves = pictures.curves(history or ())
@@ -82,6 +84,11 @@ def make(
         caption = "Metrics over training; axes are fitted to all but the first tenth."
         shown.append(Picture("curves.png", "Training", caption, curves))
     return shown
+
+
+def has_uniform_prior(model: Any) -> bool:
+    """Returns whether the prior is uniform; a temperature leaves it as it is."""
+    return bool(getattr(model, "uniform_prior", False))
 
 
 def _grid(subject: Subject, images: Array | np.ndarray, columns: int) -> bytes:
@@ -93,7 +100,7 @@ def _grid(subject: Subject, images: Array | np.ndarray, columns: int) -> bytes:
 
 def _reconstructions(subject: Subject, x: np.ndarray, key: Key) -> Picture:
     mode: Literal["mean", "sample"] = "mean" if samples.has_codes(subject) else "sample"
-    code = {"mean": "the mean", "sample": "a draw"}[mode] + " of q(z|x)"
+    code = {"mean": "the mode", "sample": "a draw"}[mode] + " of q(z|x)"
     again = samples.reconstructions(subject, x, key, mode)
     columns = min(COLUMNS, len(x))
     whole = len(x) // columns * columns
@@ -108,7 +115,10 @@ def _samples(subject: Subject, key: Key, n: int, temperature: float) -> Picture:
     images = samples.prior_samples(subject, key, n, temperature)
     title = f"Samples at temperature {float(temperature)}"
     text = "Means of p(x|z), z drawn from the prior"
-    text += f" with its standard deviation times {temperature:g}."
+    if has_uniform_prior(subject.model):
+        title, text = "Samples", f"{text}, which is uniform."
+    else:
+        text += f" with its standard deviation times {temperature:g}."
     if getattr(subject.model, "num_classes", None) is not None:
         text += " Classes take turns along a row."
     png = _grid(subject, images, COLUMNS)
@@ -119,7 +129,7 @@ def _interpolations(subject: Subject, x: np.ndarray) -> Picture:
     num_rows = min(len(x) // 2, 6)
     ends = x[:num_rows], x[num_rows : 2 * num_rows]
     images = samples.interpolations(subject, *ends, COLUMNS)
-    text = "Each row decodes points on the line between the codes of two examples."
+    text = "Each row decodes points on the path between the codes of two examples."
     png = _grid(subject, images, COLUMNS)
     return Picture("interpolations.png", "Interpolations", text, png)
 
@@ -141,10 +151,11 @@ def _traversals(
 def _kl_bars(latents: Latents) -> Picture:
     count = len(latents.kl)
     text = f"Mean KL to the prior of {count} groups of latents, sorted."
-    if latents.active is not None:
-        used = int(latents.active.sum())
+    active = latents.active if latents.has_dimensions else None
+    if active is not None:
+        used = int(active.sum())
         text = f"Mean KL to the prior of {count} dimensions, sorted; {used} active."
         if used < count:
             text += " The others are hollow, with a cross."
-    png = pictures.kl_bars(latents.kl, latents.active)
+    png = pictures.kl_bars(latents.kl, active)
     return Picture("kl_per_dimension.png", "KL of each dimension", text, png)

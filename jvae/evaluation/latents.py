@@ -11,17 +11,17 @@ import functools
 import math
 from typing import Any, Literal
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jvae import keys
 from jvae.data.sources import Source
 from jvae.distributions import DiagGaussian
 from jvae.evaluation.likelihood import Estimate
 from jvae.evaluation.subject import Subject, over_examples
 from jvae.losses.elbo import apply
-from jvae.types import Array, Batch, Key, Params, State
+from jvae.types import Array, Batch, Key, Params, State, batch_size
 
 ACTIVE_VARIANCE = 0.01
 """Burda et al., 2016, https://arxiv.org/abs/1509.00519."""
@@ -39,7 +39,8 @@ class Information:
 
     Attributes:
       terms: 'mutual_info', 'marginal_kl', 'total_correlation', 'dimension_wise_kl' in
-        nats, none below 0; those against the prior only where it is N(0, I).
+        nats, none below 0; those against the prior only where it is N(0, I) or uniform,
+        those of single dimensions only where the posterior has `log_prob_per_dim`.
       clamped: the terms whose estimates were negative and are reported as 0.
       cap: log N, the largest mutual information that N examples can show.
     """
@@ -62,14 +63,19 @@ class Latents:
       kl: [G], mean KL to the prior of every group in nats; the groups are the
         dimensions of a diagonal posterior.
       num_examples: N.
-      means: [N, D], posterior means; None without one diagonal Gaussian posterior.
-      information: see there; None without one diagonal Gaussian posterior.
+      means: [N, D], posterior means; None without one posterior over vectors.
+      information: see there; None without one posterior that has a density.
     """
 
     kl: np.ndarray
     num_examples: int
     means: np.ndarray | None = None
     information: Information | None = None
+
+    @property
+    def has_dimensions(self) -> bool:
+        """Whether every dimension of the means has a KL of its own."""
+        return self.means is not None and self.means.shape[1] == len(self.kl)
 
     @property
     def active(self) -> np.ndarray | None:
@@ -80,7 +86,7 @@ class Latents:
 def posterior_terms(
     model: Any, params: Params, state: State, key: Key, batch: Batch
 ) -> dict[str, Array]:
-    """Returns 'kl' [B, G], and of a diagonal Gaussian posterior its parts and a draw.
+    """Returns 'kl' [B, G], and of a posterior with a density itself and a draw.
 
     Args:
       model: offers `infer`, and perhaps `posterior` and `prior`.
@@ -90,23 +96,39 @@ def posterior_terms(
       batch: what the model reads, prepared.
 
     Returns:
-      'kl'; if `posterior(batch)` is a diagonal Gaussian [B, D] also 'mean', 'log_var',
-      'z' [B, D] and 'standard_prior' [B], whether the prior is N(0, I).
+      'kl'; if `posterior(batch)` has `log_prob` also 'posterior', itself, 'z' [B, ...],
+      a draw, 'log_prior' [B], log p(z) there, and 'one_prior' [B], whether the prior is
+      known to be the same for all: N(0, I) or uniform.
     """
 
     def terms(model, batch, key):
         inference = model.infer(batch, key)
-        q = model.posterior(batch) if hasattr(model, "posterior") else None
-        if not isinstance(q, DiagGaussian) or q.mean.ndim != 2:
+        q: Any = model.posterior(batch) if hasattr(model, "posterior") else None
+        p: Any = model.prior(batch) if hasattr(model, "prior") else None
+        if not (_has_density(q, len(key)) and hasattr(p, "log_prob")):
             return {"kl": inference.kl}
-        p = model.prior(batch)
-        standard = jnp.zeros(len(q.mean), bool)
+        z = q.sample(key)
+        found = {"kl": inference.kl, "posterior": q, "z": z}
+        uniform = getattr(model, "uniform_prior", False)
+        one_prior = jnp.full(len(key), uniform)
         if isinstance(p, DiagGaussian):
-            standard = jnp.all((p.mean == 0.0) & (p.log_var == 0.0), axis=-1)
-        parts = {"mean": q.mean, "log_var": q.log_var, "z": q.sample(key)}
-        return {"kl": inference.kl, "standard_prior": standard, **parts}
+            standard = (p.mean == 0.0) & (p.log_var == 0.0)
+            one_prior = standard.reshape(len(key), -1).all(-1)
+        return found | {"log_prior": p.log_prob(z), "one_prior": one_prior}
 
-    return apply(model, terms, params, state, batch, key, train=False)[0]
+    each = keys.per_example(key, batch_size(batch))
+    return apply(model, terms, params, state, batch, each, train=False)[0]
+
+
+def _has_density(q: Any, num_examples: int) -> bool:
+    """Returns whether q can be drawn from and scored, and is [B, ...] in every leaf.
+
+    A posterior that is known at its own draws only (a flow) has no `log_prob`.
+    """
+    leaves = jax.tree.leaves(q)
+    rows = [a.shape[0] == num_examples for a in leaves if a.ndim]
+    complete = hasattr(q, "log_prob") and hasattr(q, "sample")
+    return complete and bool(leaves) and len(rows) == len(leaves) and all(rows)
 
 
 def evaluate_latents(
@@ -139,12 +161,12 @@ def evaluate_latents(
         num_examples=num_examples,
     )
     kl = found["kl"].astype(np.float64).mean(0)
-    if "mean" not in found:
+    if "posterior" not in found:
         return Latents(kl, len(found["kl"]))
-    q = DiagGaussian(jnp.asarray(found["mean"]), jnp.asarray(found["log_var"]))
-    standard = bool(found["standard_prior"].all())
-    parts = information(q, jnp.asarray(found["z"]), standard_prior=standard)
-    return Latents(kl, len(found["kl"]), found["mean"], parts)
+    q, z = jax.tree.map(jnp.asarray, (found["posterior"], found["z"]))
+    log_prior = found["log_prior"] if found["one_prior"].all() else None
+    means = np.asarray(q.mean) if hasattr(q, "mean") and q.mean.ndim == 2 else None
+    return Latents(kl, len(found["kl"]), means, information(q, z, log_prior=log_prior))
 
 
 def active_units(means: np.ndarray) -> np.ndarray:
@@ -159,30 +181,30 @@ def active_units(means: np.ndarray) -> np.ndarray:
 
 
 def information(
-    q: DiagGaussian, z: Array, *, standard_prior: bool = True
+    q: Any, z: Array, *, log_prior: Array | np.ndarray | None = None
 ) -> Information:
     """Returns the parts of E KL(q(z|x) || p(z)), q(z) the mixture of all N posteriors.
 
     An array-level function: q and z are those of all examples, gathered.
 
     Args:
-      q: posteriors, [N, D].
-      z: [N, D], a draw from each.
-      standard_prior: whether p(z) is N(0, I); if not, the parts that compare with the
-        prior are left out.
+      q: N posteriors with `log_prob`, and with `log_prob_per_dim` [N, D] where their
+        dimensions (or variables) are independent.
+      z: [N, ...], a draw from each.
+      log_prior: [N], log p(z) of one prior for all, whose dimensions are independent;
+        None to leave out the parts that compare with it.
     """
-    chex.assert_rank(z, 2)
-    chex.assert_equal_shape([z, q.mean, q.log_var])
-    count, dims = z.shape
-    rows = max(1, min(count, MAP_ELEMENTS // (count * dims)))
+    count = len(z)
+    rows = max(1, min(count, MAP_ELEMENTS // z.size))
     logs = {n: np.asarray(a, np.float64) for n, a in _logs(q, z, rows=rows).items()}
-    draws = {
-        "mutual_info": logs["own"] - logs["joint"],
-        "total_correlation": logs["joint"] - logs["product"],
-    }
-    if standard_prior:
-        draws["marginal_kl"] = logs["joint"] - logs["prior"]
-        draws["dimension_wise_kl"] = logs["product"] - logs["prior"]
+    draws = {"mutual_info": logs["own"] - logs["joint"]}
+    if log_prior is not None:
+        prior = np.asarray(log_prior, np.float64)
+        draws["marginal_kl"] = logs["joint"] - prior
+    if "product" in logs:
+        draws["total_correlation"] = logs["joint"] - logs["product"]
+        if log_prior is not None:
+            draws["dimension_wise_kl"] = logs["product"] - prior
     terms = {name: Estimate.of(values) for name, values in draws.items()}
     clamped = tuple(name for name, term in terms.items() if term.mean < 0.0)
     for name in clamped:
@@ -191,27 +213,25 @@ def information(
 
 
 @functools.partial(jax.jit, static_argnames="rows")
-def _logs(q: DiagGaussian, z: Array, *, rows: int) -> dict[str, Array]:
-    """Returns log densities at the draws z [N, D], [N] each, `rows` draws at a time.
+def _logs(q: Any, z: Array, *, rows: int) -> dict[str, Array]:
+    """Returns log densities at the draws z [N, ...], [N] each, `rows` draws at a time.
 
-    'own' is log q(z_i|x_i), 'joint' log q(z_i), 'product' sum_d log q(z_i,d) and
-    'prior' log N(z_i; 0, I), with q(z) = 1/N sum_j q(z|x_j).
+    'own' is log q(z_i|x_i), 'joint' log q(z_i), and where the dimensions of q are
+    independent 'product' sum_d log q(z_i,d), with q(z) = 1/N sum_j q(z|x_j).
     """
+    log_count = math.log(len(z))
+    splits = hasattr(q, "log_prob_per_dim")
 
     def at(point):
-        points = jnp.broadcast_to(point, q.mean.shape)
-        components = q.log_prob_per_dim(points)
-        joint = jax.nn.logsumexp(components.sum(-1))
-        return joint, jax.nn.logsumexp(components, axis=0).sum()
+        points = jnp.broadcast_to(point, z.shape)
+        if not splits:
+            return {"joint": jax.nn.logsumexp(q.log_prob(points)) - log_count}
+        parts = q.log_prob_per_dim(points).reshape(len(z), -1)
+        joint = jax.nn.logsumexp(parts.sum(-1)) - log_count
+        each = jax.nn.logsumexp(parts, axis=0) - log_count
+        return {"joint": joint, "product": each.sum()}
 
-    joint, product = jax.lax.map(at, z, batch_size=rows)
-    count, dims = z.shape
-    return {
-        "own": q.log_prob(z),
-        "joint": joint - math.log(count),
-        "product": product - dims * math.log(count),
-        "prior": DiagGaussian.standard(count, dims).log_prob(z),
-    }
+    return {"own": q.log_prob(z), **jax.lax.map(at, z, batch_size=rows)}
 
 
 Status = Literal["healthy", "partly collapsed", "collapsed", "unknown"]
@@ -244,10 +264,11 @@ def collapse_verdict(kl: np.ndarray, active: np.ndarray | None = None) -> Verdic
 
     Args:
       kl: [G], mean KL of every group in nats.
-      active: [G], which dimensions are active units; None to call a group used if its
-        KL is at least 0.01 nats.
+      active: [D], which dimensions are active units; None to call a group used if its
+        KL is at least 0.01 nats. The KL of a von Mises-Fisher posterior is the same for
+        every x, collapsed or not: its active units tell.
     """
-    total, count = float(np.sum(kl)), len(kl)
+    total, count = float(np.sum(kl)), len(kl if active is None else active)
     if not math.isfinite(total):
         sentence = "Unknown: the KL to the prior is not finite."
         return Verdict("unknown", sentence, 0, count, total)

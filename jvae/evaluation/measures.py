@@ -115,27 +115,51 @@ _PARTS = {
 
 
 def latent_measures(latents: Latents) -> dict[str, Measure]:
-    """Returns active units and the parts of the KL, {} without such a posterior."""
-    if latents.active is None or latents.information is None:
-        return {}
-    measures = {
-        "active_units": Measure(
+    """Returns active units and the parts of the KL, those that the posterior has."""
+    measures = {}
+    if latents.active is not None:
+        measures["active_units"] = Measure(
             "Active units",
             float(latents.active.sum()),
             None,
-            f"of {len(latents.kl)}",
+            f"of {len(latents.active)}",
             "metric",
             "dimensions whose posterior mean has a variance over 0.01",
             latents.num_examples,
             None,
         )
-    }
+    if latents.information is None:
+        return measures
     for name, (label, meaning) in _PARTS.items():
         if name in latents.information.terms:
             text = meaning + _reservation(name, latents.information)
             term = latents.information.terms[name]
             measures[name] = Measure.of(label, term, "nats", "estimate", text)
     return measures
+
+
+def left_out(latents: Latents, uniform_prior: bool) -> list[str]:
+    """Returns why a report lacks numbers and pictures that others have.
+
+    Args:
+      latents: what was found.
+      uniform_prior: whether the model's prior is uniform.
+    """
+    reasons = []
+    if latents.active is None:
+        reasons.append("Active units: q(z|x) is not over vectors that have a mean.")
+    if latents.information is None:
+        reasons.append("Mutual information: q(z|x) has no density to evaluate.")
+    elif "total_correlation" not in latents.information.terms:
+        reasons.append(
+            "Total correlation and dimension-wise KL: the dimensions of z are not "
+            "independent in q(z|x)."
+        )
+    if not latents.has_dimensions:
+        reasons.append("Traversals: no dimension of z can move alone.")
+    if uniform_prior:
+        reasons.append("Samples at other temperatures: the prior is uniform.")
+    return reasons
 
 
 def _reservation(name: str, information: Information) -> str:

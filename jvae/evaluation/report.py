@@ -24,7 +24,12 @@ from jvae.evaluation.likelihood import (
     evaluate_log_likelihood,
     observation,
 )
-from jvae.evaluation.measures import format_value, latent_measures, likelihood_measures
+from jvae.evaluation.measures import (
+    format_value,
+    latent_measures,
+    left_out,
+    likelihood_measures,
+)
 from jvae.evaluation.subject import Subject
 from jvae.types import Key
 
@@ -95,8 +100,9 @@ def evaluate(
 
     Returns:
       What results.json holds: 'metrics' by name (label, value, standard_error, unit,
-      kind, meaning, num_examples, num_samples), 'verdict', 'kl_per_group' and where it
-      comes from. Numbers that are not finite are None.
+      kind, meaning, num_examples, num_samples), 'verdict', 'kl_per_group', 'left_out'
+      (what such latents do not have, and why) and where it comes from. Numbers that are
+      not finite are None.
 
     Raises:
       ConfigError: devices that cannot share a batch.
@@ -162,8 +168,10 @@ def measure(
         "verdict": dataclasses.asdict(collapse_verdict(latents.kl, latents.active)),
         "kl_per_group": latents.kl.tolist(),
     }
-    if latents.active is not None and latents.information is not None:
+    numbers["left_out"] = left_out(latents, gallery.has_uniform_prior(subject.model))
+    if latents.active is not None:
         numbers["active"] = latents.active.tolist()
+    if latents.information is not None:
         numbers["mutual_info_cap"] = latents.information.cap
         numbers["clamped"] = list(latents.information.clamped)
     return numbers, latents

@@ -33,7 +33,8 @@ def reconstructions(
       subject: the model.
       x: [B, H, W, C].
       key: one key, or [B] keys, of the draws; not used by 'mean'.
-      mode: 'mean' takes z as the mean of q(z|x), 'sample' as a draw of it.
+      mode: 'mean' takes z as the mean of q(z|x) (its mode, where that is another point,
+        as the mean of one-hot or unit vectors is none), 'sample' as a draw of it.
 
     Raises:
       ConfigError: 'mean' of a model without one posterior.
@@ -45,7 +46,10 @@ def reconstructions(
 
 
 def codes(subject: Subject, x: Array | np.ndarray) -> Array:
-    """Returns the means of q(z|x), [B, ...].
+    """Returns the codes of images, [B, ...]: the mode of q(z|x), or else its mean.
+
+    The mode of a Gaussian is its mean. That of one-hot or unit vectors is one of them,
+    which their mean, where no decoder was trained, is not.
 
     Args:
       subject: the model.
@@ -59,7 +63,7 @@ def codes(subject: Subject, x: Array | np.ndarray) -> Array:
             f"{type(subject.model).__name__} has no posterior mean to decode",
             fix="Use mode 'sample'.",
         )
-    return subject.run(_posterior_mean, x)
+    return subject.run(_code, x)
 
 
 def has_codes(subject: Subject) -> bool:
@@ -83,7 +87,8 @@ def prior_samples(
       subject: a model with `generate`.
       key: one key.
       n: how many images.
-      temperature: factor on the prior's standard deviations; 0 takes its mean.
+      temperature: factor on the prior's standard deviations; 0 takes its mean. It
+        does not act on a uniform prior.
       label: a class or [n] classes of a conditional model; None takes them in turn.
       chunk_size: images made at once.
 
@@ -143,7 +148,9 @@ def checked_label(model: Any, label: Any, n: int) -> np.ndarray:
 def interpolations(
     subject: Subject, a: Array | np.ndarray, b: Array | np.ndarray, num: int
 ) -> Array:
-    """Returns decoded points on the lines between the codes of a and b, [B, num, ...].
+    """Returns decoded points on the paths between the codes of a and b, [B, num, ...].
+
+    A path is the model's `between(start, end, fraction)`, or else the straight line.
 
     The first and last of each row are the reconstructions of a and b.
 
@@ -168,6 +175,8 @@ def traversals(
     subject: Subject, x: Array | np.ndarray, dims: Sequence[int], num: int, reach: float
 ) -> Array:
     """Returns images along single dimensions, [B, len(dims), num, H, W, C].
+
+    Of codes that are vectors whose dimensions move alone, unlike those of a sphere.
 
     Everything but one dimension of the code of x stays; that one goes from -reach to
     reach, standard deviations of a prior N(0, I). `by_kl` gives an order worth looking
@@ -201,8 +210,12 @@ def _call(model: Any, params, state, method, *args: Any) -> Any:
     return apply(model, method, params, state, *args, train=False)[0]
 
 
-def _posterior_mean(model, params, state, x):
-    return _call(model, params, state, lambda m, x: m.posterior({"image": x}).mean, x)
+def _code(model, params, state, x):
+    def code(model, x):
+        q = model.posterior({"image": x})
+        return q.mode if hasattr(q, "mode") else q.mean
+
+    return _call(model, params, state, code, x)
 
 
 def _decode_codes(model, params, state, z):
@@ -228,16 +241,23 @@ def _generate(model, params, state, key, chunk, temperature):
     return _call(model, params, state, draw, each, chunk.get("label"))
 
 
-def _decode_all(model, params, state, z):
-    """Returns the images of codes [..., D], [..., H, W, C]."""
-    images = _decode_codes(model, params, state, z.reshape(-1, z.shape[-1]))
-    return images.reshape(*z.shape[:-1], *images.shape[1:])
+def _decode_all(model, params, state, z, event_ndim=1):
+    """Returns the images [..., H, W, C] of codes [..., *event]."""
+    axes = z.shape[: z.ndim - event_ndim]
+    images = _decode_codes(model, params, state, z.reshape(-1, *z.shape[len(axes) :]))
+    return images.reshape(*axes, *images.shape[1:])
 
 
 def _decode_lines(model, params, state, start, end, *, num):
-    t = jnp.linspace(0.0, 1.0, num).reshape(1, num, 1)
-    points = (1.0 - t) * start[:, None] + t * end[:, None]
-    return _decode_all(model, params, state, points)
+    def between(model, start, end, t):
+        if hasattr(model, "between"):
+            return model.between(start, end, t)
+        return (1.0 - t) * start + t * end
+
+    t = jnp.linspace(0.0, 1.0, num).reshape(1, num, *(1,) * (start.ndim - 1))
+    ends = (start[:, None], end[:, None])
+    points = _call(model, params, state, between, *ends, t)
+    return _decode_all(model, params, state, points, start.ndim - 1)
 
 
 def _decode_axes(model, params, state, z, dims, values):

@@ -12,6 +12,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
+
 from jvae import fields
 from jvae.errors import require
 from jvae.losses.bottleneck import (
@@ -26,7 +28,7 @@ from jvae.losses.information import (
     negative_decomposed_elbo,
 )
 from jvae.losses.iwae import iwae_terms, log_weights, negative_iwae
-from jvae.types import LossFn
+from jvae.types import LossFn, batch_size
 
 LOSSES: dict[str, Callable] = {
     "elbo": negative_elbo,
@@ -58,9 +60,9 @@ __all__ = [
 _CALL = ("params", "state", "key", "batch", "coefficients", "model", "train")
 
 
-def coefficients_of(objective: Callable) -> dict[str, float]:
-    """Returns the coefficients that an objective reads, with their defaults."""
-    return dict(getattr(objective, "coefficients", {}))
+def coefficients_of(part: Any) -> dict[str, float]:
+    """Returns the coefficients that an objective or a model reads, with defaults."""
+    return dict(getattr(part, "coefficients", {}))
 
 
 def config_fields(objective: Callable) -> dict[str, fields.Field]:
@@ -79,6 +81,8 @@ def build(name: str, model: Any, **given: Any) -> LossFn:
     Args:
       name: a key of `LOSSES`, or 'package.module:Name' of an objective of your own.
       model: what the objective is about, see docs/architecture.md.
+        Coefficients of its own (`model.coefficients`, {name: value}) it gets as entries
+        of the batch, [B] each.
       **given: the objective's options, and fixed values of its coefficients; values
         passed in `coefficients` at a call go before them.
 
@@ -101,9 +105,14 @@ def build(name: str, model: Any, **given: Any) -> LossFn:
     if "train" in inspect.signature(objective).parameters:
         options["train"] = True
     bound = functools.partial(objective, model=model, **options)
+    inputs = coefficients_of(model)
+    shared = sorted(set(fixed) & set(inputs))
+    require(not shared, "model.coefficients", "have names of their own", shared)
 
     @functools.wraps(objective)
     def loss(params, state, key, batch, coefficients):
-        return bound(params, state, key, batch, {**fixed, **coefficients})
+        values = {**fixed, **inputs, **coefficients}
+        rows = {k: jnp.full(batch_size(batch), values.pop(k)) for k in inputs}
+        return bound(params, state, key, {**batch, **rows}, values)
 
     return loss

@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from jvae import fields
 from jvae.models.conv import ConvDecoder, ConvEncoder, conv
+from jvae.models.latents import LATENTS
 from jvae.models.likelihoods import LIKELIHOODS
 from jvae.models.mlp import MlpDecoder, MlpEncoder, mlp
 from jvae.models.vae import VAE, OneGroup
@@ -19,6 +20,7 @@ from jvae.models.vae import VAE, OneGroup
 MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "conv": conv}
 
 __all__ = [
+    "LATENTS",
     "LIKELIHOODS",
     "MODELS",
     "VAE",

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from jvae.errors import ConfigError, require
 from jvae.layers import ACTIVATIONS, Activation, BatchNorm, Conv, ConvTranspose
-from jvae.models import likelihoods
+from jvae.models import latents, likelihoods
 from jvae.models.mlp import check_sizes
 from jvae.models.vae import VAE
 from jvae.types import Array
@@ -121,13 +121,14 @@ def conv(
     start_activation: bool = True,
     likelihood: str | Mapping[str, Any] = "bernoulli",
     num_classes: int | None = None,
+    latent: str | Mapping[str, Any] = "gaussian",
     dtype: Literal["float32", "bfloat16"] = "float32",
 ) -> VAE:
     """Returns a VAE whose encoder and decoder are convolutional.
 
     Args:
       image_shape: height, width and channels of the data.
-      latent_dim: number of latent dimensions.
+      latent_dim: number of latent dimensions, or of categorical variables.
       channels: of the encoder's convolutions, each of which halves the image.
       decoder_channels: of the decoder's transposed convolutions; None for `channels`
         reversed. One entry less lets the output layer do the last doubling.
@@ -142,6 +143,8 @@ def conv(
       likelihood: observation model p(x|z): a name, or {'name': ..., its fields}.
       num_classes: classes of a conditional VAE with learned class-mean priors; None
         for a prior N(0, I).
+      latent: kind of latents, 'gaussian', 'gumbel_softmax' or 'von_mises_fisher': a
+        name, or {'name': ..., its fields}.
       dtype: of the layers' computation; parameters and reductions stay float32.
 
     Raises:
@@ -181,6 +184,7 @@ def conv(
         latent_dim=latent_dim,
         image_shape=tuple(image_shape),
         num_classes=num_classes,
+        latent=latents.build(latent, latent_dim, num_classes),
     )
 
 

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from jvae.errors import require
 from jvae.layers import ACTIVATIONS, Activation
-from jvae.models import likelihoods
+from jvae.models import latents, likelihoods
 from jvae.models.vae import VAE, flat_size
 from jvae.types import Array
 
@@ -71,18 +71,21 @@ def mlp(
     activation: Activation = "relu",
     likelihood: str | Mapping[str, Any] = "bernoulli",
     num_classes: int | None = None,
+    latent: str | Mapping[str, Any] = "gaussian",
     dtype: Literal["float32", "bfloat16"] = "float32",
 ) -> VAE:
     """Returns a VAE whose encoder and decoder are fully connected.
 
     Args:
       image_shape: height, width and channels of the data.
-      latent_dim: number of latent dimensions.
+      latent_dim: number of latent dimensions, or of categorical variables.
       hidden: widths of the encoder's layers; the decoder's are the same, reversed.
       activation: nonlinearity between layers.
       likelihood: observation model p(x|z): a name, or {'name': ..., its fields}.
       num_classes: classes of a conditional VAE with learned class-mean priors; None
         for a prior N(0, I).
+      latent: kind of latents, 'gaussian', 'gumbel_softmax' or 'von_mises_fisher': a
+        name, or {'name': ..., its fields}.
       dtype: of the layers' computation; parameters and reductions stay float32.
 
     Raises:
@@ -100,6 +103,7 @@ def mlp(
         latent_dim=latent_dim,
         image_shape=tuple(image_shape),
         num_classes=num_classes,
+        latent=latents.build(latent, latent_dim, num_classes),
     )
 
 

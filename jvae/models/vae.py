@@ -13,16 +13,16 @@ from flax import linen as nn
 from jvae import keys
 from jvae.distributions import DiagGaussian, Distribution, kl_per_group
 from jvae.errors import ConfigError
+from jvae.models.latents import GaussianLatent, Latent
 from jvae.types import Array, Batch, Inference, Key, batch_size
-
-MIN_LOG_VAR, MAX_LOG_VAR = -15.0, 10.0
 
 
 class OneGroup:
     """Gives `infer` to a model that has `posterior(batch)` and `prior(batch)`.
 
     Both return distribution objects: the posterior with `sample_and_log_prob(key)`,
-    the prior with `log_prob(z)`; `kl_to` where there is a closed form.
+    the prior with `log_prob(z)`; `kl_to` where there is a closed form. A posterior may
+    have `sample_and_log_ratio(key, prior)` where that is more exact.
     """
 
     def infer(self: Any, batch: Batch, key: Key) -> Inference:
@@ -34,27 +34,37 @@ class OneGroup:
         """
         q, p = self.posterior(batch), self.prior(batch)
         each = keys.per_example(key, batch_size(batch))
-        z, log_q = q.sample_and_log_prob(each)
-        log_ratio = log_q - p.log_prob(z)
+        z, log_ratio = _draw(q, p, each)
         kl = kl_per_group(q, p)
         return Inference(z, log_ratio[:, None] if kl is None else kl, log_ratio)
 
 
-class VAE(nn.Module, OneGroup):
-    """q(z|x) = N(mean(x), diag var(x)), p(z) = N(0, I), p(x|z) from a decoder.
+def _draw(q: Any, p: Any, key: Key) -> tuple[Any, Array]:
+    """Returns (z ~ q, log q(z) - log p(z) [B])."""
+    if hasattr(q, "sample_and_log_ratio"):
+        return q.sample_and_log_ratio(key, p)
+    z, log_q = q.sample_and_log_prob(key)
+    return z, log_q - p.log_prob(z)
 
-    With `num_classes`, p(z|y) = N(mean_y, I) with learned class means: neither encoder
-    nor decoder sees the label, generation for class y draws around mean_y.
+
+class VAE(nn.Module, OneGroup):
+    """q(z|x) and p(z) from `latent`, p(x|z) from a decoder.
+
+    By default q(z|x) = N(mean(x), diag var(x)) and p(z) = N(0, I). With `num_classes`,
+    p(z|y) = N(mean_y, I) with learned class means: neither encoder nor decoder sees the
+    label, generation for class y draws around mean_y.
 
     Attributes:
       encoder: a module, (x [B, H, W, C], mask) -> features [B, F].
-      decoder: a module, (z [B, D], mask) -> [B, H, W, observation.num_outputs(C)].
+      decoder: a module, (z [B, D], mask) -> [B, H, W, observation.num_outputs(C)]; of
+        a discrete z it gets [B, D K], the one-hot vectors one after another.
         Both get `batch.get('mask')`, [B] or None, for layers that couple rows.
       observation: a module of `jvae.models.likelihoods`: decoder outputs -> p(x|z),
         and how the encoder sees x.
-      latent_dim: D.
+      latent_dim: D, dimensions of z, or variables of a discrete z.
       image_shape: (H, W, C).
       num_classes: classes of the learned prior means, None for N(0, I).
+      latent: an object of `jvae.models.latents`: features -> q(z|x), and p(z).
 
     Kingma & Welling, 2013, https://arxiv.org/abs/1312.6114.
     """
@@ -65,18 +75,30 @@ class VAE(nn.Module, OneGroup):
     latent_dim: int
     image_shape: Sequence[int]
     num_classes: int | None = None
+    latent: Latent = GaussianLatent()
 
     target = "image"
 
     def setup(self):
         """Adds the layer that turns features into a posterior, and the class means."""
         glorot = nn.initializers.glorot_uniform()
-        self.posterior_head = nn.Dense(2 * self.latent_dim, kernel_init=glorot)
+        size = self.latent.num_outputs(self.latent_dim)
+        self.posterior_head = nn.Dense(size, kernel_init=glorot)
         if self.num_classes is not None:
             self.class_means = nn.Dense(self.latent_dim, kernel_init=glorot)
 
-    def posterior(self, batch: Batch) -> DiagGaussian:
-        """Returns q(z|x), [B, D], its log variance kept within [-15, 10]."""
+    @property
+    def coefficients(self) -> dict[str, float]:
+        """What a trainer may anneal, by default: reaches the model in the batch."""
+        return self.latent.coefficients
+
+    @property
+    def uniform_prior(self) -> bool:
+        """Whether p(z) is uniform; then no temperature acts on samples."""
+        return self.latent.uniform_prior
+
+    def posterior(self, batch: Batch) -> Any:
+        """Returns q(z|x), a distribution over [B, D], or [B, D, K] of discrete z."""
         x = batch["image"]
         if x.shape[1:] != tuple(self.image_shape):
             raise ConfigError(
@@ -87,14 +109,13 @@ class VAE(nn.Module, OneGroup):
             x = self.observation.scaled(x)
         features = self.encoder(x, batch.get("mask"))
         _check_shape("encoder", self.encoder, features, (x.shape[0], None))
-        head = self.posterior_head(features.astype(jnp.float32))
-        mean, log_var = jnp.split(head, 2, axis=-1)
-        return DiagGaussian(mean, jnp.clip(log_var, MIN_LOG_VAR, MAX_LOG_VAR))
+        outputs = self.posterior_head(features.astype(jnp.float32))
+        return self.latent.posterior(outputs, batch)
 
-    def prior(self, batch: Batch) -> DiagGaussian:
+    def prior(self, batch: Batch) -> Any:
         """Returns p(z), or p(z|y) with `batch['label']` [B] int or [B, K] one-hot."""
         if self.num_classes is None:
-            return DiagGaussian.standard(batch_size(batch), self.latent_dim)
+            return self.latent.prior(batch, self.latent_dim)
         if "label" not in batch:
             raise ConfigError(
                 "label is missing for a conditional model",
@@ -108,13 +129,15 @@ class VAE(nn.Module, OneGroup):
         return DiagGaussian(mean, jnp.zeros_like(mean))
 
     def likelihood(self, latents: Array, batch: Batch) -> Distribution:
-        """Returns p(x|z) for z [B, D]; of `batch` only the mask is read."""
-        if latents.ndim != 2 or latents.shape[1] != self.latent_dim:
+        """Returns p(x|z) for z [B, D] (or [B, D, K]); of `batch` the mask is read."""
+        event_shape = self.latent.event_shape(self.latent_dim)
+        if latents.shape[1:] != event_shape:
             raise ConfigError(
-                f"latents must have shape [B, {self.latent_dim}], "
+                f"latents must have shape [B, {_shape(event_shape)}], "
                 f"got {list(latents.shape)}"
             )
-        outputs = self.decoder(latents, batch.get("mask"))
+        flat = latents.reshape(latents.shape[0], -1)
+        outputs = self.decoder(flat, batch.get("mask"))
         *size, channels = self.image_shape
         wanted = (latents.shape[0], *size, self.observation.num_outputs(channels))
         _check_shape("decoder", self.decoder, outputs, wanted)
@@ -124,7 +147,7 @@ class VAE(nn.Module, OneGroup):
         """Returns p(x|z) at one draw of z; what `init` traces."""
         return self.likelihood(self.infer(batch, key).latents, batch)
 
-    def encode(self, x: Array) -> DiagGaussian:
+    def encode(self, x: Array) -> Any:
         """Returns q(z|x) for images [B, H, W, C] in the likelihood's support."""
         return self.posterior({"image": x})
 
@@ -135,13 +158,31 @@ class VAE(nn.Module, OneGroup):
     def sample_prior(
         self, key: Key, n: int, temperature: float = 1.0, label: Array | None = None
     ) -> Array:
-        """Returns n latents [n, D] from the prior, its std times `temperature`."""
+        """Returns n latents from the prior, its std times `temperature`.
+
+        p(z)^(1/temperature^2), that is, which for a uniform prior is the prior itself.
+        """
         batch = {"mask": jnp.ones((n,), bool)}
         if self.num_classes is not None:
             if label is None:
                 label = jnp.arange(n) % self.num_classes
             batch = {"label": label}
-        return self.prior(batch).tempered(temperature).sample(key)
+        prior = self.prior(batch)
+        return (prior if self.uniform_prior else prior.tempered(temperature)).sample(
+            key
+        )
+
+    def between(self, start: Array, end: Array, fraction: Array) -> Array:
+        """Returns latents between two: on the line, on a sphere on the great circle.
+
+        Args:
+          start: [..., D] or [..., D, K].
+          end: broadcasts against `start`.
+          fraction: from 0 to 1; broadcasts against one coordinate of `start`.
+        """
+        if hasattr(self.latent, "between"):
+            return self.latent.between(start, end, fraction)
+        return (1.0 - fraction) * start + fraction * end
 
     def generate(
         self, key: Key, n: int, temperature: float = 1.0, label: Array | None = None
@@ -151,7 +192,8 @@ class VAE(nn.Module, OneGroup):
         Args:
           key: one key, or [n] keys.
           n: number of images.
-          temperature: factor on the prior's standard deviation.
+          temperature: factor on the prior's standard deviation; a uniform prior has
+            none, and every temperature gives its samples.
           label: [n] classes of a conditional model; None takes them in turn.
         """
         return self.decode(self.sample_prior(key, n, temperature, label))

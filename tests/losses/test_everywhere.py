@@ -34,6 +34,13 @@ MODELS = {
     "plain": {"name": "mlp", **SIZES, "hidden": (3,)},
     "conditional": {"name": "mlp", **SIZES, "hidden": (3,), "num_classes": 3},
     "batch_norm": {"name": "conv", **SIZES, "channels": (2,), "batch_norm": True},
+    "discrete": {
+        "name": "mlp",
+        **SIZES,
+        "hidden": (3,),
+        "latent": {"name": "gumbel_softmax", "num_values": 3, "temperature": 0.7},
+    },
+    "sphere": {"name": "mlp", **SIZES, "hidden": (3,), "latent": "von_mises_fisher"},
 }
 
 
@@ -64,6 +71,13 @@ class Classifier(nn.Module, models.OneGroup):
 
 
 CLASSIFIERS = {"classifier": Classifier(), "classifier_batch_norm": Classifier(True)}
+OTHER_LATENTS = [
+    ("elbo", "discrete"),
+    ("iwae", "discrete"),
+    ("prior_kl", "discrete"),
+    ("elbo", "sphere"),
+    ("iwae", "sphere"),
+]
 B, DEVICES = 16, 8
 KEY = jax.random.key(1)
 EACH = jax.random.split(KEY, B)
@@ -127,10 +141,11 @@ def assert_trees_close(found, wanted, rtol=1e-5):
 
 class VariantsTest(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True, with_pmap=True)
-    @parameterized.parameters(*losses.LOSSES)
-    def test_value_is_that_of_every_variant(self, name):
+    @parameterized.parameters(
+        *((name, kind_of(name)) for name in losses.LOSSES), *OTHER_LATENTS
+    )
+    def test_value_is_that_of_every_variant(self, name, kind):
         """Here with one key: it means the keys of its split."""
-        kind = kind_of(name)
         _, params, state, batch = example(kind)
         found = self.variant(build(name, kind))(params, state, KEY, batch, {})
         assert_trees_close(found, reference(name, kind)[0])
@@ -138,7 +153,8 @@ class VariantsTest(chex.TestCase):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [(name, k) for name in losses.LOSSES for k in (kind_of(name), norm_kind_of(name))],
+    [(name, k) for name in losses.LOSSES for k in (kind_of(name), norm_kind_of(name))]
+    + OTHER_LATENTS,
 )
 def test_value_and_gradient_are_the_same_on_eight_devices_with_padding(name, kind):
     """Rows that do not count change nothing, whatever they hold and wherever.
@@ -218,19 +234,21 @@ def shard_mapped(loss, params, state, each, batch):
 
 
 @pytest.mark.parametrize(
-    ("name", "mapped"),
+    ("name", "kind", "mapped"),
     [
-        *((name, pmapped) for name in UNCOUPLED),
-        *((name, vmapped) for name in UNCOUPLED),
-        ("elbo", shard_mapped),
+        *((name, kind_of(name), pmapped) for name in UNCOUPLED),
+        *((name, kind_of(name), vmapped) for name in UNCOUPLED),
+        *((name, kind, pmapped) for name, kind in OTHER_LATENTS),
+        *(("elbo", kind, vmapped) for kind in ("discrete", "sphere")),
+        *(("elbo", kind, shard_mapped) for kind in ("conditional", "discrete")),
     ],
 )
-def test_the_mean_over_parts_of_a_batch_is_the_value_of_the_batch(name, mapped):
+def test_the_mean_over_parts_of_a_batch_is_the_value_of_the_batch(name, kind, mapped):
     """Different rows on every device, the draws of each example held equal."""
-    _, params, state, batch = example(kind_of(name))
-    parts = mapped(build(name, kind_of(name)), params, state, EACH, batch)
+    _, params, state, batch = example(kind)
+    parts = mapped(build(name, kind), params, state, EACH, batch)
     assert np.ptp(parts) > 1e-2
-    wanted = reference(name, kind_of(name))[0][0]
+    wanted = reference(name, kind)[0][0]
     np.testing.assert_allclose(parts.mean(), wanted, rtol=1e-5)
 
 

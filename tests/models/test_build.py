@@ -20,7 +20,10 @@ CONV = {"name": "conv", "image_shape": (4, 4, 1), "latent_dim": 3, "channels": (
     ("fields", "message"),
     [
         ({"name": "mpl"}, "model.name 'mpl' is unknown. Did you mean 'mlp'?"),
-        ({"name": "mlp", "latent": 2}, "model.latent is unknown. Did you mean"),
+        (
+            {"name": "mlp", "latent_dims": 2},
+            "model.latent_dims is unknown. Did you mean",
+        ),
         ({**MLP, "latent_dim": 0}, "model.latent_dim must be at least 1, got 0."),
         ({**MLP, "latent_dim": 2.0}, "model.latent_dim must be int, got 2.0."),
         ({**MLP, "image_shape": (28, 28)}, "be height, width and channels"),

@@ -1,0 +1,165 @@
+"""Categorical codes: one-hot vectors, and their relaxation by Gumbel noise.
+
+Jang et al., 2017, https://arxiv.org/abs/1611.01144; Maddison et al., 2017,
+https://arxiv.org/abs/1611.00712; Su, 2019, https://kexue.fm/archives/6705.
+"""
+
+from __future__ import annotations
+
+import math
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from jvae.distributions.events import draw, flat_noise, sum_events
+from jvae.types import Array, Key
+
+SMALLEST = 1e-37
+"""Coordinates of a relaxed draw below it are read as it by `log_prob`."""
+
+
+@flax.struct.dataclass
+class GumbelSoftmax:
+    """N variables of K values for each example, as points on N simplices.
+
+    Without a temperature they are what they stand for: independent categorical
+    variables, one-hot vectors, `log_prob` a probability. A sample then has no gradient.
+    With one, a sample is softmax((logits + Gumbel noise) / temperature), which is
+    differentiable, and `log_prob` the density of that relaxed variable (the concrete
+    distribution) on the first K - 1 coordinates: importance weights are then those of
+    a relaxed model. The argmax of a relaxed draw is the categorical draw of its key.
+
+    `mean`, `mode`, `entropy` and the KL are always those of the categorical variables.
+
+    Attributes:
+      logits: [B, N, K].
+      temperature: positive, a scalar or [B]; None for the categorical variables.
+    """
+
+    logits: Array
+    temperature: Array | float | None = None
+
+    @classmethod
+    def uniform(
+        cls,
+        num_examples: int,
+        num_variables: int,
+        num_values: int,
+        temperature: Array | float | None = None,
+    ) -> GumbelSoftmax:
+        """Returns uniform variables, for each of `num_examples`."""
+        logits = jnp.zeros((num_examples, num_variables, num_values))
+        return cls(logits, temperature)
+
+    def _log_probs(self) -> Array:
+        chex.assert_rank(self.logits, 3)
+        return jax.nn.log_softmax(self.logits.astype(jnp.float32))
+
+    def _temperatures(self) -> Array:
+        """Returns the temperature of every example, [B, 1, 1]."""
+        given = jnp.asarray(self.temperature, jnp.float32)
+        each = given if given.ndim else given[None]
+        return jnp.broadcast_to(each, self.logits.shape[:1])[:, None, None]
+
+    @property
+    def mean(self) -> Array:
+        """The probabilities, [B, N, K]: the mean of the one-hot vectors."""
+        return jnp.exp(self._log_probs())
+
+    @property
+    def mode(self) -> Array:
+        """The likeliest one-hot vectors, [B, N, K]."""
+        return self._one_hot(self.logits)
+
+    def _one_hot(self, scores: Array) -> Array:
+        values = scores.shape[-1]
+        return jax.nn.one_hot(jnp.argmax(scores, axis=-1), values, dtype=jnp.float32)
+
+    def _scores(self, key: Key, n: int | None = None) -> Array:
+        """Returns logits + Gumbel noise, whose argmax is a draw of the categorical."""
+
+        def sample(key, log_probs):
+            return log_probs + flat_noise(jax.random.gumbel, key, log_probs)
+
+        return draw(sample, key, n, self._log_probs())
+
+    def sample(self, key: Key, n: int | None = None) -> Array:
+        """Returns points on the simplices, [B, N, K] or [n, B, N, K]."""
+        scores = self._scores(key, n)
+        if self.temperature is None:
+            return self._one_hot(scores)
+        each = self._temperatures()
+        return jax.nn.softmax(scores / (each if n is None else each[None]))
+
+    def sample_and_log_prob(self, key: Key) -> tuple[Array, Array]:
+        """Returns one draw [B, N, K] and its log density or probability [B]."""
+        z, log_z = self._sample_and_log(key)
+        return z, sum_events(self._log_prob_at(log_z))
+
+    def sample_and_log_ratio(self, key: Key, other: GumbelSoftmax) -> tuple:
+        """Returns one draw [B, N, K], and log self - log other at it, [B].
+
+        Exact at any temperature, where `log_prob` of a draw is not: at 0.01 most of its
+        coordinates are 0 in float32, while their logarithms are not.
+        """
+        z, log_z = self._sample_and_log(key)
+        ratio = self._log_prob_at(log_z) - other._log_prob_at(log_z)
+        return z, sum_events(ratio)
+
+    def _sample_and_log(self, key: Key) -> tuple[Array, Array]:
+        """Returns one draw and its logarithm (of a one-hot vector: itself)."""
+        scores = self._scores(key)
+        if self.temperature is None:
+            z = self._one_hot(scores)
+            return z, z
+        log_z = jax.nn.log_softmax(scores / self._temperatures())
+        return jnp.exp(log_z), log_z
+
+    def log_prob(self, z: Array) -> Array:
+        """Returns [B], the log probability of one-hot z, or the density of relaxed z.
+
+        The density loses accuracy where coordinates of z are below 1e-37, which draws
+        at temperatures below about 0.2 have.
+        """
+        return sum_events(self.log_prob_per_dim(z))
+
+    def log_prob_per_dim(self, z: Array) -> Array:
+        """Returns [B, N], the log probability or density of every variable of z."""
+        chex.assert_equal_shape([z, self.logits])
+        if self.temperature is None:
+            return self._log_prob_at(z)
+        return self._log_prob_at(jnp.log(jnp.maximum(z, SMALLEST)))
+
+    def _log_prob_at(self, log_z: Array) -> Array:
+        """Returns [B, N] at log z, or without a temperature at one-hot vectors.
+
+        The density is equation 10 of Maddison et al., 2017, in logarithms.
+        """
+        log_p = self._log_probs()
+        if self.temperature is None:
+            return (log_z * log_p).sum(-1)
+        t, k = self._temperatures(), log_z.shape[-1]
+        scores = log_p - t * log_z
+        constant = math.lgamma(k) + (k - 1) * jnp.log(t[..., 0])
+        density = scores.sum(-1) - k * jax.nn.logsumexp(scores, axis=-1)
+        return constant + density - log_z.sum(-1)
+
+    def entropy(self) -> Array:
+        """Returns [B], the entropy of the categorical variables in nats."""
+        log_p = self._log_probs()
+        return -sum_events(jnp.exp(log_p) * log_p)
+
+    def kl_per_dim(self, other: GumbelSoftmax) -> Array:
+        """Returns [B, N], KL(self || other) of every categorical variable, in nats.
+
+        Against uniform variables it is within [0, ln K]. At a temperature it is not the
+        expectation of the log ratio of the relaxed densities.
+        """
+        log_p, log_q = self._log_probs(), other._log_probs()
+        return (jnp.exp(log_p) * (log_p - log_q)).sum(-1)
+
+    def kl_to(self, other: GumbelSoftmax) -> Array:
+        """Returns [B], KL(self || other) of the categorical variables, in nats."""
+        return sum_events(self.kl_per_dim(other))
