@@ -327,6 +327,21 @@ def test_a_signal_where_nothing_is_unsaved_ends_the_sweep_there(
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_signal_during_a_run_that_then_fails_begins_no_other(
+    file, tmp_path, monkeypatch
+):
+    begun = []
+
+    def failing(config, workdir, stop):
+        begun.append(workdir)
+        signal.raise_signal(signal.SIGTERM)
+        raise ConfigError("too late")
+
+    monkeypatch.setattr(experiment, "run", failing)
+    assert status(f"--config={file}", f"--workdir={tmp_path}", *BETAS) == 143
+    assert len(begun) == 1
+
+
 @pytest.mark.proc
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_the_run_and_ends_the_sweep(file, tmp_path, number):
