@@ -30,5 +30,7 @@ def _escape_bars(app, what, name, obj, options, lines):
 def setup(app):
     """Runs before napoleon, whose priority is 500."""
     app.connect("autodoc-process-docstring", _escape_bars, priority=400)
+
+
 html_static_path = ["_static"]
 html_css_files = ["tables.css"]

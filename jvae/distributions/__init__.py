@@ -19,6 +19,7 @@ from jvae.distributions.gaussian import (
     Gaussian,
     kl_per_group,
 )
+from jvae.distributions.mixture import GaussianMixture
 
 __all__ = [
     "LOG_TWO_PI",
@@ -29,6 +30,7 @@ __all__ = [
     "DiscretizedLogisticMixture",
     "Distribution",
     "Gaussian",
+    "GaussianMixture",
     "draw",
     "kl_per_group",
     "softplus",

@@ -76,6 +76,16 @@ class Latents:
         """[D], whether the posterior mean varies over examples by more than 0.01."""
         return None if self.means is None else active_units(self.means)
 
+    @property
+    def kl_per_dim(self) -> np.ndarray | None:
+        """[D], the KL of every dimension of `means`; None without means or such groups.
+
+        Groups beyond the dimensions, such as a cluster's, come last.
+        """
+        if self.means is None or len(self.kl) < self.means.shape[1]:
+            return None
+        return self.kl[: self.means.shape[1]]
+
 
 def posterior_terms(
     model: Any, params: Params, state: State, key: Key, batch: Batch
@@ -244,10 +254,10 @@ def collapse_verdict(kl: np.ndarray, active: np.ndarray | None = None) -> Verdic
 
     Args:
       kl: [G], mean KL of every group in nats.
-      active: [G], which dimensions are active units; None to call a group used if its
-        KL is at least 0.01 nats.
+      active: [D], which dimensions (the first D groups) are active units; None to
+        call a group used if its KL is at least 0.01 nats.
     """
-    total, count = float(np.sum(kl)), len(kl)
+    total, count = float(np.sum(kl)), len(kl if active is None else active)
     if not math.isfinite(total):
         sentence = "Unknown: the KL to the prior is not finite."
         return Verdict("unknown", sentence, 0, count, total)

@@ -123,7 +123,7 @@ def latent_measures(latents: Latents) -> dict[str, Measure]:
             "Active units",
             float(latents.active.sum()),
             None,
-            f"of {len(latents.kl)}",
+            f"of {len(latents.active)}",
             "metric",
             "dimensions whose posterior mean has a variance over 0.01",
             latents.num_examples,

@@ -14,6 +14,7 @@ from typing import Any
 
 from jvae import fields
 from jvae.errors import require
+from jvae.losses.clustering import cluster_imbalance, negative_cluster_elbo
 from jvae.losses.elbo import elbo_terms, negative_elbo, prior_kl
 from jvae.losses.information import (
     decompose_kl,
@@ -28,11 +29,13 @@ LOSSES: dict[str, Callable] = {
     "iwae": negative_iwae,
     "prior_kl": prior_kl,
     "decomposed_elbo": negative_decomposed_elbo,
+    "cluster_elbo": negative_cluster_elbo,
 }
 
 __all__ = [
     "LOSSES",
     "build",
+    "cluster_imbalance",
     "coefficients_of",
     "config_fields",
     "decompose_kl",
@@ -40,6 +43,7 @@ __all__ = [
     "elbo_terms",
     "iwae_terms",
     "log_weights",
+    "negative_cluster_elbo",
     "negative_decomposed_elbo",
     "negative_elbo",
     "negative_iwae",

@@ -11,6 +11,7 @@ from typing import Any
 from flax import linen as nn
 
 from jvae import fields
+from jvae.models.cluster import ClusterVAE
 from jvae.models.conv import ConvDecoder, ConvEncoder, conv
 from jvae.models.likelihoods import LIKELIHOODS
 from jvae.models.mlp import MlpDecoder, MlpEncoder, mlp
@@ -22,6 +23,7 @@ __all__ = [
     "LIKELIHOODS",
     "MODELS",
     "VAE",
+    "ClusterVAE",
     "ConvDecoder",
     "ConvEncoder",
     "MlpDecoder",

@@ -11,6 +11,7 @@ from flax import linen as nn
 from jvae.errors import require
 from jvae.layers import ACTIVATIONS, Activation
 from jvae.models import likelihoods
+from jvae.models.cluster import autoencoder
 from jvae.models.vae import VAE, flat_size
 from jvae.types import Array
 
@@ -71,6 +72,7 @@ def mlp(
     activation: Activation = "relu",
     likelihood: str | Mapping[str, Any] = "bernoulli",
     num_classes: int | None = None,
+    clusters: Mapping[str, Any] | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
 ) -> VAE:
     """Returns a VAE whose encoder and decoder are fully connected.
@@ -83,6 +85,8 @@ def mlp(
       likelihood: observation model p(x|z): a name, or {'name': ..., its fields}.
       num_classes: classes of a conditional VAE with learned class-mean priors; None
         for a prior N(0, I).
+      clusters: {'num_clusters': K, ...}, fields of `jvae.models.cluster.clusters`, for
+        a VAE that clusters; None for none.
       dtype: of the layers' computation; parameters and reductions stay float32.
 
     Raises:
@@ -93,7 +97,8 @@ def mlp(
     *size, channels = image_shape
     outputs = (*size, observation.num_outputs(channels))
     compute = jnp.dtype(dtype)
-    return VAE(
+    return autoencoder(
+        clusters,
         encoder=MlpEncoder(tuple(hidden), activation, compute),
         decoder=MlpDecoder(tuple(hidden)[::-1], outputs, activation, compute),
         observation=observation,

@@ -91,7 +91,7 @@ class VAE(nn.Module, OneGroup):
         mean, log_var = jnp.split(head, 2, axis=-1)
         return DiagGaussian(mean, jnp.clip(log_var, MIN_LOG_VAR, MAX_LOG_VAR))
 
-    def prior(self, batch: Batch) -> DiagGaussian:
+    def prior(self, batch: Batch) -> Any:
         """Returns p(z), or p(z|y) with `batch['label']` [B] int or [B, K] one-hot."""
         if self.num_classes is None:
             return DiagGaussian.standard(batch_size(batch), self.latent_dim)

@@ -17,11 +17,12 @@ from jax.sharding import PartitionSpec
 
 from jvae import losses, mesh, models
 
-COUPLED = {"decomposed_elbo"}
+COUPLED = {"decomposed_elbo", "cluster_elbo"}
 UNCOUPLED = [name for name in losses.LOSSES if name not in COUPLED]
 FIELDS = {
     "iwae": {"num_samples": 2},
     "decomposed_elbo": {"total_correlation": 3.0},  # at 1 its parts add up to the KL
+    "cluster_elbo": {"balance": 20.0},  # the term that couples
 }
 ONE_PRIOR = {"decomposed_elbo"}  # refuse a prior that depends on the example
 SIZES = {"image_shape": (2, 2, 1), "latent_dim": 2}
@@ -30,6 +31,12 @@ MODELS = {
     "conditional": {"name": "mlp", **SIZES, "hidden": (3,), "num_classes": 3},
     "batch_norm": {"name": "conv", **SIZES, "channels": (2,), "batch_norm": True},
 }
+CLUSTERS = {"clusters": {"num_clusters": 3, "classifier_hidden": (4,)}}
+MODELS |= {
+    "clusters": {"name": "mlp", **SIZES, "hidden": (3,), **CLUSTERS},
+    "batch_norm_clusters": {**MODELS["batch_norm"], **CLUSTERS},
+}
+WITH_CLUSTERS = {"cluster_elbo"}  # refuse a model without
 B, DEVICES = 16, 8
 KEY = jax.random.key(1)
 EACH = jax.random.split(KEY, B)
@@ -39,7 +46,14 @@ every_loss = pytest.mark.parametrize("name", losses.LOSSES)
 
 def kind_of(name):
     """Returns the kind of model that an objective is tried on."""
+    if name in WITH_CLUSTERS:
+        return "clusters"
     return "plain" if name in ONE_PRIOR else "conditional"
+
+
+def batch_norm_of(name):
+    """Returns the kind with BatchNorm that an objective is tried on."""
+    return "batch_norm_clusters" if name in WITH_CLUSTERS else "batch_norm"
 
 
 @functools.cache
@@ -97,7 +111,7 @@ class VariantsTest(chex.TestCase):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [(name, k) for name in losses.LOSSES for k in (kind_of(name), "batch_norm")],
+    [(name, k) for name in losses.LOSSES for k in (kind_of(name), batch_norm_of(name))],
 )
 def test_value_and_gradient_are_the_same_on_eight_devices_with_padding(name, kind):
     """Rows that do not count change nothing, whatever they hold and wherever.
@@ -115,13 +129,16 @@ def test_value_and_gradient_are_the_same_on_eight_devices_with_padding(name, kin
     each, padded = jax.device_put((each, padded), mesh.rows(mesh.build()))
     found = value_and_grad(name, kind)(params, state, each, padded, {})
     for part, wanted in zip(found, reference(name, kind), strict=True):
-        assert_trees_close(part, wanted, rtol=1e-6 if kind == "batch_norm" else 1e-5)
+        assert_trees_close(
+            part, wanted, rtol=1e-6 if kind == batch_norm_of(name) else 1e-5
+        )
 
 
 @every_loss
 def test_batch_norm_makes_value_and_state_those_of_the_global_batch(name):
-    _, params, state, batch = example("batch_norm")
-    loss = jax.jit(build(name, "batch_norm"))
+    kind = batch_norm_of(name)
+    _, params, state, batch = example(kind)
+    loss = jax.jit(build(name, kind))
     wanted = loss(params, state, EACH, batch, {})
     each, batch = jax.device_put((EACH, batch), mesh.rows(mesh.build()))
     found = loss(params, state, each, batch, {})
