@@ -19,7 +19,7 @@ from jvae.data import transforms
 from jvae.data.transforms import Transform
 from jvae.distributions import Distribution
 from jvae.errors import ConfigError, WorkdirError, require
-from jvae.evaluation import likelihood, samples
+from jvae.evaluation import clustering, likelihood, samples
 from jvae.evaluation.subject import Subject
 from jvae.types import Array, Key, Params, State
 
@@ -75,6 +75,24 @@ class Pretrained:
         """Returns q(z|x), a distribution over [B, D], for images x [B, H, W, C]."""
         return self._apply("encode", self._image(x))
 
+    def cluster(self, x: Array) -> Array:
+        """Returns [B], the most probable cluster of each image at z = E q(z|x).
+
+        Args:
+          x: images [B, H, W, C].
+
+        Raises:
+          ConfigError: a model without clusters.
+        """
+        if not clustering.has_clusters(self.subject):
+            raise ConfigError(
+                f"{type(self.model).__name__} has no clusters",
+                fix="Train a model with model.clusters.",
+            )
+        return clustering.clusters_of(
+            self.model, self.params, self.state, {"image": self._image(x)}
+        )
+
     def decode(self, z: Array) -> Array:
         """Returns the mean of p(x|z), [B, H, W, C], for latents z [B, D]."""
         return self._apply("decode", z)
@@ -104,7 +122,8 @@ class Pretrained:
           key: of the draws; image i is the same whatever n and the batch size.
           n: number of images.
           temperature: factor on the prior's standard deviation; 0 decodes its mean.
-          label: class or [n] classes of a conditional model; None takes all in turn.
+          label: class or [n] classes of a conditional model, None takes all in turn;
+            cluster or [n] clusters of a model with clusters, None draws them.
           batch_size: images decoded at once.
 
         Raises:

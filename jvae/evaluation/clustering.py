@@ -44,24 +44,28 @@ def has_clusters(subject: Subject) -> bool:
     return hasattr(subject.model, "cluster_log_probs")
 
 
-def most_probable_clusters(
-    model: Any, params: Params, state: State, key: Key, batch: Batch
-) -> dict[str, Array]:
-    """Returns 'cluster' [B], argmax q(y|z) at z = E q(z|x), and 'label' if known.
+def clusters_of(model: Any, params: Params, state: State, batch: Batch) -> Array:
+    """Returns [B], argmax q(y|z) at z = E q(z|x).
 
     Args:
       model: offers `posterior` and `cluster_log_probs`.
       params: its parameters.
       state: its other collections; not updated.
-      key: not used, as nothing is drawn.
       batch: what the model reads, prepared.
     """
 
     def assign(model, batch):
         return model.cluster_log_probs(model.posterior(batch).mean).argmax(-1)
 
-    found = {"cluster": apply(model, assign, params, state, batch, train=False)[0]}
-    return found | ({"label": batch["label"]} if "label" in batch else {})
+    return apply(model, assign, params, state, batch, train=False)[0]
+
+
+def _clusters_and_labels(
+    model: Any, params: Params, state: State, key: Key, batch: Batch
+) -> dict[str, Array]:
+    """Returns 'cluster' [B], and 'label' [B] where the data has it; draws nothing."""
+    labels = {"label": batch["label"]} if "label" in batch else {}
+    return {"cluster": clusters_of(model, params, state, batch), **labels}
 
 
 def evaluate_clusters(
@@ -87,7 +91,7 @@ def evaluate_clusters(
     """
     found = over_examples(
         subject,
-        most_probable_clusters,
+        _clusters_and_labels,
         source,
         batch_size=batch_size,
         key=key,
