@@ -19,7 +19,7 @@ from jvae.data import transforms
 from jvae.data.transforms import Transform
 from jvae.distributions import Distribution
 from jvae.errors import ConfigError, WorkdirError, require
-from jvae.evaluation import likelihood, samples
+from jvae.evaluation import clustering, likelihood, samples
 from jvae.evaluation.subject import Subject
 from jvae.types import Array, Key, Params, State
 
@@ -78,6 +78,24 @@ class Pretrained:
         """
         return self._apply("encode", self._image(x))
 
+    def cluster(self, x: Array) -> Array:
+        """Returns [B], the most probable cluster of each image at z = E q(z|x).
+
+        Args:
+          x: images [B, H, W, C].
+
+        Raises:
+          ConfigError: a model without clusters.
+        """
+        if not clustering.has_clusters(self.subject):
+            raise ConfigError(
+                f"{type(self.model).__name__} has no clusters",
+                fix="Train a model with model.clusters.",
+            )
+        return clustering.clusters_of(
+            self.model, self.params, self.state, {"image": self._image(x)}
+        )
+
     def decode(self, z: Array) -> Array:
         """Returns the mean of p(x|z), [B, H, W, C], for latents as `encode` has."""
         return self._apply("decode", z)
@@ -111,7 +129,8 @@ class Pretrained:
           n: number of images.
           temperature: factor on the prior's standard deviation; 0 decodes its mean.
             It does not act on a uniform prior.
-          label: class or [n] classes of a conditional model; None takes all in turn.
+          label: class or [n] classes of a conditional model, None takes all in turn;
+            cluster or [n] clusters of a model with clusters, None draws them.
           batch_size: images decoded at once.
 
         Raises:

@@ -43,7 +43,7 @@ class Inference(NamedTuple):
         hierarchical one). Closed form where there is one, else log q - log p at the
         draw.
       log_ratio: [B], log q(z|x) - log p(z) at the draw, always; importance weights
-        are made of it.
+        are made of it. A latent that is summed over, not drawn, is in `kl` alone.
     """
 
     latents: Any

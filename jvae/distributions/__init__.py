@@ -20,6 +20,7 @@ from jvae.distributions.gaussian import (
     kl_per_group,
 )
 from jvae.distributions.gumbel_softmax import GumbelSoftmax
+from jvae.distributions.mixture import GaussianMixture
 from jvae.distributions.von_mises_fisher import UniformOnSphere, VonMisesFisher, slerp
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "DiscretizedLogisticMixture",
     "Distribution",
     "Gaussian",
+    "GaussianMixture",
     "GumbelSoftmax",
     "UniformOnSphere",
     "VonMisesFisher",

@@ -13,12 +13,17 @@ import numpy as np
 
 from jvae.data.sources import Source
 from jvae.evaluation import pictures, samples
+from jvae.evaluation.clustering import Clusters
 from jvae.evaluation.latents import Latents
 from jvae.evaluation.subject import Subject
 from jvae.types import Array, Key
 
 COLUMNS = 10
 """Images in a row."""
+CLUSTER_ROWS = 2
+"""Rows of members on the page of a cluster, and of samples."""
+MAX_CLUSTER_PAGES = 20
+"""Pages of clusters, the largest first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +58,7 @@ def make(
     num_images: int,
     reach: float,
     history: Sequence[Mapping[str, Any]] | None = None,
+    clusters: Clusters | None = None,
 ) -> list[Picture]:
     """Returns the pictures that the model has methods for.
 
@@ -65,6 +71,7 @@ def make(
       num_images: samples in a picture.
       reach: of traversals.
       history: rows of metrics.jsonl; None for no curves.
+      clusters: of the split; None for a model without.
     """
     data_key, draw_key, sample_key = jax.random.split(key, 3)
     examples = source.read(np.arange(min(len(source), 2 * COLUMNS)))
@@ -76,9 +83,11 @@ def make(
         if has_uniform_prior(subject.model):
             temperatures = (1.0,)
         shown += [_samples(subject, sample_key, num_images, t) for t in temperatures]
-    if samples.has_codes(subject) and latents.has_dimensions:
-        shown.append(_traversals(subject, x, latents.kl, reach))
+    if samples.has_codes(subject) and latents.kl_per_dim is not None:
+        shown.append(_traversals(subject, x, latents.kl_per_dim, reach))
     shown.append(_kl_bars(latents))
+    if clusters is not None:
+        shown += cluster_pages(subject, source, clusters, jax.random.fold_in(key, 1))
     curves = pictures.curves(history or ())
     if curves is not None:
         caption = "Metrics over training; axes are fitted to all but the first tenth."
@@ -149,13 +158,59 @@ def _traversals(
 
 
 def _kl_bars(latents: Latents) -> Picture:
-    count = len(latents.kl)
+    kl, active = latents.kl_per_dim, latents.active
+    if kl is None or active is None:
+        kl, active = latents.kl, None
+    count = len(kl)
     text = f"Mean KL to the prior of {count} groups of latents, sorted."
-    active = latents.active if latents.has_dimensions else None
     if active is not None:
         used = int(active.sum())
         text = f"Mean KL to the prior of {count} dimensions, sorted; {used} active."
         if used < count:
             text += " The others are hollow, with a cross."
-    png = pictures.kl_bars(latents.kl, active)
+    png = pictures.kl_bars(kl, active)
     return Picture("kl_per_dimension.png", "KL of each dimension", text, png)
+
+
+def cluster_pages(
+    subject: Subject, source: Source, clusters: Clusters, key: Key
+) -> list[Picture]:
+    """Returns the histogram of clusters, and for the largest ones a page each.
+
+    Args:
+      subject: a model with clusters.
+      source: the split that they are of.
+      clusters: its first examples'.
+      key: of the transform and of the samples.
+    """
+    sizes = clusters.histogram
+    text = f"Examples of each cluster; {int((sizes > 0).sum())} of {len(sizes)} used."
+    png = pictures.cluster_bars(sizes)
+    bars = Picture("cluster_sizes.png", "Sizes of the clusters", text, png)
+    largest = np.argsort(-sizes, kind="stable")[:MAX_CLUSTER_PAGES]
+    return [bars, *(_cluster(subject, source, clusters, int(y), key) for y in largest)]
+
+
+def _cluster(
+    subject: Subject, source: Source, clusters: Clusters, cluster: int, key: Key
+) -> Picture:
+    """Returns a page of one cluster: its first members, and samples of p(x|y)."""
+    data_key, sample_key = jax.random.split(jax.random.fold_in(key, cluster))
+    (places,) = np.nonzero(clusters.assignments == cluster)
+    count = CLUSTER_ROWS * COLUMNS
+    drawn = samples.prior_samples(subject, sample_key, count, 1.0, cluster)
+    images, text = drawn, f"No members. Rows: means of p(x|z), z from p(z|{cluster})."
+    if len(places):
+        # Repeated, then blanked: one shape, so that nothing is compiled anew.
+        shown = np.resize(places[:count], count)
+        pixels = source.read(shown)["image"]
+        members = np.asarray(subject.prepare(pixels, data_key))
+        blank = np.full_like(members, members.min())
+        kept = (np.arange(count) < len(places)).reshape(-1, 1, 1, 1)
+        images = np.concatenate([np.where(kept, members, blank), drawn])
+        text = (
+            f"{len(places):,} members. Upper {CLUSTER_ROWS} rows: the first of them; "
+            f"lower: means of p(x|z), z from p(z|{cluster})."
+        )
+    png = _grid(subject, images, COLUMNS)
+    return Picture(f"cluster_{cluster:03d}.png", f"Cluster {cluster}", text, png)

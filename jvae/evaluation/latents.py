@@ -73,14 +73,19 @@ class Latents:
     information: Information | None = None
 
     @property
-    def has_dimensions(self) -> bool:
-        """Whether every dimension of the means has a KL of its own."""
-        return self.means is not None and self.means.shape[1] == len(self.kl)
-
-    @property
     def active(self) -> np.ndarray | None:
         """[D], whether the posterior mean varies over examples by more than 0.01."""
         return None if self.means is None else active_units(self.means)
+
+    @property
+    def kl_per_dim(self) -> np.ndarray | None:
+        """[D], the KL of every dimension of `means`; None without means or such groups.
+
+        Groups beyond the dimensions, such as a cluster's, come last.
+        """
+        if self.means is None or len(self.kl) < self.means.shape[1]:
+            return None
+        return self.kl[: self.means.shape[1]]
 
 
 def posterior_terms(
@@ -264,9 +269,9 @@ def collapse_verdict(kl: np.ndarray, active: np.ndarray | None = None) -> Verdic
 
     Args:
       kl: [G], mean KL of every group in nats.
-      active: [D], which dimensions are active units; None to call a group used if its
-        KL is at least 0.01 nats. The KL of a von Mises-Fisher posterior is the same for
-        every x, collapsed or not: its active units tell.
+      active: [D], which dimensions (the first D groups) are active units; None to
+        call a group used if its KL is at least 0.01 nats. The KL of a von Mises-Fisher
+        posterior is the same for every x, collapsed or not: its active units tell.
     """
     total, count = float(np.sum(kl)), len(kl if active is None else active)
     if not math.isfinite(total):

@@ -155,7 +155,7 @@ def left_out(latents: Latents, uniform_prior: bool) -> list[str]:
             "Total correlation and dimension-wise KL: the dimensions of z are not "
             "independent in q(z|x)."
         )
-    if not latents.has_dimensions:
+    if latents.kl_per_dim is None:
         reasons.append("Traversals: no dimension of z can move alone.")
     if uniform_prior:
         reasons.append("Samples at other temperatures: the prior is uniform.")

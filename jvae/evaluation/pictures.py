@@ -110,6 +110,21 @@ def kl_bars(kl: np.ndarray, active: np.ndarray | None = None) -> bytes:
     return _png(figure)
 
 
+def cluster_bars(sizes: np.ndarray) -> bytes:
+    """Returns a PNG of how many examples each cluster has, as bars.
+
+    Args:
+      sizes: [K].
+    """
+    figure, (axes,) = _figure(1, height=2.2)
+    axes.bar(np.arange(len(sizes)), sizes, color=BLUE)
+    axes.set_ylabel("examples")
+    axes.set_xlabel("cluster")
+    if len(sizes) <= MAX_TICKS:
+        axes.set_xticks(np.arange(len(sizes)))
+    return _png(figure)
+
+
 def curves(history: Sequence[Mapping[str, Any]]) -> bytes | None:
     """Returns a PNG of the metrics over training, None if there is nothing to draw.
 

@@ -18,6 +18,13 @@ import jvae
 from jvae.data.sources import Source
 from jvae.errors import require
 from jvae.evaluation import gallery
+from jvae.evaluation.clustering import (
+    Clusters,
+    cluster_measures,
+    contingency,
+    evaluate_clusters,
+    has_clusters,
+)
 from jvae.evaluation.latents import Latents, collapse_verdict, evaluate_latents
 from jvae.evaluation.likelihood import (
     evaluate_elbo,
@@ -101,8 +108,9 @@ def evaluate(
     Returns:
       What results.json holds: 'metrics' by name (label, value, standard_error, unit,
       kind, meaning, num_examples, num_samples), 'verdict', 'kl_per_group', 'left_out'
-      (what such latents do not have, and why) and where it comes from. Numbers that are
-      not finite are None.
+      (what such latents do not have, and why), of a model with clusters 'cluster_sizes'
+      [K] and 'cluster_labels' [K, C], and where it comes from. Numbers that are not
+      finite are None.
 
     Raises:
       ConfigError: devices that cannot share a batch.
@@ -110,6 +118,9 @@ def evaluate(
     settings = settings or Settings()
     number_key, picture_key = jax.random.split(key)
     numbers, latents = measure(subject, source, key=number_key, settings=settings)
+    clusters = _clusters(subject, source, number_key, settings)
+    if clusters is not None:
+        numbers = with_clusters(numbers, clusters)
     shown = gallery.make(
         subject,
         source,
@@ -119,6 +130,7 @@ def evaluate(
         num_images=settings.num_images,
         reach=settings.reach,
         history=history,
+        clusters=clusters,
     )
     origin = {
         "step": step,
@@ -175,6 +187,37 @@ def measure(
         numbers["mutual_info_cap"] = latents.information.cap
         numbers["clamped"] = list(latents.information.clamped)
     return numbers, latents
+
+
+def _clusters(
+    subject: Subject, source: Source, key: Key, settings: Settings
+) -> Clusters | None:
+    """Returns the clusters of a split; None for a model without."""
+    if not has_clusters(subject):
+        return None
+    return evaluate_clusters(
+        subject,
+        source,
+        batch_size=settings.batch_size,
+        key=jax.random.fold_in(key, 3),
+        num_examples=min(settings.num_examples, len(source)),
+    )
+
+
+def with_clusters(numbers: Mapping[str, Any], clusters: Clusters) -> dict[str, Any]:
+    """Returns the numbers of a report with those of its clusters.
+
+    Args:
+      numbers: from `measure`.
+      clusters: of the same examples.
+    """
+    rows = cluster_measures(clusters)
+    metrics = {name: dataclasses.asdict(row) for name, row in rows.items()}
+    found = {"cluster_sizes": clusters.histogram.tolist()}
+    if clusters.labels is not None:
+        table = contingency(clusters.labels, clusters.assignments)
+        found["cluster_labels"] = table.tolist()
+    return {**numbers, "metrics": {**numbers["metrics"], **metrics}, **found}
 
 
 def write(

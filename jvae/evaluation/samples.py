@@ -89,7 +89,8 @@ def prior_samples(
       n: how many images.
       temperature: factor on the prior's standard deviations; 0 takes its mean. It
         does not act on a uniform prior.
-      label: a class or [n] classes of a conditional model; None takes them in turn.
+      label: a class or [n] classes of a conditional model, None takes them in turn; a
+        cluster or [n] clusters of a model with clusters, None draws them.
       chunk_size: images made at once.
 
     Raises:
@@ -102,7 +103,7 @@ def prior_samples(
     if label is None and num_classes is not None:
         label = np.arange(n) % num_classes
     if label is not None:
-        label = checked_label(subject.model, label, n)
+        label = checked_label(subject.model, label, n, ("num_classes", "num_clusters"))
     # A multiple of the devices, which then share a chunk; the last one overshoots.
     size = -(-min(chunk_size, n) // subject.mesh.size) * subject.mesh.size
     parts = []
@@ -114,35 +115,39 @@ def prior_samples(
     return np.concatenate(parts)[:n]
 
 
-def checked_label(model: Any, label: Any, n: int) -> np.ndarray:
+def checked_label(
+    model: Any, label: Any, n: int, counts: Sequence[str] = ("num_classes",)
+) -> np.ndarray:
     """Returns [n] classes, or their one-hots [n, K], for a model with K classes.
 
     Args:
       model: a conditional model has `num_classes`.
       label: one class, [n] classes or [n, K] one-hots.
       n: how many.
+      counts: attributes of a model that hold K; the first that is there counts.
 
     Raises:
       ConfigError: a model without classes, another number of labels, or a label that
         is no class; out of its range a one-hot would be zero, without a word.
     """
-    classes = getattr(model, "num_classes", None)
+    found = (getattr(model, name, None) for name in counts)
+    classes = next((count for count in found if count is not None), None)
     if classes is None:
         raise ConfigError(
             f"label must be None for a model without classes, got {label}"
         )
-    found = np.asarray(label)
-    if found.ndim == 0:
-        found = np.broadcast_to(found, (n,))
+    array = np.asarray(label)
+    if array.ndim == 0:
+        array = np.broadcast_to(array, (n,))
     shapes = ((n,), (n, classes))
-    if found.shape not in shapes:
-        raise ConfigError(f"label must hold {n} classes, got shape {list(found.shape)}")
-    whole = np.issubdtype(found.dtype, np.integer)
-    if found.ndim == 1 and not (whole and np.all((found >= 0) & (found < classes))):
+    if array.shape not in shapes:
+        raise ConfigError(f"label must hold {n} classes, got shape {list(array.shape)}")
+    whole = np.issubdtype(array.dtype, np.integer)
+    if array.ndim == 1 and not (whole and np.all((array >= 0) & (array < classes))):
         raise ConfigError(
-            f"label must hold integers in 0..{classes - 1}, got {found.tolist()[:10]}"
+            f"label must hold integers in 0..{classes - 1}, got {array.tolist()[:10]}"
         )
-    return found
+    return array
 
 
 def interpolations(

@@ -21,6 +21,7 @@ from jvae.losses.bottleneck import (
     information_bottleneck,
     label_information,
 )
+from jvae.losses.clustering import cluster_imbalance, negative_cluster_elbo
 from jvae.losses.elbo import elbo_terms, negative_elbo, prior_kl
 from jvae.losses.information import (
     decompose_kl,
@@ -36,12 +37,14 @@ LOSSES: dict[str, Callable] = {
     "prior_kl": prior_kl,
     "decomposed_elbo": negative_decomposed_elbo,
     "bottleneck": information_bottleneck,
+    "cluster_elbo": negative_cluster_elbo,
 }
 
 __all__ = [
     "LOSSES",
     "bottleneck_terms",
     "build",
+    "cluster_imbalance",
     "coefficients_of",
     "config_fields",
     "decompose_kl",
@@ -51,6 +54,7 @@ __all__ = [
     "iwae_terms",
     "label_information",
     "log_weights",
+    "negative_cluster_elbo",
     "negative_decomposed_elbo",
     "negative_elbo",
     "negative_iwae",

@@ -11,6 +11,7 @@ from typing import Any
 from flax import linen as nn
 
 from jvae import fields
+from jvae.models.cluster import ClusterVAE
 from jvae.models.conv import ConvDecoder, ConvEncoder, conv
 from jvae.models.latents import LATENTS
 from jvae.models.likelihoods import LIKELIHOODS
@@ -24,6 +25,7 @@ __all__ = [
     "LIKELIHOODS",
     "MODELS",
     "VAE",
+    "ClusterVAE",
     "ConvDecoder",
     "ConvEncoder",
     "MlpDecoder",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from flax import linen as nn
 from jvae.errors import ConfigError, require
 from jvae.layers import ACTIVATIONS, Activation, BatchNorm, Conv, ConvTranspose
 from jvae.models import latents, likelihoods
+from jvae.models.cluster import autoencoder
 from jvae.models.mlp import check_sizes
 from jvae.models.vae import VAE
 from jvae.types import Array
@@ -22,10 +24,12 @@ class ConvEncoder(nn.Module):
     """x [B, H, W, C] -> features [B, F]: stride-2 convolutions, then dense layers.
 
     Attributes:
-      channels: of the convolutions.
+      channels: of the convolutions, each of which begins a level.
       kernel_size: of the convolutions.
       hidden: widths of the dense layers after them, () for none.
       pooling: 'flatten' or 'mean', from the last feature map to a vector.
+      convs_per_level: convolutions of the same width in a level, all but the first of
+        stride 1.
       batch_norm: whether a BatchNorm follows every convolution.
       activation: a key of `jvae.layers.ACTIVATIONS`.
       dtype: of the computation.
@@ -35,6 +39,7 @@ class ConvEncoder(nn.Module):
     kernel_size: int = 3
     hidden: Sequence[int] = ()
     pooling: str = "flatten"
+    convs_per_level: int = 1
     batch_norm: bool = False
     activation: str = "relu"
     dtype: Any = jnp.float32
@@ -43,8 +48,9 @@ class ConvEncoder(nn.Module):
     def __call__(self, x: Array, mask: Array | None = None) -> Array:
         """Returns the features; `mask` [B] is for BatchNorm."""
         activation = ACTIVATIONS[self.activation]
-        for width in self.channels:
-            x = Conv(width, self.kernel_size, stride=2, dtype=self.dtype)(x)
+        strides = (2, *(1,) * (self.convs_per_level - 1))
+        for width, stride in itertools.product(self.channels, strides):
+            x = Conv(width, self.kernel_size, stride=stride, dtype=self.dtype)(x)
             if self.batch_norm:
                 x = BatchNorm(dtype=self.dtype)(x, mask)
             x = activation(x)
@@ -67,6 +73,8 @@ class ConvDecoder(nn.Module):
       kernel_size: of the convolutions.
       hidden: widths of dense layers before the first feature map.
       start_activation: whether an activation follows the first feature map.
+      convs_per_level: convolutions of the same width in a level, all but the last of
+        stride 1.
       batch_norm: whether a BatchNorm follows every convolution but the last.
       activation: a key of `jvae.layers.ACTIVATIONS`.
       dtype: of the computation.
@@ -78,6 +86,7 @@ class ConvDecoder(nn.Module):
     kernel_size: int = 3
     hidden: Sequence[int] = ()
     start_activation: bool = True
+    convs_per_level: int = 1
     batch_norm: bool = False
     activation: str = "relu"
     dtype: Any = jnp.float32
@@ -94,13 +103,14 @@ class ConvDecoder(nn.Module):
         x = x.reshape(z.shape[0], h, w, c)
         if self.start_activation:
             x = activation(x)
-        for width in self.channels:
-            x = ConvTranspose(width, self.kernel_size, dtype=self.dtype)(x)
+        layers = (*(Conv,) * (self.convs_per_level - 1), ConvTranspose)
+        for width, layer in itertools.product(self.channels, layers):
+            x = layer(width, self.kernel_size, dtype=self.dtype)(x)
             if self.batch_norm:
                 x = BatchNorm(dtype=self.dtype)(x, mask)
             x = activation(x)
-        layer = Conv if x.shape[1] == self.output_shape[0] else ConvTranspose
-        outputs = layer(
+        last = Conv if x.shape[1] == self.output_shape[0] else ConvTranspose
+        outputs = last(
             self.output_shape[-1], self.kernel_size, dtype=self.dtype, name="output"
         )
         return outputs(x)
@@ -115,6 +125,7 @@ def conv(
     hidden: Sequence[int] = (),
     decoder_hidden: Sequence[int] = (),
     pooling: Literal["flatten", "mean"] = "flatten",
+    convs_per_level: int = 1,
     batch_norm: bool = False,
     activation: Activation = "relu",
     decoder_activation: Activation | None = None,
@@ -122,6 +133,7 @@ def conv(
     likelihood: str | Mapping[str, Any] = "bernoulli",
     num_classes: int | None = None,
     latent: str | Mapping[str, Any] = "gaussian",
+    clusters: Mapping[str, Any] | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
 ) -> VAE:
     """Returns a VAE whose encoder and decoder are convolutional.
@@ -136,6 +148,8 @@ def conv(
       hidden: widths of dense layers after the encoder's convolutions.
       decoder_hidden: widths of dense layers before the decoder's first feature map.
       pooling: 'flatten' or 'mean', how the encoder's last feature map becomes a vector.
+      convs_per_level: convolutions at every size of the encoder and the decoder; those
+        beyond the first keep the size.
       batch_norm: whether a BatchNorm follows every convolution but the output layer.
       activation: nonlinearity of the encoder.
       decoder_activation: nonlinearity of the decoder; None for the encoder's.
@@ -145,6 +159,8 @@ def conv(
         for a prior N(0, I).
       latent: kind of latents, 'gaussian', 'gumbel_softmax' or 'von_mises_fisher': a
         name, or {'name': ..., its fields}.
+      clusters: {'num_clusters': K, ...}, fields of `jvae.models.cluster.clusters`, for
+        a VAE that clusters; None for none.
       dtype: of the layers' computation; parameters and reductions stay float32.
 
     Raises:
@@ -156,11 +172,13 @@ def conv(
     widths["decoder_channels"] = decoder_channels
     check_sizes(image_shape, latent_dim, num_classes, **widths)
     require(kernel_size >= 1, "model.kernel_size", "be at least 1", kernel_size)
+    level_ok = convs_per_level >= 1
+    require(level_ok, "model.convs_per_level", "be at least 1", convs_per_level)
     start = _start_shape(image_shape, channels, decoder_channels)
     observation = likelihoods.build(likelihood)
     *size, depth = image_shape
     common: dict[str, Any] = {"kernel_size": kernel_size, "batch_norm": batch_norm}
-    common["dtype"] = jnp.dtype(dtype)
+    common |= {"dtype": jnp.dtype(dtype), "convs_per_level": convs_per_level}
     encoder = ConvEncoder(
         channels=tuple(channels),
         hidden=tuple(hidden),
@@ -177,7 +195,8 @@ def conv(
         activation=decoder_activation or activation,
         **common,
     )
-    return VAE(
+    return autoencoder(
+        clusters,
         encoder=encoder,
         decoder=decoder,
         observation=observation,

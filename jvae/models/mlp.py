@@ -11,6 +11,7 @@ from flax import linen as nn
 from jvae.errors import require
 from jvae.layers import ACTIVATIONS, Activation
 from jvae.models import latents, likelihoods
+from jvae.models.cluster import autoencoder
 from jvae.models.vae import VAE, flat_size
 from jvae.types import Array
 
@@ -72,6 +73,7 @@ def mlp(
     likelihood: str | Mapping[str, Any] = "bernoulli",
     num_classes: int | None = None,
     latent: str | Mapping[str, Any] = "gaussian",
+    clusters: Mapping[str, Any] | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
 ) -> VAE:
     """Returns a VAE whose encoder and decoder are fully connected.
@@ -86,6 +88,8 @@ def mlp(
         for a prior N(0, I).
       latent: kind of latents, 'gaussian', 'gumbel_softmax' or 'von_mises_fisher': a
         name, or {'name': ..., its fields}.
+      clusters: {'num_clusters': K, ...}, fields of `jvae.models.cluster.clusters`, for
+        a VAE that clusters; None for none.
       dtype: of the layers' computation; parameters and reductions stay float32.
 
     Raises:
@@ -96,7 +100,8 @@ def mlp(
     *size, channels = image_shape
     outputs = (*size, observation.num_outputs(channels))
     compute = jnp.dtype(dtype)
-    return VAE(
+    return autoencoder(
+        clusters,
         encoder=MlpEncoder(tuple(hidden), activation, compute),
         decoder=MlpDecoder(tuple(hidden)[::-1], outputs, activation, compute),
         observation=observation,

@@ -20,12 +20,13 @@ from jvae import losses, mesh, models
 from jvae.distributions import Categorical, DiagGaussian
 from jvae.layers import BatchNorm
 
-COUPLED = {"decomposed_elbo"}
+COUPLED = {"decomposed_elbo", "cluster_elbo"}
 UNCOUPLED = [name for name in losses.LOSSES if name not in COUPLED]
 FIELDS = {
     "bottleneck": {"beta": 0.5},
     "iwae": {"num_samples": 2},
     "decomposed_elbo": {"total_correlation": 3.0},  # at 1 its parts add up to the KL
+    "cluster_elbo": {"balance": 20.0},  # the term that couples
 }
 OF_LABELS = {"bottleneck"}  # refuse a model that does not score labels
 ONE_PRIOR = {"decomposed_elbo"}  # refuse a prior that depends on the example
@@ -78,6 +79,12 @@ OTHER_LATENTS = [
     ("elbo", "sphere"),
     ("iwae", "sphere"),
 ]
+CLUSTERS = {"clusters": {"num_clusters": 3, "classifier_hidden": (4,)}}
+MODELS |= {
+    "clusters": {"name": "mlp", **SIZES, "hidden": (3,), **CLUSTERS},
+    "clusters_batch_norm": {**MODELS["batch_norm"], **CLUSTERS},
+}
+WITH_CLUSTERS = {"cluster_elbo"}  # refuse a model without
 B, DEVICES = 16, 8
 KEY = jax.random.key(1)
 EACH = jax.random.split(KEY, B)
@@ -89,12 +96,15 @@ def kind_of(name):
     """Returns the kind of model that an objective is tried on."""
     if name in OF_LABELS:
         return "classifier"
+    if name in WITH_CLUSTERS:
+        return "clusters"
     return "plain" if name in ONE_PRIOR else "conditional"
 
 
 def norm_kind_of(name):
     """Returns the same with BatchNorm."""
-    return "classifier_batch_norm" if name in OF_LABELS else "batch_norm"
+    kinds = {"classifier", "clusters"}
+    return f"{kind_of(name)}_batch_norm" if kind_of(name) in kinds else "batch_norm"
 
 
 @functools.cache

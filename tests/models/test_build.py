@@ -115,3 +115,9 @@ def test_a_model_of_ones_own_is_built_from_its_import_path(monkeypatch):
     assert models.build("my_models:OwnModel", width=4).width == 4
     with pytest.raises(ConfigError, match=r"model\.widht is unknown. Did you mean"):
         models.build("my_models:OwnModel", widht=4)
+
+
+@pytest.mark.parametrize("latent", ["gumbel_softmax", "von_mises_fisher"])
+def test_clusters_of_latents_that_are_not_gaussian_are_refused(latent):
+    with pytest.raises(ConfigError, match="model.clusters must be None unless"):
+        models.build("mlp", latent=latent, clusters={"num_clusters": 3})

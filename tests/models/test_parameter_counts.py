@@ -16,6 +16,17 @@ CONV = {
     "channels": (32, 64),
     "hidden": (16,),
 }
+CLUSTER = {
+    "name": "conv",
+    "image_shape": (28, 28, 1),
+    "latent_dim": 20,
+    "channels": (32, 64),
+    "convs_per_level": 2,
+    "activation": "leaky_relu",
+    "start_activation": False,
+    "likelihood": {"name": "gaussian", "mean": "sigmoid"},
+    "clusters": {"num_clusters": 10},
+}
 CELEBA = {
     "name": "conv",
     "image_shape": (64, 64, 3),
@@ -54,11 +65,34 @@ def shapes(fields):
         ({**MLP, "num_classes": 10}, 404_266),
         (CONV, 134_165),
         (CELEBA, 10_289_155),
+        (CLUSTER, 366_331),
     ],
-    ids=["mlp", "conditional", "conv", "celeba"],
+    ids=["mlp", "conditional", "conv", "celeba", "cluster"],
 )
 def test_the_reference_networks_have_their_parameter_counts(fields, count):
     variables, picture = shapes(fields)
     params = jax.tree.leaves(variables["params"])  # without BatchNorm's statistics
     assert sum(math.prod(a.shape) for a in params) == count
     assert picture.shape == (1, *fields["image_shape"])
+
+
+def test_the_clustering_network_has_the_counts_of_its_parts():
+    params = shapes(CLUSTER)[0]["params"]
+
+    def count(*names):
+        leaves = jax.tree.leaves([params[name] for name in names])
+        return sum(math.prod(a.shape) for a in leaves)
+
+    assert count("encoder", "posterior_head") == 190_472
+    assert count("decoder") == 167_713
+    assert count("classifier_0", "classifier_1") == 7_946
+    assert count("cluster_means") == 200
+
+
+def test_a_network_with_three_convolutions_at_a_size_still_halves_it_once():
+    fields = {**CONV, "convs_per_level": 3}
+    variables, picture = shapes(fields)
+    assert picture.shape == (1, 28, 28, 1)
+    layers = [n for n in variables["params"]["encoder"] if n.startswith("Conv")]
+    assert len(layers) == 6
+    assert variables["params"]["encoder"]["Dense_0"]["kernel"].shape == (7 * 7 * 64, 16)

@@ -1,0 +1,144 @@
+"""The bound of a VAE with clusters, and a term that keeps the clusters in use."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import chex
+import jax.numpy as jnp
+
+from jvae import keys
+from jvae.errors import ConfigError
+from jvae.losses.elbo import (
+    apply,
+    blank_padding,
+    complete,
+    masked_mean,
+    with_check,
+    with_coefficients,
+)
+from jvae.types import (
+    Array,
+    Aux,
+    Batch,
+    Coefficients,
+    Key,
+    Params,
+    State,
+    batch_size,
+)
+
+
+def entropy(log_probs: Array) -> Array:
+    """Returns -sum_y p_y log p_y over the last axis, in nats; 0 log 0 is 0."""
+    probs = jnp.exp(log_probs)
+    return -jnp.where(probs > 0.0, probs * log_probs, 0.0).sum(-1)
+
+
+def cluster_imbalance(log_probs: Array, mask: Array | None = None) -> Array:
+    """Returns log K - H(mean over the batch of q(y|z)), in nats: 0 to log K.
+
+    0 where every cluster has the same share of the batch, log K where one has it all.
+
+    An array-level function that couples the batch: under pmap or shard_map gather the
+    log probabilities ([B, K]) first, a mean over devices of their own values is larger.
+
+    Args:
+      log_probs: [B, K], log q(y|z).
+      mask: [B] bool; rows that are False do not count.
+    """
+    chex.assert_rank(log_probs, 2)
+    kept = jnp.ones(len(log_probs), bool) if mask is None else mask.astype(bool)
+    # Before exp, too: a padding row may hold nan, whose gradient 0 * nan is nan.
+    probs = jnp.exp(jnp.where(kept[:, None], log_probs, 0.0))
+    total = jnp.where(kept[:, None], probs, 0.0).sum(0)
+    share = total / jnp.maximum(kept.sum(), 1)
+    used = share > 0.0
+    # log of 1 in place of 0 keeps the gradient of an empty cluster finite.
+    log_share = jnp.log(jnp.where(used, share, 1.0))
+    return math.log(log_probs.shape[-1]) + (share * log_share).sum()
+
+
+def _check(*, model: Any) -> None:
+    """Raises ConfigError unless the model has clusters."""
+    if not hasattr(model, "cluster_log_probs"):
+        raise ConfigError(
+            "loss 'cluster_elbo' needs a model with clusters, got "
+            f"{type(model).__name__}",
+            fix="Set model.clusters, or use loss 'elbo'.",
+        )
+
+
+@with_check(_check)
+@with_coefficients(beta=1.0, balance=0.0)
+def negative_cluster_elbo(
+    params: Params,
+    state: State,
+    key: Key,
+    batch: Batch,
+    coefficients: Coefficients,
+    *,
+    model: Any,
+    train: bool = True,
+) -> tuple[Array, Aux]:
+    """Returns E_q[-log p(x|z)] + beta KL(q(z, y|x) || p(z, y)) + balance (log K - H).
+
+    The KL is sum_y q(y|z) log q(z|x) / p(z|y) + KL(q(y|z) || p(y)) at one draw z per
+    example, y summed over. H is the entropy of the mean of q(y|z) over the batch: the
+    KL pulls every single q(y|z) to p(y), this term pulls only their mean to uniform.
+    At balance 0 the value is that of `negative_elbo`.
+
+    Pure: the value depends on the arguments only and names no mapped axis. A bound on
+    -log p(x) if beta >= 1, as the last term is never negative. Couples the batch if
+    balance > 0: under pmap the term is that of each device's own rows.
+
+    Su, 2018, https://kexue.fm/archives/5887; with responsibilities Jiang et al., 2017,
+    https://arxiv.org/abs/1611.05148. Balance: Krause et al., 2010, Discriminative
+    clustering by regularized information maximization.
+
+    Args:
+      params: parameters of `model`.
+      state: its other collections, {} if it has none.
+      key: key of the draws; example i uses key i of `split(key, B)`.
+      batch: what the model reads. Rows where 'mask' [B] is False do not count.
+      coefficients: 'beta', 'balance', scalars; {} for the plain bound.
+      model: offers `infer` with latents z [B, D], `likelihood`, `target`, and
+        `cluster_log_probs(z)`, log q(y|z) [B, K].
+      train: whether BatchNorm uses, and updates, batch statistics.
+      beta: weight of the KL term.
+      balance: weight of log K - H, the imbalance of the clusters in the batch.
+
+    Returns:
+      (loss, aux): nats per example; aux.metrics holds 'elbo', 'log_likelihood', 'kl',
+      'imbalance', unweighted, and 'assignment_entropy', the mean entropy of q(y|z).
+
+    Raises:
+      ConfigError: a model without clusters.
+    """
+    coefficients = complete(coefficients, negative_cluster_elbo)
+    _check(model=model)
+
+    def infer_and_score(model, batch, key):
+        inference = model.infer(batch, key)
+        z = inference.latents
+        log_likelihood = model.likelihood(z, batch).log_prob(batch[model.target])
+        return log_likelihood, inference.kl.sum(-1), model.cluster_log_probs(z)
+
+    each = keys.per_example(key, batch_size(batch))
+    arguments = (params, state, blank_padding(batch), each)
+    (log_likelihood, kl, log_y), state = apply(
+        model, infer_and_score, *arguments, train=train
+    )
+    imbalance = cluster_imbalance(log_y, batch.get("mask"))
+    bound = masked_mean(coefficients["beta"] * kl - log_likelihood, batch)
+    loss = bound + coefficients["balance"] * imbalance
+    metrics = {
+        "loss": loss,
+        "elbo": masked_mean(log_likelihood - kl, batch),
+        "log_likelihood": masked_mean(log_likelihood, batch),
+        "kl": masked_mean(kl, batch),
+        "imbalance": imbalance,
+        "assignment_entropy": masked_mean(entropy(log_y), batch),
+    }
+    return loss, Aux(metrics, state)

@@ -1,0 +1,92 @@
+"""Mixtures of Gaussians against SciPy, closed forms and their own limits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+
+from jvae.distributions import DiagGaussian, GaussianMixture
+
+KEY = jax.random.key(0)
+K, B, D = 3, 5, 2
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
+
+
+MIXTURE = GaussianMixture(
+    *map(jnp.asarray, (normal(0, K), normal(1, K, D), normal(2, K, D)))
+)
+Z = normal(3, B, D)
+
+
+def test_two_components_at_plus_and_minus_two_have_the_known_responsibilities():
+    pair = GaussianMixture(jnp.zeros(2), jnp.array([[2.0], [-2.0]]), jnp.zeros((2, 1)))
+    found = jnp.exp(pair.log_responsibilities(jnp.array([[1.0]])))
+    np.testing.assert_allclose(found, [[0.982013790, 0.017986210]], rtol=1e-6)
+    np.testing.assert_allclose(found.sum(-1), 1.0, rtol=1e-6)
+    log_p = pair.log_prob(jnp.zeros((1, 1)))
+    np.testing.assert_allclose(log_p, [-2.918938533], rtol=1e-6)
+
+
+def test_densities_and_responsibilities_are_those_of_scipy():
+    weights = scipy.special.log_softmax(MIXTURE.logits)
+    parts = scipy.stats.norm(MIXTURE.means, np.exp(0.5 * MIXTURE.log_vars))
+    joint = weights + parts.logpdf(Z[:, None]).sum(-1)
+    np.testing.assert_allclose(MIXTURE.joint_log_prob(Z), joint, rtol=1e-5)
+    wanted = scipy.special.logsumexp(joint, axis=1)
+    np.testing.assert_allclose(MIXTURE.log_prob(Z), wanted, rtol=1e-5)
+    found = MIXTURE.log_responsibilities(Z)
+    np.testing.assert_allclose(found, joint - wanted[:, None], rtol=1e-4, atol=1e-5)
+
+
+def test_the_kl_to_a_component_is_that_of_two_gaussians():
+    q = DiagGaussian(jnp.asarray(Z), jnp.asarray(normal(4, B, D)))
+    found = MIXTURE.kl_per_dim(q)
+    assert found.shape == (B, K, D)
+    for k in range(K):
+        chosen = jax.nn.one_hot(jnp.full(B, k), K)
+        wanted = q.kl_per_dim(MIXTURE.component(chosen))
+        np.testing.assert_allclose(found[:, k], wanted, rtol=1e-5)
+
+
+def test_the_order_of_the_components_does_not_matter():
+    turned = jax.tree.map(lambda a: a[jnp.array([2, 0, 1])], MIXTURE)
+    np.testing.assert_allclose(turned.log_prob(Z), MIXTURE.log_prob(Z), rtol=1e-6)
+
+
+@pytest.mark.parametrize("logit", [-1e4, -jnp.inf], ids=["hardly there", "empty"])
+def test_a_component_without_weight_or_far_away_leaves_finite_numbers(logit):
+    logits, far = MIXTURE.logits.at[0].set(logit), MIXTURE.means.at[1].set(1e4)
+    found = MIXTURE.replace(logits=logits, means=far)
+    value, gradient = jax.value_and_grad(lambda z: found.log_prob(z).sum())(Z)
+    assert np.isfinite(value) and np.isfinite(gradient).all()
+    shares = np.exp(found.log_responsibilities(Z))
+    np.testing.assert_allclose(shares, np.tile([0.0, 0.0, 1.0], (B, 1)), atol=1e-6)
+
+
+def test_draws_have_the_mean_and_variance_of_the_mixture():
+    """20,000 draws, within 4 standard errors of what the components add up to."""
+    z = np.asarray(MIXTURE.sample(KEY, 20_000), np.float64)
+    weights = scipy.special.softmax(MIXTURE.logits)
+    mean = weights @ MIXTURE.means
+    second = weights @ (np.exp(MIXTURE.log_vars) + np.square(MIXTURE.means))
+    error = z.std(0) / np.sqrt(len(z))
+    np.testing.assert_array_less(np.abs(z.mean(0) - mean), 4 * error)
+    np.testing.assert_allclose(z.var(0), second - mean**2, rtol=0.1)
+
+
+def test_at_temperature_zero_draws_are_means_and_rows_keep_their_keys():
+    each = jax.random.split(KEY, 8)
+    z = MIXTURE.sample(each, 8, temperature=0.0)
+    distance = jnp.abs(z[:, None] - MIXTURE.means[None]).max(-1).min(-1)
+    np.testing.assert_allclose(distance, 0.0, atol=1e-6)
+    np.testing.assert_array_equal(MIXTURE.sample(each[3:], 5, 0.0), z[3:])
+
+
+def test_latents_of_another_size_are_refused_instead_of_broadcast():
+    with pytest.raises(AssertionError):
+        MIXTURE.log_prob(jnp.zeros((B, 1)))

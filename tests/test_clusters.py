@@ -1,0 +1,85 @@
+"""A model with clusters goes the way of every other: trained, resumed, evaluated."""
+
+import jax
+import numpy as np
+import pytest
+
+import jvae
+from jvae import experiment
+from jvae.errors import ConfigError
+from tests.commands import assert_same_run, metrics
+
+KEY = jax.random.key(0)
+KINDS = {
+    "classifier": {"num_clusters": 4, "classifier_hidden": [8]},
+    "responsibilities": {
+        "num_clusters": 4,
+        "assignment": "responsibilities",
+        "mean_std": 1.0,
+        "learned_variances": True,
+        "learned_weights": True,
+    },
+}
+
+
+@pytest.fixture(params=KINDS)
+def clustered(request, tiny):
+    tiny["model"]["clusters"] = KINDS[request.param]
+    tiny["loss"] = {"name": "cluster_elbo", "balance": 2.0}
+    return tiny
+
+
+def test_it_trains_resumes_bitwise_evaluates_and_restores(clustered, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    experiment.run(clustered, whole)
+    experiment.run(clustered | {"num_steps": 6}, parts)
+    experiment.run(clustered, parts)
+    assert_same_run(whole, parts)
+    rows = [r for r in metrics(whole) if r["split"] == "train"]
+    for row in rows:
+        wanted = 2.0 * row["imbalance"] - row["elbo"]
+        np.testing.assert_allclose(row["loss"], wanted, rtol=1e-5)
+    results = experiment.evaluate(
+        whole, num_samples=2, num_examples=64, num_images=4, batch_size=64
+    )
+    found = {name: row["value"] for name, row in results["metrics"].items()}
+    assert found["majority_accuracy"] >= found["matched_accuracy"] > 0.0
+    assert sum(results["cluster_sizes"]) == 64
+    model = jvae.restore(whole)
+    x = (np.random.default_rng(0).random((5, 8, 8, 1)) > 0.5).astype("float32")
+    clusters = np.asarray(model.cluster(x))
+    assert clusters.shape == (5,) and set(clusters) <= set(range(4))
+    assert model.sample(KEY, 3, label=2).shape == (3, 8, 8, 1)
+    cold = model.sample(KEY, 2, temperature=0.0, label=[1, 1])
+    np.testing.assert_allclose(cold[0], cold[1], rtol=1e-5)
+    assert np.isfinite(model.log_likelihood(x, KEY, 4)).all()
+    with pytest.raises(ConfigError, match=r"label must hold integers in 0\.\.3"):
+        model.sample(KEY, 1, label=4)
+    with pytest.raises(ConfigError, match="label must be None for a model without"):
+        model.elbo(x, KEY, label=np.zeros(5, int))
+
+
+def test_it_starts_from_a_plain_vae_of_the_same_layers(
+    trained, clustered, tmp_path, capsys
+):
+    clustered |= {"init_from": str(trained), "num_steps": 0}
+    experiment.run(clustered, tmp_path)
+    loaded, new = capsys.readouterr().err.split("loaded from")[1].split("; new: ")
+    names = ("encoder/Dense_0/kernel", "posterior_head/bias", "decoder/output/kernel")
+    assert all(name in loaded for name in names)
+    assert "cluster_means" in new and "encoder" not in new and "decoder" not in new
+
+
+def test_a_model_without_clusters_has_none_to_give(trained):
+    model = jvae.restore(trained)
+    with pytest.raises(ConfigError, match="VAE has no clusters"):
+        model.cluster(np.zeros((1, 8, 8, 1)))
+
+
+def test_fewer_clusters_than_there_are_classes_are_no_mistake(tiny, tmp_path):
+    tiny["model"]["clusters"] = {"num_clusters": 3}
+    tiny |= {"num_steps": 2, "eval_every_steps": 0}
+    experiment.run(tiny, tmp_path)
+    results = experiment.evaluate(tmp_path, num_samples=2, num_images=4)
+    assert len(results["cluster_sizes"]) == 3
+    assert results["metrics"]["clusters_used"]["unit"] == "of 3"
