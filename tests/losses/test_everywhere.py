@@ -20,7 +20,7 @@ from jvae import losses, mesh, models
 from jvae.distributions import Categorical, DiagGaussian
 from jvae.layers import BatchNorm
 
-COUPLED = {"decomposed_elbo", "cluster_elbo"}
+COUPLED = ["decomposed_elbo", "cluster_elbo"]
 UNCOUPLED = [name for name in losses.LOSSES if name not in COUPLED]
 FIELDS = {
     "bottleneck": {"beta": 0.5},
