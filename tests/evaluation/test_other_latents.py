@@ -109,7 +109,7 @@ def test_the_parts_of_the_kl_of_codes_add_up(toys):
 def test_directions_have_active_units_and_no_dimensions_that_move_alone(toys):
     latents = found(toys, Directions, True)
     assert latents.active.shape == (8,) and latents.active.all()
-    assert latents.kl.shape == (1,) and not latents.has_dimensions
+    assert latents.kl.shape == (1,) and latents.kl_per_dim is None
     assert set(latents.information.terms) == {"mutual_info", "marginal_kl"}
     rows = measures.latent_measures(latents)
     assert rows["active_units"].unit == "of 8"

@@ -269,9 +269,19 @@ def test_an_unknown_option_is_refused_where_nothing_was_built(objective, option)
         objective({}, {}, KEY, BATCH, {}, model=Free(), **{option: "x"})
 
 
+class Labelled(Free):
+    target = "label"
+
+
+class Clustered(Free):
+    def cluster_log_probs(self, z):
+        raise NotImplementedError
+
+
 @pytest.mark.parametrize("name", losses.LOSSES)
 def test_a_coefficient_that_an_objective_does_not_read_is_refused(name):
-    loss = losses.build(name, Free())
+    fitting = {"bottleneck": Labelled, "cluster_elbo": Clustered}
+    loss = losses.build(name, fitting.get(name, Free)())
     with pytest.raises(ConfigError, match="coefficient 'gamma' is unknown"):
         loss(PARAMS, {}, KEY, BATCH, {"gamma": 1.0})
 
