@@ -237,7 +237,9 @@ class Observation:
 def observation(subject: Subject, source: Source) -> Observation:
     """Returns what log p(x|z) means for this model and this data; computes nothing."""
     shapes = {
-        name: jax.ShapeDtypeStruct(rows.shape, rows.dtype)
+        name: jax.ShapeDtypeStruct(
+            rows.shape, jax.dtypes.canonicalize_dtype(rows.dtype)
+        )
         for name, rows in source.read(np.zeros(1, np.int64)).items()
     }
 
