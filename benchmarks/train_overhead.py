@@ -147,7 +147,7 @@ def main() -> int:
     bare = Bare(train.read(np.arange(len(train)))["image"])
     with tempfile.TemporaryDirectory() as folder:
         slices, run = run_in_turns(config, folder, bare, flags.slice)
-        saved = run.checkpoints.steps()
+        saved = run.archive.states.steps()
     images = flags.slice * BATCH
     for trainer, plain in slices:
         print(

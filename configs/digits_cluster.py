@@ -5,23 +5,17 @@ whose variance is 0.4: here 0.4 * 64 / 784 = 0.18^2. docs/clustering.md has the 
 that make a mixture with responsibilities of it.
 """
 
+import digits
 from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    config = ConfigDict()
-    config.seed = 0
+    config = digits.get_config()
     config.num_steps = 4000
-    config.log_every_steps = 200
-    config.eval_every_steps = 1000
-    config.checkpoint_every_steps = 1000
+    config.ema_decay = 0.0
     config.steps_per_dispatch = 10
-
-    config.data = ConfigDict()
-    config.data.name = "digits"
     config.data.batch_size = 100
     config.data.transform = "unit"
-    config.data.num_validation = 144
 
     config.model = ConfigDict()
     config.model.name = "mlp"
@@ -31,20 +25,7 @@ def get_config() -> ConfigDict:
     config.model.likelihood = {"name": "gaussian", "std": 0.18, "mean": "sigmoid"}
     config.model.clusters = ConfigDict()
     config.model.clusters.num_clusters = 10
-    config.model.clusters.assignment = "classifier"
-    config.model.clusters.classifier_hidden = (256,)
-    config.model.clusters.mean_std = 0.0
-    config.model.clusters.learned_variances = False
-    config.model.clusters.learned_weights = False
 
-    config.loss = ConfigDict()
     config.loss.name = "cluster_elbo"
-
-    config.optimizer = ConfigDict()
-    config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 1e-3
-
-    config.mesh = ConfigDict()
-    config.mesh.data = -1
-    config.mesh.params = 1
+    config.optimizer.schedule = "constant"
     return config

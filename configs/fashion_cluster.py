@@ -35,11 +35,6 @@ def get_config() -> ConfigDict:
     config.model.likelihood = {"name": "gaussian", "std": std, "mean": "sigmoid"}
     config.model.clusters = ConfigDict()
     config.model.clusters.num_clusters = 10
-    config.model.clusters.assignment = "classifier"
-    config.model.clusters.classifier_hidden = (256,)
-    config.model.clusters.mean_std = 0.0
-    config.model.clusters.learned_variances = False
-    config.model.clusters.learned_weights = False
 
     config.loss = ConfigDict()
     config.loss.name = "cluster_elbo"

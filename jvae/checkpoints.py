@@ -12,8 +12,6 @@ silently, saves that it declines silently, failures that it mentions once.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import re
 import threading
@@ -21,45 +19,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import Mesh
 
 import jvae
-from jvae import damage, distributed, mesh, quiet, storage
-from jvae.checksums import checksums
+from jvae import damage, distributed, manifest, mesh, quiet, storage
 from jvae.errors import DamagedError, WorkdirError
 
 logger = logging.getLogger("jvae")
 
-FORMAT = 1
-"""Raised when an older release could not read what this one writes."""
 CHECKPOINTS, BEST = "checkpoints", "best"
 COMMIT_FILE = "commit_success.txt"
 """What Orbax writes into a step last."""
 STEP = re.compile(r"\d+(\.orbax-checkpoint-tmp.*)?")
 """The names of steps, finished or not."""
-
-Shapes = dict[str, list]
-"""{'model/params/...': [[sizes], dtype]}, what the JSON says about the arrays."""
-
-
-def path_name(path: tuple) -> str:
-    """Returns 'params/encoder/Dense_0/kernel' for a key path of a pytree."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def shapes_of(items: Mapping[str, Any]) -> Shapes:
-    """Returns the shape and dtype of every array of `items`, by path."""
-    leaves = jax.tree_util.tree_leaves_with_path(dict(items))
-    return {path_name(path): [list(x.shape), str(x.dtype)] for path, x in leaves}
-
-
-def digest(meta: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of a checkpoint's JSON, without the entry 'digest'."""
-    rest = {k: v for k, v in meta.items() if k != "digest"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 class Checkpoints:
@@ -134,10 +108,7 @@ class Checkpoints:
         quiet.background_failures()
         self.settle()
         self._make_room(step)
-        stored = {**meta, "step": step, "format": FORMAT, "shapes": shapes_of(items)}
-        stored |= {"jvae": jvae.__version__, "jax": jax.__version__}
-        stored["checksums"] = checksums(dict(items))
-        stored["digest"] = digest(stored)
+        stored = manifest.describe(step, items, meta)
         arguments = {k: ocp.args.StandardSave(v) for k, v in items.items()}
         composite = ocp.args.Composite(meta=ocp.args.JsonSave(stored), **arguments)
         size = sum(x.nbytes for x in jax.tree.leaves(dict(items)))
@@ -219,15 +190,14 @@ class Checkpoints:
             _ = meta["config"], meta["shapes"]
         except damage.UNREADABLE as error:
             raise self._unreadable(step, error) from error
-        if written > FORMAT:  # whose digest may be another
+        if written > manifest.FORMAT:  # whose digest may be another
             raise WorkdirError(
                 f"checkpoint {step} was written by jvae {version}, newer than "
                 f"{jvae.__version__}",
                 where=str(self.folder),
                 fix="Upgrade jvae.",
             )
-        # Release 0.1.0 wrote checkpoints without digest and checksums at first.
-        if meta.get("digest", digest(meta)) != digest(meta):
+        if manifest.is_changed(meta):
             raise self._damaged(step, "the digest of its JSON differs")
         return meta
 
@@ -243,7 +213,13 @@ class Checkpoints:
           WorkdirError: a path, shape or dtype differs.
         """
         meta = self.read_meta(step)
-        self._check_shapes(step, meta["shapes"], shapes_of(like))
+        other = manifest.differences(meta, manifest.shapes_of(like))
+        if other:
+            raise WorkdirError(
+                f"checkpoint {step} holds other arrays: {'; '.join(other)}",
+                where=str(self.folder),
+                fix="Use the stored config, or another workdir.",
+            )
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, dict(like))
         return self._read(step, abstract, meta)
 
@@ -255,16 +231,7 @@ class Checkpoints:
           WorkdirError: a newer release wrote it.
         """
         meta = self.read_meta(step)
-        tree: dict[str, Any] = {"params": {}, "ema": None, "state": {}}
-        for path, (shape, dtype) in meta["shapes"].items():
-            item, *parents, leaf = path.split("/")
-            if item != "model":
-                continue
-            node = tree
-            for name in parents:
-                node[name] = node.get(name) or {}
-                node = node[name]
-            node[leaf] = jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
+        tree = manifest.model_template(meta)
         placed = jax.tree.map(
             lambda s, sharding: jax.ShapeDtypeStruct(
                 s.shape, s.dtype, sharding=sharding
@@ -285,17 +252,11 @@ class Checkpoints:
             with quiet.below(logging.ERROR):
                 restored = self._manager.restore(step, args=composite)
             items = {name: restored[name] for name in abstract}
-        except Exception as error:  # the bare class, where an array is incomplete
-            if type(error) is not Exception and not isinstance(
-                error, damage.UNREADABLE
-            ):
+        except Exception as error:  # Orbax raises this very class, among others
+            if not damage.is_failed_read(error):
                 raise
             raise self._unreadable(step, error) from error
-        written = meta.get("checksums", {})
-        found = checksums(items)
-        wrong = [
-            path for path in found if written.get(path, found[path]) != found[path]
-        ]
+        wrong = manifest.changed_arrays(meta, items)
         if wrong:
             text = f"the checksum of {wrong[0]} differs"
             more = f" and of {len(wrong) - 1} more" if len(wrong) > 1 else ""
@@ -346,21 +307,6 @@ class Checkpoints:
         distributed.wait_for_all(f"{step} is removed")
         self._manager.reload()
 
-    def _check_shapes(self, step: int, stored: Shapes, wanted: Shapes) -> None:
-        items = {path.partition("/")[0] for path in wanted}
-        stored = {k: v for k, v in stored.items() if k.partition("/")[0] in items}
-        differences = []
-        for path in sorted({*stored, *wanted}):
-            a, b = stored.get(path), wanted.get(path)
-            if a != b:
-                differences.append(f"{path}: {_text(a)} there, {_text(b)} here")
-        if differences:
-            raise WorkdirError(
-                f"checkpoint {step} holds other arrays: {'; '.join(differences)}",
-                where=str(self.folder),
-                fix="Use the stored config, or another workdir.",
-            )
-
     def _unreadable(self, step: int, error: Exception) -> Exception:
         """Returns what to raise for a read that failed."""
         if any(word in str(error) for word in distributed.LOST_PROCESS):
@@ -394,10 +340,6 @@ def _wait_for_writers() -> None:
         if type(thread).__module__.startswith("orbax."):
             # Theirs would raise the failure once more.
             threading.Thread.join(thread, timeout=60)
-
-
-def _text(entry: list | None) -> str:
-    return "nothing" if entry is None else f"{entry[1]}{list(entry[0])}"
 
 
 def choose(workdir: epath.PathLike, step: str | int) -> tuple[Checkpoints, int]:

@@ -135,10 +135,10 @@ def main(command: Callable[[Sequence[str]], None]) -> int:
     compile_cache.switch_on()
     try:
         status = _status(command, sys.argv[1:])
-    except Exception:
+    except Exception:  # a bug
         if not distributed.is_initialised():
             raise
-        traceback.print_exc()
+        traceback.print_exc()  # as Python would, which would wait for the others first
         status = JvaeError.exit_code
     _flush()
     if distributed.is_initialised() and status not in AGREED:

@@ -13,6 +13,17 @@ from jvae import config as configs
 from jvae import fields
 from jvae.errors import ConfigError, nearest
 
+BROKEN = (
+    SyntaxError,
+    ImportError,
+    NameError,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+)
+"""What a config file with a mistake in it raises."""
+
 
 def load_config(path: str) -> Any:
     """Returns get_config() of a Python file: an ml_collections.ConfigDict, locked.
@@ -31,13 +42,13 @@ def load_config(path: str) -> Any:
     sys.path.insert(0, str(file.parent.resolve()))
     try:
         spec.loader.exec_module(module)
-    except (SyntaxError, ImportError, NameError, TypeError, ValueError) as error:
+        if hasattr(module, "get_config"):
+            return module.get_config()
+    except BROKEN as error:
         raise ConfigError(f"config file {path} fails: {error}") from error
     finally:
         sys.path.pop(0)
-    if not hasattr(module, "get_config"):
-        raise ConfigError(f"config file {path} has no get_config()")
-    return module.get_config()
+    raise ConfigError(f"config file {path} has no get_config()")
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:

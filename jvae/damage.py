@@ -33,6 +33,14 @@ OUT_OF_REACH = (
 """Those that say nothing about the files."""
 
 
+def is_failed_read(error: Exception) -> bool:
+    """Returns whether Orbax could not read its files, rather than that it has a bug.
+
+    Where parts of an array are missing it raises the bare class Exception.
+    """
+    return type(error) is Exception or isinstance(error, UNREADABLE)
+
+
 def is_out_of_reach(error: BaseException) -> bool:
     """Returns whether files could not be read, rather than that they are damaged."""
     missing = FileNotFoundError | NotADirectoryError | IsADirectoryError

@@ -7,33 +7,23 @@ import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from jvae import checkpoints as ckpt
 from jvae import distributed, parts, pretrained, storage
-from jvae.checkpoints import Checkpoints
+from jvae.archive import Archive
 from jvae.clock import Clock
 from jvae.data import Source
-from jvae.errors import (
-    DamagedError,
-    DeviceError,
-    DivergedError,
-    StoppedError,
-    WorkdirError,
-)
+from jvae.errors import DeviceError, DivergedError, StoppedError
 from jvae.evaluation import likelihood, pictures, samples
 from jvae.evaluation.subject import Subject
 from jvae.parts import Parts
 from jvae.stopping import Stop
 from jvae.training import TrainState
 from jvae.types import Metrics
-from jvae.workdir import check_same_run
 from jvae.writers import MetricsWriter, Progress
 
 DIVERGED_FILE = "diverged.json"
@@ -65,10 +55,14 @@ class Run:
     def __init__(self, built: Parts, root: epath.Path, stop: Stop):
         self.parts, self.root, self.experiment = built, root, built.experiment
         self.stop, self.report = stop, ""
-        keep = self.experiment.keep_checkpoints
-        self.checkpoints = Checkpoints(root / ckpt.CHECKPOINTS, keep=keep)
-        self.best = Checkpoints(root / ckpt.BEST, keep=1)
-        self.state = self._restored() or self._fresh()
+        self.archive = Archive(
+            root,
+            self.experiment.to_dict(),
+            len(built.splits.train),
+            self.experiment.keep_checkpoints,
+        )
+        like = parts.abstract_state(built)
+        self.state = self.archive.restored(like) or self._fresh()
         self.start = int(self.state.step)
         is_first = distributed.is_first()
         self.writer = MetricsWriter(root, self.start) if is_first else None
@@ -87,54 +81,6 @@ class Run:
         self.report = report
         ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
         return dataclasses.replace(state, params=params, ema=ema)
-
-    def _restored(self) -> TrainState | None:
-        """Returns the newest state that is whole, None if nothing was ever saved."""
-        for step in reversed(self.checkpoints.steps()):
-            state, damage = self._read(step)
-            if not distributed.anywhere(damage is not None):
-                return state
-            self._set_aside(self.checkpoints, step, damage)
-        damaged = self.checkpoints.set_asides()
-        if damaged:
-            raise WorkdirError(
-                f"every checkpoint is damaged: {', '.join(damaged)}",
-                where=str(self.checkpoints.folder),
-                fix="Use another workdir, or remove them to start at step 0 here.",
-            )
-        return None
-
-    def _read(self, step: int) -> tuple[TrainState | None, DamagedError | None]:
-        """Returns the state of a step, or what this process found wrong with it."""
-        like = items_of(parts.abstract_state(self.parts))
-        try:
-            self._check_same_run(self.checkpoints.read_meta(step))
-            items = self.checkpoints.restore(step, like)
-        except DamagedError as error:
-            return None, error
-        return TrainState(**items["model"], **items["training"]), None
-
-    def _check_same_run(self, meta: Mapping[str, Any]) -> None:
-        """Raises WorkdirError if the checkpoint is of another config or data set."""
-        check_same_run(meta["config"], self.experiment.to_dict(), self.root)
-        here = len(self.parts.splits.train)
-        there = meta.get("num_examples", here)
-        if there != here:
-            raise WorkdirError(
-                f"the data set has changed: {there:,} training examples there, "
-                f"{here:,} here",
-                where=str(self.root),
-                fix="Use the data that the run began with, or another workdir.",
-            )
-
-    def _set_aside(
-        self, folder: Checkpoints, step: int, error: DamagedError | None
-    ) -> None:
-        what = f"checkpoint {step} is damaged: another process cannot read its part"
-        where = folder.set_aside(step)
-        if distributed.is_first():
-            what = what if error is None else error.what
-            logger.warning("jvae: %s; set aside as %s", what, where)
 
     def _say_start(self) -> None:
         size = sum(x.size for x in jax.tree.leaves(self.state.params))
@@ -156,7 +102,7 @@ class Run:
         if self.start >= last or self._out_of_patience(self.start):
             self.progress.say(f"already at step {self.start} of {last}")
             return
-        n = self.experiment.steps_per_dispatch
+        n, best = self.experiment.steps_per_dispatch, self.archive.best
         step_fn = parts.compile_step(self.parts, self.state)
         feed = parts.batches(self.parts, self.start)
         late: tuple[int, Metrics] | None = None
@@ -171,7 +117,7 @@ class Run:
                 self._log(*late)
             due = step % self.experiment.log_every_steps == 0 or step == last
             late = (step, metrics) if due else None
-            reached = self.checkpoints.reached_preemption
+            reached = self.archive.states.reached_preemption
             is_stopped = self.stop.is_requested(step, reached)
             is_due = self._is_due(step, "eval") or self._is_due(step, "checkpoint")
             if is_due or is_stopped:
@@ -180,7 +126,7 @@ class Run:
                     late = None
                 self._pause(step, is_stopped)
                 if self._out_of_patience(step):
-                    self.progress.say(f"no better ELBO since step {self.best.latest()}")
+                    self.progress.say(f"no better ELBO since step {best.latest()}")
                     break
                 if is_stopped and step < last:
                     self._leave(step)
@@ -192,7 +138,7 @@ class Run:
 
     def _out_of_patience(self, step: int) -> bool:
         """Returns whether `patience` evaluations in a row have not been the best."""
-        patience, best = self.experiment.patience, self.best.latest()
+        patience, best = self.experiment.patience, self.archive.best.latest()
         if patience is None or best is None or not self._is_due(step, "eval"):
             return False
         return (step - best) // self.experiment.eval_every_steps >= patience
@@ -209,7 +155,7 @@ class Run:
             # The rows up to a checkpoint are never written again.
             if self.writer is not None:
                 self.writer.flush()
-            self._save(self.checkpoints, step, items_of(self.state))
+            self.archive.save(step, self.state)
         self.clock.go()
 
     def _log(self, step: int, metrics: Metrics) -> None:
@@ -243,7 +189,7 @@ class Run:
             f"were skipped, each not finite or a spike; their examples are in {file}",
             where=f"step {step}",
             fix="Lower the learning rate or clip gradients; the last checkpoint is "
-            f"from before ({self.checkpoints.latest()}).",
+            f"from before ({self.archive.states.latest()}).",
         )
 
     def evaluate(self, step: int, source: Source) -> None:
@@ -257,27 +203,13 @@ class Run:
             num_examples=self.experiment.eval_examples,
         )
         numbers = {name: e.mean for name, e in estimates.items()}
-        elbo, best = numbers["elbo"], self._best_elbo()
-        if best is None or elbo > best:
-            items = {"model": items_of(self.state)["model"]}
-            self._save(self.best, step, items, elbo=elbo)
+        elbo = numbers["elbo"]
+        self.archive.save_if_best(step, self.state, elbo)
         grids = training_pictures(subject, source, self.parts)
         if self.writer is not None:
             self.writer.write(step, "validation", numbers)
             self.progress.say(f"step {step}  validation elbo {elbo:.2f} nats")
             self._write_pictures(step, grids)
-
-    def _best_elbo(self) -> float | None:
-        """Returns the highest validation ELBO so far; a damaged best is set aside."""
-        self.best.settle()
-        latest = self.best.latest()
-        if latest is None:
-            return None
-        try:
-            return self.best.read_meta(latest)["elbo"]
-        except DamagedError as error:
-            self._set_aside(self.best, latest, error)
-            return None
 
     def _write_pictures(self, step: int, grids: dict[str, np.ndarray]) -> None:
         folder = self.root / "pictures"
@@ -287,16 +219,6 @@ class Run:
                 pictures.write_png(folder / f"{name}_{step:08d}.png", image)
         except OSError as error:
             logger.warning("jvae: no pictures of step %d: %s", step, error)
-
-    def _save(self, folder: Checkpoints, step: int, items: dict, **meta: Any) -> None:
-        if jax.process_count() > 1:
-            # Orbax tells the saves of a process apart by counting them: two at once
-            # could be counted in another order elsewhere, and wait for ever.
-            for each in (self.checkpoints, self.best):
-                each.settle()
-        size = len(self.parts.splits.train)
-        meta |= {"config": self.experiment.to_dict(), "num_examples": size}
-        folder.save(step, items, meta)
 
     def _leave(self, step: int) -> None:
         """Ends a run that was asked to stop, once everything is on disk."""
@@ -308,8 +230,7 @@ class Run:
 
     def _settle(self) -> None:
         jax.block_until_ready(self.state)
-        self.checkpoints.wait()
-        self.best.wait()
+        self.archive.wait()
 
     def _finish(self) -> None:
         self._settle()
@@ -329,21 +250,7 @@ class Run:
             self.writer.close()
         if kind is not None and issubclass(kind, DeviceError):
             return  # a save in flight would wait for a process that is gone
-        self.checkpoints.close()
-        self.best.close()
-
-
-def items_of(state: TrainState) -> dict[str, Any]:
-    """Returns the state as the two items of a checkpoint."""
-    model = {"params": state.params, "ema": state.ema, "state": state.state}
-    return {
-        "model": model,
-        "training": {
-            "step": state.step,
-            "opt_state": state.opt_state,
-            "guard": state.guard,
-        },
-    }
+        self.archive.close()
 
 
 def _last(value: np.ndarray) -> float:

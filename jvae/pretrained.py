@@ -13,7 +13,7 @@ from etils import epath
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from jvae import checkpoints, fields, models
+from jvae import checkpoints, fields, manifest, models
 from jvae import mesh as meshes
 from jvae.data import transforms
 from jvae.data.transforms import Transform
@@ -293,14 +293,14 @@ def matching_params(
     folder, step = checkpoints.choose(workdir, "best")
     item, _ = folder.restore_model(step, devices)
     theirs = {
-        checkpoints.path_name(path): value
+        manifest.path_name(path): value
         for path, value in jax.tree_util.tree_leaves_with_path(_chosen(item, "ema"))
     }
     loaded: list[str] = []
     kept: list[str] = []
 
     def choose(path, mine):
-        name = checkpoints.path_name(path)
+        name = manifest.path_name(path)
         other = theirs.get(name)
         if other is None or other.shape != mine.shape:
             kept.append(name)

@@ -170,37 +170,17 @@ def make_train_step(
       The step; its metrics are those of the loss, 'gradient_norm', 'skipped_updates'
       and 'skipped_in_a_row'.
     """
-
-    def _ema_weight(step):
-        # A young average looks back a ninth of its age, or the first, useless
-        # parameters would stay in it for 1 / (1 - decay) steps.
-        return jnp.maximum(1.0 - ema_decay, 9.0 / (10.0 + step))
-
-    def gradients(state, key, batch):
-        value_and_grad = jax.value_and_grad(loss, has_aux=True)
-        annealed = coefficients(state.step)
-        if accumulate_steps == 1:
-            return value_and_grad(state.params, state.state, key, batch, annealed)
-        return _accumulated(value_and_grad, state, key, batch, annealed)
-
-    def _accumulated(grad_fn, state, key, batch, annealed):
-        each = keys.per_example(key, batch_size(batch))
-        micro = jax.tree.map(_deal(accumulate_steps), (each, dict(batch)))
-
-        def body(carry, micro_batch):
-            (value, aux), grads = grad_fn(state.params, carry, *micro_batch, annealed)
-            return aux.state, (value, grads, aux.metrics)
-
-        model_state, sums = layers.scan(body, state.state, micro)
-        value, grads, metrics = jax.tree.map(lambda g: g.mean(0), sums)
-        return (value, Aux(metrics, model_state)), grads
+    gradients = _gradient_fn(loss, accumulate_steps)
 
     def updated(state, grads, collections):
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema is not None:
-            ema = optax.incremental_update(params, ema, _ema_weight(state.step))
+            # A young average looks back a ninth of its age, or the first, useless
+            # parameters would stay in it for 1 / (1 - decay) steps.
+            weight = jnp.maximum(1.0 - ema_decay, 9.0 / (10.0 + state.step))
+            ema = optax.incremental_update(params, ema, weight)
         return params, opt_state, collections, ema
 
     def unchanged(state, grads, collections):
@@ -210,7 +190,8 @@ def make_train_step(
         step_key = jax.random.fold_in(run_key, state.step)
         data_key, draw_key = jax.random.split(step_key)
         batch = prepare(batch, data_key)
-        (value, aux), grads = gradients(state, draw_key, batch)
+        arguments = (state.params, state.state, draw_key, batch)
+        (value, aux), grads = gradients(*arguments, coefficients(state.step))
         norm = _norm(grads)
         is_good = jnp.isfinite(value) & _is_usual(norm, state.guard, spike_factor)
         is_good &= state.guard.in_a_row < max_skips
@@ -227,6 +208,35 @@ def make_train_step(
         return TrainState(step, params, opt_state, collections, ema, guard), metrics
 
     return train_step
+
+
+def _gradient_fn(loss: LossFn, accumulate_steps: int) -> Callable[..., Any]:
+    """Returns ((loss, aux), gradient) as a function of the arguments of `loss`.
+
+    Args:
+      loss: what is differentiated by its first argument.
+      accumulate_steps: parts of the batch, one after the other; losses, metrics and
+        gradients are averaged, collections handed on.
+    """
+    value_and_grad = jax.value_and_grad(loss, has_aux=True)
+    if accumulate_steps == 1:
+        return value_and_grad
+
+    def accumulated(params, collections, key, batch, coefficients):
+        each = keys.per_example(key, batch_size(batch))
+        micro = jax.tree.map(_deal(accumulate_steps), (each, dict(batch)))
+
+        def body(carry, micro_batch):
+            (value, aux), grads = value_and_grad(
+                params, carry, *micro_batch, coefficients
+            )
+            return aux.state, (value, grads, aux.metrics)
+
+        collections, parts = layers.scan(body, collections, micro)
+        value, grads, metrics = jax.tree.map(lambda part: part.mean(0), parts)
+        return (value, Aux(metrics, collections)), grads
+
+    return accumulated
 
 
 def _is_usual(norm: Array, guard: Guard, spike_factor: float | None) -> Array:

@@ -10,8 +10,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from jvae import archive, parts, writers
 from jvae import config as configs
-from jvae import loop, parts, writers
 from jvae.checkpoints import Checkpoints
 
 ROOT = Path(__file__).parent.parent
@@ -36,7 +36,8 @@ class Command:
         flags = f"--xla_force_host_platform_device_count={devices}"
         inherited = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
         env = {**inherited, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-        program = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
+        is_file = str(script).endswith(".py")
+        program = [str(ROOT / script)] if is_file else ["-m", script]
         with self.file.open("w") as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-u", *program, *arguments],
@@ -122,7 +123,7 @@ def arrays(workdir, step=None):
     manager = Checkpoints(Path(workdir) / "checkpoints", read_only=True)
     step = step or manager.latest()
     experiment = configs.read(manager.read_meta(step)["config"])
-    like = loop.items_of(parts.abstract_state(parts.assemble(experiment)))
+    like = archive.items_of(parts.abstract_state(parts.assemble(experiment)))
     tree = manager.restore(step, like)
     return {
         jax.tree_util.keystr(path): np.asarray(leaf)

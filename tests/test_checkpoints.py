@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jvae import checkpoints, mesh
+from jvae import checkpoints, manifest, mesh
 from jvae.checkpoints import Checkpoints
 from jvae.errors import DamagedError, WorkdirError
 
@@ -48,7 +48,7 @@ def test_what_is_saved_comes_back_bitwise(tmp_path):
         np.testing.assert_array_equal(a, b)
     meta = manager.read_meta(7)
     assert meta["config"] == {"seed": 3}
-    assert meta["step"] == 7 and meta["format"] == checkpoints.FORMAT
+    assert meta["step"] == 7 and meta["format"] == manifest.FORMAT
 
 
 def test_a_saved_state_may_change_at_once(tmp_path):
@@ -109,7 +109,7 @@ def test_another_dtype_is_refused(tmp_path):
 
 
 def test_a_newer_format_is_refused_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "FORMAT", checkpoints.FORMAT + 1)
+    monkeypatch.setattr(manifest, "FORMAT", manifest.FORMAT + 1)
     monkeypatch.setattr("jvae.__version__", "9.9")
     saved(tmp_path, 1)
     monkeypatch.undo()
@@ -122,7 +122,7 @@ def test_a_newer_format_is_not_taken_for_damage(tmp_path):
     saved(tmp_path, 1).close()
     file = tmp_path / "1" / "meta" / "metadata"
     meta = json.loads(file.read_text())
-    file.write_text(json.dumps(meta | {"format": checkpoints.FORMAT + 1, "more": 1}))
+    file.write_text(json.dumps(meta | {"format": manifest.FORMAT + 1, "more": 1}))
     with pytest.raises(WorkdirError, match="newer than") as caught:
         Checkpoints(tmp_path, read_only=True).read_meta(1)
     assert not isinstance(caught.value, DamagedError)

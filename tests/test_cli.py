@@ -98,6 +98,8 @@ def test_what_is_needed_is_asked_for(monkeypatch, capsys, arguments, words):
         ("def get_config(:", "fails"),
         ("import no_such_module", "fails: No module named"),
         ("x = 1", "has no get_config"),
+        ("def get_config():\n    return {}['x']", "fails: 'x'"),
+        ("def get_config():\n    return unknown", "fails: name 'unknown'"),
     ],
 )
 def test_a_broken_config_file_is_named(monkeypatch, capsys, tmp_path, text, words):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jvae
-from jvae import checkpoints, cli, experiment, loop, mesh, parts
+from jvae import archive, checkpoints, cli, experiment, mesh, parts
 from jvae import config as configs
 from jvae.checkpoints import Checkpoints
 from jvae.errors import DamagedError, JvaeError, WorkdirError
@@ -85,7 +85,7 @@ def nest(file):
 def like(config):
     """The shapes and places of what a checkpoint holds."""
     built = parts.assemble(configs.read(config))
-    return loop.items_of(parts.abstract_state(built))
+    return archive.items_of(parts.abstract_state(built))
 
 
 def seen(capfd):

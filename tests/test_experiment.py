@@ -162,6 +162,12 @@ def scripted(monkeypatch, elbos):
     monkeypatch.setattr(likelihood, "evaluate_elbo", evaluate)
 
 
+def test_an_elbo_that_is_not_finite_is_never_the_best(tiny, tmp_path, monkeypatch):
+    scripted(monkeypatch, [float("nan"), -5.0, float("inf")])
+    experiment.run(tiny | {"eval_every_steps": 4}, tmp_path)
+    assert pretrained.restore(tmp_path, step="best").step == 8
+
+
 def test_a_run_out_of_patience_ends_that_many_evaluations_after_the_best(
     tiny, tmp_path, monkeypatch, capsys
 ):

@@ -16,7 +16,7 @@ import jax
 import pytest
 
 import jvae
-from jvae import checkpoints, experiment, fields, pretrained
+from jvae import experiment, fields, manifest, pretrained
 from jvae.errors import ConfigError, JvaeError
 
 ROOT = Path(jvae.__file__).parent.parent
@@ -70,7 +70,7 @@ def change(workdir, path, value):
     for file in workdir.glob("*/*/meta/metadata"):
         meta = json.loads(file.read_text())
         set_in(meta["config"])
-        meta["digest"] = checkpoints.digest(meta)
+        meta["digest"] = manifest.digest(meta)
         file.write_text(json.dumps(meta))
     config = json.loads((workdir / "config.json").read_text())
     set_in(config)

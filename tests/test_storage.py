@@ -243,8 +243,11 @@ def test_a_lock_that_is_released_while_it_is_looked_at_is_taken(root, monkeypatc
             path.unlink()
         return read(path)
 
-    monkeypatch.setattr(storage, "_read", read_too_late)
-    storage.lock(root).release()
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "_read", read_too_late)
+        lock = storage.lock(root)
+    assert f'"pid": {os.getpid()}' in (root / storage.LOCK_FILE).read_text()
+    lock.release()
 
 
 def test_a_run_that_has_lost_its_lock_stops_and_leaves_it_alone(

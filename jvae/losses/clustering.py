@@ -8,26 +8,15 @@ from typing import Any
 import chex
 import jax.numpy as jnp
 
-from jvae import keys
 from jvae.errors import ConfigError
 from jvae.losses.elbo import (
-    apply,
-    blank_padding,
     complete,
+    elbo_terms,
     masked_mean,
     with_check,
     with_coefficients,
 )
-from jvae.types import (
-    Array,
-    Aux,
-    Batch,
-    Coefficients,
-    Key,
-    Params,
-    State,
-    batch_size,
-)
+from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State
 
 
 def entropy(log_probs: Array) -> Array:
@@ -119,17 +108,11 @@ def negative_cluster_elbo(
     coefficients = complete(coefficients, negative_cluster_elbo)
     _check(model=model)
 
-    def infer_and_score(model, batch, key):
-        inference = model.infer(batch, key)
-        z = inference.latents
-        log_likelihood = model.likelihood(z, batch).log_prob(batch[model.target])
-        return log_likelihood, inference.kl.sum(-1), model.cluster_log_probs(z)
-
-    each = keys.per_example(key, batch_size(batch))
-    arguments = (params, state, blank_padding(batch), each)
-    (log_likelihood, kl, log_y), state = apply(
-        model, infer_and_score, *arguments, train=train
+    log_likelihood, inference, new_state = elbo_terms(
+        params, state, key, batch, model=model, train=train
     )
+    kl, variables = inference.kl.sum(-1), {"params": params, **state}
+    log_y = model.apply(variables, inference.latents, method="cluster_log_probs")
     imbalance = cluster_imbalance(log_y, batch.get("mask"))
     bound = masked_mean(coefficients["beta"] * kl - log_likelihood, batch)
     loss = bound + coefficients["balance"] * imbalance
@@ -141,4 +124,4 @@ def negative_cluster_elbo(
         "imbalance": imbalance,
         "assignment_entropy": masked_mean(entropy(log_y), batch),
     }
-    return loss, Aux(metrics, state)
+    return loss, Aux(metrics, new_state)

@@ -217,6 +217,21 @@ def _require_diagonal(role: str, found: Any) -> DiagGaussian:
     return found
 
 
+def _require_one_prior(model: Any, params: Params, state: State, batch: Batch) -> None:
+    """Raises ConfigError unless p(z) is one diagonal Gaussian for all examples."""
+
+    def prior(batch):
+        p = model.apply({"params": params, **state}, batch, method="prior")
+        return _require_diagonal("prior", p)
+
+    if _depends(prior, batch):
+        raise ConfigError(
+            "loss 'decomposed_elbo' needs one prior for all examples, that of "
+            f"{type(model).__name__} depends on the example",
+            fix="Use loss 'elbo', or a model without classes.",
+        )
+
+
 @with_check(_check)
 @with_coefficients(mutual_info=1.0, total_correlation=1.0, dimension_wise_kl=1.0)
 def negative_decomposed_elbo(
@@ -268,16 +283,7 @@ def negative_decomposed_elbo(
     coefficients = complete(coefficients, negative_decomposed_elbo)
     _check(model=model, dataset_size=dataset_size, estimator=estimator)
 
-    def prior(batch):
-        p = model.apply({"params": params, **state}, batch, method="prior")
-        return _require_diagonal("prior", p)
-
-    if _depends(prior, batch):
-        raise ConfigError(
-            "loss 'decomposed_elbo' needs one prior for all examples, that of "
-            f"{type(model).__name__} depends on the example",
-            fix="Use loss 'elbo', or a model without classes.",
-        )
+    _require_one_prior(model, params, state, batch)
 
     def infer_and_score(model, batch, key):
         q, p = model.posterior(batch), model.prior(batch)

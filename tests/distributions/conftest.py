@@ -11,10 +11,7 @@ from jvae.distributions import (
     DiscretizedLogisticMixture,
     Gaussian,
 )
-
-
-def normal(seed, *shape, scale=1.0):
-    return scale * np.random.default_rng(seed).standard_normal(shape).astype("float32")
+from tests.distributions.jitted import normal
 
 
 def mixture(seed, batch, channels, k, num_bits):

@@ -11,6 +11,7 @@ import pytest
 import scipy.stats
 
 from jvae.distributions import DiagGaussian, kl_per_group
+from tests.distributions.jitted import normal
 
 KEY = jax.random.key(0)
 
@@ -28,10 +29,6 @@ def kl(q, p):
 @functools.partial(jax.jit, static_argnums=2)
 def sample(p, key, n=None):
     return p.sample(key, n)
-
-
-def normal(seed, *shape, scale=1.0):
-    return scale * np.random.default_rng(seed).standard_normal(shape).astype("float32")
 
 
 def gaussians(seed, *shape):

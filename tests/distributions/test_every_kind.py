@@ -1,6 +1,5 @@
 """What every kind of distribution has, and the plain kinds against SciPy."""
 
-import functools
 import math
 
 import jax
@@ -21,27 +20,9 @@ from jvae.distributions import (
     Gaussian,
     softplus,
 )
+from tests.distributions.jitted import log_prob, mean, normal, sample
 
 KEY = jax.random.key(0)
-
-
-@jax.jit
-def log_prob(p, x):
-    return p.log_prob(x)
-
-
-@jax.jit
-def mean(p):
-    return p.mean
-
-
-@functools.partial(jax.jit, static_argnums=2)
-def sample(p, key, n=None):
-    return p.sample(key, n)
-
-
-def normal(seed, *shape, scale=1.0):
-    return scale * np.random.default_rng(seed).standard_normal(shape).astype("float32")
 
 
 SHAPE = (4, 1, 1, 3)

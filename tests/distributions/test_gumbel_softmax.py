@@ -12,13 +12,10 @@ import scipy.stats
 
 from jvae import keys
 from jvae.distributions import DiagGaussian, Distribution, GumbelSoftmax, kl_per_group
+from tests.distributions.jitted import normal
 
 KEY = jax.random.key(0)
 N = 40_000
-
-
-def normal(seed, *shape, scale=1.0):
-    return scale * np.random.default_rng(seed).standard_normal(shape).astype("float32")
 
 
 LOGITS = normal(0, 5, 3, 4, scale=1.5)  # 5 examples, 3 variables, 4 values

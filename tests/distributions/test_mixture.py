@@ -8,13 +8,10 @@ import scipy.special
 import scipy.stats
 
 from jvae.distributions import DiagGaussian, GaussianMixture
+from tests.distributions.jitted import normal
 
 KEY = jax.random.key(0)
 K, B, D = 3, 5, 2
-
-
-def normal(seed, *shape):
-    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
 
 
 MIXTURE = GaussianMixture(

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
-from flax import linen as nn
 
 from jvae import losses, models
-from jvae.distributions import Bernoulli, Categorical, DiagGaussian
+from jvae.distributions import Bernoulli, DiagGaussian
 from jvae.errors import ConfigError
+from tests.losses.classifier import Classifier
 
 KEY = jax.random.key(0)
 B, K = 24, 10
@@ -23,38 +23,20 @@ BATCH = {
 }
 
 
-class Toy(models.OneGroup, nn.Module):
-    """Two latents that are linear in x, logits that are linear in z."""
-
-    target = "label"
-
-    def setup(self):
-        self.encoder, self.decoder = nn.Dense(4), nn.Dense(K)
-
-    def posterior(self, batch):
-        return DiagGaussian(*jnp.split(self.encoder(batch["image"]), 2, axis=-1))
-
-    def prior(self, batch):
-        return DiagGaussian.standard(len(batch["image"]), 2)
-
-    def likelihood(self, z, batch):
-        return Categorical(self.decoder(z))
-
-    def __call__(self, batch, key):
-        return self.likelihood(self.infer(batch, key).latents, batch)
+TOY = Classifier(num_classes=K)
 
 
-class OfPixels(Toy):
+class OfPixels(Classifier):
     target = "image"
 
 
-class OfBits(Toy):
+class OfBits(Classifier):
     def likelihood(self, z, batch):
         return Bernoulli(self.decoder(z))
 
 
 def parameters(encoder=1.0, decoder=1.0):
-    shapes = jax.eval_shape(Toy().init, KEY, BATCH, KEY)["params"]
+    shapes = jax.eval_shape(TOY.init, KEY, BATCH, KEY)["params"]
     draws = np.random.default_rng(4)
     params = jax.tree.map(lambda a: draws.normal(size=a.shape), shapes)
     scales = {"encoder": encoder, "decoder": decoder}
@@ -65,7 +47,7 @@ def parameters(encoder=1.0, decoder=1.0):
 
 
 def value(params, **coefficients):
-    loss = jax.jit(losses.build("bottleneck", Toy()))
+    loss = jax.jit(losses.build("bottleneck", TOY))
     return jax.device_get(loss(params, {}, KEY, BATCH, coefficients))
 
 
@@ -114,7 +96,7 @@ def test_the_rate_is_the_closed_form_and_beta_its_weight(beta):
     assert aux.metrics["kl"] == pytest.approx(rate, rel=1e-5)
     assert aux.metrics["kl_bits"] == pytest.approx(rate / math.log(2), rel=1e-5)
     assert loss == pytest.approx(beta * rate - log_p.mean(), rel=1e-5)
-    elbo = jax.jit(losses.build("elbo", Toy(), beta=beta))
+    elbo = jax.jit(losses.build("elbo", TOY, beta=beta))
     assert loss == pytest.approx(float(elbo(params, {}, KEY, BATCH, {})[0]), rel=1e-6)
 
 
@@ -156,7 +138,7 @@ def test_what_is_known_of_the_label_is_at_most_its_entropy():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (OfPixels(), "needs a model whose target is 'label', that of OfPixels is 'im"),
+        (OfPixels(num_classes=K), "needs a model whose target is 'label', that of OfPixels is 'im"),
         (models.build("mlp"), "needs a model whose target is 'label', that of VAE"),
     ],
     ids=["toy", "vae"],
@@ -171,6 +153,6 @@ def test_missing_labels_and_other_likelihoods_are_refused_while_tracing():
     params = parameters()
     with pytest.raises(ConfigError, match="label is missing for loss 'bottleneck'"):
         images = {"image": BATCH["image"]}
-        losses.build("bottleneck", Toy())(params, {}, KEY, images, {})
+        losses.build("bottleneck", TOY)(params, {}, KEY, images, {})
     with pytest.raises(ConfigError, match="is a Categorical over labels, got Bern"):
-        losses.build("bottleneck", OfBits())(params, {}, KEY, BATCH, {})
+        losses.build("bottleneck", OfBits(num_classes=K))(params, {}, KEY, BATCH, {})

@@ -13,12 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl.testing import parameterized
-from flax import linen as nn
 from jax.sharding import PartitionSpec
 
 from jvae import losses, mesh, models
-from jvae.distributions import Categorical, DiagGaussian
-from jvae.layers import BatchNorm
+from tests.losses.classifier import Classifier
 
 COUPLED = ["decomposed_elbo", "cluster_elbo"]
 UNCOUPLED = [name for name in losses.LOSSES if name not in COUPLED]
@@ -45,33 +43,10 @@ MODELS = {
 }
 
 
-class Classifier(nn.Module, models.OneGroup):
-    """Three classes, told from two latents."""
-
-    has_norm: bool = False
-    target = "label"
-
-    def setup(self):
-        self.encoder, self.decoder = nn.Dense(4), nn.Dense(3)
-        self.norm = BatchNorm()
-
-    def posterior(self, batch):
-        features = self.encoder(batch["image"].reshape(-1, 4))
-        if self.has_norm:
-            features = self.norm(features, batch.get("mask"))
-        return DiagGaussian(*jnp.split(features, 2, axis=-1))
-
-    def prior(self, batch):
-        return DiagGaussian.standard(len(batch["image"]), 2)
-
-    def likelihood(self, z, batch):
-        return Categorical(self.decoder(z))
-
-    def __call__(self, batch, key):
-        return self.likelihood(self.infer(batch, key).latents, batch)
-
-
-CLASSIFIERS = {"classifier": Classifier(), "classifier_batch_norm": Classifier(True)}
+CLASSIFIERS = {
+    "classifier": Classifier(),
+    "classifier_batch_norm": Classifier(has_norm=True),
+}
 OTHER_LATENTS = [
     ("elbo", "discrete"),
     ("iwae", "discrete"),
