@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from jvae import config as configs
-from jvae import losses, mesh, models, parts, training
+from jvae import layers, losses, mesh, models, parts, training
 
 KEY = jax.random.key(0)
 IMAGES = jax.random.bernoulli(jax.random.key(1), 0.4, (64, 8, 8, 1))
@@ -118,6 +118,25 @@ def test_micro_batches_add_up_to_the_batch():
     np.testing.assert_allclose(metrics["loss"], metrics_4["loss"], rtol=1e-5)
     for x, y in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+def test_micro_batches_hand_their_collections_on():
+    """Two equal ones move running statistics twice: r2 - r1 = momentum (r1 - r0)."""
+    options = {"channels": (4,), "batch_norm": True}
+    model = models.build("conv", image_shape=(8, 8, 1), **options)
+    start, once = setup(model, optax.sgd(0.0))
+    _, twice = setup(model, optax.sgd(0.0), accumulate_steps=2)
+    doubled = {"image": jnp.repeat(BATCH["image"], 2, axis=0)}
+    after_one, _ = jax.jit(once)(start, BATCH)
+    after_two, _ = jax.jit(twice)(start, doubled)
+    r0, r1, r2 = (
+        jax.tree.leaves(s.state["batch_stats"]["encoder"])
+        for s in (start, after_one, after_two)
+    )
+    momentum = layers.BatchNorm.momentum
+    for a, b, c in zip(r0, r1, r2, strict=True):
+        assert (a != b).any()
+        np.testing.assert_allclose(c - b, momentum * (b - a), rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("model", ["mlp", "conv"])

@@ -138,7 +138,10 @@ def test_what_is_known_of_the_label_is_at_most_its_entropy():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (OfPixels(num_classes=K), "needs a model whose target is 'label', that of OfPixels is 'im"),
+        (
+            OfPixels(num_classes=K),
+            "needs a model whose target is 'label', that of OfPixels is 'im",
+        ),
         (models.build("mlp"), "needs a model whose target is 'label', that of VAE"),
     ],
     ids=["toy", "vae"],
