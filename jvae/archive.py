@@ -104,27 +104,27 @@ class Archive:
         """Begins to save a state, see `Checkpoints.save`."""
         self._begin(self.states, step, items_of(state))
 
-    def save_if_best(self, step: int, state: TrainState, elbo: float) -> None:
-        """Begins to save a model if no other had a validation ELBO as high.
+    def save_if_best(self, step: int, state: TrainState, score: float) -> None:
+        """Begins to save a model if no other had as high a score.
 
         Args:
           step: updates it was trained for.
           state: of which parameters, their average and collections are saved.
-          elbo: nats per example; one that is not finite is never the best.
+          score: of `jvae.validation`; one that is not finite is never the best.
         """
-        best = self._best_elbo()
-        if math.isfinite(elbo) and (best is None or elbo > best):
+        best = self._best_score()
+        if math.isfinite(score) and (best is None or score > best):
             items = {"model": items_of(state)["model"]}
-            self._begin(self.best, step, items, elbo=elbo)
+            self._begin(self.best, step, items, score=score)
 
-    def _best_elbo(self) -> float | None:
-        """Returns the highest validation ELBO so far; a damaged best is set aside."""
+    def _best_score(self) -> float | None:
+        """Returns the highest score so far; a damaged best is set aside."""
         self.best.settle()
         latest = self.best.latest()
         if latest is None:
             return None
         try:
-            return self.best.read_meta(latest)["elbo"]
+            return self.best.read_meta(latest)["score"]
         except DamagedError as damage:
             self._set_aside(self.best, latest, damage)
             return None

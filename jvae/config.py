@@ -35,8 +35,8 @@ class Experiment:
       seed: of the initial parameters, the order of the data and all draws.
       num_steps: updates of the whole run.
       log_every_steps: how often training metrics are written.
-      eval_every_steps: how often the ELBO is measured on validation data and pictures
-        are made; 0 for never.
+      eval_every_steps: how often validation data is looked at (the ELBO, or the loss of
+        a model without one) and pictures are made; 0 for never.
       checkpoint_every_steps: how often the run is saved; its end is saved always.
       keep_checkpoints: how many of the newest checkpoints stay, beside the best.
       ema_decay: decay of the parameters' moving average, which evaluation and
@@ -45,7 +45,7 @@ class Experiment:
       steps_per_dispatch: updates done in one call of the device; more than 1 helps
         small models on accelerators.
       eval_examples: validation examples looked at during training; None for all.
-      patience: evaluations in a row without a better ELBO after which the run ends;
+      patience: evaluations in a row without a better model after which the run ends;
         None for never.
       spike_factor: updates are skipped whose gradient norm is over this many times the
         0.9-quantile of the last 100; None for none. Those that are not finite always

@@ -11,8 +11,8 @@ import jax
 from etils import epath
 
 from jvae import config as configs
-from jvae import distributed, fields, loop, parts, pretrained
-from jvae.evaluation import likelihood, report
+from jvae import distributed, fields, loop, parts, pretrained, validation
+from jvae.evaluation import report
 from jvae.stopping import Stop
 from jvae.workdir import opened
 from jvae.writers import read_metrics
@@ -55,7 +55,7 @@ def dry_run(config: Mapping[str, Any]) -> dict[str, float]:
 
     Returns:
       'parameters', 'bytes' of state and temporaries on a device, 'images_per_second',
-      'elbo' of 64 examples after two steps.
+      'elbo' of 64 examples after two steps ('loss', where there is no ELBO).
 
     Raises:
       ConfigError, DataError: as `run` would.
@@ -79,24 +79,19 @@ def _costs(built: parts.Parts) -> dict[str, float]:
     seconds = time.monotonic() - began
     subject = loop.subject_of(built, state)
     few = min(64, len(built.splits.test))
-    elbo = likelihood.evaluate_elbo(
-        subject,
-        built.splits.test,
-        batch_size=built.experiment.data["batch_size"],
-        key=built.keys["evaluation"],
-        num_examples=few,
-    )["elbo"].mean
+    found = validation.validate(built, subject, built.splits.test, few)
     images = built.experiment.data["batch_size"] * built.experiment.steps_per_dispatch
     costs = {
         "parameters": size,
         "bytes": memory.temp_size_in_bytes + memory.argument_size_in_bytes,
         "images_per_second": images / seconds,
-        "elbo": elbo,
+        found.measure: found.numbers[found.measure],
     }
     print(
         f"parameters {size:,}; memory per device {costs['bytes'] / 2**20:,.0f} MiB; "
-        f"{costs['images_per_second']:,.0f} images/s in one step; elbo of {few} test "
-        f"images after 2 dispatches {elbo:,.1f} nats"
+        f"{costs['images_per_second']:,.0f} images/s in one step; "
+        f"{found.measure} of {few} test images after 2 dispatches "
+        f"{found.numbers[found.measure]:,.1f} nats"
     )
     return costs
 
@@ -151,6 +146,9 @@ def evaluate(
     with fields.imports(allow_imports):
         section = restored.config["data"] | dict(data_fields or {})
         source = parts.split_of(section, split)
+        chosen = report.Settings(**settings)
+        probed = chosen.num_probed(restored.subject) > 0
+        train = parts.split_of(section, "train") if probed else None
     folder = epath.Path(out or workdir).expanduser()
     if out is None:
         folder = folder / "evaluation" / f"{split}_{restored.step:08d}"
@@ -162,11 +160,13 @@ def evaluate(
         step=restored.step,
         split=split,
         key=jax.random.key(restored.config["seed"]),
+        train=train,
         history=read_metrics(workdir),
-        settings=report.Settings(**settings),
+        settings=chosen,
     )
     for name, row in results["metrics"].items():
         print(f"{name:18s} {_with_error(row)} {row['unit']}  ({row['kind']})")
-    print(results["verdict"]["sentence"])
+    if "verdict" in results:
+        print(results["verdict"]["sentence"])
     print(f"report: {folder / 'report.html'}")
     return results

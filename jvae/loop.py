@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from jvae import distributed, parts, pretrained, storage
+from jvae import distributed, parts, pretrained, storage, validation
 from jvae.archive import Archive
 from jvae.clock import Clock
 from jvae.data import Source
 from jvae.errors import DeviceError, DivergedError, StoppedError
-from jvae.evaluation import likelihood, pictures, samples
+from jvae.evaluation import pictures
 from jvae.evaluation.subject import Subject
 from jvae.parts import Parts
 from jvae.stopping import Stop
@@ -126,7 +126,7 @@ class Run:
                     late = None
                 self._pause(step, is_stopped)
                 if self._out_of_patience(step):
-                    self.progress.say(f"no better ELBO since step {best.latest()}")
+                    self.progress.say(f"no better model since step {best.latest()}")
                     break
                 if is_stopped and step < last:
                     self._leave(step)
@@ -147,9 +147,9 @@ class Run:
         """Evaluates and saves, outside the time that training is measured by."""
         self.clock.stop(self.state.step)
         self._check_divergence(step, int(self.state.guard.in_a_row))
-        validation = self.parts.splits.validation
-        if self._is_due(step, "eval") and validation is not None:
-            self.evaluate(step, validation)
+        held_out = self.parts.splits.validation
+        if self._is_due(step, "eval") and held_out is not None:
+            self.evaluate(step, held_out)
         is_due = self._is_due(step, "checkpoint") or self._out_of_patience(step)
         if is_due or is_stopped:
             # The rows up to a checkpoint are never written again.
@@ -193,22 +193,15 @@ class Run:
         )
 
     def evaluate(self, step: int, source: Source) -> None:
-        """Measures the ELBO on validation data, keeps the best, makes pictures."""
+        """Measures the model on held-out data, keeps the best, makes pictures."""
         subject = subject_of(self.parts, self.state)
-        estimates = likelihood.evaluate_elbo(
-            subject,
-            source,
-            batch_size=self.experiment.data["batch_size"],
-            key=self.parts.keys["evaluation"],
-            num_examples=self.experiment.eval_examples,
-        )
-        numbers = {name: e.mean for name, e in estimates.items()}
-        elbo = numbers["elbo"]
-        self.archive.save_if_best(step, self.state, elbo)
-        grids = training_pictures(subject, source, self.parts)
+        examples = self.experiment.eval_examples
+        found = validation.validate(self.parts, subject, source, examples)
+        self.archive.save_if_best(step, self.state, found.score)
+        grids = validation.training_pictures(self.parts, subject, source)
         if self.writer is not None:
-            self.writer.write(step, "validation", numbers)
-            self.progress.say(f"step {step}  validation elbo {elbo:.2f} nats")
+            self.writer.write(step, "validation", found.numbers)
+            self.progress.say(f"step {step}  {found.sentence}")
             self._write_pictures(step, grids)
 
     def _write_pictures(self, step: int, grids: dict[str, np.ndarray]) -> None:
@@ -256,28 +249,3 @@ class Run:
 def _last(value: np.ndarray) -> float:
     """Returns the metric of the last step of a dispatch."""
     return float(value.reshape(-1)[-1])
-
-
-def training_pictures(
-    subject: Subject, source: Source, built: Parts
-) -> dict[str, np.ndarray]:
-    """Returns the grids that training shows: reconstructions and samples."""
-    key = built.keys["evaluation"]
-    n = min(32, len(source))
-    raw = source.read(np.arange(n))["image"]
-    # NumPy in between: with many processes some arrays are global and some are not.
-    image = np.asarray(subject.prepare(raw, key))
-    again = samples.reconstructions(
-        subject, image, key, "mean" if samples.has_codes(subject) else "sample"
-    )
-    show = built.transform.to_unit
-    pairs = jnp.stack(
-        [show(jnp.asarray(x)) for x in (image, np.asarray(again))], axis=1
-    )
-    drawn = jnp.asarray(samples.prior_samples(subject, key, 64, 1.0))
-    return {
-        "reconstructions": pictures.grid(
-            np.asarray(pairs.reshape(-1, *pairs.shape[2:])), columns=8
-        ),
-        "samples": pictures.grid(np.asarray(show(drawn)), columns=8),
-    }

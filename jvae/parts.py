@@ -29,13 +29,17 @@ SPLITS = ("train", "validation", "test")
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What an experiment is made of, before any array exists."""
+    """What an experiment is made of, before any array exists.
+
+    `evaluation_loss` is `loss` with running statistics in place of a batch's.
+    """
 
     experiment: Experiment
     splits: data.Splits
     transform: Transform
     model: nn.Module
     loss: LossFn
+    evaluation_loss: LossFn
     optimizer: optax.GradientTransformation
     learning_rate: Callable[[Any], Any]
     coefficients: Callable[[Any], dict[str, Any]]
@@ -66,6 +70,7 @@ def assemble(experiment: Experiment) -> Parts:
     _check_accumulation(experiment, options["batch_size"], devices)
     model = models.build(**experiment.model)
     loss = losses.build(model=model, **experiment.loss)
+    evaluation_loss = losses.build(model=model, train=False, **experiment.loss)
     objective = fields.resolve(losses.LOSSES, experiment.loss["name"], "loss")
     values = {
         name: float(experiment.loss.get(name, default))
@@ -83,6 +88,7 @@ def assemble(experiment: Experiment) -> Parts:
         transform,
         model,
         loss,
+        evaluation_loss,
         optimizer,
         rate,
         coefficients,
@@ -138,12 +144,15 @@ def _check_fit(parts: Parts) -> None:
         )
     classes = getattr(parts.model, "num_classes", None)
     if classes is not None:
-        found = require_labels(parts.splits, "a conditional model")
+        is_classifier = getattr(parts.model, "target", None) == "label"
+        kind = "classifier" if is_classifier else "conditional model"
+        found = require_labels(parts.splits, f"a {kind}")
         if found > classes:
             raise ConfigError(
                 f"model.num_classes must be at least the data's {found}, got {classes}"
             )
-    _check_support(parts, _likelihood(parts))
+    if getattr(parts.model, "target", None) == "image":
+        _check_support(parts, _likelihood(parts))
     _check_loss(parts)
 
 

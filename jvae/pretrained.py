@@ -19,8 +19,9 @@ from jvae.data import transforms
 from jvae.data.transforms import Transform
 from jvae.distributions import Distribution
 from jvae.errors import ConfigError, WorkdirError, require
-from jvae.evaluation import clustering, likelihood, samples
+from jvae.evaluation import classification, clustering, likelihood, samples
 from jvae.evaluation.subject import Subject
+from jvae.losses.iwae import sample_keys
 from jvae.types import Array, Key, Params, State
 
 RANGES = {"binary": (0, 1), "unit": (0, 1), "signed": (-1, 1), "levels": (0, 255)}
@@ -96,12 +97,37 @@ class Pretrained:
             self.model, self.params, self.state, {"image": self._image(x)}
         )
 
+    def classify(self, x: Array, key: Key | None = None, num_samples: int = 1) -> Array:
+        """Returns p(y|z), [B, K], at the mean of q(z|x), or averaged over draws of z.
+
+        Args:
+          x: images [B, H, W, C].
+          key: of the draws; None for the mean.
+          num_samples: draws for each image, at least 1.
+
+        Raises:
+          ConfigError: a model that does not score labels.
+        """
+        if not self.subject.is_classifier:
+            raise ConfigError(
+                f"{type(self.model).__name__} is no classifier",
+                fix="Train a model whose target is 'label'.",
+            )
+        require(num_samples >= 1, "num_samples", "be at least 1", num_samples)
+        draws = None if key is None else sample_keys(key, len(x), num_samples)
+        batch = {"image": self._image(x)}
+        return classification.label_probs(
+            self.model, self.params, self.state, batch, draws
+        )
+
     def decode(self, z: Array) -> Array:
         """Returns the mean of p(x|z), [B, H, W, C], for latents as `encode` has."""
+        self._require_decoder()
         return self._apply("decode", z)
 
     def likelihood(self, z: Array) -> Distribution:
         """Returns p(x|z), a distribution over [B, H, W, C]."""
+        self._require_decoder()
         return self._apply("likelihood", z, {})
 
     def reconstruct(self, x: Array, key: Key | None = None) -> Array:
@@ -109,6 +135,7 @@ class Pretrained:
 
         The mode of a Gaussian is its mean.
         """
+        self._require_decoder()
         x = self._image(x)
         if key is None:
             return samples.reconstructions(self.subject, x, jax.random.key(0))
@@ -136,6 +163,7 @@ class Pretrained:
         Raises:
           ConfigError: a number out of range, or a label that is no class of the model.
         """
+        self._require_decoder()
         return samples.prior_samples(
             self.subject, key, n, temperature, label, chunk_size=batch_size
         )
@@ -154,8 +182,18 @@ class Pretrained:
         Raises:
           ConfigError: a and b differ in shape, or n < 2.
         """
+        self._require_decoder()
         a, b = self._image(a), self._image(b)
         return samples.interpolations(self.subject, a, b, n)
+
+    def _require_decoder(self) -> None:
+        """Raises ConfigError for a model that has no p(x|z)."""
+        if not self.subject.is_generative:
+            raise ConfigError(
+                f"{type(self.model).__name__} has no p(x|z): it makes no images and "
+                "bounds no likelihood",
+                fix="Use `encode`, or a VAE.",
+            )
 
     def _image(self, x: Array) -> Array:
         """Returns x; refuses values that no image has, where they are known."""
@@ -186,6 +224,7 @@ class Pretrained:
 
         Of a conditional model the bound is one on log p(x|y), y the label.
         """
+        self._require_decoder()
         terms = likelihood.elbo_per_example(
             self.model, self.params, self.state, key, self._batch(x, label)
         )
@@ -211,6 +250,7 @@ class Pretrained:
           label: [B] classes of a conditional model.
           chunk_size: draws decoded at once; changes nothing but memory.
         """
+        self._require_decoder()
         return likelihood.log_likelihood_per_example(
             self.model,
             self.params,
@@ -237,8 +277,8 @@ def restore(
 
     Args:
       workdir: the run's folder.
-      step: 'best' (the highest validation ELBO; the last where none was measured),
-        'last', or the number of a checkpoint.
+      step: 'best' (on validation data; the last where none was measured), 'last', or
+        the number of a checkpoint.
       params: 'ema', the averaged parameters if the run kept them, or 'raw'.
       mesh: the devices to use; None for all.
       allow_imports: whether modules that the config names may be imported; their code

@@ -268,7 +268,7 @@ class Sweep:
         return (
             f"Seeds {min(seeds)} to {max(seeds)}; {asked['split']} split, at most "
             f"{asked['num_examples']:,} examples; step {asked['step']}, "
-            f"{asked['params']} parameters; {asked['num_samples']} draws for the NLL; "
+            f"{asked['params']} parameters; {asked['num_samples']} draws of z; "
             "quartiles interpolated linearly between seeds"
         )
 

@@ -51,6 +51,20 @@ class Inference(NamedTuple):
     log_ratio: Array
 
 
+class Views(NamedTuple):
+    """What an encoder makes of each example, for objectives that compare parts of it.
+
+    Attributes:
+      inference: a draw of the code z, [B, D], and what it costs.
+      vector: [B, F], one view of the whole example.
+      map: [B, h, w, C], views of its places.
+    """
+
+    inference: Inference
+    vector: Array
+    map: Array
+
+
 LossFn = Callable[[Params, State, Key, Batch, Coefficients], tuple[Array, Aux]]
 """loss(params, state, key, batch, coefficients) -> (scalar, Aux); pure."""
 

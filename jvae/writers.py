@@ -200,11 +200,12 @@ class Progress:
             )
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Shows the numbers of a step: loss, ELBO, KL, images/s and the time left."""
+        """Shows the numbers of a step: loss and parts, images/s and the time left."""
         shown = {
             "loss": "loss",
             "elbo": "elbo",
             "kl": "kl",
+            "accuracy": "accuracy",
             "images_per_second": "images/s",
         }
         parts = {

@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jvae.data.sources import Source
-from jvae.evaluation import pictures, samples
+from jvae.evaluation import neighbours, pictures, samples
+from jvae.evaluation.classification import Classification
 from jvae.evaluation.clustering import Clusters
+from jvae.evaluation.findings import Findings
 from jvae.evaluation.latents import Latents
 from jvae.evaluation.subject import Subject
 from jvae.types import Array, Key
@@ -51,28 +53,66 @@ class Picture:
 def make(
     subject: Subject,
     source: Source,
-    latents: Latents,
+    found: Findings,
     key: Key,
     *,
     temperatures: Sequence[float],
     num_images: int,
     reach: float,
     history: Sequence[Mapping[str, Any]] | None = None,
-    clusters: Clusters | None = None,
 ) -> list[Picture]:
     """Returns the pictures that the model has methods for.
 
     Args:
       subject: what is evaluated.
       source: the split, whose first examples are shown.
-      latents: of the split.
+      found: what was measured of the split.
       key: of all draws.
       temperatures: of the samples, one picture for each.
       num_images: samples in a picture.
       reach: of traversals.
       history: rows of metrics.jsonl; None for no curves.
-      clusters: of the split; None for a model without.
     """
+    shown: list[Picture] = []
+    if subject.is_generative:
+        if has_uniform_prior(subject.model):
+            temperatures = (1.0,)
+        shown += _images(
+            subject,
+            source,
+            found,
+            key,
+            temperatures,
+            num_images=num_images,
+            reach=reach,
+        )
+    if found.classification is not None:
+        shown.append(_confusion(found.classification))
+    if found.latents is not None:
+        if found.latents.means is not None and not subject.is_generative:
+            shown += _neighbours(subject, source, found.latents.means, key)
+        shown.append(_kl_bars(found.latents))
+    if found.clusters is not None:
+        place = jax.random.fold_in(key, 1)
+        shown += cluster_pages(subject, source, found.clusters, place)
+    curves = pictures.curves(history or ())
+    if curves is not None:
+        caption = "Metrics over training; axes are fitted to all but the first tenth."
+        shown.append(Picture("curves.png", "Training", caption, curves))
+    return shown
+
+
+def _images(
+    subject: Subject,
+    source: Source,
+    found: Findings,
+    key: Key,
+    temperatures: Sequence[float],
+    *,
+    num_images: int,
+    reach: float,
+) -> list[Picture]:
+    """Returns the pictures of images that a model of images makes."""
     data_key, draw_key, sample_key = jax.random.split(key, 3)
     examples = source.read(np.arange(min(len(source), 2 * COLUMNS)))
     x = np.asarray(subject.prepare(examples["image"], data_key))
@@ -80,18 +120,10 @@ def make(
     if samples.has_codes(subject) and len(x) > 1:
         shown.append(_interpolations(subject, x))
     if hasattr(subject.model, "generate"):
-        if has_uniform_prior(subject.model):
-            temperatures = (1.0,)
         shown += [_samples(subject, sample_key, num_images, t) for t in temperatures]
-    if samples.has_codes(subject) and latents.kl_per_dim is not None:
-        shown.append(_traversals(subject, x, latents.kl_per_dim, reach))
-    shown.append(_kl_bars(latents))
-    if clusters is not None:
-        shown += cluster_pages(subject, source, clusters, jax.random.fold_in(key, 1))
-    curves = pictures.curves(history or ())
-    if curves is not None:
-        caption = "Metrics over training; axes are fitted to all but the first tenth."
-        shown.append(Picture("curves.png", "Training", caption, curves))
+    kl = None if found.latents is None else found.latents.kl_per_dim
+    if samples.has_codes(subject) and kl is not None:
+        shown.append(_traversals(subject, x, kl, reach))
     return shown
 
 
@@ -170,6 +202,44 @@ def _kl_bars(latents: Latents) -> Picture:
             text += " The others are hollow, with a cross."
     png = pictures.kl_bars(kl, active)
     return Picture("kl_per_dimension.png", "KL of each dimension", text, png)
+
+
+def _confusion(found: Classification) -> Picture:
+    wrong = found.confusion.sum() - np.trace(found.confusion)
+    text = (
+        f"Examples by true label (rows) and by the label they are given (columns); "
+        f"{wrong:,} of {found.confusion.sum():,} are off the diagonal."
+    )
+    png = pictures.confusion(found.confusion)
+    return Picture("confusion.png", "Confusion", text, png)
+
+
+def _neighbours(
+    subject: Subject, source: Source, codes: np.ndarray, key: Key
+) -> list[Picture]:
+    """Returns a picture of nearest neighbours for each way to measure nearness."""
+    columns = min(COLUMNS, len(codes))
+    queries = np.arange(columns)
+    if columns < 2:
+        return []
+    shown = []
+    metrics: dict[neighbours.Metric, str] = {
+        "euclidean": "distance",
+        "cosine": "cosine similarity",
+    }
+    for metric, title in metrics.items():
+        found = neighbours.nearest(codes, queries, columns - 1, metric)
+        places = np.concatenate([queries[:, None], found], axis=1).reshape(-1)
+        pixels = source.read(places)["image"]
+        x = np.asarray(subject.prepare(pixels, jax.random.split(key, len(places))))
+        text = (
+            "Left column: the first examples. Beside each: those of the "
+            f"{len(codes):,} others whose codes are nearest by {title}, nearest first."
+        )
+        heading = f"Nearest codes by {title}"
+        png = _grid(subject, x, columns)
+        shown.append(Picture(f"neighbours_{metric}.png", heading, text, png))
+    return shown
 
 
 def cluster_pages(

@@ -21,7 +21,8 @@ class Measure:
       value: the number.
       standard_error: of a mean over examples, None where there is none.
       unit: 'nats', 'bits/dim', or 'of D' for a count.
-      kind: 'bound' on log p(x), 'estimate' of another expectation, or 'metric'.
+      kind: 'bound' on log p(x) or on an information, 'estimate' of another
+        expectation, or 'metric'.
       meaning: what it is, in one line.
       num_examples: how many examples it rests on.
       num_samples: draws of z for each; None where none are made.
@@ -138,12 +139,15 @@ def latent_measures(latents: Latents) -> dict[str, Measure]:
     return measures
 
 
-def left_out(latents: Latents, uniform_prior: bool) -> list[str]:
+def left_out(
+    latents: Latents, uniform_prior: bool, is_generative: bool = True
+) -> list[str]:
     """Returns why a report lacks numbers and pictures that others have.
 
     Args:
       latents: what was found.
       uniform_prior: whether the model's prior is uniform.
+      is_generative: whether the model draws images.
     """
     reasons = []
     if latents.active is None:
@@ -155,7 +159,9 @@ def left_out(latents: Latents, uniform_prior: bool) -> list[str]:
             "Total correlation and dimension-wise KL: the dimensions of z are not "
             "independent in q(z|x)."
         )
-    if latents.kl_per_dim is None:
+    if not is_generative:
+        reasons.append("Bounds on log p(x), and images: the model has no p(x|z).")
+    elif latents.kl_per_dim is None:
         reasons.append("Traversals: no dimension of z can move alone.")
     if uniform_prior:
         reasons.append("Samples at other temperatures: the prior is uniform.")

@@ -22,12 +22,15 @@ GAP = 128
 """The grey between tiles, seen next to black and white images, on any page."""
 MAX_TICKS = 32
 """Bars that are numbered one by one."""
+MAX_COUNTS = 12
+"""Classes whose counts are written into the picture of confusions."""
 MIN_AXIS = 0.01
 """Nats that the axis of KL shows at least."""
 INK, BLUE, ORANGE = "#757a82", "#3b7dd8", "#d9822b"
-CURVES = ("loss", "elbo", "log_likelihood", "kl", "learning_rate", "gradient_norm")
+IN_NATS = ("loss", "elbo", "log_likelihood", "kl")
+BOUNDS = ("global_bound", "local_bound")
+CURVES = (*IN_NATS, *BOUNDS, "accuracy", "learning_rate", "gradient_norm")
 """Names of `history` that `curves` draws, those that there are."""
-IN_NATS = CURVES[:4]
 
 
 def grid(
@@ -122,6 +125,30 @@ def cluster_bars(sizes: np.ndarray) -> bytes:
     axes.set_xlabel("cluster")
     if len(sizes) <= MAX_TICKS:
         axes.set_xticks(np.arange(len(sizes)))
+    return _png(figure)
+
+
+def confusion(table: np.ndarray) -> bytes:
+    """Returns a PNG of counts [K, K] as shades, with numbers where they fit.
+
+    Args:
+      table: examples by true label (rows) and by the label they are given (columns).
+    """
+    figure, (axes,) = _figure(1, height=4.4)
+    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    axes.grid(False)
+    axes.set_xlabel("label given")
+    axes.set_ylabel("true label")
+    if len(table) <= MAX_TICKS:
+        axes.set_xticks(np.arange(len(table)))
+        axes.set_yticks(np.arange(len(table)))
+    if len(table) <= MAX_COUNTS:
+        for (row, column), count in np.ndenumerate(table):
+            color = "white" if shares[row, column] > 0.5 else "#30343a"
+            style = {"ha": "center", "va": "center", "fontsize": 7, "color": color}
+            if count:
+                axes.text(column, row, str(count), **style)
     return _png(figure)
 
 

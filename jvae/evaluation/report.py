@@ -16,15 +16,19 @@ from etils import epath
 
 import jvae
 from jvae.data.sources import Source
-from jvae.errors import require
+from jvae.errors import DataError, require
 from jvae.evaluation import gallery
+from jvae.evaluation.classification import (
+    classification_measures,
+    evaluate_classification,
+)
 from jvae.evaluation.clustering import (
-    Clusters,
     cluster_measures,
     contingency,
     evaluate_clusters,
     has_clusters,
 )
+from jvae.evaluation.findings import Findings
 from jvae.evaluation.latents import Latents, collapse_verdict, evaluate_latents
 from jvae.evaluation.likelihood import (
     evaluate_elbo,
@@ -37,9 +41,11 @@ from jvae.evaluation.measures import (
     left_out,
     likelihood_measures,
 )
+from jvae.evaluation.probes import FEATURES, evaluate_probes, probe_measures
 from jvae.evaluation.subject import Subject
 from jvae.types import Key
 
+NUM_PROBED = 10_000
 PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 
 
@@ -50,12 +56,16 @@ class Settings:
     Args:
       num_examples: at most this many examples, the first of the split.
       batch_size: examples at once, a multiple of the devices; no number depends on it.
-      num_samples: importance-weighted draws of z per example for the NLL.
+      num_samples: draws of z per example, importance-weighted for the NLL, averaged
+        over for the accuracy of a classifier.
       chunk_size: how many of these draws are in memory at once.
       temperatures: factors on the prior's standard deviation, a picture of samples at
         each.
       num_images: samples in a picture.
       reach: how far traversals go from 0, in standard deviations of the prior.
+      probe_examples: labelled training examples for nearest neighbours and a linear
+        probe on the codes; None for 10,000 of an encoder without a decoder and none of
+        others.
 
     Raises:
       ConfigError: a number out of range.
@@ -68,6 +78,7 @@ class Settings:
     temperatures: Sequence[float] = (0.7, 1.0)
     num_images: int = 100
     reach: float = 2.5
+    probe_examples: int | None = None
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
@@ -78,6 +89,16 @@ class Settings:
         lowest = min(self.temperatures, default=0.0)
         require(lowest >= 0.0, "temperatures", "be at least 0", self.temperatures)
         require(self.reach > 0.0, "reach", "be positive", self.reach)
+        probe = self.probe_examples
+        rule = "be None or at least 0"
+        require(probe is None or probe >= 0, "probe_examples", rule, probe)
+
+    def num_probed(self, subject: Subject) -> int:
+        """Returns how many training examples probes see, 0 for no probes."""
+        if self.probe_examples is not None:
+            return self.probe_examples
+        has_codes_alone = not (subject.is_generative or subject.is_classifier)
+        return NUM_PROBED if has_codes_alone else 0
 
 
 def evaluate(
@@ -89,6 +110,7 @@ def evaluate(
     step: int,
     split: str,
     key: Key,
+    train: Source | None = None,
     history: Sequence[Mapping[str, Any]] | None = None,
     settings: Settings | None = None,
 ) -> dict[str, Any]:
@@ -102,36 +124,37 @@ def evaluate(
       step: updates that the parameters have seen.
       split: the split's name.
       key: of all draws.
+      train: the training split, whose labels probes see; None for no probes.
       history: rows of metrics.jsonl for the training curves; None for none.
       settings: how much to measure; None for the defaults.
 
     Returns:
       What results.json holds: 'metrics' by name (label, value, standard_error, unit,
-      kind, meaning, num_examples, num_samples), 'verdict', 'kl_per_group', 'left_out'
-      (what such latents do not have, and why), of a model with clusters 'cluster_sizes'
-      [K] and 'cluster_labels' [K, C], and where it comes from. Numbers that are not
-      finite are None.
+      kind, meaning, num_examples, num_samples), 'about', of a model with noisy latents
+      'verdict', 'kl_per_group' and 'left_out' (what such latents do not have, and why),
+      of a classifier 'confusion' [K, K], 'probes' where they were asked for, of a model
+      with clusters 'cluster_sizes' [K] and 'cluster_labels' [K, C], and where it comes
+      from. Numbers that are not finite are None.
 
     Raises:
       ConfigError: devices that cannot share a batch.
     """
     settings = settings or Settings()
     number_key, picture_key = jax.random.split(key)
-    numbers, latents = measure(subject, source, key=number_key, settings=settings)
-    clusters = _clusters(subject, source, number_key, settings)
-    if clusters is not None:
-        numbers = with_clusters(numbers, clusters)
+    found = measure(subject, source, key=number_key, settings=settings)
+    if train is not None:
+        probe(found, subject, source, train, key=number_key, settings=settings)
     shown = gallery.make(
         subject,
         source,
-        latents,
+        found,
         picture_key,
         temperatures=settings.temperatures,
         num_images=settings.num_images,
         reach=settings.reach,
         history=history,
-        clusters=clusters,
     )
+    numbers = numbers_of(found, subject)
     origin = {
         "step": step,
         "split": split,
@@ -148,8 +171,8 @@ def evaluate(
 
 def measure(
     subject: Subject, source: Source, *, key: Key, settings: Settings
-) -> tuple[dict[str, Any], Latents]:
-    """Returns the numbers of a report, and the latents that some of them are about.
+) -> Findings:
+    """Returns all that is measured of a model on a split.
 
     Args:
       subject: what is evaluated.
@@ -157,67 +180,139 @@ def measure(
       key: of all draws.
       settings: how much to measure.
     """
-    elbo_key, weights_key, latent_key = jax.random.split(key, 3)
+    elbo_key, weights_key, latent_key, label_key = (
+        *jax.random.split(key, 3),
+        jax.random.fold_in(key, 3),
+    )
     common: dict[str, Any] = {
         "batch_size": settings.batch_size,
         "num_examples": min(settings.num_examples, len(source)),
     }
-    draws = {"num_samples": settings.num_samples, "chunk_size": settings.chunk_size}
-    elbo = evaluate_elbo(subject, source, key=elbo_key, **common)
-    weighted = evaluate_log_likelihood(
-        subject, source, key=weights_key, **draws, **common
+    found = Findings(common["num_examples"])
+    if subject.is_generative:
+        draws = {"num_samples": settings.num_samples, "chunk_size": settings.chunk_size}
+        elbo = evaluate_elbo(subject, source, key=elbo_key, **common)
+        weighted = evaluate_log_likelihood(
+            subject, source, key=weights_key, **draws, **common
+        )
+        found.observation = observation(subject, source)
+        num_dims = math.prod(source.shapes[subject.model.target])
+        found.measures |= likelihood_measures(
+            elbo, weighted, found.observation, num_dims
+        )
+    if subject.is_classifier:
+        found.classification = evaluate_classification(
+            subject,
+            source,
+            key=label_key,
+            num_samples=settings.num_samples,
+            **common,
+        )
+        found.measures |= classification_measures(found.classification)
+    if subject.is_generative or hasattr(subject.model, "posterior"):
+        found.latents = evaluate_latents(subject, source, key=latent_key, **common)
+        found.measures |= latent_measures(found.latents)
+    if has_clusters(subject):
+        found.clusters = evaluate_clusters(subject, source, key=label_key, **common)
+        found.measures |= cluster_measures(found.clusters)
+    return found
+
+
+def probe(
+    found: Findings,
+    subject: Subject,
+    source: Source,
+    train: Source,
+    *,
+    key: Key,
+    settings: Settings,
+) -> None:
+    """Adds what labels can be told from the codes, if the settings ask for it.
+
+    Args:
+      found: what was measured.
+      subject: what is evaluated.
+      source: the split.
+      train: the training split.
+      key: of the transform and of the untrained encoder.
+      settings: how much to measure.
+
+    Raises:
+      ConfigError: probes are asked for of a model without codes.
+      DataError: they are asked for of data without labels.
+    """
+    count = settings.num_probed(subject)
+    if not count:
+        return
+    is_asked_for = settings.probe_examples is not None
+    if "label" not in train.shapes:
+        if is_asked_for:
+            fix = "Set probe_examples to 0."
+            raise DataError("probes need labels and the data set has none", fix=fix)
+        return
+    found.probes = evaluate_probes(
+        subject,
+        train,
+        source,
+        batch_size=settings.batch_size,
+        key=jax.random.fold_in(key, 4),
+        num_train=count,
+        num_test=found.num_examples,
     )
-    latents = evaluate_latents(subject, source, key=latent_key, **common)
-    seen = observation(subject, source)
-    num_dims = math.prod(source.shapes[subject.model.target])
-    rows = likelihood_measures(elbo, weighted, seen, num_dims) | latent_measures(
-        latents
-    )
+    found.measures |= probe_measures(found.probes)
+
+
+def numbers_of(found: Findings, subject: Subject) -> dict[str, Any]:
+    """Returns what results.json says of all that was measured.
+
+    Args:
+      found: from `measure`.
+      subject: what was evaluated.
+    """
+    numbers: dict[str, Any] = {
+        "num_examples": found.num_examples,
+        "about": about(found, subject),
+        "metrics": {n: dataclasses.asdict(row) for n, row in found.measures.items()},
+        "left_out": [],
+    }
+    if found.observation is not None:
+        numbers["likelihood"] = dataclasses.asdict(found.observation)
+    if found.latents is not None:
+        numbers |= _numbers_of_latents(found.latents, subject)
+    if found.classification is not None:
+        numbers["confusion"] = found.classification.confusion.tolist()
+    if found.probes is not None:
+        numbers["probes"] = dataclasses.asdict(found.probes)
+    if found.clusters is not None:
+        numbers["cluster_sizes"] = found.clusters.histogram.tolist()
+        if found.clusters.labels is not None:
+            table = contingency(found.clusters.labels, found.clusters.assignments)
+            numbers["cluster_labels"] = table.tolist()
+    return numbers
+
+
+def about(found: Findings, subject: Subject) -> str:
+    """Returns what kind of model was evaluated, in a few words."""
+    if found.observation is not None:
+        return f"{found.observation.name} likelihood"
+    if subject.is_classifier:
+        return f"classifier of {subject.model.num_classes} labels"
+    return "encoder without a decoder"
+
+
+def _numbers_of_latents(latents: Latents, subject: Subject) -> dict[str, Any]:
+    uniform = gallery.has_uniform_prior(subject.model)
     numbers = {
-        "num_examples": common["num_examples"],
-        "likelihood": dataclasses.asdict(seen),
-        "metrics": {name: dataclasses.asdict(row) for name, row in rows.items()},
         "verdict": dataclasses.asdict(collapse_verdict(latents.kl, latents.active)),
         "kl_per_group": latents.kl.tolist(),
+        "left_out": left_out(latents, uniform, subject.is_generative),
     }
-    numbers["left_out"] = left_out(latents, gallery.has_uniform_prior(subject.model))
     if latents.active is not None:
         numbers["active"] = latents.active.tolist()
     if latents.information is not None:
         numbers["mutual_info_cap"] = latents.information.cap
         numbers["clamped"] = list(latents.information.clamped)
-    return numbers, latents
-
-
-def _clusters(
-    subject: Subject, source: Source, key: Key, settings: Settings
-) -> Clusters | None:
-    """Returns the clusters of a split; None for a model without."""
-    if not has_clusters(subject):
-        return None
-    return evaluate_clusters(
-        subject,
-        source,
-        batch_size=settings.batch_size,
-        key=jax.random.fold_in(key, 3),
-        num_examples=min(settings.num_examples, len(source)),
-    )
-
-
-def with_clusters(numbers: Mapping[str, Any], clusters: Clusters) -> dict[str, Any]:
-    """Returns the numbers of a report with those of its clusters.
-
-    Args:
-      numbers: from `measure`.
-      clusters: of the same examples.
-    """
-    rows = cluster_measures(clusters)
-    metrics = {name: dataclasses.asdict(row) for name, row in rows.items()}
-    found = {"cluster_sizes": clusters.histogram.tolist()}
-    if clusters.labels is not None:
-        table = contingency(clusters.labels, clusters.assignments)
-        found["cluster_labels"] = table.tolist()
-    return {**numbers, "metrics": {**numbers["metrics"], **metrics}, **found}
+    return numbers
 
 
 def write(
@@ -259,7 +354,10 @@ def render(results: Mapping[str, Any], shown: Sequence[gallery.Picture]) -> str:
     )
     environment.filters["number"] = format_value
     return environment.from_string(template.read_text()).render(
-        results=results, pictures=shown, config=dict(flat(results["config"]))
+        results=results,
+        pictures=shown,
+        config=dict(flat(results["config"])),
+        probe_features=FEATURES,
     )
 
 

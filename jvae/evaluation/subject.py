@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -38,6 +38,16 @@ class Subject:
     state: State
     transform: Transform
     mesh: Mesh
+
+    @property
+    def is_generative(self) -> bool:
+        """Whether p(x|z) is over data, so that there are bounds on log p(x)."""
+        return hasattr(self.model, "likelihood") and not self.is_classifier
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether what the model scores are labels."""
+        return getattr(self.model, "target", None) == "label"
 
     def run(self, function: Callable, /, *args: Any, **options: Any) -> Any:
         """Returns function(model, params, state, *args, **options).
@@ -127,6 +137,66 @@ def over_examples(
       ConfigError: the devices cannot share batch_size rows.
       DataError: num_examples is more than there are.
     """
+    results = _each_batch(
+        subject, function, source, batch_size, key, num_examples, **options
+    )
+    values, mask = jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+    return jax.tree.map(lambda each: each[mask], values)
+
+
+def over_batches(
+    subject: Subject,
+    function: Callable,
+    source: Source,
+    *,
+    batch_size: int,
+    key: Key,
+    num_examples: int | None = None,
+    **options: Any,
+) -> Any:
+    """Returns the mean of what `function` gives for batches, weighted by their size.
+
+    Of a value that is a mean over examples it is the mean over all of them. One that
+    couples the examples of a batch depends on `batch_size`.
+
+    Args:
+      subject: what is evaluated.
+      function: (model, params, state, keys [B], batch, **options) -> pytree of
+        scalars; the batch is prepared, and has a mask.
+      source: a split.
+      batch_size: of all devices together.
+      key: as for `over_examples`.
+      num_examples: how many; None for all.
+      **options: hashable values passed on to `function`.
+
+    Returns:
+      A pytree of floats.
+
+    Raises:
+      ConfigError: the devices cannot share batch_size rows.
+      DataError: num_examples is more than there are.
+    """
+    results = list(
+        _each_batch(subject, function, source, batch_size, key, num_examples, **options)
+    )
+    sizes = [mask.sum() for _, mask in results]
+
+    def mean(*values):
+        return float(np.average(np.asarray(values, np.float64), weights=sizes))
+
+    return jax.tree.map(mean, *(values for values, _ in results))
+
+
+def _each_batch(
+    subject: Subject,
+    function: Callable,
+    source: Source,
+    batch_size: int,
+    key: Key,
+    num_examples: int | None,
+    **options: Any,
+) -> Iterator[tuple[Any, np.ndarray]]:
+    """Yields (what `function` gives for a batch, its mask [B]), in numpy."""
     check_batch_size(batch_size, subject.mesh)
     batches = eval_batches(
         source,
@@ -136,16 +206,14 @@ def over_examples(
         num_examples=num_examples,
     )
     options |= {"function": function, "transform": subject.transform}
-    done, running = [], None
+    running = None
     for batch in batches:
         started = subject.run(_prepared, key, put_batch(batch, subject.mesh), **options)
         # One batch is computed while the next one is read, and no more wait in memory.
         if running is not None:
-            done.append(jax.device_get(running))
+            yield jax.device_get(running)
         running = started
-    done.append(jax.device_get(running))
-    results, mask = jax.tree.map(lambda *parts: np.concatenate(parts), *done)
-    return jax.tree.map(lambda values: values[mask], results)
+    yield jax.device_get(running)
 
 
 def _prepared(

@@ -23,6 +23,13 @@ from jvae.losses.bottleneck import (
 )
 from jvae.losses.clustering import cluster_imbalance, negative_cluster_elbo
 from jvae.losses.elbo import elbo_terms, negative_elbo, prior_kl
+from jvae.losses.infomax import (
+    donsker_varadhan,
+    info_nce,
+    infomax,
+    jensen_shannon,
+    partners,
+)
 from jvae.losses.information import (
     decompose_kl,
     decompose_kl_per_example,
@@ -38,6 +45,7 @@ LOSSES: dict[str, Callable] = {
     "decomposed_elbo": negative_decomposed_elbo,
     "bottleneck": information_bottleneck,
     "cluster_elbo": negative_cluster_elbo,
+    "infomax": infomax,
 }
 
 __all__ = [
@@ -49,15 +57,20 @@ __all__ = [
     "config_fields",
     "decompose_kl",
     "decompose_kl_per_example",
+    "donsker_varadhan",
     "elbo_terms",
+    "info_nce",
+    "infomax",
     "information_bottleneck",
     "iwae_terms",
+    "jensen_shannon",
     "label_information",
     "log_weights",
     "negative_cluster_elbo",
     "negative_decomposed_elbo",
     "negative_elbo",
     "negative_iwae",
+    "partners",
     "prior_kl",
 ]
 
@@ -79,7 +92,7 @@ def config_fields(objective: Callable) -> dict[str, fields.Field]:
     return {**numbers, **fields.of(objective, skip=_CALL)}
 
 
-def build(name: str, model: Any, **given: Any) -> LossFn:
+def build(name: str, model: Any, *, train: bool = True, **given: Any) -> LossFn:
     """Returns loss(params, state, key, batch, coefficients) for `model`.
 
     Args:
@@ -87,6 +100,7 @@ def build(name: str, model: Any, **given: Any) -> LossFn:
       model: what the objective is about, see docs/architecture.md.
         Coefficients of its own (`model.coefficients`, {name: value}) it gets as entries
         of the batch, [B] each.
+      train: whether BatchNorm uses, and updates, batch statistics.
       **given: the objective's options, and fixed values of its coefficients; values
         passed in `coefficients` at a call go before them.
 
@@ -107,7 +121,7 @@ def build(name: str, model: Any, **given: Any) -> LossFn:
         defaults = {k: f.default for k, f in known.items() if k not in fixed}
         check(model=model, **defaults | options)
     if "train" in inspect.signature(objective).parameters:
-        options["train"] = True
+        options["train"] = train
     bound = functools.partial(objective, model=model, **options)
     inputs = coefficients_of(model)
     shared = sorted(set(fixed) & set(inputs))

@@ -148,13 +148,25 @@ def _penalised_kl(kl: Array, coefficients: Coefficients, free_bits_over: str) ->
     return jnp.where(capacity > 0, jnp.abs(kl - capacity), kl)
 
 
-def _check(*, model: Any, kl_estimate: str, free_bits_over: str = "groups") -> None:
-    """Raises ConfigError unless these are options of the objectives below."""
+def require_methods(loss: str, model: Any, *methods: str) -> None:
+    """Raises ConfigError unless `model` offers `methods`, which `loss` calls."""
+    for method in methods:
+        if not hasattr(model, method):
+            raise ConfigError(
+                f"loss {loss!r} needs a model with {method}, got "
+                f"{type(model).__name__}",
+                fix="See docs/architecture.md for what a model offers.",
+            )
+
+
+def _check_elbo(*, model: Any, kl_estimate: str, free_bits_over: str) -> None:
+    """Raises ConfigError unless these are possible options of the ELBO."""
+    require_methods("elbo", model, "infer", "likelihood")
     check_choice("kl_estimate", KlEstimate, kl_estimate)
     check_choice("free_bits_over", FreeBitsOver, free_bits_over)
 
 
-@with_check(_check)
+@with_check(_check_elbo)
 @with_coefficients(beta=1.0, free_bits=0.0, capacity=0.0)
 def negative_elbo(
     params: Params,
@@ -201,7 +213,7 @@ def negative_elbo(
       'log_likelihood' and 'kl', unweighted; aux.state the updated collections.
     """
     coefficients = complete(coefficients, negative_elbo)
-    _check(model=model, kl_estimate=kl_estimate, free_bits_over=free_bits_over)
+    _check_elbo(model=model, kl_estimate=kl_estimate, free_bits_over=free_bits_over)
     log_likelihood, inference, state = elbo_terms(
         params, state, key, batch, model=model, train=train
     )
@@ -220,7 +232,13 @@ def negative_elbo(
     return loss, Aux(metrics, state)
 
 
-@with_check(_check)
+def _check_prior_kl(*, model: Any, kl_estimate: str) -> None:
+    """Raises ConfigError unless these are possible options of the KL."""
+    require_methods("prior_kl", model, "infer")
+    check_choice("kl_estimate", KlEstimate, kl_estimate)
+
+
+@with_check(_check_prior_kl)
 @with_coefficients()
 def prior_kl(
     params: Params,
@@ -252,7 +270,7 @@ def prior_kl(
       (loss, aux) with metrics 'kl', and 'loss', which is the same.
     """
     complete(coefficients, prior_kl)
-    _check(model=model, kl_estimate=kl_estimate)
+    _check_prior_kl(model=model, kl_estimate=kl_estimate)
 
     def infer(model, batch, key):
         return model.infer(batch, key)

@@ -16,6 +16,7 @@ from jvae.losses.elbo import (
     check_choice,
     complete,
     masked_mean,
+    require_methods,
     with_check,
     with_coefficients,
 )
@@ -121,6 +122,7 @@ def iwae_terms(log_w: Array) -> Array:
 
 def _check(*, model: Any, num_samples: int, gradient: str) -> None:
     """Raises ConfigError unless these are possible options of `negative_iwae`."""
+    require_methods("iwae", model, "infer", "likelihood")
     require(num_samples >= 1, "loss.num_samples", "be at least 1", num_samples)
     check_choice("gradient", Gradient, gradient)
     one_group = hasattr(model, "posterior") and hasattr(model, "prior")

@@ -11,29 +11,41 @@ from typing import Any
 from flax import linen as nn
 
 from jvae import fields
+from jvae.models.classifier import BottleneckClassifier, Classifier, mlp_classifier
 from jvae.models.cluster import ClusterVAE
 from jvae.models.conv import ConvDecoder, ConvEncoder, conv
+from jvae.models.infomax import InfoMaxEncoder, infomax
 from jvae.models.latents import LATENTS
 from jvae.models.likelihoods import LIKELIHOODS
 from jvae.models.mlp import MlpDecoder, MlpEncoder, mlp
 from jvae.models.vae import VAE, OneGroup
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "conv": conv}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": mlp,
+    "conv": conv,
+    "mlp_classifier": mlp_classifier,
+    "infomax": infomax,
+}
 
 __all__ = [
     "LATENTS",
     "LIKELIHOODS",
     "MODELS",
     "VAE",
+    "BottleneckClassifier",
+    "Classifier",
     "ClusterVAE",
     "ConvDecoder",
     "ConvEncoder",
+    "InfoMaxEncoder",
     "MlpDecoder",
     "MlpEncoder",
     "OneGroup",
     "build",
     "conv",
+    "infomax",
     "mlp",
+    "mlp_classifier",
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -17,19 +17,29 @@ from jvae.models.mlp import check_sizes
 from jvae.models.vae import VAE
 from jvae.types import Array
 
+Pooling = Literal["flatten", "mean", "max"]
+Downsampling = Literal["stride", "max_pool"]
+
 _GLOROT = nn.initializers.glorot_uniform()
+_POOLING: dict[str, Callable[[Array], Array]] = {
+    "flatten": lambda x: x.reshape(x.shape[0], -1),
+    "mean": lambda x: x.mean((1, 2)),
+    "max": lambda x: x.max((1, 2)),
+}
 
 
 class ConvEncoder(nn.Module):
-    """x [B, H, W, C] -> features [B, F]: stride-2 convolutions, then dense layers.
+    """x [B, H, W, C] -> features [B, F]: convolutions that halve it, dense layers.
 
     Attributes:
-      channels: of the convolutions, each of which begins a level.
+      channels: of the levels, each of which halves the image.
       kernel_size: of the convolutions.
       hidden: widths of the dense layers after them, () for none.
-      pooling: 'flatten' or 'mean', from the last feature map to a vector.
-      convs_per_level: convolutions of the same width in a level, all but the first of
-        stride 1.
+      pooling: 'flatten', 'mean' or 'max', from the last feature map to a vector.
+      convs_per_level: convolutions of the same width in a level.
+      downsampling: what halves: the 'stride' of a level's first convolution, or
+        'max_pool' after its last, which rounds down.
+      top_channels: of convolutions after the levels, which keep the size.
       batch_norm: whether a BatchNorm follows every convolution.
       activation: a key of `jvae.layers.ACTIVATIONS`.
       dtype: of the computation.
@@ -40,24 +50,43 @@ class ConvEncoder(nn.Module):
     hidden: Sequence[int] = ()
     pooling: str = "flatten"
     convs_per_level: int = 1
+    downsampling: str = "stride"
+    top_channels: Sequence[int] = ()
     batch_norm: bool = False
     activation: str = "relu"
     dtype: Any = jnp.float32
 
-    @nn.compact
     def __call__(self, x: Array, mask: Array | None = None) -> Array:
         """Returns the features; `mask` [B] is for BatchNorm."""
+        return self.map_and_features(x, mask)[1]
+
+    @nn.compact
+    def map_and_features(
+        self, x: Array, mask: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Returns (the feature map after the levels [B, h, w, C], the features)."""
         activation = ACTIVATIONS[self.activation]
-        strides = (2, *(1,) * (self.convs_per_level - 1))
-        for width, stride in itertools.product(self.channels, strides):
+
+        def convolve(x, width, stride=1):
             x = Conv(width, self.kernel_size, stride=stride, dtype=self.dtype)(x)
             if self.batch_norm:
                 x = BatchNorm(dtype=self.dtype)(x, mask)
-            x = activation(x)
-        x = x.mean((1, 2)) if self.pooling == "mean" else x.reshape(x.shape[0], -1)
+            return activation(x)
+
+        pools = self.downsampling == "max_pool"
+        for width in self.channels:
+            x = convolve(x, width, stride=1 if pools else 2)
+            for _ in range(self.convs_per_level - 1):
+                x = convolve(x, width)
+            if pools:
+                x = nn.max_pool(x, (2, 2), strides=(2, 2))
+        after_levels = x
+        for width in self.top_channels:
+            x = convolve(x, width)
+        x = _POOLING[self.pooling](x)
         for width in self.hidden:
             x = activation(nn.Dense(width, dtype=self.dtype, kernel_init=_GLOROT)(x))
-        return x
+        return after_levels, x
 
 
 class ConvDecoder(nn.Module):
@@ -124,8 +153,10 @@ def conv(
     kernel_size: int = 3,
     hidden: Sequence[int] = (),
     decoder_hidden: Sequence[int] = (),
-    pooling: Literal["flatten", "mean"] = "flatten",
+    pooling: Pooling = "flatten",
     convs_per_level: int = 1,
+    downsampling: Downsampling = "stride",
+    top_channels: Sequence[int] = (),
     batch_norm: bool = False,
     activation: Activation = "relu",
     decoder_activation: Activation | None = None,
@@ -147,9 +178,13 @@ def conv(
       kernel_size: height and width of every kernel.
       hidden: widths of dense layers after the encoder's convolutions.
       decoder_hidden: widths of dense layers before the decoder's first feature map.
-      pooling: 'flatten' or 'mean', how the encoder's last feature map becomes a vector.
+      pooling: 'flatten', 'mean' or 'max', how the encoder's last feature map becomes a
+        vector.
       convs_per_level: convolutions at every size of the encoder and the decoder; those
         beyond the first keep the size.
+      downsampling: what halves the image in the encoder: the 'stride' of a level's
+        first convolution, or 'max_pool' after its last.
+      top_channels: of further convolutions of the encoder, which keep the size.
       batch_norm: whether a BatchNorm follows every convolution but the output layer.
       activation: nonlinearity of the encoder.
       decoder_activation: nonlinearity of the decoder; None for the encoder's.
@@ -169,7 +204,7 @@ def conv(
     widths = {"channels": channels, "hidden": hidden, "decoder_hidden": decoder_hidden}
     if decoder_channels is None:
         decoder_channels = tuple(channels)[::-1]
-    widths["decoder_channels"] = decoder_channels
+    widths |= {"decoder_channels": decoder_channels, "top_channels": top_channels}
     check_sizes(image_shape, latent_dim, num_classes, **widths)
     require(kernel_size >= 1, "model.kernel_size", "be at least 1", kernel_size)
     level_ok = convs_per_level >= 1
@@ -183,6 +218,8 @@ def conv(
         channels=tuple(channels),
         hidden=tuple(hidden),
         pooling=pooling,
+        downsampling=downsampling,
+        top_channels=tuple(top_channels),
         activation=activation,
         **common,
     )

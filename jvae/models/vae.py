@@ -32,11 +32,25 @@ class OneGroup:
           batch: what `posterior` and `prior` read.
           key: one key, or [B] keys, one per example.
         """
-        q, p = self.posterior(batch), self.prior(batch)
         each = keys.per_example(key, batch_size(batch))
-        z, log_ratio = _draw(q, p, each)
-        kl = kl_per_group(q, p)
-        return Inference(z, log_ratio[:, None] if kl is None else kl, log_ratio)
+        return drawn(self.posterior(batch), self.prior(batch), each)
+
+    def encode(self: Any, x: Array) -> Any:
+        """Returns q(z|x) for images [B, H, W, C] in the likelihood's support."""
+        return self.posterior({"image": x})
+
+
+def drawn(q: Any, p: Any, key: Key) -> Inference:
+    """Returns a draw z ~ q per example, with KL(q || p) and log q(z) - log p(z).
+
+    Args:
+      q: posteriors of B examples.
+      p: their priors.
+      key: [B] keys.
+    """
+    z, log_ratio = _draw(q, p, key)
+    kl = kl_per_group(q, p)
+    return Inference(z, log_ratio[:, None] if kl is None else kl, log_ratio)
 
 
 def _draw(q: Any, p: Any, key: Key) -> tuple[Any, Array]:
@@ -99,12 +113,7 @@ class VAE(nn.Module, OneGroup):
 
     def posterior(self, batch: Batch) -> Any:
         """Returns q(z|x), a distribution over [B, D], or [B, D, K] of discrete z."""
-        x = batch["image"]
-        if x.shape[1:] != tuple(self.image_shape):
-            raise ConfigError(
-                f"image must have shape [B, {_shape(self.image_shape)}], "
-                f"got {list(x.shape)}"
-            )
+        x = check_image(batch["image"], self.image_shape)
         if hasattr(self.observation, "scaled"):  # integer levels would be large inputs
             x = self.observation.scaled(x)
         features = self.encoder(x, batch.get("mask"))
@@ -146,10 +155,6 @@ class VAE(nn.Module, OneGroup):
     def __call__(self, batch: Batch, key: Key) -> Distribution:
         """Returns p(x|z) at one draw of z; what `init` traces."""
         return self.likelihood(self.infer(batch, key).latents, batch)
-
-    def encode(self, x: Array) -> Any:
-        """Returns q(z|x) for images [B, H, W, C] in the likelihood's support."""
-        return self.posterior({"image": x})
 
     def decode(self, z: Array) -> Array:
         """Returns the mean of p(x|z), [B, H, W, C]."""
@@ -197,6 +202,15 @@ class VAE(nn.Module, OneGroup):
           label: [n] classes of a conditional model; None takes them in turn.
         """
         return self.decode(self.sample_prior(key, n, temperature, label))
+
+
+def check_image(image: Array, image_shape: Sequence[int]) -> Array:
+    """Returns images [B, H, W, C]; ConfigError unless that is their shape."""
+    if image.shape[1:] != tuple(image_shape):
+        raise ConfigError(
+            f"image must have shape [B, {_shape(image_shape)}], got {list(image.shape)}"
+        )
+    return image
 
 
 def _shape(sizes: Sequence[int | str]) -> str:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from jvae.evaluation import gallery
+from jvae.evaluation.findings import Findings
 from jvae.evaluation.latents import Latents
 from jvae.evaluation.pictures import MIN_TILE
 
@@ -25,7 +26,8 @@ def shown(toys):
     subject = toys.subject(toys.PixelCode(tuple(SCALES)))
     latents = Latents(np.array([0.2, 1.0]), N, X * SCALES)
     options = {"temperatures": (0.0,), "num_images": 12, "reach": 1.0}
-    made = gallery.make(subject, toys.source(X), latents, KEY, **options)
+    found = Findings(N, latents=latents)
+    made = gallery.make(subject, toys.source(X), found, KEY, **options)
     return {picture.file: picture for picture in made}
 
 
@@ -85,5 +87,6 @@ def test_no_history_means_no_curves(shown, toys):
     rows = [{"step": i, "split": "train", "loss": 1.0 / i} for i in (1, 2, 3)]
     latents = Latents(np.array([0.2, 1.0]), N, X * SCALES)
     source = toys.source(X)
-    made = gallery.make(subject, source, latents, KEY, history=rows, **options)
+    found = Findings(N, latents=latents)
+    made = gallery.make(subject, source, found, KEY, history=rows, **options)
     assert made[-1].file == "curves.png"

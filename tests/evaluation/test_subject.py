@@ -9,7 +9,7 @@ import pytest
 from jvae.data import transforms
 from jvae.data.sources import ArraySource
 from jvae.errors import ConfigError, DataError
-from jvae.evaluation.subject import over_examples
+from jvae.evaluation.subject import over_batches, over_examples
 
 KEY = jax.random.key(3)
 
@@ -35,6 +35,22 @@ def test_every_example_comes_once_and_in_order(toys, grey):
     for count in (1, 8, 9, 37):
         found = run(subject, grey, 8, num_examples=count)
         np.testing.assert_array_equal(found["pixel"], np.arange(count) * 6)
+
+
+def mean_pixel(model, params, state, key, batch):
+    pixel, kept = batch["image"][:, 0, 0, 0], batch["mask"]
+    return {"mean": (pixel * kept).sum() / kept.sum(), "rows": kept.sum()}
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 37])
+def test_a_mean_over_batches_is_that_over_examples(toys, grey, count):
+    subject = toys.subject(toys.PixelCode((1.0,)))
+    found = over_batches(
+        subject, mean_pixel, grey, batch_size=8, key=KEY, num_examples=count
+    )
+    np.testing.assert_allclose(found["mean"], 6 * np.arange(count).mean(), rtol=1e-6)
+    sizes = np.array([8] * (count // 8) + [count % 8] * (count % 8 > 0))
+    np.testing.assert_allclose(found["rows"], (sizes**2).sum() / count)
 
 
 def test_draws_do_not_depend_on_batch_size_or_devices(toys, grey):

@@ -76,6 +76,24 @@ def test_the_reference_networks_have_their_parameter_counts(fields, count):
     assert picture.shape == (1, *fields["image_shape"])
 
 
+@pytest.mark.parametrize(
+    ("size", "channels", "count"),
+    [(32, (64, 128, 256), 2_210_818), (64, (32, 64, 128, 256), 2_228_482)],
+    ids=["cifar10", "tiny imagenet"],
+)
+def test_the_infomax_encoders_have_their_parameter_counts(size, channels, count):
+    fields = {"channels": channels, "global_view": "code"}
+    model = models.build("infomax", image_shape=(size, size, 3), **fields)
+    batch, key = {"image": jnp.zeros((1, size, size, 3))}, jax.random.key(0)
+    variables = jax.eval_shape(model.init, key, batch, key)
+    params = jax.tree.leaves(variables["params"])
+    assert sum(math.prod(a.shape) for a in params) == count
+    views = jax.eval_shape(
+        lambda v: model.apply(v, batch, key, method="views"), variables
+    )
+    assert views.map.shape == (1, 4, 4, 256) and views.vector.shape == (1, 256)
+
+
 def test_the_clustering_network_has_the_counts_of_its_parts():
     params = shapes(CLUSTER)[0]["params"]
 

@@ -1,0 +1,198 @@
+"""How well labels are told from codes, and how much the codes say.
+
+H(y) - E[-log p(y|z)] <= I(z; y) <= I(z; x) <= E KL(q(z|x) || p(z)): what is measured
+of a classifier bounds the information in its codes from both sides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from jvae.data.sources import Source
+from jvae.evaluation.likelihood import Estimate
+from jvae.evaluation.measures import Measure
+from jvae.evaluation.subject import Subject, over_examples
+from jvae.losses.bottleneck import LN_2, bottleneck_terms
+from jvae.losses.elbo import apply
+from jvae.losses.iwae import sample_keys
+from jvae.types import Array, Batch, Key, Params, State
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """What a classifier makes of N examples.
+
+    Attributes:
+      labels: [N], the true ones.
+      by_mean: [N], argmax p(y|z) at the mean of q(z|x), or at a code without noise.
+      by_draws: [N], argmax of p(y|z) averaged over num_samples draws of z.
+      log_likelihood: [N], log p(y|z) of the true label at one draw.
+      rate: [N], KL(q(z|x) || p(z)) in nats; None for codes without noise.
+      num_classes: K.
+      num_samples: draws behind `by_draws`.
+    """
+
+    labels: np.ndarray
+    by_mean: np.ndarray
+    by_draws: np.ndarray
+    log_likelihood: np.ndarray
+    rate: np.ndarray | None
+    num_classes: int
+    num_samples: int
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """[K, K], how many examples of a label (row) are called another (by mean)."""
+        table = np.zeros((self.num_classes,) * 2, np.int64)
+        np.add.at(table, (self.labels, self.by_mean), 1)
+        return table
+
+
+def label_probs(
+    model: Any, params: Params, state: State, batch: Batch, keys: Key | None = None
+) -> Array:
+    """Returns [B, K], p(y|z) at the code of each image, or averaged over draws of it.
+
+    Args:
+      model: a classifier: `posterior` or `code`, `infer`, and `likelihood` over labels.
+      params: its parameters.
+      state: its other collections; not updated.
+      batch: what the model reads, prepared.
+      keys: [M, B], of M draws of z for each example; None for its mean.
+    """
+
+    def at_code(model, batch):
+        has_noise = hasattr(model, "posterior")
+        z = model.posterior(batch).mean if has_noise else model.code(batch)
+        return model.likelihood(z, batch).logits
+
+    def at_draw(model, batch, key):
+        return model.likelihood(model.infer(batch, key).latents, batch).logits
+
+    if keys is None:
+        logits = apply(model, at_code, params, state, batch, train=False)[0]
+        return jax.nn.softmax(logits)
+
+    def draw(key):
+        logits = apply(model, at_draw, params, state, batch, key, train=False)[0]
+        return jax.nn.softmax(logits)
+
+    return jax.lax.map(draw, keys).mean(0)
+
+
+def _predictions(
+    model: Any,
+    params: Params,
+    state: State,
+    key: Key,
+    batch: Batch,
+    *,
+    num_samples: int,
+) -> dict[str, Array]:
+    log_likelihood, _, inference, _ = bottleneck_terms(
+        params, state, key, batch, model=model, train=False
+    )
+    draws = sample_keys(key, len(key), num_samples)
+    return {
+        "label": batch["label"],
+        "by_mean": label_probs(model, params, state, batch).argmax(-1),
+        "by_draws": label_probs(model, params, state, batch, draws).argmax(-1),
+        "log_likelihood": log_likelihood,
+        "rate": inference.kl.sum(-1),
+    }
+
+
+def evaluate_classification(
+    subject: Subject,
+    source: Source,
+    *,
+    batch_size: int,
+    key: Key,
+    num_samples: int,
+    num_examples: int | None = None,
+) -> Classification:
+    """Returns what a classifier makes of the first examples of a split.
+
+    Args:
+      subject: a classifier.
+      source: the split, with labels.
+      batch_size: of all devices together; the result does not depend on it.
+      key: of the draws.
+      num_samples: draws of z for each example, over which p(y|z) is averaged.
+      num_examples: how many; None for all.
+
+    Raises:
+      ConfigError: the devices cannot share batch_size rows, or there are no labels.
+      DataError: num_examples is more than there are.
+    """
+    found = over_examples(
+        subject,
+        _predictions,
+        source,
+        batch_size=batch_size,
+        key=key,
+        num_examples=num_examples,
+        num_samples=num_samples,
+    )
+    return Classification(
+        labels=found["label"],
+        by_mean=found["by_mean"],
+        by_draws=found["by_draws"],
+        log_likelihood=found["log_likelihood"],
+        rate=found["rate"] if hasattr(subject.model, "posterior") else None,
+        num_classes=subject.model.num_classes,
+        num_samples=num_samples,
+    )
+
+
+def label_entropy(labels: np.ndarray) -> float:
+    """Returns H(y) in nats, by the frequencies of the labels at hand."""
+    shares = np.unique(labels, return_counts=True)[1] / len(labels)
+    return float(-(shares * np.log(shares)).sum())
+
+
+def classification_measures(found: Classification) -> dict[str, Measure]:
+    """Returns accuracies, and the bounds on information in nats and bits.
+
+    Args:
+      found: from `evaluate_classification`.
+    """
+    entropy = label_entropy(found.labels)
+    right = Estimate.of(found.by_mean == found.labels)
+    rows = {
+        "accuracy": dataclasses.replace(
+            Measure.of("Accuracy", right, "of 1", "metric", "by p(y|z) at the code"),
+            num_samples=None,
+        )
+    }
+    bounds = [
+        (
+            "cross_entropy",
+            "Cross-entropy",
+            Estimate.of(-found.log_likelihood),
+            "E[-log p(y|z)], one draw of z",
+        ),
+        (
+            "label_information",
+            "Known of y",
+            Estimate.of(entropy + found.log_likelihood),
+            f"H(y) + E log p(y|z) <= I(z; y) <= H(y) = {entropy:.3f} nats",
+        ),
+    ]
+    if found.rate is not None:
+        right = Estimate.of(found.by_draws == found.labels, found.num_samples)
+        text = "by p(y|z) averaged over draws of z"
+        label = "Accuracy of draws"
+        rows["accuracy_of_draws"] = Measure.of(label, right, "of 1", "metric", text)
+        text = "E KL(q(z|x) || p(z)), an upper bound on I(z; x)"
+        bounds.append(("rate", "Rate", Estimate.of(found.rate), text))
+    for name, label, estimate, text in bounds:
+        bits = estimate.scaled(1.0 / LN_2)
+        rows[name] = Measure.of(label, estimate, "nats", "bound", text)
+        in_bits = f"{label}, in bits"
+        rows[f"{name}_bits"] = Measure.of(in_bits, bits, "bits", "bound", text)
+    return rows

@@ -1,0 +1,269 @@
+"""What a frozen encoder's means tell of labels: nearest neighbours, a linear probe.
+
+Beside them the same of what needs no training: the pixels, their principal components,
+and an encoder as it was initialised.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jvae.data.sources import Source
+from jvae.errors import ConfigError, require
+from jvae.evaluation.measures import Measure
+from jvae.evaluation.subject import Subject, over_examples
+from jvae.losses.elbo import apply
+from jvae.types import Array, Batch, Key, Params, State
+
+NEIGHBOURS = (1, 20)
+"""Numbers of neighbours that vote."""
+PENALTIES = (10.0, 100.0, 1000.0)
+"""Weights of half the squared weights, beside the sum of the cross-entropies."""
+FEATURES = {
+    "codes": "means of q(z|x)",
+    "untrained": "means of an encoder as it was initialised",
+    "principal_components": "of the pixels, as many as the codes have dimensions",
+    "pixels": "the images",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Probes:
+    """Test accuracies of classifiers on frozen features.
+
+    Attributes:
+      accuracies: {features: {'knn_1', 'knn_20', 'linear': accuracy}}; the features are
+        the keys of `FEATURES`.
+      num_train: labelled examples that the classifiers have seen.
+      num_test: examples that they were tested on.
+    """
+
+    accuracies: dict[str, dict[str, float]]
+    num_train: int
+    num_test: int
+
+
+def means_of(
+    model: Any, params: Params, state: State, key: Key, batch: Batch
+) -> dict[str, Array]:
+    """Returns 'code' [B, D], the mean of q(z|x), 'image', and 'label' if there is one.
+
+    Args:
+      model: offers `posterior`, with a mean.
+      params: its parameters.
+      state: its other collections; not updated.
+      key: not used; nothing is drawn.
+      batch: what the model reads, prepared.
+    """
+
+    def code(model, batch):
+        return model.posterior(batch).mean
+
+    labels = {"label": batch["label"]} if "label" in batch else {}
+    z = apply(model, code, params, state, batch, train=False)[0]
+    return {"code": z.reshape(len(z), -1), "image": batch["image"], **labels}
+
+
+def untrained(subject: Subject, source: Source, key: Key) -> Subject:
+    """Returns the subject with parameters as they are initialised.
+
+    Args:
+      subject: the trained model.
+      source: examples of the data, for shapes.
+      key: of the parameters.
+    """
+    one = source.read(np.zeros(1, np.int64))
+    batch = {**one, "image": subject.prepare(one["image"], key)}
+    variables = dict(subject.model.init(key, batch, key))
+    params = variables.pop("params")
+    return dataclasses.replace(subject, params=params, state=variables)
+
+
+def evaluate_probes(
+    subject: Subject,
+    train: Source,
+    test: Source,
+    *,
+    batch_size: int,
+    key: Key,
+    num_train: int,
+    num_test: int | None = None,
+) -> Probes:
+    """Returns what labels can be told from codes, and from features to compare with.
+
+    Args:
+      subject: a model with `posterior`.
+      train: the split whose labels the classifiers see.
+      test: the split that they are tested on.
+      batch_size: of all devices together; no result depends on it.
+      key: of the transform and of the untrained encoder.
+      num_train: at most so many examples of `train`, the first.
+      num_test: how many of `test`, the first; None for all.
+
+    Raises:
+      ConfigError: num_train below 1, or a model without one posterior.
+    """
+    if not hasattr(subject.model, "posterior"):
+        raise ConfigError(
+            f"{type(subject.model).__name__} has no codes to probe",
+            fix="Set probe_examples to 0.",
+        )
+    require(num_train >= 1, "num_train", "be at least 1", num_train)
+    splits = [(train, min(num_train, len(train))), (test, num_test or len(test))]
+    fresh = untrained(subject, train, jax.random.fold_in(key, 1))
+
+    def features(of: Subject) -> list[dict[str, np.ndarray]]:
+        return [
+            over_examples(
+                of, means_of, source, batch_size=batch_size, key=key, num_examples=n
+            )
+            for source, n in splits
+        ]
+
+    found = features(subject)
+    labels = [part["label"] for part in found]
+    pixels = [flat(part["image"]) for part in found]
+    codes = [part["code"] for part in found]
+    kinds = {
+        "codes": codes,
+        "untrained": [part["code"] for part in features(fresh)],
+        "principal_components": principal_components(pixels, codes[0].shape[1]),
+        "pixels": pixels,
+    }
+    accuracies = {name: accuracies_of(*kind, *labels) for name, kind in kinds.items()}
+    return Probes(accuracies, len(labels[0]), len(labels[1]))
+
+
+def flat(images: np.ndarray) -> np.ndarray:
+    """Returns [N, H W C] in float32."""
+    return np.asarray(images, np.float32).reshape(len(images), -1)
+
+
+def principal_components(
+    splits: Sequence[np.ndarray], num_components: int
+) -> list[np.ndarray]:
+    """Returns the first principal components of all splits, found in the first.
+
+    Args:
+      splits: each [N, F].
+      num_components: how many; fewer where there are fewer.
+    """
+    from sklearn.decomposition import PCA
+
+    count = min(num_components, *splits[0].shape)
+    pca = PCA(count, svd_solver="covariance_eigh").fit(splits[0])
+    return [pca.transform(split) for split in splits]
+
+
+def accuracies_of(
+    train: np.ndarray, test: np.ndarray, labels: np.ndarray, test_labels: np.ndarray
+) -> dict[str, float]:
+    """Returns the test accuracies of kNN (cosine) and of a linear probe.
+
+    Args:
+      train: [N, F], features.
+      test: [M, F].
+      labels: [N], of `train`.
+      test_labels: [M].
+    """
+    found = {
+        f"knn_{k}": knn_accuracy(train, test, labels, test_labels, k)
+        for k in NEIGHBOURS
+        if k <= len(train)
+    }
+    return found | {"linear": linear_accuracy(train, test, labels, test_labels)}
+
+
+def knn_accuracy(
+    train: np.ndarray,
+    test: np.ndarray,
+    labels: np.ndarray,
+    test_labels: np.ndarray,
+    num_neighbours: int,
+) -> float:
+    """Returns the accuracy of a vote of the nearest neighbours by cosine similarity.
+
+    Args:
+      train: [N, F], features.
+      test: [M, F].
+      labels: [N], of `train`.
+      test_labels: [M].
+      num_neighbours: how many vote, at most N.
+    """
+    from sklearn.neighbors import KNeighborsClassifier
+
+    # Of vectors of length 1 the nearest are those with the largest cosine.
+    classifier = KNeighborsClassifier(num_neighbours, algorithm="brute")
+    classifier.fit(directions(train), labels)
+    return float(classifier.score(directions(test), test_labels))
+
+
+def directions(features: np.ndarray) -> np.ndarray:
+    """Returns [N, F] in float32 with rows of length 1; a row of zeros stays."""
+    rows = np.asarray(features, np.float32)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(lengths > 0.0, lengths, 1.0)
+
+
+def linear_accuracy(
+    train: np.ndarray, test: np.ndarray, labels: np.ndarray, test_labels: np.ndarray
+) -> float:
+    """Returns the accuracy of multinomial logistic regression on scaled features.
+
+    Every feature is scaled to mean 0 and variance 1 over `train`. Of the penalties in
+    `PENALTIES` that one is taken which predicts the last tenth of `train` best from the
+    rest; `test` chooses nothing.
+
+    Args:
+      train: [N, F], features.
+      test: [M, F].
+      labels: [N], of `train`; at least two different ones.
+      test_labels: [M].
+    """
+    count = len(train)
+    seen = count - max(1, count // 10)
+    rest = train[seen:], labels[seen:]
+    fits = [_regression(train[:seen], labels[:seen], c) for c in PENALTIES]
+    best = int(np.argmax([fit.score(*rest) for fit in fits]))
+    fit = _regression(train, labels, PENALTIES[best])
+    return float(fit.score(test, test_labels))
+
+
+def _regression(train: np.ndarray, labels: np.ndarray, penalty: float) -> Any:
+    """Returns the fitted scaling and regression."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    regression = LogisticRegression(C=1.0 / penalty, max_iter=200, tol=1e-3)
+    with warnings.catch_warnings():
+        # What the last iterations would change, no prediction shows.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return make_pipeline(StandardScaler(), regression).fit(train, labels)
+
+
+def probe_measures(probes: Probes) -> dict[str, Measure]:
+    """Returns the accuracies of the codes: what a table over seeds is made of.
+
+    Args:
+      probes: from `evaluate_probes`.
+    """
+    labels = {"linear": "Linear probe"}
+    labels |= {f"knn_{k}": f"Vote of {k} nearest codes" for k in NEIGHBOURS}
+    text = f"of frozen codes, {probes.num_train:,} labelled training examples"
+
+    def row(name: str, value: float) -> Measure:
+        label = labels[name]
+        return Measure(
+            label, value, None, "of 1", "metric", text, probes.num_test, None
+        )
+
+    found = probes.accuracies["codes"]
+    return {f"probe_{name}": row(name, value) for name, value in found.items()}

@@ -1,0 +1,232 @@
+"""Every model with every loss it can have: trained, resumed, evaluated, restored.
+
+One path for all of them. What a kind of model offers beyond that is tested where it is
+made.
+"""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import jvae
+from jvae import experiment, losses, models
+from jvae.errors import ConfigError, DataError
+from tests.commands import assert_same_run, metrics
+
+MLP = {"name": "mlp", "image_shape": [8, 8, 1], "hidden": [12], "latent_dim": 3}
+CLUSTERS = {"num_clusters": 4, "classifier_hidden": [6]}
+MIXTURE = {"num_clusters": 4, "assignment": "responsibilities", "mean_std": 1.0}
+CONV = {
+    "name": "conv",
+    "image_shape": [8, 8, 1],
+    "channels": [4, 6],
+    "latent_dim": 3,
+    "batch_norm": True,
+}
+CLASSIFIER = {**MLP, "name": "mlp_classifier"}
+ENCODER = {
+    "name": "infomax",
+    "image_shape": [8, 8, 1],
+    "latent_dim": 4,
+    "channels": [4, 6],
+    "top_channels": [5],
+    "critic_hidden": [8],
+}
+SPHERE = {**MLP, "latent": "von_mises_fisher"}
+DISCRETE = {**MLP, "latent": {"name": "gumbel_softmax", "num_values": 4}}
+SYSTEMS = {
+    "plain": (MLP, {"name": "elbo", "beta": 2.0}),
+    "conditional": ({**MLP, "num_classes": 10}, {"name": "elbo"}),
+    "conv": ({**CONV, "downsampling": "max_pool"}, {"name": "elbo"}),
+    "iwae": (CONV, {"name": "iwae", "num_samples": 2}),
+    "prior_kl": (MLP, {"name": "prior_kl"}),
+    "decomposed": (MLP, {"name": "decomposed_elbo", "dataset_size": 1217}),
+    "clusters": ({**MLP, "clusters": CLUSTERS}, {"name": "cluster_elbo"}),
+    "mixture": ({**MLP, "clusters": MIXTURE}, {"name": "cluster_elbo"}),
+    "discrete": (DISCRETE, {"name": "elbo"}),
+    "sphere": (SPHERE, {"name": "iwae", "num_samples": 2}),
+    "bottleneck": (CLASSIFIER, {"name": "bottleneck"}),
+    "without_noise": ({**CLASSIFIER, "noise": False}, {"name": "bottleneck"}),
+    "infomax": (ENCODER, {"name": "infomax"}),
+    "info_nce": (
+        {**ENCODER, "critic": "dot", "global_view": "code"},
+        {"name": "infomax", "estimator": "info_nce", "num_negatives": 7},
+    ),
+}
+WITHOUT_DATA = {"bottleneck", "without_noise", "infomax", "info_nce"}
+
+
+def test_every_model_and_every_loss_is_here():
+    assert {model["name"] for model, _ in SYSTEMS.values()} == set(models.MODELS)
+    assert {loss["name"] for _, loss in SYSTEMS.values()} == set(losses.LOSSES)
+
+
+@pytest.fixture
+def config(request, tiny):
+    tiny["model"], tiny["loss"] = SYSTEMS[request.param]
+    if request.param in WITHOUT_DATA:
+        tiny["data"]["transform"] = "signed"
+    return tiny
+
+
+@pytest.mark.parametrize(
+    ("name", "config"), [(n, n) for n in SYSTEMS], indirect=["config"]
+)
+def test_it_trains_goes_on_bit_for_bit_is_evaluated_and_restored(
+    name, config, tmp_path
+):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    experiment.run(config, whole)
+    experiment.run(config | {"num_steps": 6}, parts)
+    experiment.run(config, parts)
+    assert_same_run(whole, parts)
+
+    rows = metrics(whole)
+    measure = "loss" if name in WITHOUT_DATA else "elbo"
+    held_out = {r["step"]: r[measure] for r in rows if r["split"] == "validation"}
+    assert set(held_out) == {6, 12} and np.isfinite(list(held_out.values())).all()
+    choose = min if measure == "loss" else max
+    best = choose(held_out, key=held_out.get)
+    assert jvae.restore(whole).step == best
+
+    quick = {"num_samples": 2, "num_examples": 64, "num_images": 4, "batch_size": 64}
+    results = experiment.evaluate(whole, **quick)
+    assert results["step"] == best and results["num_examples"] == 64
+    folder = whole / "evaluation" / f"test_{best:08d}"
+    assert json.loads((folder / "results.json").read_text()) == json.loads(
+        json.dumps(results)
+    )
+    page = (folder / "report.html").read_text()
+    assert results["about"] in page and page.count("<img") >= 2
+    for row in results["metrics"].values():
+        assert np.isfinite(row["value"])
+
+    restored = jvae.restore(whole)
+    x = np.zeros((3, 8, 8, 1), "float32")
+    if name in WITHOUT_DATA:
+        with pytest.raises(ConfigError, match=r"has no p\(x\|z\)"):
+            restored.sample(jax.random.key(0), 2)
+    else:
+        assert restored.sample(jax.random.key(0), 2).shape == (2, 8, 8, 1)
+        label = np.arange(3) if name == "conditional" else None
+        assert np.isfinite(restored.elbo(x, jax.random.key(0), label)).all()
+    if name != "without_noise":
+        assert restored.encode(x).mean.shape[0] == 3
+
+
+@pytest.mark.parametrize("config", ["bottleneck"], indirect=True)
+def test_a_classifier_reports_and_classifies(config, tmp_path):
+    experiment.run(config, tmp_path)
+    results = experiment.evaluate(tmp_path, num_samples=3)
+    found = {name: row["value"] for name, row in results["metrics"].items()}
+    assert np.trace(results["confusion"]) == round(355 * found["accuracy"])
+    np.testing.assert_allclose(found["rate"], 1 / np.log2(np.e) * found["rate_bits"])
+    assert "confusion.png" in results["pictures"]
+    model = jvae.restore(tmp_path)
+    x = np.random.default_rng(0).uniform(-1, 1, (5, 8, 8, 1)).astype("f4")
+    at_mean = model.classify(x)
+    assert at_mean.shape == (5, 10)
+    np.testing.assert_allclose(at_mean.sum(-1), 1.0, rtol=1e-5)
+    drawn = model.classify(x, jax.random.key(0), num_samples=4)
+    assert np.abs(drawn - at_mean).max() > 1e-4
+    with pytest.raises(ConfigError, match="num_samples must be at least 1, got 0"):
+        model.classify(x, jax.random.key(0), num_samples=0)
+
+
+@pytest.mark.parametrize("config", ["infomax"], indirect=True)
+def test_an_encoder_reports_neighbours_and_probes(config, tmp_path):
+    experiment.run(config, tmp_path)
+    results = experiment.evaluate(tmp_path, num_samples=2)
+    assert set(results["probes"]["accuracies"]) == {
+        "codes",
+        "untrained",
+        "principal_components",
+        "pixels",
+    }
+    assert results["probes"]["num_train"] == 1362 and results["num_examples"] == 355
+    assert results["probes"]["accuracies"]["pixels"]["knn_1"] > 0.9
+    assert {"neighbours_cosine.png", "neighbours_euclidean.png"} <= set(
+        results["pictures"]
+    )
+    without = experiment.evaluate(tmp_path, num_samples=2, probe_examples=0)
+    assert "probes" not in without
+    with pytest.raises(ConfigError, match="InfoMaxEncoder is no classifier"):
+        jvae.restore(tmp_path).classify(np.zeros((1, 8, 8, 1)))
+
+
+def test_probes_of_a_vae_are_made_if_they_are_asked_for(trained):
+    results = experiment.evaluate(
+        trained, num_samples=2, num_images=4, probe_examples=100
+    )
+    assert results["probes"]["num_train"] == 100
+    assert results["probes"]["accuracies"]["pixels"]["linear"] > 0.7
+    assert {"probe_knn_1", "probe_knn_20", "probe_linear"} < set(results["metrics"])
+
+
+def unlabelled(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1)).astype("uint8")
+    file = tmp_path / "data.npz"
+    np.savez(file, train_images=pixels[:150], test_images=pixels[150:])
+    return {"name": "npz", "path": str(file)}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("bottleneck", "a classifier needs labels and the data set has none"),
+        ("conditional", "a conditional model needs labels and the data set has none"),
+    ],
+    indirect=["config"],
+)
+def test_data_without_labels_is_refused_before_anything_is_written(
+    config, message, tmp_path
+):
+    config["data"] |= unlabelled(tmp_path)
+    with pytest.raises(DataError, match=message):
+        experiment.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("config", ["infomax"], indirect=True)
+def test_an_encoder_of_data_without_labels_has_no_probes(config, tmp_path):
+    config["data"] |= unlabelled(tmp_path)
+    experiment.run(config | {"num_steps": 2, "eval_every_steps": 0}, tmp_path / "run")
+    assert "probes" not in experiment.evaluate(tmp_path / "run", num_samples=2)
+    with pytest.raises(DataError, match="probes need labels"):
+        experiment.evaluate(tmp_path / "run", num_samples=2, probe_examples=10)
+
+
+NO_VALUES = {**DISCRETE, "latent": {"name": "gumbel_softmax", "num_values": 0}}
+NO_SPREAD = {**MLP, "latent": {"name": "von_mises_fisher", "concentration": 0.0}}
+TOO_MANY = {"name": "infomax", "num_negatives": 64}
+
+
+@pytest.mark.parametrize(
+    ("config", "section", "given", "message"),
+    [
+        (
+            "bottleneck",
+            "model",
+            {**CLASSIFIER, "num_classes": 9},
+            "at least the data's 10, got 9",
+        ),
+        ("plain", "loss", {"name": "bottleneck"}, "needs a model whose target is"),
+        ("plain", "loss", {"name": "infomax"}, "needs a model with views"),
+        ("infomax", "loss", {"name": "elbo"}, "needs a model with likelihood"),
+        ("infomax", "loss", {"name": "iwae"}, "needs a model with likelihood"),
+        ("infomax", "loss", TOO_MANY, "must be below the batch of 64"),
+        ("discrete", "model", NO_VALUES, "num_values must be"),
+        ("sphere", "model", NO_SPREAD, "concentration must be"),
+    ],
+    indirect=["config"],
+)
+def test_parts_that_do_not_fit_are_one_line_and_leave_no_workdir(
+    config, section, given, message, tmp_path
+):
+    config[section] = given
+    with pytest.raises(ConfigError) as error:
+        experiment.run(config, tmp_path / "run")
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
