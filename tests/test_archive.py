@@ -27,7 +27,7 @@ def test_what_is_saved_says_which_run_it_is_of(archive):
     for folder in (archive.states, archive.best):
         meta = folder.read_meta(1)
         assert (meta["config"], meta["num_examples"]) == ({"data": {}}, 7)
-    assert archive.best.read_meta(1)["elbo"] == -3.0
+    assert archive.best.read_meta(1)["score"] == -3.0
     (restored,) = archive.restored(state(0.0)).params.values()
     assert restored.tolist() == [0.5] * 3
 

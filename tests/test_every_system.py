@@ -161,7 +161,7 @@ def test_probes_of_a_vae_are_made_if_they_are_asked_for(trained):
         trained, num_samples=2, num_images=4, probe_examples=100
     )
     assert results["probes"]["num_train"] == 100
-    assert results["probes"]["accuracies"]["pixels"]["linear"] > 0.7
+    assert results["probes"]["accuracies"]["pixels"]["linear"] > 0.5
     assert {"probe_knn_1", "probe_knn_20", "probe_linear"} < set(results["metrics"])
 
 

@@ -20,7 +20,7 @@ MIN_TILE = 56
 """Pixels that the shorter side of a tile has at least: an 8x8 digit can be read."""
 GAP = 128
 """The grey between tiles, seen next to black and white images, on any page."""
-MAX_TICKS = 32
+MAX_TICKS = 20
 """Bars that are numbered one by one."""
 MAX_COUNTS = 12
 """Classes whose counts are written into the picture of confusions."""

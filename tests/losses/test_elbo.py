@@ -245,13 +245,28 @@ def test_coefficients_at_a_call_go_before_those_of_the_config():
         ("elbo", {"beta": math.inf}, "loss.beta must be a finite number >= 0"),
         ("elbo", {"free_bits": math.nan}, "loss.free_bits must be a number"),
         ("elbo", {"kl_estimate": "exact"}, "loss.kl_estimate must be Literal["),
-        ("elbo", {"train": False}, "loss.train is unknown"),
     ],
 )
 def test_a_wrong_config_is_refused_before_any_tracing(name, given, message):
     with pytest.raises(ConfigError) as error:
         losses.build(name, Free(), **given)
     assert message in str(error.value)
+
+
+def test_train_is_for_callers_and_no_field_of_a_config():
+    assert "train" not in losses.config_fields(losses.LOSSES["elbo"])
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_batch_statistics_are_used_and_updated_only_in_training(train):
+    model = models.build("conv", image_shape=(4, 4, 1), channels=(2,), batch_norm=True)
+    batch = {"image": np.eye(4, dtype="f4")[None, :, :, None].repeat(3, 0)}
+    variables = dict(model.init(KEY, batch, KEY))
+    params = variables.pop("params")
+    loss = losses.build("elbo", model, train=train)
+    _, aux = loss(params, variables, KEY, batch, {})
+    same = jax.tree.map(np.array_equal, variables, aux.state)
+    assert all(jax.tree.leaves(same)) != train
 
 
 @pytest.mark.parametrize(
@@ -273,6 +288,13 @@ class Labelled(Free):
     target = "label"
 
 
+class Compared(Free):
+    def views(self, batch, key):
+        raise NotImplementedError
+
+    global_scores = local_scores = views
+
+
 class Clustered(Free):
     def cluster_log_probs(self, z):
         raise NotImplementedError
@@ -280,7 +302,7 @@ class Clustered(Free):
 
 @pytest.mark.parametrize("name", losses.LOSSES)
 def test_a_coefficient_that_an_objective_does_not_read_is_refused(name):
-    fitting = {"bottleneck": Labelled, "cluster_elbo": Clustered}
+    fitting = {"bottleneck": Labelled, "cluster_elbo": Clustered, "infomax": Compared}
     loss = losses.build(name, fitting.get(name, Free)())
     with pytest.raises(ConfigError, match="coefficient 'gamma' is unknown"):
         loss(PARAMS, {}, KEY, BATCH, {"gamma": 1.0})

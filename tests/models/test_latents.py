@@ -187,8 +187,11 @@ def test_a_coefficient_that_nobody_reads_is_refused():
 
 
 def test_a_model_may_not_take_a_coefficient_of_the_loss():
-    class Greedy:
+    class Greedy(models.OneGroup):
         coefficients = {"beta": 1.0}
+
+        def likelihood(self, latents, batch):
+            raise NotImplementedError
 
     with pytest.raises(
         ConfigError, match="model.coefficients must have names of their"
