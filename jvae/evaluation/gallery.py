@@ -234,7 +234,7 @@ def _neighbours(
         x = np.asarray(subject.prepare(pixels, jax.random.split(key, len(places))))
         text = (
             "Left column: the first examples. Beside each: those of the "
-            f"{len(codes) - 1:,} others whose codes are nearest by {title}, nearest first."
+            f"{len(codes) - 1:,} others with the nearest codes by {title}, in order."
         )
         heading = f"Nearest codes by {title}"
         png = _grid(subject, x, columns)
