@@ -101,7 +101,8 @@ def test_nothing_depends_on_the_batch_size(evaluated):
     noisy = {"log_var": 0.0}
     a, b = evaluated(batch_size=8, **noisy), evaluated(batch_size=40, **noisy)
     np.testing.assert_array_equal(a.by_draws, b.by_draws)
-    np.testing.assert_allclose(a.log_likelihood, b.log_likelihood, rtol=1e-5)
+    # Of probabilities near 1 the logarithm is rounded as the logits of 5 are.
+    np.testing.assert_allclose(a.log_likelihood, b.log_likelihood, rtol=1e-5, atol=2e-6)
 
 
 def test_probabilities_over_draws_are_the_mean_of_those_at_the_draws():
