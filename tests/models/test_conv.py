@@ -70,3 +70,22 @@ def test_the_decoder_doubles_up_to_a_linear_output(start_activation, doubling_ou
         activation="tanh",
     )
     assert_equal_to(network, written_out, normal(0, 2, 3))
+
+
+@pytest.mark.parametrize("pooling", ["flatten", "mean", "max"])
+def test_an_encoder_pools_its_last_map_and_gives_the_one_after_its_levels(pooling):
+    x = np.random.default_rng(0).normal(size=(2, 7, 7, 1)).astype("f4")
+    encoder = ConvEncoder((3,), downsampling="max_pool", pooling=pooling)
+    variables = encoder.init(KEY, x)
+    found, features = encoder.apply(variables, x, method="map_and_features")
+    layer = jax.device_get(variables["params"]["Conv_0"])
+    full = jax.lax.conv_general_dilated(
+        x, layer["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    full = np.maximum(np.asarray(full) + layer["bias"], 0.0)[:, :6, :6]
+    wanted = full.reshape(2, 3, 2, 3, 2, 3).max((2, 4))  # a last row is left out
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    pooled = {"flatten": wanted.reshape(2, -1)}
+    pooled |= {"mean": wanted.mean((1, 2)), "max": wanted.max((1, 2))}
+    np.testing.assert_allclose(features, pooled[pooling], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(encoder.apply(variables, x), features)
