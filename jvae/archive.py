@@ -124,7 +124,7 @@ class Archive:
         if latest is None:
             return None
         try:
-            return self.best.read_meta(latest)["score"]
+            return self.best.read_meta(latest).get("score")
         except DamagedError as damage:
             self._set_aside(self.best, latest, damage)
             return None
