@@ -4,25 +4,19 @@
 classifier of the same layers: --config.model.noise=False --config.loss.beta=0.
 """
 
+import fashion_mlp
 from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    config = ConfigDict()
-    config.seed = 0
+    config = fashion_mlp.get_config()
     config.num_steps = 11_800
     config.log_every_steps = 590
     config.eval_every_steps = 590
     config.checkpoint_every_steps = 11_800
-    config.ema_decay = 0.999
     config.steps_per_dispatch = 10
-
-    config.data = ConfigDict()
-    config.data.name = "idx"
-    config.data.path = "/usr/share/datasets/fashion-mnist"
     config.data.batch_size = 100
     config.data.transform = "signed"
-    config.data.num_validation = 1000
 
     config.model = ConfigDict()
     config.model.name = "mlp_classifier"
@@ -31,16 +25,7 @@ def get_config() -> ConfigDict:
     config.model.latent_dim = 64
     config.model.num_classes = 10
 
-    config.loss = ConfigDict()
     config.loss.name = "bottleneck"
     config.loss.beta = 1e-3
-
-    config.optimizer = ConfigDict()
-    config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 1e-3
     config.optimizer.schedule = "cosine"
-
-    config.mesh = ConfigDict()
-    config.mesh.data = -1
-    config.mesh.params = 1
     return config

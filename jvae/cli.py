@@ -95,7 +95,7 @@ def add_evaluation(
 
     Args:
       parser: gets the flags.
-      options: the fields of `jvae.evaluation.report.Settings`.
+      options: the fields of `jvae.evaluation.settings.Settings`.
     """
     parser.add_argument(
         "--step", default="best", help="'best', 'last' or a step (default best)"
@@ -212,7 +212,7 @@ def _join(flags: argparse.Namespace) -> None:
 def evaluate(arguments: Sequence[str]) -> None:
     """What eval.py does with its arguments."""
     from jvae import experiment
-    from jvae.evaluation.report import Settings
+    from jvae.evaluation.settings import Settings
 
     options = fields.of(Settings)
     rest, overrides = config_files.split_overrides(arguments)

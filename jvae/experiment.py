@@ -13,6 +13,7 @@ from etils import epath
 from jvae import config as configs
 from jvae import distributed, fields, loop, parts, pretrained, validation
 from jvae.evaluation import report
+from jvae.evaluation.settings import Settings
 from jvae.stopping import Stop
 from jvae.workdir import opened
 from jvae.writers import read_metrics
@@ -127,7 +128,7 @@ def evaluate(
       data_fields: fields of the data set that are different here, such as its path.
       allow_imports: whether the modules that its config names may be imported, which
         runs their code.
-      **settings: fields of `jvae.evaluation.report.Settings`.
+      **settings: fields of `jvae.evaluation.settings.Settings`.
 
     Returns:
       What results.json holds.
@@ -138,7 +139,7 @@ def evaluate(
       WorkdirError: there is no such run or checkpoint.
       DeviceError: devices are missing, or out of memory.
     """
-    fields.check(report.Settings, settings, "eval")
+    fields.check(Settings, settings, "eval")
     distributed.check_devices()
     restored = pretrained.restore(
         workdir, step=step, params=params, allow_imports=allow_imports
@@ -146,7 +147,7 @@ def evaluate(
     with fields.imports(allow_imports):
         section = restored.config["data"] | dict(data_fields or {})
         source = parts.split_of(section, split)
-        chosen = report.Settings(**settings)
+        chosen = Settings(**settings)
         probed = chosen.num_probed(restored.subject) > 0
         train = parts.split_of(section, "train") if probed else None
     folder = epath.Path(out or workdir).expanduser()

@@ -77,7 +77,7 @@ class Sweep:
       workdir: the folder; every run has its own in it.
       metrics: names of results.json for the table; () for all.
       **evaluation: arguments of `jvae.experiment.evaluate`: step, params, split and
-        the fields of `jvae.evaluation.report.Settings`.
+        the fields of `jvae.evaluation.settings.Settings`.
 
     Raises:
       ConfigError: an unknown or impossible setting of the evaluation.
@@ -93,6 +93,7 @@ class Sweep:
     ):
         from jvae import parts
         from jvae.evaluation import report
+        from jvae.evaluation.settings import Settings
 
         self.trials, self.metrics = trials, metrics
         self.root = storage.absolute(workdir)
@@ -102,8 +103,8 @@ class Sweep:
             rule = f"be one of {', '.join(known)}"
             require(what[name] in known, name, rule, what[name])
         settings = {k: v for k, v in evaluation.items() if k not in WHAT}
-        fields.check(report.Settings, settings, "eval")
-        filled = dataclasses.asdict(report.Settings(**settings))
+        fields.check(Settings, settings, "eval")
+        filled = dataclasses.asdict(Settings(**settings))
         self._evaluation = what | filled
         self._asked = report.strict_json(self._evaluation)
 
@@ -307,7 +308,7 @@ def parser(options: Mapping[str, fields.Field]) -> argparse.ArgumentParser:
 
 def command(arguments: Sequence[str]) -> None:
     """What python -m jvae.sweep does with its arguments."""
-    from jvae.evaluation.report import Settings
+    from jvae.evaluation.settings import Settings
 
     options = fields.of(Settings)
     rest, overrides = config_files.split_overrides(arguments)

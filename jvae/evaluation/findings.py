@@ -3,13 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import Any
 
-from jvae.evaluation.classification import Classification
-from jvae.evaluation.clustering import Clusters
-from jvae.evaluation.latents import Latents
-from jvae.evaluation.likelihood import Observation
-from jvae.evaluation.measures import Measure
-from jvae.evaluation.probes import Probes
+import jax
+
+from jvae.data.sources import Source
+from jvae.errors import DataError
+from jvae.evaluation.classification import (
+    Classification,
+    classification_measures,
+    evaluate_classification,
+)
+from jvae.evaluation.clustering import (
+    Clusters,
+    cluster_measures,
+    contingency,
+    evaluate_clusters,
+    has_clusters,
+)
+from jvae.evaluation.latents import Latents, collapse_verdict, evaluate_latents
+from jvae.evaluation.likelihood import (
+    Observation,
+    evaluate_elbo,
+    evaluate_log_likelihood,
+    observation,
+)
+from jvae.evaluation.measures import (
+    Measure,
+    latent_measures,
+    left_out,
+    likelihood_measures,
+)
+from jvae.evaluation.probes import Probes, evaluate_probes, probe_measures
+from jvae.evaluation.settings import Settings
+from jvae.evaluation.subject import Subject
+from jvae.types import Key
 
 
 @dataclasses.dataclass
@@ -33,3 +62,149 @@ class Findings:
     classification: Classification | None = None
     clusters: Clusters | None = None
     probes: Probes | None = None
+
+
+def measure(
+    subject: Subject, source: Source, *, key: Key, settings: Settings
+) -> Findings:
+    """Returns all that is measured of a model on a split.
+
+    Args:
+      subject: what is evaluated.
+      source: the split.
+      key: of all draws.
+      settings: how much to measure.
+    """
+    elbo_key, weights_key, latent_key, label_key = (
+        *jax.random.split(key, 3),
+        jax.random.fold_in(key, 3),
+    )
+    common: dict[str, Any] = {
+        "batch_size": settings.batch_size,
+        "num_examples": min(settings.num_examples, len(source)),
+    }
+    found = Findings(common["num_examples"])
+    if subject.is_generative:
+        draws = {"num_samples": settings.num_samples, "chunk_size": settings.chunk_size}
+        elbo = evaluate_elbo(subject, source, key=elbo_key, **common)
+        weighted = evaluate_log_likelihood(
+            subject, source, key=weights_key, **draws, **common
+        )
+        found.observation = observation(subject, source)
+        num_dims = math.prod(source.shapes[subject.model.target])
+        found.measures |= likelihood_measures(
+            elbo, weighted, found.observation, num_dims
+        )
+    if subject.is_classifier:
+        found.classification = evaluate_classification(
+            subject,
+            source,
+            key=label_key,
+            num_samples=settings.num_samples,
+            **common,
+        )
+        found.measures |= classification_measures(found.classification)
+    if subject.is_generative or hasattr(subject.model, "posterior"):
+        found.latents = evaluate_latents(subject, source, key=latent_key, **common)
+        found.measures |= latent_measures(found.latents)
+    if has_clusters(subject):
+        found.clusters = evaluate_clusters(subject, source, key=label_key, **common)
+        found.measures |= cluster_measures(found.clusters)
+    return found
+
+
+def probe(
+    found: Findings,
+    subject: Subject,
+    source: Source,
+    train: Source,
+    *,
+    key: Key,
+    settings: Settings,
+) -> None:
+    """Adds what labels can be told from the codes, if the settings ask for it.
+
+    Args:
+      found: what was measured.
+      subject: what is evaluated.
+      source: the split.
+      train: the training split.
+      key: of the transform and of the untrained encoder.
+      settings: how much to measure.
+
+    Raises:
+      ConfigError: probes are asked for of a model without codes.
+      DataError: they are asked for of data without labels.
+    """
+    count = settings.num_probed(subject)
+    if not count:
+        return
+    is_asked_for = settings.probe_examples is not None
+    if "label" not in train.shapes:
+        if is_asked_for:
+            fix = "Set probe_examples to 0."
+            raise DataError("probes need labels and the data set has none", fix=fix)
+        return
+    found.probes = evaluate_probes(
+        subject,
+        train,
+        source,
+        batch_size=settings.batch_size,
+        key=jax.random.fold_in(key, 4),
+        num_train=count,
+        num_test=found.num_examples,
+    )
+    found.measures |= probe_measures(found.probes)
+
+
+def numbers_of(found: Findings, subject: Subject) -> dict[str, Any]:
+    """Returns what results.json says of all that was measured.
+
+    Args:
+      found: from `measure`.
+      subject: what was evaluated.
+    """
+    numbers: dict[str, Any] = {
+        "num_examples": found.num_examples,
+        "about": about(found, subject),
+        "metrics": {n: dataclasses.asdict(row) for n, row in found.measures.items()},
+        "left_out": [],
+    }
+    if found.observation is not None:
+        numbers["likelihood"] = dataclasses.asdict(found.observation)
+    if found.latents is not None:
+        numbers |= _numbers_of_latents(found.latents, subject)
+    if found.classification is not None:
+        numbers["confusion"] = found.classification.confusion.tolist()
+    if found.probes is not None:
+        numbers["probes"] = dataclasses.asdict(found.probes)
+    if found.clusters is not None:
+        numbers["cluster_sizes"] = found.clusters.histogram.tolist()
+        if found.clusters.labels is not None:
+            table = contingency(found.clusters.labels, found.clusters.assignments)
+            numbers["cluster_labels"] = table.tolist()
+    return numbers
+
+
+def about(found: Findings, subject: Subject) -> str:
+    """Returns what kind of model was evaluated, in a few words."""
+    if found.observation is not None:
+        return f"{found.observation.name} likelihood"
+    if subject.is_classifier:
+        return f"classifier of {subject.model.num_classes} labels"
+    return "encoder without a decoder"
+
+
+def _numbers_of_latents(latents: Latents, subject: Subject) -> dict[str, Any]:
+    uniform = subject.has_uniform_prior
+    numbers = {
+        "verdict": dataclasses.asdict(collapse_verdict(latents.kl, latents.active)),
+        "kl_per_group": latents.kl.tolist(),
+        "left_out": left_out(latents, uniform, subject.is_generative),
+    }
+    if latents.active is not None:
+        numbers["active"] = latents.active.tolist()
+    if latents.information is not None:
+        numbers["mutual_info_cap"] = latents.information.cap
+        numbers["clamped"] = list(latents.information.clamped)
+    return numbers

@@ -75,7 +75,7 @@ def make(
     """
     shown: list[Picture] = []
     if subject.is_generative:
-        if has_uniform_prior(subject.model):
+        if subject.has_uniform_prior:
             temperatures = (1.0,)
         shown += _images(
             subject,
@@ -127,11 +127,6 @@ def _images(
     return shown
 
 
-def has_uniform_prior(model: Any) -> bool:
-    """Returns whether the prior is uniform; a temperature leaves it as it is."""
-    return bool(getattr(model, "uniform_prior", False))
-
-
 def _grid(subject: Subject, images: Array | np.ndarray, columns: int) -> bytes:
     """Returns the PNG of images [..., H, W, C] in the support of the likelihood."""
     unit = np.asarray(subject.transform.to_unit(jnp.asarray(images)))
@@ -156,7 +151,7 @@ def _samples(subject: Subject, key: Key, n: int, temperature: float) -> Picture:
     images = samples.prior_samples(subject, key, n, temperature)
     title = f"Samples at temperature {float(temperature)}"
     text = "Means of p(x|z), z drawn from the prior"
-    if has_uniform_prior(subject.model):
+    if subject.has_uniform_prior:
         title, text = "Samples", f"{text}, which is uniform."
     else:
         text += f" with its standard deviation times {temperature:g}."

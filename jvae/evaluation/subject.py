@@ -49,6 +49,11 @@ class Subject:
         """Whether what the model scores are labels."""
         return getattr(self.model, "target", None) == "label"
 
+    @property
+    def has_uniform_prior(self) -> bool:
+        """Whether the prior is uniform; a temperature leaves it as it is."""
+        return bool(getattr(self.model, "uniform_prior", False))
+
     def run(self, function: Callable, /, *args: Any, **options: Any) -> Any:
         """Returns function(model, params, state, *args, **options).
 

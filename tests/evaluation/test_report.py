@@ -12,7 +12,8 @@ from jvae import fields, models
 from jvae.data import transforms
 from jvae.data.sources import ArraySource
 from jvae.errors import ConfigError
-from jvae.evaluation.report import Settings, evaluate, flat, strict_json
+from jvae.evaluation.report import evaluate, flat, strict_json
+from jvae.evaluation.settings import Settings
 
 KEY = jax.random.key(6)
 QUICK = Settings(

@@ -1,0 +1,64 @@
+"""How much an evaluation measures and shows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from jvae.errors import require
+from jvae.evaluation.subject import Subject
+
+NUM_PROBED = 10_000
+"""Labelled training examples that probes see where nothing else is asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How much an evaluation measures and shows.
+
+    Args:
+      num_examples: at most this many examples, the first of the split.
+      batch_size: examples at once, a multiple of the devices; no number depends on it.
+      num_samples: draws of z per example, importance-weighted for the NLL, averaged
+        over for the accuracy of a classifier.
+      chunk_size: how many of these draws are in memory at once.
+      temperatures: factors on the prior's standard deviation, a picture of samples at
+        each.
+      num_images: samples in a picture.
+      reach: how far traversals go from 0, in standard deviations of the prior.
+      probe_examples: labelled training examples for nearest neighbours and a linear
+        probe on the codes; None for 10,000 of an encoder without a decoder and none of
+        others.
+
+    Raises:
+      ConfigError: a number out of range.
+    """
+
+    num_examples: int = 10_000
+    batch_size: int = 256
+    num_samples: int = 100
+    chunk_size: int = 10
+    temperatures: Sequence[float] = (0.7, 1.0)
+    num_images: int = 100
+    reach: float = 2.5
+    probe_examples: int | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        counts = ("num_examples", "batch_size", "num_samples", "chunk_size")
+        for name in (*counts, "num_images"):
+            value = getattr(self, name)
+            require(value >= 1, name, "be at least 1", value)
+        lowest = min(self.temperatures, default=0.0)
+        require(lowest >= 0.0, "temperatures", "be at least 0", self.temperatures)
+        require(self.reach > 0.0, "reach", "be positive", self.reach)
+        probe = self.probe_examples
+        rule = "be None or at least 0"
+        require(probe is None or probe >= 0, "probe_examples", rule, probe)
+
+    def num_probed(self, subject: Subject) -> int:
+        """Returns how many training examples probes see, 0 for no probes."""
+        if self.probe_examples is not None:
+            return self.probe_examples
+        has_codes_alone = not (subject.is_generative or subject.is_classifier)
+        return NUM_PROBED if has_codes_alone else 0
