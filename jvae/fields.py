@@ -43,9 +43,11 @@ class Field:
 
     @property
     def type_name(self) -> str:
-        """The annotation as a person reads it: 'int', 'float | None', ..."""
+        """The annotation as a person reads it: 'int', 'float | None', "'a' | 'b'"."""
         text = inspect.formatannotation(self.type)
-        return re.sub(r"\b[a-z_.]+\.(?=[A-Z])", "", text)
+        text = re.sub(r"\b[a-z_.]+\.(?=[A-Z])", "", text)
+        choices = r"Literal\[(.*?)\]"
+        return re.sub(choices, lambda found: found.group(1).replace(", ", " | "), text)
 
 
 def meanings(function: Callable) -> dict[str, str]:

@@ -73,8 +73,12 @@ class Run:
 
     def _fresh(self) -> TrainState:
         state = parts.create_state(self.parts)
-        if self.experiment.init_from is None:
-            return state
+        if self.experiment.init_from is not None:
+            state = self._loaded(state)
+        return parts.started(self.parts, state)
+
+    def _loaded(self, state: TrainState) -> TrainState:
+        """Returns a new state with parameters of the run that this one starts from."""
         params, report = pretrained.matching_params(
             state.params, self.experiment.init_from, self.parts.devices
         )

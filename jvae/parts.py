@@ -49,7 +49,7 @@ class Parts:
     def keys(self) -> dict[str, Key]:
         """The run's keys by purpose, all from the seed."""
         root = jax.random.key(self.experiment.seed)
-        names = ("init", "steps", "evaluation")
+        names = ("init", "steps", "evaluation", "start")
         return {name: jax.random.fold_in(root, i) for i, name in enumerate(names)}
 
     def prepare(self, batch: Batch, key: Key) -> dict[str, Any]:
@@ -220,6 +220,35 @@ def create_state(parts: Parts) -> TrainState:
     """Returns the state at step 0, on the mesh."""
     key = parts.keys["init"]
     return training.create_state(initialiser(parts), key, parts.devices)
+
+
+def started(parts: Parts, state: TrainState) -> TrainState:
+    """Returns a state at step 0 whose model has seen data, if it asks for that.
+
+    A model that sets parameters by data offers `start_examples`, how many it needs, and
+    `start(batch, key)`, which sets them; examples come in the order of the run.
+    """
+    wanted = getattr(parts.model, "start_examples", 0)
+    if wanted == 0:
+        return state
+    size = len(parts.splits.train)
+    chosen = data.order(parts.experiment.seed, size, 0, min(wanted, size))
+    raw = jax.device_put(
+        parts.splits.train.read(chosen), mesh.replicated(parts.devices)
+    )
+
+    def start(state, raw, key):
+        data_key, start_key = jax.random.split(key)
+        variables = {"params": state.params, **state.state}
+        arguments = (parts.prepare(raw, data_key), start_key)
+        _, new = parts.model.apply(
+            variables, *arguments, method="start", mutable=["params"]
+        )
+        ema = None if state.ema is None else jax.tree.map(jnp.copy, new["params"])
+        return dataclasses.replace(state, params=new["params"], ema=ema)
+
+    places = mesh.parameter_shardings(state, parts.devices)
+    return jax.jit(start, out_shardings=places)(state, raw, parts.keys["start"])
 
 
 def abstract_state(parts: Parts) -> TrainState:

@@ -1,11 +1,12 @@
 """A model with clusters goes the way of every other: trained, resumed, evaluated."""
 
+import chex
 import jax
 import numpy as np
 import pytest
 
 import jvae
-from jvae import experiment
+from jvae import config, experiment, parts
 from jvae.errors import ConfigError
 from tests.commands import metrics
 
@@ -65,6 +66,40 @@ def test_it_starts_from_a_plain_vae_of_the_same_layers(
     names = ("encoder/Dense_0/kernel", "posterior_head/bias", "decoder/output/kernel")
     assert all(name in loaded for name in names)
     assert "cluster_means" in new and "encoder" not in new and "decoder" not in new
+
+
+def test_components_are_fitted_to_the_codes_of_the_runs_first_examples(clustered):
+    """The same at one seed and others at another; averages start there too."""
+    clustered["model"]["clusters"] |= {"components": "codes"}
+
+    def begin(seed):
+        run = clustered | {"seed": seed, "ema_decay": 0.5}
+        built = parts.assemble(config.read(run))
+        before = parts.create_state(built)
+        state = parts.started(built, before)
+        for (path, a), b in zip(
+            jax.tree_util.tree_leaves_with_path(before.params),
+            jax.tree.leaves(state.params),
+            strict=True,
+        ):
+            assert np.array_equal(a, b) != ("cluster" in str(path)), path
+        chex.assert_trees_all_equal(state.params, state.ema)
+        return state.params["cluster_means"]
+
+    first, again, other = begin(0), begin(0), begin(1)
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 1e-3
+
+
+def test_a_run_begins_where_its_model_starts(clustered, tmp_path):
+    clustered["model"]["clusters"] |= {"components": "codes"}
+    clustered |= {"num_steps": 1, "eval_every_steps": 0}
+    clustered["optimizer"] = {"name": "sgd", "learning_rate": 1e-9}
+    built = parts.assemble(config.read(clustered))
+    wanted = parts.started(built, parts.create_state(built)).params["cluster_means"]
+    experiment.run(clustered, tmp_path)
+    found = jvae.restore(tmp_path, step="last", params="raw").params["cluster_means"]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
 def test_a_model_without_clusters_has_none_to_give(trained):

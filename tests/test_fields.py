@@ -102,7 +102,7 @@ def test_a_value_is_accepted_where_its_type_may_stand(annotation, right, wrong):
         ({"latent_dims": 3}, "model.latent_dims is unknown. Did you mean 'latent_dim'"),
         ({"latent_dim": "3"}, "model.latent_dim must be int, got '3'."),
         ({"latent_dim": 3, "rate": float("nan")}, "model.rate must be a number"),
-        ({"latent_dim": 3, "kind": "c"}, "model.kind must be Literal['a', 'b'], got"),
+        ({"latent_dim": 3, "kind": "c"}, "model.kind must be 'a' | 'b', got"),
         ({"rate": 1.0}, "model.latent_dim is missing. Give it a value."),
     ],
 )

@@ -77,5 +77,64 @@ class GaussianMixture:
         means = jnp.dot(chosen, self.means, precision="highest")
         return DiagGaussian(means, jnp.dot(chosen, self.log_vars, precision="highest"))
 
+    @classmethod
+    def fit(
+        cls, z: Array, num_components: int, key: Key, starts: int = 10, steps: int = 100
+    ) -> GaussianMixture:
+        """Returns the most likely mixture that expectation-maximisation finds.
+
+        Args:
+          z: points [N, D].
+          num_components: K.
+          key: of the first means, points that lie apart (k-means++, Arthur &
+            Vassilvitskii, 2007).
+          starts: how many first means are tried.
+          steps: of expectation-maximisation from each.
+        """
+        chex.assert_rank(z, 2)
+        z = jnp.asarray(z)
+
+        def from_start(key):
+            means = _apart(z, num_components, key)
+            spread = jnp.broadcast_to(jnp.log(_floored(z.var(0)))[None], means.shape)
+            mixture = cls(jnp.zeros(num_components), means, spread)
+            return jax.lax.fori_loop(0, steps, lambda _, m: m.refitted(z), mixture)
+
+        found = jax.lax.map(from_start, jax.random.split(key, starts))
+        fits = jax.lax.map(lambda mixture: mixture.log_prob(z).mean(), found)
+        return jax.tree.map(lambda a: a[jnp.argmax(fits)], found)
+
+    def refitted(self, z: Array) -> GaussianMixture:
+        """Returns the mixture after one step of expectation-maximisation on z [N, D].
+
+        Variances stay above 1e-6.
+        """
+        shares = jnp.exp(self.log_responsibilities(z))
+        count = shares.sum(0) + 1e-6  # a component may own no point
+        means = jnp.dot(shares.T, z, precision="highest") / count[:, None]
+        distance = jnp.square(z[:, None] - means[None])
+        variances = jnp.einsum("nk,nkd->kd", shares, distance, precision="highest")
+        log_vars = jnp.log(_floored(variances / count[:, None]))
+        return GaussianMixture(jnp.log(count), means, log_vars)
+
     def _components(self) -> DiagGaussian:
         return DiagGaussian(self.means[None], self.log_vars[None])
+
+
+def _floored(variance: Array) -> Array:
+    return jnp.maximum(variance, 1e-6)
+
+
+def _apart(z: Array, n: int, key: Key) -> Array:
+    """Returns n rows of z [N, D], each drawn by its squared distance from those before.
+
+    The first is drawn evenly; so is one that would be drawn where all distances are 0.
+    """
+    first, *rest = jax.random.split(key, n)
+    chosen = [jax.random.choice(first, z)]
+    nearest = jnp.square(z - chosen[0][None]).sum(-1)
+    for each in rest:
+        weights = jnp.where(nearest.max() > 0.0, nearest, 1.0)
+        chosen.append(z[jax.random.categorical(each, jnp.log(weights))])
+        nearest = jnp.minimum(nearest, jnp.square(z - chosen[-1][None]).sum(-1))
+    return jnp.stack(chosen)

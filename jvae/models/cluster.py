@@ -17,6 +17,7 @@ from jvae.models.vae import VAE
 from jvae.types import Array, Batch, Inference, Key, batch_size
 
 Assignment = Literal["classifier", "responsibilities"]
+Start = Literal["random", "codes"]
 
 _GLOROT = nn.initializers.glorot_uniform()
 
@@ -40,6 +41,7 @@ class ClusterVAE(VAE):
       mean_std: standard deviation of the means' initial values; 0 starts all at 0.
       learned_variances: whether var_y is learned, else 1.
       learned_weights: whether p(y) is learned, else 1 / K.
+      components: where the prior's components start, 'random' or fitted to 'codes'.
     """
 
     num_clusters: int = 10
@@ -48,6 +50,7 @@ class ClusterVAE(VAE):
     mean_std: float = 0.0
     learned_variances: bool = False
     learned_weights: bool = False
+    components: Start = "random"
 
     def setup(self):
         """Adds the components of the prior, and the classifier if there is one."""
@@ -63,6 +66,30 @@ class ClusterVAE(VAE):
         if self.assignment == "classifier":
             widths = (*self.classifier_hidden, self.num_clusters)
             self.classifier = [nn.Dense(w, kernel_init=_GLOROT) for w in widths]
+
+    @property
+    def start_examples(self) -> int:
+        """How many examples `start` is to see before the first step, 0 for none."""
+        return 5000 if self.components == "codes" else 0
+
+    def start(self, batch: Batch, key: Key) -> None:
+        """Sets the prior's components to a mixture fitted to draws of q(z|x).
+
+        Draws and not means: a dimension that says nothing of x has means without
+        spread, and the prior is to be as wide as q(z).
+
+        Args:
+          batch: what `posterior` reads.
+          key: one key.
+        """
+        draw_key, fit_key = jax.random.split(key)
+        z = self.posterior(batch).sample(keys.per_example(draw_key, batch_size(batch)))
+        fitted = GaussianMixture.fit(z, self.num_clusters, fit_key)
+        self.put_variable("params", "cluster_means", fitted.means)
+        if self.learned_variances:
+            self.put_variable("params", "cluster_log_vars", fitted.log_vars)
+        if self.learned_weights:
+            self.put_variable("params", "cluster_logits", fitted.logits)
 
     def prior(self, batch: Batch) -> GaussianMixture:
         """Returns p(z), one mixture for all examples; nothing of `batch` is read."""
@@ -146,6 +173,7 @@ def clusters(
     mean_std: float = 0.0,
     learned_variances: bool = False,
     learned_weights: bool = False,
+    components: Start = "random",
 ) -> dict[str, Any]:
     """Returns the checked fields of `ClusterVAE` that `model.clusters` gives.
 
@@ -157,6 +185,8 @@ def clusters(
       mean_std: standard deviation of the initial means; 0 starts them all at 0.
       learned_variances: whether clusters have variances of their own, else 1.
       learned_weights: whether p(y) is learned, else 1 / K.
+      components: where the prior's components start: 'random' by `mean_std`, or fitted
+        to the 'codes' of 5,000 training examples, which `init_from` makes useful.
 
     Raises:
       ConfigError: an impossible value, or components that start equal and would stay
@@ -170,7 +200,8 @@ def clusters(
     require(positive, f"{where}.classifier_hidden", rule, tuple(classifier_hidden))
     finite = 0.0 <= mean_std < float("inf")
     require(finite, f"{where}.mean_std", "be a finite number >= 0", mean_std)
-    stuck = assignment == "responsibilities" and num_clusters > 1 and mean_std == 0.0
+    equal = components == "random" and mean_std == 0.0
+    stuck = assignment == "responsibilities" and num_clusters > 1 and equal
     rule = "be positive with responsibilities, as equal components stay equal"
     require(not stuck, f"{where}.mean_std", rule, mean_std)
     return {**given, "classifier_hidden": tuple(classifier_hidden)}

@@ -1,11 +1,15 @@
 """Mixtures of Gaussians against SciPy, closed forms and their own limits."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
+import sklearn.exceptions
+import sklearn.mixture
 
 from jvae.distributions import DiagGaussian, GaussianMixture
 from tests.distributions.jitted import normal
@@ -87,3 +91,52 @@ def test_at_temperature_zero_draws_are_means_and_rows_keep_their_keys():
 def test_latents_of_another_size_are_refused_instead_of_broadcast():
     with pytest.raises(AssertionError):
         MIXTURE.log_prob(jnp.zeros((B, 1)))
+
+
+BLOBS = normal(5, 300, D) * 0.3 + np.repeat([[0, 0], [4, 0], [0, -5]], 100, axis=0)
+BLOBS = BLOBS.astype("float32")
+
+
+def test_a_step_of_expectation_maximisation_is_that_of_scikit_learn():
+    """It starts with a step M, so its start is the mixture after ours."""
+    fitted = sklearn.mixture.GaussianMixture(
+        K,
+        covariance_type="diag",
+        max_iter=4,
+        tol=0.0,
+        weights_init=scipy.special.softmax(MIXTURE.logits),
+        means_init=MIXTURE.means,
+        precisions_init=np.exp(-MIXTURE.log_vars),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
+        fitted.fit(BLOBS.astype(np.float64))
+    found = MIXTURE
+    for _ in range(4):
+        found = found.refitted(jnp.asarray(BLOBS))
+    np.testing.assert_allclose(jnp.exp(found.log_weights), fitted.weights_, rtol=1e-3)
+    np.testing.assert_allclose(found.means, fitted.means_, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(jnp.exp(found.log_vars), fitted.covariances_, rtol=2e-3)
+
+
+def test_a_fit_finds_blobs_that_lie_apart():
+    found = jax.jit(lambda z, key: GaussianMixture.fit(z, K, key))(BLOBS, KEY)
+    order = np.lexsort((found.means[:, 1].round(), found.means[:, 0].round()))
+    means = BLOBS.reshape(3, 100, D).mean(1)
+    np.testing.assert_allclose(found.means[order], means[[2, 0, 1]], atol=1e-3)
+    np.testing.assert_allclose(jnp.exp(found.log_weights), 1 / 3, rtol=1e-3)
+    variances = BLOBS.reshape(3, 100, D).var(1)[np.array([2, 0, 1])]
+    np.testing.assert_allclose(jnp.exp(found.log_vars)[order], variances, rtol=1e-2)
+
+
+def test_of_several_starts_the_likeliest_is_taken():
+    one = [GaussianMixture.fit(BLOBS, 4, k, 1, 3) for k in jax.random.split(KEY, 4)]
+    best = max(float(mixture.log_prob(BLOBS).mean()) for mixture in one)
+    found = GaussianMixture.fit(BLOBS, 4, KEY, starts=4, steps=3)
+    assert float(found.log_prob(BLOBS).mean()) >= best - 1e-4
+
+
+def test_points_that_are_all_the_same_have_a_fit():
+    found = GaussianMixture.fit(jnp.ones((7, D)), K, KEY, starts=2)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+    np.testing.assert_allclose(found.means, 1.0, rtol=1e-5)

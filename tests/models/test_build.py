@@ -30,8 +30,11 @@ CONV = {"name": "conv", "image_shape": (4, 4, 1), "latent_dim": 3, "channels": (
         ({**MLP, "image_shape": (28, 0, 1)}, "be height, width and channels"),
         ({**MLP, "hidden": (4, 0)}, "model.hidden must hold widths of at least 1"),
         ({**MLP, "num_classes": 0}, "model.num_classes must be None or at least 1"),
-        ({**MLP, "activation": "sin"}, "model.activation must be Literal["),
-        ({**MLP, "dtype": "float16"}, "model.dtype must be Literal["),
+        ({**MLP, "activation": "sin"}, "model.activation must be '"),
+        (
+            {**MLP, "dtype": "float16"},
+            "model.dtype must be 'float32' | 'bfloat16', got 'float16'",
+        ),
         ({**CONV, "channels": ()}, "model.channels must hold at least one width"),
         ({**CONV, "kernel_size": 0}, "model.kernel_size must be at least 1"),
         ({**CONV, "channels": (2, 2, 2)}, "(4, 4, 1) cannot be halved 3 times"),

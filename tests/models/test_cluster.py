@@ -261,3 +261,25 @@ def test_impossible_clusters_are_refused_in_one_line(clusters, message):
 def test_clusters_beside_classes_are_refused():
     with pytest.raises(ConfigError, match="cannot both be set"):
         models.build(**PLAIN, num_classes=3, clusters=CLASSIFIER)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "learned"])
+def test_components_fitted_to_codes_make_codes_likelier(kind):
+    """Than the components before, and than N(0, I) where variances are fitted too."""
+    model, params = made({**KINDS[kind], "components": "codes"})
+    images = np.random.default_rng(2).integers(0, 2, (200, *SHAPE)).astype("float32")
+    batch = {"image": images}
+    variables = {"params": params}
+    _, new = jax.jit(
+        lambda v: model.apply(v, batch, KEY, method="start", mutable=["params"])
+    )(variables)
+    z = call(model, params, "posterior", batch).sample(jax.random.key(7))
+    before = call(model, params, "prior", batch).log_prob(z).mean()
+    after = call(model, new["params"], "prior", batch).log_prob(z).mean()
+    assert after > before + 0.1
+    same = jax.tree.map(np.array_equal, params, new["params"])
+    changed = {k for k, v in same.items() if not all(jax.tree.leaves(v))}
+    learned = {"cluster_log_vars", "cluster_logits"} if kind == "learned" else set()
+    assert changed == {"cluster_means"} | learned
+    if kind == "learned":
+        assert after > DiagGaussian.standard(*z.shape).log_prob(z).mean()
