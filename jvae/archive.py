@@ -27,6 +27,7 @@ class Archive:
       config: of the run, stored with every checkpoint and compared with it.
       num_examples: of training; the order of the data depends on it.
       keep: how many of the newest states stay.
+      vocabulary: of a model of sentences, stored and compared too; None of others.
     """
 
     def __init__(
@@ -35,9 +36,12 @@ class Archive:
         config: Mapping[str, Any],
         num_examples: int,
         keep: int,
+        vocabulary: Any = None,
     ):
         self._root = root
         self._labels: dict[str, Any] = {"config": config, "num_examples": num_examples}
+        if vocabulary is not None:
+            self._labels["vocabulary"] = list(vocabulary.words)
         self.states = Checkpoints(root / CHECKPOINTS, keep=keep)
         self.best = Checkpoints(root / BEST, keep=1)
 
@@ -87,6 +91,12 @@ class Archive:
             raise WorkdirError(
                 f"the data set has changed: {there:,} training examples there, "
                 f"{here:,} here",
+                where=str(self._root),
+                fix="Use the data that the run began with, or another workdir.",
+            )
+        if stored.get("vocabulary") != self._labels.get("vocabulary"):
+            raise WorkdirError(
+                "the data set has changed: it has another vocabulary",
                 where=str(self._root),
                 fix="Use the data that the run began with, or another workdir.",
             )

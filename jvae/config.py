@@ -122,7 +122,7 @@ class Experiment:
 def data_options(
     batch_size: int = 128,
     transform: Literal[
-        "unit", "signed", "binarize", "threshold", "dequantize", "levels"
+        "unit", "signed", "binarize", "threshold", "dequantize", "levels", "tokens"
     ]
     | str = "unit",
     num_bits: int = 8,
@@ -136,7 +136,8 @@ def data_options(
       batch_size: examples per update, over all devices and processes.
       transform: what pixels become on the device: 'unit' [0, 1], 'signed' [-1, 1],
         'binarize' (Bernoulli draws, new at every visit), 'threshold', 'dequantize'
-        (uniform noise over the bin), 'levels' (integers), or an import path.
+        (uniform noise over the bin), 'levels' (integers), or an import path; 'tokens'
+        for sentences.
       num_bits: bits per pixel that are kept.
       num_validation: training examples held out for validation if the data set has no
         validation split of its own; 0 for none, then 'best' is the last checkpoint.

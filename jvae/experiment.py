@@ -146,10 +146,11 @@ def evaluate(
     )
     with fields.imports(allow_imports):
         section = restored.config["data"] | dict(data_fields or {})
-        source = parts.split_of(section, split)
+        vocabulary = restored.vocabulary
+        source = parts.split_of(section, split, vocabulary)
         chosen = Settings(**settings)
         probed = chosen.num_probed(restored.subject) > 0
-        train = parts.split_of(section, "train") if probed else None
+        train = parts.split_of(section, "train", vocabulary) if probed else None
     folder = epath.Path(out or workdir).expanduser()
     if out is None:
         folder = folder / "evaluation" / f"{split}_{restored.step:08d}"

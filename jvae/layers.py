@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jvae.types import Array
+from jvae.types import Array, Key
 
 Activation = Literal["relu", "leaky_relu", "elu", "gelu", "swish", "tanh"]
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -291,11 +292,13 @@ class BatchNorm(nn.Module):
       momentum: weight of the old running value.
       epsilon: added to the variance.
       dtype: of the result.
+      affine: whether a learned scale and shift follow.
     """
 
     momentum: float = 0.99
     epsilon: float = 1e-3
     dtype: Any = jnp.float32
+    affine: bool = True
 
     @nn.compact
     def __call__(self, x: Array, mask: Array | None = None) -> Array:
@@ -316,4 +319,35 @@ class BatchNorm(nn.Module):
             momentum=momentum,
             epsilon=self.epsilon,
             dtype=self.dtype,
+            use_scale=self.affine,
+            use_bias=self.affine,
+            # The mean square less the squared mean is no variance in float32 where the
+            # mean is large; without a scale nothing would hide that.
+            use_fast_variance=self.affine,
         )(x, mask=mask)
+
+
+def dropout(x: Array, rate: float, key: Key | None) -> Array:
+    """Returns x with entries set to 0 at random, the others scaled to keep the mean.
+
+    Eight random bits an entry, so a rate is rounded to a multiple of 1/256.
+
+    Srivastava et al., 2014, https://jmlr.org/papers/v15/srivastava14a.html.
+
+    Args:
+      x: [B, ...].
+      rate: of the entries that are dropped, within [0, 1).
+      key: [B] keys, one per example; None for no dropout.
+    """
+    dropped = round(256 * rate)
+    if key is None or dropped == 0:
+        return x
+    size = math.prod(x.shape[1:])
+
+    def kept(key):
+        words = jax.random.bits(key, (-(-size // 4),), jnp.uint32)
+        draws = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)
+        return draws[:size] >= dropped
+
+    keep = jax.vmap(kept)(key).reshape(x.shape)
+    return jnp.where(keep, x * (256 / (256 - dropped)), 0.0)

@@ -40,7 +40,14 @@ logger = logging.getLogger("jvae")
 def subject_of(built: Parts, state: TrainState) -> Subject:
     """Returns what evaluation looks at, with averaged parameters if there are any."""
     params = state.params if state.ema is None else state.ema
-    return Subject(built.model, params, state.state, built.transform, built.devices)
+    return Subject(
+        built.model,
+        params,
+        state.state,
+        built.transform,
+        built.devices,
+        built.splits.vocabulary,
+    )
 
 
 class Run:
@@ -60,6 +67,7 @@ class Run:
             self.experiment.to_dict(),
             len(built.splits.train),
             self.experiment.keep_checkpoints,
+            vocabulary=built.splits.vocabulary,
         )
         like = parts.abstract_state(built)
         self.state = self.archive.restored(like) or self._fresh()

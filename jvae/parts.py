@@ -19,8 +19,9 @@ from jvae import data, fields, losses, mesh, models, optimizers, schedules, trai
 from jvae.config import Experiment
 from jvae.data import transforms
 from jvae.data.checks import require_labels
+from jvae.data.sources import lengths_of
 from jvae.data.transforms import Transform
-from jvae.errors import ConfigError, require
+from jvae.errors import ConfigError, DataError, require
 from jvae.training import TrainState
 from jvae.types import Batch, Key, LossFn
 
@@ -104,14 +105,28 @@ def load_splits(section: Mapping[str, Any]) -> data.Splits:
     return data.build(**{k: v for k, v in section.items() if k not in options})
 
 
-def split_of(section: Mapping[str, Any], split: str) -> data.Source:
+def split_of(
+    section: Mapping[str, Any], split: str, vocabulary: Any = None
+) -> data.Source:
     """Returns one split of a data set.
+
+    Args:
+      section: the config's data section.
+      split: 'train', 'validation' or 'test'.
+      vocabulary: that a model of sentences knows; None for another model.
 
     Raises:
       ConfigError: no such split.
+      DataError: its sentences are spelt in another vocabulary.
     """
     require(split in SPLITS, "split", f"be one of {', '.join(SPLITS)}", split)
-    source = getattr(load_splits(section), split)
+    splits = load_splits(section)
+    if splits.vocabulary != vocabulary:
+        raise DataError(
+            "the data set's vocabulary is not the one that the model was trained with",
+            fix="It is made of train.txt: evaluate with that of the run.",
+        )
+    source = getattr(splits, split)
     if source is None:
         raise ConfigError(
             f"the data set has no {split} split", fix="Set data.num_validation."
@@ -136,12 +151,7 @@ def _check_accumulation(experiment: Experiment, batch_size: int, devices: Mesh) 
 
 def _check_fit(parts: Parts) -> None:
     """Checks that data, model and likelihood belong together, without computing."""
-    shape = parts.splits.train.shapes["image"]
-    wanted = getattr(parts.model, "image_shape", None)
-    if wanted is not None and tuple(wanted) != tuple(shape):
-        raise ConfigError(
-            f"model.image_shape must be the data's {tuple(shape)}, got {tuple(wanted)}"
-        )
+    _check_examples(parts)
     classes = getattr(parts.model, "num_classes", None)
     if classes is not None:
         is_classifier = getattr(parts.model, "target", None) == "label"
@@ -151,20 +161,45 @@ def _check_fit(parts: Parts) -> None:
             raise ConfigError(
                 f"model.num_classes must be at least the data's {found}, got {classes}"
             )
-    if getattr(parts.model, "target", None) == "image":
+    if getattr(parts.model, "target", None) in ("image", "tokens"):
         _check_support(parts, _likelihood(parts))
     _check_loss(parts)
 
 
+def _check_examples(parts: Parts) -> None:
+    """Checks that the data set has what the model reads, in its shape and spelling."""
+    shapes = parts.splits.train.shapes
+    wanted = getattr(parts.model, "image_shape", None)
+    needed = "tokens" if getattr(parts.model, "target", None) == "tokens" else "image"
+    if needed not in shapes:
+        raise ConfigError(
+            f"the model reads {needed!r} and the data set has {', '.join(shapes)}",
+            fix="Choose another data.name or model.name.",
+        )
+    if wanted is not None and tuple(wanted) != tuple(shapes["image"]):
+        raise ConfigError(
+            f"model.image_shape must be the data's {tuple(shapes['image'])}, "
+            f"got {tuple(wanted)}"
+        )
+    if needed == "tokens":
+        symbols, known = len(parts.splits.vocabulary), parts.model.vocabulary_size
+        if symbols > known:
+            raise ConfigError(
+                f"model.vocabulary_size must be at least the data's {symbols}, "
+                f"got {known}"
+            )
+
+
 def _check_support(parts: Parts, likelihood: Any) -> None:
     """Checks that pixels are what this likelihood is defined on."""
-    fits = {"binary": ("binary", "unit"), "signed": ("signed",), "levels": ("levels",)}
+    same = ("signed", "levels", "tokens")
+    fits = {"binary": ("binary", "unit"), **{name: (name,) for name in same}}
     wanted = fits.get(getattr(likelihood, "support", ""))
     given = parts.transform.support
     if wanted is not None and given not in wanted:
         raise ConfigError(
-            f"data.transform must give {' or '.join(wanted)} pixels to "
-            f"{type(likelihood).__name__}, got {given} pixels"
+            f"data.transform must give {' or '.join(wanted)} values to "
+            f"{type(likelihood).__name__}, got {given} values"
         )
     levels = 2 ** parts.experiment.data["num_bits"]
     known = getattr(likelihood, "num_levels", levels)
@@ -299,9 +334,9 @@ def batches(parts: Parts, start_step: int) -> Iterator[Batch]:
 def example_indices(parts: Parts, first_step: int, num_steps: int) -> dict[str, list]:
     """Returns {step: the training examples of its batch}, by position in the split."""
     rows = _data_options(parts.experiment)["batch_size"]
-    seed, size = parts.experiment.seed, len(parts.splits.train)
+    seed, train = parts.experiment.seed, parts.splits.train
     return {
-        str(step): data.order(seed, size, step * rows, (step + 1) * rows).tolist()
+        str(step): data.batch_indices(train, seed, rows, step).tolist()
         for step in range(first_step, first_step + num_steps)
     }
 
@@ -313,6 +348,8 @@ def _identity(batch: Batch) -> Batch:
 def _resident(parts: Parts) -> tuple[data.Source, Callable[[Batch], Batch]]:
     """Returns (a source of indices, indices -> examples), the data on the device."""
     train = parts.splits.train
+    if lengths_of(train) is not None:
+        raise ConfigError("data.placement must be 'host' for sentences, got 'device'")
     everything = train.read(np.arange(len(train)))
     held = jax.device_put(everything, mesh.replicated(parts.devices))
     n = parts.experiment.steps_per_dispatch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from jvae import checkpoints, fields, manifest, models
 from jvae import mesh as meshes
 from jvae.data import transforms
+from jvae.data.sentences import Vocabulary
 from jvae.data.transforms import Transform
 from jvae.distributions import Distribution
 from jvae.errors import ConfigError, WorkdirError, require
@@ -43,6 +44,7 @@ class Pretrained:
       state: its other collections.
       transform: from stored pixels to images, and from images to pictures in [0, 1].
       mesh: the devices that hold the parameters.
+      vocabulary: of a model of sentences; None of others.
     """
 
     config: dict[str, Any]
@@ -52,11 +54,19 @@ class Pretrained:
     state: State
     transform: Transform
     mesh: Mesh
+    vocabulary: Vocabulary | None = None
 
     @property
     def subject(self) -> Subject:
         """What `jvae.evaluation` looks at."""
-        return Subject(self.model, self.params, self.state, self.transform, self.mesh)
+        return Subject(
+            self.model,
+            self.params,
+            self.state,
+            self.transform,
+            self.mesh,
+            self.vocabulary,
+        )
 
     def _apply(self, method: str | Callable, *args: Any, **kwargs: Any) -> Any:
         variables = {"params": self.params, **self.state}
@@ -71,6 +81,37 @@ class Pretrained:
         """
         batch = {"image": jnp.asarray(pixels)}
         return transforms.prepare(batch, key, self.transform)["image"]
+
+    def read(self, sentences: Sequence[str]) -> Array:
+        """Returns the symbols of sentences, int32 [B, T], what other methods call x.
+
+        Words that the vocabulary does not have become the symbol of unknown words.
+
+        Args:
+          sentences: words between spaces, spelt as in training.
+
+        Raises:
+          ConfigError: the model is not one of sentences.
+        """
+        tokens, _ = self._spelling.encode([text.split() for text in sentences])
+        return jnp.asarray(tokens)
+
+    def write(self, tokens: Array) -> list[str]:
+        """Returns the sentences that symbols [B, T] spell, each up to its end.
+
+        Raises:
+          ConfigError: the model is not one of sentences.
+        """
+        return self._spelling.decode(np.asarray(tokens))
+
+    @property
+    def _spelling(self) -> Vocabulary:
+        if self.vocabulary is None:
+            raise ConfigError(
+                f"{type(self.model).__name__} has no vocabulary",
+                fix="Train a model of sentences.",
+            )
+        return self.vocabulary
 
     def encode(self, x: Array) -> Any:
         """Returns q(z|x), a distribution over [B, D], for images x [B, H, W, C].
@@ -214,7 +255,7 @@ class Pretrained:
     def _batch(self, x: Array, label: Array | None) -> dict[str, Array]:
         x = self._image(x)
         if label is None:
-            return {"image": x}
+            return samples.as_batch(self.model, x)
         if not isinstance(label, jax.core.Tracer):
             label = jnp.asarray(samples.checked_label(self.model, label, len(x)))
         return {"image": x, "label": label}
@@ -305,7 +346,13 @@ def restore(
         state=item["state"],
         transform=transform,
         mesh=devices,
+        vocabulary=_vocabulary(meta),
     )
+
+
+def _vocabulary(meta: Mapping[str, Any]) -> Vocabulary | None:
+    words = meta.get("vocabulary")
+    return None if words is None else Vocabulary(tuple(words))
 
 
 def _chosen(item: Mapping[str, Any], params: str) -> Params:

@@ -101,7 +101,7 @@ def training_pictures(
 
     None of a model that draws no images.
     """
-    if not subject.is_generative:
+    if not subject.makes_images:
         return {}
     key = built.keys["evaluation"]
     n = min(NUM_PICTURES // 2, len(source))

@@ -36,6 +36,16 @@ ENCODER = {
 }
 SPHERE = {**MLP, "latent": "von_mises_fisher"}
 DISCRETE = {**MLP, "latent": {"name": "gumbel_softmax", "num_values": 4}}
+TEXT = {
+    "name": "text_vae",
+    "vocabulary_size": 85,
+    "latent_dim": 3,
+    "embedding_dim": 6,
+    "hidden": 8,
+    "max_length": 10,
+}
+LANGUAGE = {k: v for k, v in TEXT.items() if k != "latent_dim"}
+LANGUAGE |= {"name": "language_model"}
 SYSTEMS = {
     "plain": (MLP, {"name": "elbo", "beta": 2.0}),
     "conditional": ({**MLP, "num_classes": 10}, {"name": "elbo"}),
@@ -54,8 +64,20 @@ SYSTEMS = {
         {**ENCODER, "critic": "dot", "global_view": "code"},
         {"name": "infomax", "estimator": "info_nce", "num_negatives": 7},
     ),
+    "text": ({**TEXT, "latent": "normalised_gaussian"}, {"name": "elbo"}),
+    "language": (LANGUAGE, {"name": "elbo"}),
 }
 WITHOUT_DATA = {"bottleneck", "without_noise", "infomax", "info_nce"}
+SENTENCES = {"text", "language"}
+GRAMMAR = {
+    "name": "grammar",
+    "num_train": 250,
+    "num_test": 70,
+    "transform": "tokens",
+    "batch_size": 32,
+    "num_validation": 50,
+    "num_buckets": 1,  # each is compiled
+}
 
 
 def test_every_model_and_every_loss_is_here():
@@ -68,6 +90,8 @@ def config(request, tiny):
     tiny["model"], tiny["loss"] = SYSTEMS[request.param]
     if request.param in WITHOUT_DATA:
         tiny["data"]["transform"] = "signed"
+    if request.param in SENTENCES:
+        tiny["data"] = GRAMMAR
     return tiny
 
 
@@ -99,20 +123,26 @@ def test_it_trains_goes_on_bit_for_bit_is_evaluated_and_restored(
         json.dumps(results)
     )
     page = (folder / "report.html").read_text()
-    assert results["about"] in page and page.count("<img") >= 2
+    assert results["about"] in page and page.count("<img") >= (name != "language")
     for row in results["metrics"].values():
         assert np.isfinite(row["value"])
 
     restored = jvae.restore(whole)
     x = np.zeros((3, 8, 8, 1), "float32")
-    if name in WITHOUT_DATA:
+    if name in SENTENCES:
+        x = restored.read(["the dog feeds a zebra", "a star", "the"])
+        assert restored.write(x)[0] == "the dog feeds a <unk>"
+        sentences = restored.write(restored.sample(jax.random.key(0), 2))
+        assert len(sentences) == 2 and '<table class="sentences"' in page
+        assert np.isfinite(restored.elbo(x, jax.random.key(0))).all()
+    elif name in WITHOUT_DATA:
         with pytest.raises(ConfigError, match=r"has no p\(x\|z\)"):
             restored.sample(jax.random.key(0), 2)
     else:
         assert restored.sample(jax.random.key(0), 2).shape == (2, 8, 8, 1)
         label = np.arange(3) if name == "conditional" else None
         assert np.isfinite(restored.elbo(x, jax.random.key(0), label)).all()
-    if name != "without_noise":
+    if name not in ("without_noise", "language"):
         assert restored.encode(x).mean.shape[0] == 3
 
 

@@ -5,7 +5,7 @@ Datasets are imported by the functions that use them.
 """
 
 from jvae.data.datasets import DATASETS, build
-from jvae.data.pipeline import eval_batches, order, train_batches
+from jvae.data.pipeline import batch_indices, eval_batches, order, train_batches
 from jvae.data.sources import ArraySource, Source, Splits
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "ArraySource",
     "Source",
     "Splits",
+    "batch_indices",
     "build",
     "eval_batches",
     "order",

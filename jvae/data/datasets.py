@@ -12,18 +12,22 @@ from jvae import fields
 from jvae.data.archives import npz
 from jvae.data.bundled import digits
 from jvae.data.checks import check_splits
+from jvae.data.grammar import grammar
 from jvae.data.idx import idx
 from jvae.data.images import images
 from jvae.data.pipeline import order
 from jvae.data.sources import Splits, Subset
+from jvae.data.text import text
 from jvae.data.tfds import tfds
 from jvae.errors import ConfigError, DataError, require
 
 DATASETS: dict[str, Callable[..., Splits]] = {
     "digits": digits,
+    "grammar": grammar,
     "idx": idx,
     "images": images,
     "npz": npz,
+    "text": text,
     "tfds": tfds,
 }
 

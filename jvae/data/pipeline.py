@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from jvae.data.libraries import library
-from jvae.data.sources import Examples, Source
+from jvae.data.sources import Examples, Source, lengths_of
 from jvae.errors import DataError, require
 
 ENDLESS = 2**60
 """Steps that no run reaches."""
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
     """Returns the order of one epoch, [num_examples], read-only.
 
@@ -57,7 +57,49 @@ def order(seed: int, num_examples: int, start: int, stop: int) -> np.ndarray:
     first, last = start // num_examples, (stop - 1) // num_examples
     epochs = [permutation(seed, e, num_examples) for e in range(first, last + 1)]
     offset = first * num_examples
-    return np.concatenate(epochs)[start - offset : stop - offset]
+    joined = epochs[0] if len(epochs) == 1 else np.concatenate(epochs)
+    return joined[start - offset : stop - offset]
+
+
+POOL = 50
+"""Batches of sentences that are made of one sorted pool, and then shuffled."""
+_POOLS = 2**40
+"""Where the turns of pools are among the permutations; no run has so many epochs."""
+
+
+def batch_indices(source: Source, seed: int, batch_size: int, step: int) -> np.ndarray:
+    """Returns the examples of the global batch at a step, [batch_size].
+
+    Those at positions step * batch_size ... of `order`. Of a source with `lengths`, the
+    examples of `POOL` batches are sorted by length first, and the batches shuffled: so
+    a batch holds sentences of like length, and still each occurs once in an epoch.
+
+    Args:
+      source: the training split.
+      seed: of the order, 0 or more.
+      batch_size: of all processes together.
+      step: 0 or more.
+    """
+    size = len(source)
+    lengths = lengths_of(source)
+    if lengths is None:
+        return order(seed, size, step * batch_size, (step + 1) * batch_size)
+    pool, turn = divmod(step, POOL)
+    first = pool * POOL * batch_size
+    examples = order(seed, size, first, first + POOL * batch_size)
+    by_length = np.argsort(lengths[examples], kind="stable")
+    turns = permutation(seed, _POOLS + pool, POOL)
+    return examples[by_length].reshape(POOL, batch_size)[turns[turn]]
+
+
+def _cut(examples: Examples, source: Source, indices: np.ndarray) -> Examples:
+    """Returns sentences as wide as a batch of those at `indices` is; others whole."""
+    lengths, buckets = lengths_of(source), getattr(source, "buckets", ())
+    if lengths is None:
+        return examples
+    longest = lengths[indices].max()
+    width = min(bucket for bucket in buckets if bucket >= longest)
+    return {**examples, "tokens": examples["tokens"][:, :width]}
 
 
 def train_batches(
@@ -107,10 +149,15 @@ def train_batches(
     steps = stack or 1
 
     def read(number: int) -> Examples:
-        first = (start_step + number * steps) * batch_size
-        indices = order(seed, size, first, first + steps * batch_size)
-        mine = indices.reshape(steps, batch_size)[:, rows.start : rows.stop]
-        examples = source.read(mine.reshape(-1))
+        first = start_step + number * steps
+        indices = np.stack(
+            [
+                batch_indices(source, seed, batch_size, step)
+                for step in range(first, first + steps)
+            ]
+        )
+        mine = indices[:, rows.start : rows.stop]
+        examples = _cut(source.read(mine.reshape(-1)), source, indices)
         if stack is None:
             return examples
         return {k: v.reshape(*mine.shape, *v.shape[1:]) for k, v in examples.items()}
@@ -128,8 +175,9 @@ def eval_batches(
 ) -> Iterator[Examples]:
     """Returns batches that hold each of the first `num_examples` once, in order.
 
-    Every batch has the same shape: the last one is filled up with copies of example 0
-    whose 'mask' is False.
+    The last one is filled up with copies of example 0 whose 'mask' is False. Every
+    batch has the same shape, but for sentences: they come in the order of their length,
+    and a batch is as wide as it must be.
 
     Args:
       source: any split.
@@ -156,11 +204,17 @@ def eval_batches(
             f"got {total}"
         )
 
+    lengths = lengths_of(source)
+    keep = np.zeros(total) if lengths is None else lengths[:total]
+    by_length = np.argsort(keep, kind="stable").astype(np.int32)
+
     def read(batch: int) -> Examples:
-        positions = batch * batch_size + np.arange(rows.start, rows.stop)
-        mask = positions < total
-        index = np.where(mask, positions, 0)
-        return {**source.read(index), "mask": mask, "index": index.astype(np.int32)}
+        positions = batch * batch_size + np.arange(batch_size)
+        everyone = np.where(positions < total, by_length[positions % total], 0)
+        mask = positions[rows.start : rows.stop] < total
+        index = everyone[rows.start : rows.stop]
+        examples = _cut(source.read(index), source, everyone)
+        return {**examples, "mask": mask, "index": index}
 
     return _batches(read, 0, -(-total // batch_size), num_threads=2, prefetch=8)
 

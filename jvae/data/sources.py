@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -82,6 +82,17 @@ class Subset:
         """The shape of one example by name."""
         return self.source.shapes
 
+    @property
+    def lengths(self) -> np.ndarray | None:
+        """[n], those of sentences; None of other examples."""
+        lengths = lengths_of(self.source)
+        return None if lengths is None else lengths[self.indices]
+
+    @property
+    def buckets(self) -> tuple[int, ...] | None:
+        """The widths that batches of sentences are cut to; None of other examples."""
+        return getattr(self.source, "buckets", None)
+
     def __len__(self) -> int:
         """The number of examples."""
         return len(self.indices)
@@ -89,6 +100,11 @@ class Subset:
     def read(self, indices: np.ndarray) -> Examples:
         """Returns the examples at `indices` of this subset."""
         return self.source.read(self.indices[indices])
+
+
+def lengths_of(source: Source) -> np.ndarray | None:
+    """Returns [N], the lengths of a source of sentences; None of other examples."""
+    return getattr(source, "lengths", None)
 
 
 class Cached:
@@ -154,12 +170,14 @@ class Splits:
       test: what final numbers are reported on.
       validation: what checkpoints and hyperparameters are chosen by.
       num_classes: labels are 0..num_classes-1; None without labels.
+      vocabulary: of sentences, a `jvae.data.sentences.Vocabulary`; None of others.
     """
 
     train: Source
     test: Source
     validation: Source | None = None
     num_classes: int | None = None
+    vocabulary: Any = None
 
     def present(self) -> dict[str, Source]:
         """Returns the splits that there are, by name."""

@@ -21,7 +21,7 @@ class Transform:
     Attributes:
       apply: (image [B, H, W, C], keys [B]) -> [B, H, W, C] in `support`.
       support: 'binary' {0, 1}, 'unit' [0, 1], 'signed' [-1, 1], 'levels' integers
-        0..2^b-1, or 'real', where a density is a likelihood.
+        0..2^b-1, 'real', where a density is a likelihood, or 'tokens' of sentences.
       to_unit: from `support` to intensities in [0, 1], for pictures.
     """
 
@@ -54,13 +54,16 @@ def prepare(batch: Batch, key: Key, transform: Transform) -> dict[str, Array]:
     """Returns `batch` with batch['image'] transformed, the rest as it is.
 
     Args:
-      batch: 'image' uint8 [B, H, W, C], or float32 in [0, 1] where that makes sense.
+      batch: 'image' uint8 [B, H, W, C], or float32 in [0, 1] where that makes sense;
+        batches without images stay as they are.
       key: one key, or [B] keys, one per example.
       transform: what to do.
 
     Raises:
       ConfigError: the transform does not take images of this dtype.
     """
+    if "image" not in batch:
+        return dict(batch)
     image = batch["image"]
     keys = per_example(key, image.shape[0])
     return {**batch, "image": transform.apply(image, keys)}
@@ -128,12 +131,18 @@ def levels(num_bits: int = 8) -> Transform:
     )
 
 
+def tokens(num_bits: int = 8) -> Transform:
+    """Returns sentences as they are; symbols have no bits for `num_bits` to drop."""
+    return Transform(lambda image, keys: image, "tokens", lambda x: x)
+
+
 TRANSFORMS: dict[str, Callable[[int], Transform]] = {
     "binarize": binarize,
     "dequantize": dequantize,
     "levels": levels,
     "signed": signed,
     "threshold": threshold,
+    "tokens": tokens,
     "unit": unit,
 }
 

@@ -21,6 +21,7 @@ from jvae.distributions.gaussian import (
 )
 from jvae.distributions.gumbel_softmax import GumbelSoftmax
 from jvae.distributions.mixture import GaussianMixture
+from jvae.distributions.sentences import Sentences
 from jvae.distributions.von_mises_fisher import UniformOnSphere, VonMisesFisher, slerp
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Gaussian",
     "GaussianMixture",
     "GumbelSoftmax",
+    "Sentences",
     "UniformOnSphere",
     "VonMisesFisher",
     "draw",

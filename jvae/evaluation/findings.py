@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import jax
+import numpy as np
 
 from jvae.data.sources import Source
 from jvae.errors import DataError
@@ -24,16 +25,19 @@ from jvae.evaluation.clustering import (
 )
 from jvae.evaluation.latents import Latents, collapse_verdict, evaluate_latents
 from jvae.evaluation.likelihood import (
+    Estimate,
     Observation,
     evaluate_elbo,
-    evaluate_log_likelihood,
+    log_likelihoods,
     observation,
+    per_symbol,
 )
 from jvae.evaluation.measures import (
     Measure,
     latent_measures,
     left_out,
     likelihood_measures,
+    sentence_measures,
 )
 from jvae.evaluation.probes import Probes, evaluate_probes, probe_measures
 from jvae.evaluation.settings import Settings
@@ -87,14 +91,17 @@ def measure(
     if subject.is_generative:
         draws = {"num_samples": settings.num_samples, "chunk_size": settings.chunk_size}
         elbo = evaluate_elbo(subject, source, key=elbo_key, **common)
-        weighted = evaluate_log_likelihood(
-            subject, source, key=weights_key, **draws, **common
-        )
+        log_p = log_likelihoods(subject, source, key=weights_key, **draws, **common)
+        weighted = Estimate.of(log_p, settings.num_samples)
         found.observation = observation(subject, source)
         num_dims = math.prod(source.shapes[subject.model.target])
         found.measures |= likelihood_measures(
             elbo, weighted, found.observation, num_dims
         )
+        if found.observation.is_text:
+            lengths = source.read(np.arange(found.num_examples))["length"]
+            each = per_symbol(log_p, lengths, settings.num_samples)
+            found.measures |= sentence_measures(each)
     if subject.is_classifier:
         found.classification = evaluate_classification(
             subject,
@@ -104,7 +111,7 @@ def measure(
             **common,
         )
         found.measures |= classification_measures(found.classification)
-    if subject.is_generative or hasattr(subject.model, "posterior"):
+    if subject.has_latents:
         found.latents = evaluate_latents(subject, source, key=latent_key, **common)
         found.measures |= latent_measures(found.latents)
     if has_clusters(subject):

@@ -74,7 +74,7 @@ def make(
       history: rows of metrics.jsonl; None for no curves.
     """
     shown: list[Picture] = []
-    if subject.is_generative:
+    if subject.makes_images:
         if subject.has_uniform_prior:
             temperatures = (1.0,)
         shown += _images(

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jvae.data import transforms
 from jvae.data.sources import Source
 from jvae.distributions import Bernoulli
 from jvae.errors import require
@@ -166,7 +167,7 @@ def evaluate_elbo(
     return {name: Estimate.of(values) for name, values in terms.items()}
 
 
-def evaluate_log_likelihood(
+def log_likelihoods(
     subject: Subject,
     source: Source,
     *,
@@ -175,13 +176,13 @@ def evaluate_log_likelihood(
     num_samples: int,
     chunk_size: int,
     num_examples: int | None = None,
-) -> Estimate:
-    """Returns the mean of the importance-weighted bound on log p(x), in nats.
+) -> np.ndarray:
+    """Returns the importance-weighted bound on log p(x) of each example, in nats.
 
     Args:
       subject: what is evaluated.
       source: the split.
-      batch_size: of all devices together; the mean does not depend on it.
+      batch_size: of all devices together; no value depends on it.
       key: of the draws.
       num_samples: draws of z for each example.
       chunk_size: draws of every example that are in memory at once.
@@ -191,7 +192,7 @@ def evaluate_log_likelihood(
       ConfigError: a number out of range.
       DataError: num_examples is more than there are.
     """
-    values = over_examples(
+    return over_examples(
         subject,
         log_likelihood_per_example,
         source,
@@ -201,7 +202,39 @@ def evaluate_log_likelihood(
         num_samples=num_samples,
         chunk_size=chunk_size,
     )
+
+
+def evaluate_log_likelihood(
+    subject: Subject, source: Source, *, num_samples: int, **options: Any
+) -> Estimate:
+    """Returns the mean of `log_likelihoods` over a split, in nats.
+
+    Args:
+      subject: what is evaluated.
+      source: the split.
+      num_samples: draws of z for each example.
+      **options: the other arguments of `log_likelihoods`.
+    """
+    values = log_likelihoods(subject, source, num_samples=num_samples, **options)
     return Estimate.of(values, num_samples)
+
+
+def per_symbol(log_p: np.ndarray, lengths: np.ndarray, num_samples: int) -> Estimate:
+    """Returns -sum log p(x) over the number of symbols, in nats.
+
+    A ratio of two means over sentences, with the error of such a ratio. The symbol that
+    ends a sentence counts.
+
+    Args:
+      log_p: [N], of each sentence, in nats.
+      lengths: [N], its symbols.
+      num_samples: draws of z for each.
+    """
+    total = np.asarray(lengths, np.float64)
+    nll = -np.asarray(log_p, np.float64)
+    ratio = nll.sum() / total.sum()
+    residuals = (nll - ratio * total) / total.mean()
+    return dataclasses.replace(Estimate.of(residuals, num_samples), mean=float(ratio))
 
 
 def bits_per_dim(log_likelihood: Estimate, num_dims: int) -> Estimate:
@@ -225,6 +258,7 @@ class Observation:
         dimension exist.
       caution: what to write beside numbers that are made of it, '' for probabilities.
       given: '' or '|y', if the prior is p(z|y) and so the bounds are on log p(x|y).
+      is_text: whether the data are sentences.
     """
 
     name: str
@@ -232,6 +266,7 @@ class Observation:
     is_discrete: bool
     caution: str
     given: str = ""
+    is_text: bool = False
 
 
 def observation(subject: Subject, source: Source) -> Observation:
@@ -247,7 +282,7 @@ def observation(subject: Subject, source: Source) -> Observation:
         def likelihood(model, batch, key):
             return model.likelihood(model.infer(batch, key).latents, batch)
 
-        ready = {**batch, "image": subject.prepare(batch["image"], key)}
+        ready = transforms.prepare(batch, key, subject.transform)
         arguments = (params, state, ready, key)
         return apply(subject.model, likelihood, *arguments, train=False)[0]
 
@@ -267,7 +302,7 @@ def _meaning(likelihood: Any, support: str) -> Observation:
             caution = "a density on discrete levels, without bound: a squared error"
         return Observation(name, True, False, caution)
     if wanted == support:
-        return Observation(name, True, True, "")
+        return Observation(name, True, True, "", is_text=support == "tokens")
     caution = f"scores {support!r} values, defined on {wanted!r}: not a likelihood"
     if isinstance(likelihood, Bernoulli):
         caution = GREY_BERNOULLI

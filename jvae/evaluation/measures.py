@@ -71,7 +71,7 @@ def likelihood_measures(
         ("elbo", "ELBO", bound, "nats", f"lower bound on {log_p}"),
         ("nll", "NLL", nll, "nats", f"upper bound on -{log_p}, from {draws}"),
     ]
-    if observation.is_discrete:
+    if observation.is_discrete and not observation.is_text:
         bits, dims = "bits/dim", f"({num_dims} ln 2)"
         of_elbo, of_nll = (bits_per_dim(e, num_dims) for e in (bound, log_likelihood))
         rows += [
@@ -89,6 +89,28 @@ def likelihood_measures(
     second = "the ELBO's second term"
     measures["kl"] = Measure.of(label, elbo["kl"], "nats", "estimate", second)
     return measures
+
+
+def sentence_measures(nll: Estimate) -> dict[str, Measure]:
+    """Returns the NLL of a symbol and the perplexity.
+
+    Args:
+      nll: nats of a symbol, from `likelihood.per_symbol`.
+    """
+    error = nll.standard_error
+    perplexity = math.exp(min(nll.mean, 700.0))
+    scaled = dataclasses.replace(
+        nll,
+        mean=perplexity,
+        standard_error=None if error is None else error * perplexity,
+    )
+    text = "NLL of all sentences over the number of their symbols, ends counted"
+    per_symbol = Measure.of("NLL of a symbol", nll, "nats/symbol", "bound", text)
+    text = "exp(NLL of a symbol)"
+    return {
+        "nll_per_symbol": per_symbol,
+        "perplexity": Measure.of("Perplexity", scaled, "symbols", "bound", text),
+    }
 
 
 def _said(meaning: str, observation: Observation) -> str:

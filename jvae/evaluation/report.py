@@ -16,7 +16,7 @@ from etils import epath
 
 import jvae
 from jvae.data.sources import Source
-from jvae.evaluation import gallery
+from jvae.evaluation import gallery, passages
 from jvae.evaluation.findings import measure, numbers_of, probe
 from jvae.evaluation.measures import format_value
 from jvae.evaluation.probes import FEATURES
@@ -80,11 +80,17 @@ def evaluate(
         reach=settings.reach,
         history=history,
     )
+    written = []
+    if subject.vocabulary is not None:
+        written = passages.make(
+            subject, source, picture_key, temperatures=settings.temperatures
+        )
     numbers = numbers_of(found, subject)
     origin = {
         "step": step,
         "split": split,
         "pictures": {picture.file: picture.caption for picture in shown},
+        "passages": [dataclasses.asdict(passage) for passage in written],
         "settings": dataclasses.asdict(settings),
         "config": config,
         "versions": versions(),

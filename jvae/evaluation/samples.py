@@ -215,9 +215,14 @@ def _call(model: Any, params, state, method, *args: Any) -> Any:
     return apply(model, method, params, state, *args, train=False)[0]
 
 
+def as_batch(model: Any, x: Any) -> Any:
+    """Returns images or sentences as a batch that the model's `posterior` reads."""
+    return model.as_batch(x) if hasattr(model, "as_batch") else {"image": x}
+
+
 def _code(model, params, state, x):
     def code(model, x):
-        q = model.posterior({"image": x})
+        q = model.posterior(as_batch(model, x))
         return q.mode if hasattr(q, "mode") else q.mean
 
     return _call(model, params, state, code, x)
@@ -235,7 +240,7 @@ def _redraw(model, params, state, x, key):
             z = model.infer(batch, key).latents
         return model.likelihood(z, batch).mean
 
-    return _call(model, params, state, draw, {"image": x}, key)
+    return _call(model, params, state, draw, as_batch(model, x), key)
 
 
 def _generate(model, params, state, key, chunk, temperature):

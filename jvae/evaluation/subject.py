@@ -31,6 +31,7 @@ class Subject:
       state: its other collections, {} if it has none.
       transform: from stored pixels to the support of the likelihood.
       mesh: the devices.
+      vocabulary: of sentences, a `jvae.data.sentences.Vocabulary`; None of others.
     """
 
     model: Any
@@ -38,11 +39,23 @@ class Subject:
     state: State
     transform: Transform
     mesh: Mesh
+    vocabulary: Any = None
 
     @property
     def is_generative(self) -> bool:
         """Whether p(x|z) is over data, so that there are bounds on log p(x)."""
         return hasattr(self.model, "likelihood") and not self.is_classifier
+
+    @property
+    def makes_images(self) -> bool:
+        """Whether p(x|z) is over images."""
+        return self.is_generative and self.transform.support != "tokens"
+
+    @property
+    def has_latents(self) -> bool:
+        """Whether the model draws latents; a language model has none."""
+        has_some = self.is_generative or hasattr(self.model, "posterior")
+        return has_some and getattr(self.model, "has_latents", True)
 
     @property
     def is_classifier(self) -> bool:
@@ -145,8 +158,9 @@ def over_examples(
     results = _each_batch(
         subject, function, source, batch_size, key, num_examples, **options
     )
-    values, mask = jax.tree.map(lambda *parts: np.concatenate(parts), *results)
-    return jax.tree.map(lambda each: each[mask], values)
+    values, mask, index = jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+    places = np.flatnonzero(mask)[np.argsort(index[mask])]
+    return jax.tree.map(lambda each: each[places], values)
 
 
 def over_batches(
@@ -184,12 +198,12 @@ def over_batches(
     results = list(
         _each_batch(subject, function, source, batch_size, key, num_examples, **options)
     )
-    sizes = [mask.sum() for _, mask in results]
+    sizes = [mask.sum() for _, mask, _ in results]
 
     def mean(*values):
         return float(np.average(np.asarray(values, np.float64), weights=sizes))
 
-    return jax.tree.map(mean, *(values for values, _ in results))
+    return jax.tree.map(mean, *(values for values, _, _ in results))
 
 
 def _each_batch(
@@ -200,8 +214,8 @@ def _each_batch(
     key: Key,
     num_examples: int | None,
     **options: Any,
-) -> Iterator[tuple[Any, np.ndarray]]:
-    """Yields (what `function` gives for a batch, its mask [B]), in numpy."""
+) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
+    """Yields (what `function` gives for a batch, its mask and index [B]), in numpy."""
     check_batch_size(batch_size, subject.mesh)
     batches = eval_batches(
         source,
@@ -231,10 +245,11 @@ def _prepared(
     function: Callable,
     transform: Transform,
     **options: Any,
-) -> tuple[Any, Any]:
-    """Returns (function of the prepared batch, its mask)."""
+) -> tuple[Any, Array, Array]:
+    """Returns (function of the prepared batch, its mask, its index)."""
     data_key, latent_key = jax.random.split(key)
     index = batch["index"]
     ready = transforms.prepare(batch, keys.at_indices(data_key, index), transform)
     latent_keys = keys.at_indices(latent_key, index)
-    return function(model, params, state, latent_keys, ready, **options), batch["mask"]
+    values = function(model, params, state, latent_keys, ready, **options)
+    return values, batch["mask"], index

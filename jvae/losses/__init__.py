@@ -14,7 +14,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jvae import fields
+from jvae import fields, keys
 from jvae.errors import require
 from jvae.losses.bottleneck import (
     bottleneck_terms,
@@ -99,8 +99,9 @@ def build(name: str, model: Any, *, train: bool = True, **given: Any) -> LossFn:
       name: a key of `LOSSES`, or 'package.module:Name' of an objective of your own.
       model: what the objective is about, see docs/architecture.md.
         Coefficients of its own (`model.coefficients`, {name: value}) it gets as entries
-        of the batch, [B] each.
-      train: whether BatchNorm uses, and updates, batch statistics.
+        of the batch, [B] each; one with `has_dropout` gets the keys of its dropout in
+        batch['dropout'], [B], in training.
+      train: whether BatchNorm uses, and updates, batch statistics, and dropout acts.
       **given: the objective's options, and fixed values of its coefficients; values
         passed in `coefficients` at a call go before them.
 
@@ -127,10 +128,15 @@ def build(name: str, model: Any, *, train: bool = True, **given: Any) -> LossFn:
     shared = sorted(set(fixed) & set(inputs))
     require(not shared, "model.coefficients", "have names of their own", shared)
 
+    drops = train and getattr(model, "has_dropout", False)
+
     @functools.wraps(objective)
     def loss(params, state, key, batch, coefficients):
         values = {**fixed, **inputs, **coefficients}
         rows = {k: jnp.full(batch_size(batch), values.pop(k)) for k in inputs}
+        if drops:
+            each = keys.per_example(key, batch_size(batch))
+            key, rows["dropout"] = keys.split_each(each, 2)
         return bound(params, state, key, {**batch, **rows}, values)
 
     return loss

@@ -18,6 +18,7 @@ from jvae.models.infomax import InfoMaxEncoder, infomax
 from jvae.models.latents import LATENTS
 from jvae.models.likelihoods import LIKELIHOODS
 from jvae.models.mlp import MlpDecoder, MlpEncoder, mlp
+from jvae.models.text import LanguageModel, TextVAE, language_model, text_vae
 from jvae.models.vae import VAE, OneGroup
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -25,6 +26,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "conv": conv,
     "mlp_classifier": mlp_classifier,
     "infomax": infomax,
+    "text_vae": text_vae,
+    "language_model": language_model,
 }
 
 __all__ = [
@@ -38,14 +41,18 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "InfoMaxEncoder",
+    "LanguageModel",
     "MlpDecoder",
     "MlpEncoder",
     "OneGroup",
+    "TextVAE",
     "build",
     "conv",
     "infomax",
+    "language_model",
     "mlp",
     "mlp_classifier",
+    "text_vae",
 ]
 
 

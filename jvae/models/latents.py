@@ -4,6 +4,7 @@ Each is a small frozen object with
 
   num_outputs(dim)       how many numbers the encoder's last layer must give
   event_shape(dim)       the shape of one example's latents
+  layer()                a module on these numbers (and the mask), None for most
   posterior(outputs, batch), prior(batch, dim)   distribution objects
   uniform_prior          whether the prior is uniform, so that no temperature acts on it
   coefficients           what a trainer may anneal, {} for most
@@ -14,10 +15,13 @@ and `between(start, end, fraction)`, where the straight line leaves their space.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
 import jax.numpy as jnp
+from flax import linen as nn
 
 from jvae import fields
 from jvae.distributions import (
@@ -29,6 +33,7 @@ from jvae.distributions import (
 )
 from jvae.distributions.von_mises_fisher import check_concentration
 from jvae.errors import require
+from jvae.models.normalisation import KlFloor, MeanNorm, MomentNorm, Variance
 from jvae.types import Array, Batch, batch_size
 
 MIN_LOG_VAR, MAX_LOG_VAR = -15.0, 10.0
@@ -53,6 +58,9 @@ class Latent(Protocol):
     def event_shape(self, dim: int) -> tuple[int, ...]:
         """Returns the shape of one example's latents."""
 
+    def layer(self) -> nn.Module | None:
+        """Returns a module (outputs, mask [B] or None) -> outputs; None for none."""
+
     def posterior(self, outputs: Array, batch: Batch) -> Any:
         """Returns q(z|x) from [B, num_outputs(dim)] in float32."""
 
@@ -60,11 +68,28 @@ class Latent(Protocol):
         """Returns p(z), one for each row of the batch."""
 
 
+class NoLayer:
+    """Latents whose parameters are the encoder's outputs as they are."""
+
+    def layer(self) -> None:
+        """None."""
+        return
+
+
 @dataclasses.dataclass(frozen=True)
 class GaussianLatent:
-    """q(z|x) = N(mean, diag var), the log variance within [-15, 10]; p(z) = N(0, I)."""
+    """q(z|x) = N(mean, diag var), the log variance within [-15, 10]; p(z) = N(0, I).
 
+    Attributes:
+      make_layer: what makes the module that means and log variances go through.
+    """
+
+    make_layer: Callable[[], nn.Module] | None = None
     uniform_prior: ClassVar[bool] = False
+
+    def layer(self) -> nn.Module | None:
+        """Returns a normalisation, see `jvae.models.normalisation`; None for none."""
+        return None if self.make_layer is None else self.make_layer()
 
     @property
     def coefficients(self) -> dict[str, float]:
@@ -97,7 +122,7 @@ def _temperature(batch: Batch) -> Array | None:
 
 
 @dataclasses.dataclass(frozen=True)
-class GumbelLatent:
+class GumbelLatent(NoLayer):
     """q(z|x) a product of D categorical variables of K values; p(z) uniform.
 
     With batch['temperature'] [B], which `losses.build` fills in from its coefficient
@@ -138,7 +163,7 @@ class GumbelLatent:
 
 
 @dataclasses.dataclass(frozen=True)
-class SphereLatent:
+class SphereLatent(NoLayer):
     """q(z|x) von Mises-Fisher on the unit sphere in D dimensions; p(z) uniform on it.
 
     Attributes:
@@ -185,6 +210,57 @@ def gaussian() -> GaussianLatent:
     return GaussianLatent()
 
 
+def normalised_gaussian(gamma: float = 0.6) -> GaussianLatent:
+    """Returns Gaussians whose means are normalised over the batch (BN-VAE).
+
+    So KL(q(z|x) || p(z)) is in the mean over a batch at least D gamma^2 / 2 nats.
+
+    Args:
+      gamma: standard deviation of the means over the batch, fixed.
+
+    Raises:
+      ConfigError: gamma is not positive.
+    """
+    where = "model.latent.gamma"
+    require(0.0 < gamma < math.inf, where, "be positive and finite", gamma)
+    return GaussianLatent(functools.partial(MeanNorm, float(gamma)))
+
+
+def moment_gaussian(tau: float = 0.5, variance: Variance = "signed") -> GaussianLatent:
+    """Returns Gaussians whose means and variances add up to 1 over the batch.
+
+    So q(z), the mixture of all q(z|x), has the first two moments of N(0, I), and the KL
+    is in the mean at least -D log(1 - tau) / 2 nats.
+
+    Args:
+      tau: the least share of the means in the variance of q(z), within (0, 1).
+      variance: 'signed', normalised standard deviations of either sign, as in Su, 2020,
+        or 'positive', variances over their mean.
+
+    Raises:
+      ConfigError: tau out of range.
+    """
+    require(0.0 < tau < 1.0, "model.latent.tau", "be within (0, 1)", tau)
+    return GaussianLatent(functools.partial(MomentNorm, float(tau), variance))
+
+
+def delta_gaussian(delta: float = 0.15) -> GaussianLatent:
+    """Returns Gaussians each dimension of which has a KL of at least `delta` nats.
+
+    For every x, not only in the mean: the means keep away from 0 as far as that takes
+    (after Razavi et al., 2019, https://arxiv.org/abs/1901.03416).
+
+    Args:
+      delta: nats.
+
+    Raises:
+      ConfigError: delta is not positive.
+    """
+    where = "model.latent.delta"
+    require(0.0 < delta < math.inf, where, "be positive and finite", delta)
+    return GaussianLatent(functools.partial(KlFloor, float(delta)))
+
+
 def gumbel_softmax(num_values: int = 10, temperature: float = 1.0) -> GumbelLatent:
     """Returns `latent_dim` categorical variables, relaxed in training.
 
@@ -218,6 +294,9 @@ def von_mises_fisher(concentration: float = 20.0) -> SphereLatent:
 
 LATENTS: dict[str, Callable[..., Any]] = {
     "gaussian": gaussian,
+    "normalised_gaussian": normalised_gaussian,
+    "moment_gaussian": moment_gaussian,
+    "delta_gaussian": delta_gaussian,
     "gumbel_softmax": gumbel_softmax,
     "von_mises_fisher": von_mises_fisher,
 }

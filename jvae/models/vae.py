@@ -35,9 +35,13 @@ class OneGroup:
         each = keys.per_example(key, batch_size(batch))
         return drawn(self.posterior(batch), self.prior(batch), each)
 
+    def as_batch(self: Any, x: Array) -> dict[str, Array]:
+        """Returns images [B, H, W, C] as a batch that `posterior` reads."""
+        return {"image": x}
+
     def encode(self: Any, x: Array) -> Any:
         """Returns q(z|x) for images [B, H, W, C] in the likelihood's support."""
-        return self.posterior({"image": x})
+        return self.posterior(self.as_batch(x))
 
 
 def drawn(q: Any, p: Any, key: Key) -> Inference:
@@ -98,6 +102,7 @@ class VAE(nn.Module, OneGroup):
         glorot = nn.initializers.glorot_uniform()
         size = self.latent.num_outputs(self.latent_dim)
         self.posterior_head = nn.Dense(size, kernel_init=glorot)
+        self.normalise = self.latent.layer()
         if self.num_classes is not None:
             self.class_means = nn.Dense(self.latent_dim, kernel_init=glorot)
 
@@ -119,6 +124,8 @@ class VAE(nn.Module, OneGroup):
         features = self.encoder(x, batch.get("mask"))
         _check_shape("encoder", self.encoder, features, (x.shape[0], None))
         outputs = self.posterior_head(features.astype(jnp.float32))
+        if self.normalise is not None:
+            outputs = self.normalise(outputs, batch.get("mask"))
         return self.latent.posterior(outputs, batch)
 
     def prior(self, batch: Batch) -> Any:

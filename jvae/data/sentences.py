@@ -1,0 +1,152 @@
+"""Sentences as padded rows of symbols, and the vocabulary that they are spelt in.
+
+A symbol is a word's place in the vocabulary; symbol 0 ends a sentence, stands before
+it and fills the rest of its row, symbol 1 stands for words that are not known.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from jvae.data.sources import Examples, Shapes
+from jvae.errors import DataError, require
+
+END, UNKNOWN = 0, 1
+END_WORD, UNKNOWN_WORD = "</s>", "<unk>"
+Words = Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """Words by symbol.
+
+    Attributes:
+      words: word s is that of symbol s; the first two are '</s>' and '<unk>'.
+    """
+
+    words: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Checks the first two words, and that none is there twice."""
+        special = (END_WORD, UNKNOWN_WORD)
+        if self.words[:2] != special or len(set(self.words)) != len(self.words):
+            raise DataError(
+                f"a vocabulary must begin with {END_WORD} and {UNKNOWN_WORD} and hold "
+                "no word twice"
+            )
+
+    @classmethod
+    def of(
+        cls, sentences: Iterable[Words], min_count: int = 1, max_size: int | None = None
+    ) -> Vocabulary:
+        """Returns the words of sentences, the most frequent first.
+
+        Args:
+          sentences: each a sequence of words.
+          min_count: words that occur less often are not known.
+          max_size: at most so many symbols, the two special ones among them.
+
+        Raises:
+          DataError: no word is left.
+        """
+        counts = collections.Counter(word for words in sentences for word in words)
+        for special in (END_WORD, UNKNOWN_WORD):
+            counts.pop(special, None)
+        frequent = sorted(
+            (w for w, n in counts.items() if n >= min_count),
+            key=lambda word: (-counts[word], word),
+        )
+        words = frequent if max_size is None else frequent[: max(max_size - 2, 0)]
+        if not words:
+            raise DataError(
+                f"the vocabulary is empty: {len(counts):,} words, none of them "
+                f"{min_count} times",
+                fix="Lower data.min_count, or give more text.",
+            )
+        return cls((END_WORD, UNKNOWN_WORD, *words))
+
+    def __len__(self) -> int:
+        """The number of symbols."""
+        return len(self.words)
+
+    def encode(self, sentences: Sequence[Words]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns (symbols int32 [N, T], lengths int32 [N]); T is the longest's.
+
+        A length counts the symbol that ends a sentence, and the rest of a row is filled
+        with it.
+        """
+        known = {word: symbol for symbol, word in enumerate(self.words)}
+        lengths = np.array([len(words) + 1 for words in sentences], np.int32)
+        tokens = np.full((len(sentences), lengths.max(initial=1)), END, np.int32)
+        for row, words in zip(tokens, sentences, strict=True):
+            row[: len(words)] = [known.get(word, UNKNOWN) for word in words]
+        return tokens, lengths
+
+    def decode(self, tokens: np.ndarray) -> list[str]:
+        """Returns the sentences of symbols [N, T], each up to its end."""
+        ends = [np.flatnonzero(row == END) for row in np.asarray(tokens)]
+        return [
+            " ".join(self.words[s] for s in row[: end[0] if end.size else None])
+            for row, end in zip(np.asarray(tokens), ends, strict=True)
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class SentenceSource:
+    """A split of sentences in memory.
+
+    Attributes:
+      tokens: int32 [N, T], symbols.
+      lengths: int32 [N], the symbol that ends a sentence counted.
+      buckets: the widths that batches are cut to, rising, the last of them T: a batch
+        is as wide as the first that holds its longest sentence.
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    buckets: tuple[int, ...]
+
+    @property
+    def shapes(self) -> Shapes:
+        """The shape of one example by name."""
+        return {"tokens": self.tokens.shape[1:], "length": ()}
+
+    def __len__(self) -> int:
+        """The number of sentences."""
+        return len(self.tokens)
+
+    def read(self, indices: np.ndarray) -> Examples:
+        """Returns 'tokens' [n, T] and 'length' [n] at `indices`."""
+        return {"tokens": self.tokens[indices], "length": self.lengths[indices]}
+
+
+def sources(
+    encoded: Sequence[tuple[np.ndarray, np.ndarray]], num_buckets: int
+) -> list[SentenceSource]:
+    """Returns one source for each pair of `Vocabulary.encode`, all of one width.
+
+    The first pair is the training split: its sentences are cut into `num_buckets` parts
+    of equal count by length, so that few shapes are compiled and little is padded.
+
+    Args:
+      encoded: symbols and lengths of each split.
+      num_buckets: how many widths batches may have.
+
+    Raises:
+      ConfigError: no buckets.
+    """
+    require(num_buckets >= 1, "data.num_buckets", "be at least 1", num_buckets)
+    width = max(tokens.shape[1] for tokens, _ in encoded)
+    inner = np.arange(1, num_buckets) / num_buckets
+    edges = np.quantile(encoded[0][1], inner, method="higher")
+    buckets = tuple(sorted({*map(int, edges), width}))
+    return [
+        SentenceSource(
+            np.pad(tokens, ((0, 0), (0, width - tokens.shape[1]))), lengths, buckets
+        )
+        for tokens, lengths in encoded
+    ]

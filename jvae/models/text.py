@@ -1,0 +1,361 @@
+"""Sentence VAEs: an LSTM reads a sentence, another one writes it again, given z."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jvae import keys, layers
+from jvae.distributions import Sentences
+from jvae.errors import require
+from jvae.models import latents
+from jvae.models.latents import GaussianLatent, Latent
+from jvae.models.vae import OneGroup
+from jvae.recurrent import Lstm, Memory
+from jvae.types import Array, Batch, Inference, Key, batch_size
+
+END = 0
+"""The symbol that ends a sentence, stands before it and fills up its row."""
+
+
+class Decoder(nn.Module):
+    """p(x|z) = prod_t p(x_t | x_1 ... x_t-1, z), an LSTM that sees z at every step.
+
+    Its first cell is a linear function of z. Without latents ([B, 0]) it is a language
+    model.
+
+    Attributes:
+      vocabulary_size: V, symbols.
+      embedding_dim: width of a symbol's embedding.
+      hidden: H, width of the LSTM.
+      dropout: rate of dropout on embeddings and on what the LSTM shows.
+    """
+
+    vocabulary_size: int
+    embedding_dim: int
+    hidden: int
+    dropout: float
+
+    def setup(self):
+        """Adds the embedding, the LSTM, and what turns z into a cell, h into logits."""
+        init = nn.initializers.uniform(0.2)
+        self.embedding = nn.Embed(
+            self.vocabulary_size, self.embedding_dim, embedding_init=_centred(init, 0.1)
+        )
+        self.lstm = Lstm(self.hidden)
+        self.first_cell = nn.Dense(self.hidden, use_bias=False)
+        self.output = nn.Dense(self.vocabulary_size, use_bias=False)
+
+    def start(self, z: Array) -> Memory:
+        """Returns the state before the first symbol, of codes z [B, D]."""
+        if z.shape[-1] == 0:
+            return Memory(*2 * (jnp.zeros((len(z), self.hidden), z.dtype),))
+        cell = self.first_cell(z)
+        return Memory(cell, jnp.tanh(cell))
+
+    def __call__(self, z: Array, tokens: Array, key: Key | None = None) -> Array:
+        """Returns logits [B, T, V] of each symbol, given those before it.
+
+        Args:
+          z: [B, D].
+          tokens: [B, T], symbols.
+          key: [B] keys of the dropout; None for none.
+        """
+        before = jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=END)[:, :-1]
+        first, second = (None, None) if key is None else keys.split_each(key, 2)
+        x = layers.dropout(self.embedding(before), self.dropout, first)
+        h = self.lstm(x, self.start(z), _constant(z))
+        return self.output(layers.dropout(h, self.dropout, second))
+
+    def step(self, memory: Memory, z: Array, symbol: Array) -> tuple[Memory, Array]:
+        """Returns (the state after one more symbol [B], logits [B, V] of the next)."""
+        memory = self.lstm.step(memory, self.embedding(symbol), _constant(z))
+        return memory, self.output(memory.hidden)
+
+
+def _centred(init: Any, shift: float) -> Any:
+    """Returns an initialiser of values lower by `shift`."""
+    return lambda *args: init(*args) - shift
+
+
+def _constant(z: Array) -> Array | None:
+    """Returns z as an input of every step, None of no latents."""
+    return z if z.shape[-1] else None
+
+
+class TextModel(nn.Module):
+    """What sentence models have in common: how a sentence is scored and written.
+
+    Attributes:
+      decoder: a `Decoder`.
+      max_length: symbols after which a sentence that is written is cut off.
+    """
+
+    decoder: nn.Module
+    max_length: int
+
+    target = "tokens"
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V, symbols."""
+        return self.decoder.vocabulary_size
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether there is dropout in training."""
+        return self.decoder.dropout > 0.0
+
+    def likelihood(self, z: Array, batch: Batch) -> Sentences:
+        """Returns p(x|z), each symbol given those of batch['tokens'] before it.
+
+        Args:
+          z: [B, D].
+          batch: 'tokens' [B, T] and 'length' [B]; in training 'dropout', [B] keys.
+        """
+        logits = self.decoder(z, batch["tokens"], batch.get("dropout"))
+        return Sentences(logits, batch["length"])
+
+    def as_batch(self, tokens: Array) -> dict[str, Array]:
+        """Returns sentences [B, T] with their lengths, up to the first end."""
+        is_end = tokens == END
+        length = jnp.where(is_end.any(1), jnp.argmax(is_end, 1) + 1, tokens.shape[1])
+        return {"tokens": tokens, "length": length.astype(jnp.int32)}
+
+    def write(
+        self, z: Array, key: Key | None = None, top_p: float | Array = 1.0
+    ) -> Array:
+        """Returns a sentence for each code z [B, D], int32 [B, max_length].
+
+        What stands behind its end is END. Stops when all have ended.
+
+        Args:
+          z: [B, D].
+          key: [B] keys of the symbols' draws; None takes the likeliest each time.
+          top_p: draws are among the likeliest symbols that have this probability
+            together (the nucleus; Holtzman et al., 2020,
+            https://arxiv.org/abs/1904.09751).
+        """
+
+        def unfinished(carry):
+            step, _, _, symbol = carry
+            return (step < self.max_length) & ((step == 0) | jnp.any(symbol != END))
+
+        def body(carry):
+            step, memory, tokens, symbol = carry
+            memory, logits = self.decoder.step(memory, z, symbol)
+            chosen = _choose(logits, key, step, top_p)
+            chosen = jnp.where((step > 0) & (symbol == END), END, chosen)
+            tokens = jax.lax.dynamic_update_index_in_dim(tokens, chosen, step, 1)
+            return step + 1, memory, tokens, chosen
+
+        rows = z.shape[0]
+        tokens = jnp.full((rows, self.max_length), END, jnp.int32)
+        symbol = jnp.full(rows, END, jnp.int32)
+        carry = (0, self.decoder.start(z), tokens, symbol)
+        if self.is_initializing():
+            return body(carry)[2]
+        return jax.lax.while_loop(unfinished, body, carry)[2]
+
+    def decode(self, z: Array) -> Array:
+        """Returns the sentences that the likeliest symbols make, int32 [B, T]."""
+        return self.write(z)
+
+    def __call__(self, batch: Batch, key: Key) -> Sentences:
+        """Returns p(x|z) at one draw of z; what `init` traces."""
+        return self.likelihood(self.infer(batch, key).latents, batch)
+
+
+def _choose(logits: Array, key: Key | None, step: Array, top_p: float | Array) -> Array:
+    """Returns a symbol of logits [B, V] for each row, int32 [B]."""
+    if key is None:
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    each = jax.vmap(lambda k: jax.random.fold_in(k, step))(key)
+    return jax.vmap(jax.random.categorical)(each, nucleus(logits, top_p))
+
+
+def nucleus(logits: Array, top_p: float | Array) -> Array:
+    """Returns logits [B, V], -inf but for the likeliest that have `top_p` together.
+
+    The likeliest always stays.
+    """
+    ranked = -jnp.sort(-logits, axis=-1)
+    before = jnp.cumsum(jax.nn.softmax(ranked), axis=-1) - jax.nn.softmax(ranked)
+    is_in = (before < top_p).at[:, 0].set(True)
+    least = jnp.min(jnp.where(is_in, ranked, jnp.inf), axis=-1, keepdims=True)
+    return jnp.where(logits >= least, logits, -jnp.inf)
+
+
+class TextVAE(TextModel, OneGroup):
+    """q(z|x) from the last state of an LSTM, p(x|z) an LSTM that sees z.
+
+    The model of Bowman et al., 2016, https://arxiv.org/abs/1511.06349, in the form of
+    Zhu et al., 2020, https://arxiv.org/abs/2004.12585.
+
+    Attributes:
+      latent_dim: D.
+      embedding_dim: of the encoder's symbols.
+      hidden: width of the encoder's LSTM.
+      latent: an object of `jvae.models.latents`.
+    """
+
+    latent_dim: int
+    embedding_dim: int
+    hidden: int
+    latent: Latent = GaussianLatent()
+
+    def setup(self):
+        """Adds the encoder."""
+        self.embedding = nn.Embed(self.decoder.vocabulary_size, self.embedding_dim)
+        self.encoder = Lstm(self.hidden)
+        size = self.latent.num_outputs(self.latent_dim)
+        self.posterior_head = nn.Dense(size, use_bias=False)
+        self.normalise = self.latent.layer()
+
+    @property
+    def coefficients(self) -> dict[str, float]:
+        """What a trainer may anneal, by default: reaches the model in the batch."""
+        return self.latent.coefficients
+
+    @property
+    def uniform_prior(self) -> bool:
+        """Whether p(z) is uniform; then no temperature acts on samples."""
+        return self.latent.uniform_prior
+
+    def posterior(self, batch: Batch) -> Any:
+        """Returns q(z|x), of batch['tokens'] [B, T] up to batch['length'] [B]."""
+        h = self.encoder(self.embedding(batch["tokens"]))
+        last = jnp.maximum(batch["length"] - 1, 0)  # a blanked row has no symbol
+        state = jnp.take_along_axis(h, last[:, None, None], axis=1)[:, 0]
+        outputs = self.posterior_head(state)
+        if self.normalise is not None:
+            outputs = self.normalise(outputs, batch.get("mask"))
+        return self.latent.posterior(outputs, batch)
+
+    def prior(self, batch: Batch) -> Any:
+        """Returns p(z), one for each row."""
+        return self.latent.prior(batch, self.latent_dim)
+
+    def generate(
+        self,
+        key: Key,
+        n: int,
+        temperature: float = 1.0,
+        label: Array | None = None,
+    ) -> Array:
+        """Returns n sentences int32 [n, max_length], draws of p(x|z) at z from p(z).
+
+        Args:
+          key: one key, or [n] keys.
+          n: how many.
+          temperature: factor on the prior's standard deviation; symbols are drawn from
+            p(x|z) as it is.
+          label: must be None.
+        """
+        require(label is None, "label", "be None for a model without classes", label)
+        z_key, word_key = keys.split_each(keys.per_example(key, n), 2)
+        rows = {"tokens": jnp.zeros((n, 1), jnp.int32)}
+        prior = self.prior(rows)
+        if not self.uniform_prior:
+            prior = prior.tempered(temperature)
+        return self.write(prior.sample(z_key), word_key)
+
+    def between(self, start: Array, end: Array, fraction: Array) -> Array:
+        """Returns points on the way from one code to another."""
+        if hasattr(self.latent, "between"):
+            return self.latent.between(start, end, fraction)
+        return (1.0 - fraction) * start + fraction * end
+
+
+class LanguageModel(TextModel):
+    """p(x) = prod_t p(x_t | x_1 ... x_t-1), an LSTM without latents: the baseline.
+
+    Its ELBO is log p(x).
+    """
+
+    has_latents = False
+
+    def infer(self, batch: Batch, key: Key) -> Inference:
+        """Returns no latents, [B, 0], which cost nothing."""
+        rows = batch_size(batch)
+        return Inference(jnp.zeros((rows, 0)), jnp.zeros((rows, 1)), jnp.zeros(rows))
+
+    def generate(
+        self, key: Key, n: int, temperature: float = 1.0, label: Array | None = None
+    ) -> Array:
+        """Returns n sentences int32 [n, max_length]; no temperature acts on them."""
+        require(label is None, "label", "be None for a model without classes", label)
+        return self.write(jnp.zeros((n, 0)), keys.per_example(key, n))
+
+
+def text_vae(
+    vocabulary_size: int,
+    latent_dim: int = 32,
+    embedding_dim: int = 128,
+    hidden: int = 128,
+    dropout: float = 0.5,
+    max_length: int = 61,
+    latent: str | Mapping[str, Any] = "gaussian",
+) -> TextVAE:
+    """Returns a sentence VAE with LSTM encoder and decoder.
+
+    Args:
+      vocabulary_size: symbols; at least as many as the data's vocabulary has.
+      latent_dim: dimensions of z.
+      embedding_dim: width of the embedding of a symbol, in encoder and decoder.
+      hidden: width of the LSTMs.
+      dropout: rate in the decoder, on embeddings and on what the LSTM shows.
+      max_length: symbols after which a sentence that is written is cut off.
+      latent: the kind of latents, a name or {'name': ..., fields}.
+
+    Raises:
+      ConfigError: a number out of range, or latents that do not fit.
+    """
+    decoder = _decoder(vocabulary_size, embedding_dim, hidden, dropout, max_length)
+    require(latent_dim >= 1, "model.latent_dim", "be at least 1", latent_dim)
+    built = latents.build(latent, latent_dim)
+    return TextVAE(decoder, max_length, latent_dim, embedding_dim, hidden, built)
+
+
+def language_model(
+    vocabulary_size: int,
+    embedding_dim: int = 128,
+    hidden: int = 128,
+    dropout: float = 0.5,
+    max_length: int = 61,
+) -> LanguageModel:
+    """Returns the decoder of `text_vae` without latents.
+
+    Args:
+      vocabulary_size: symbols; at least as many as the data's vocabulary has.
+      embedding_dim: width of the embedding of a symbol.
+      hidden: width of the LSTM.
+      dropout: rate, on embeddings and on what the LSTM shows.
+      max_length: symbols after which a sentence that is written is cut off.
+
+    Raises:
+      ConfigError: a number out of range.
+    """
+    decoder = _decoder(vocabulary_size, embedding_dim, hidden, dropout, max_length)
+    return LanguageModel(decoder, max_length)
+
+
+def _decoder(
+    vocabulary_size: int,
+    embedding_dim: int,
+    hidden: int,
+    dropout: float,
+    max_length: int,
+) -> Decoder:
+    """Returns the checked decoder."""
+    widths = {"embedding_dim": embedding_dim, "hidden": hidden}
+    for name, value in {**widths, "max_length": max_length}.items():
+        require(value >= 1, f"model.{name}", "be at least 1", value)
+    where = "model.vocabulary_size"
+    require(vocabulary_size >= 3, where, "be at least 3", vocabulary_size)
+    require(0.0 <= dropout < 1.0, "model.dropout", "be within [0, 1)", dropout)
+    return Decoder(vocabulary_size, embedding_dim, hidden, dropout)
