@@ -149,8 +149,8 @@ def evaluate(
         vocabulary = restored.vocabulary
         source = parts.split_of(section, split, vocabulary)
         chosen = Settings(**settings)
-        probed = chosen.num_probed(restored.subject) > 0
-        train = parts.split_of(section, "train", vocabulary) if probed else None
+        needed = chosen.needs_training_split(restored.subject)
+        train = parts.split_of(section, "train", vocabulary) if needed else None
     folder = epath.Path(out or workdir).expanduser()
     if out is None:
         folder = folder / "evaluation" / f"{split}_{restored.step:08d}"

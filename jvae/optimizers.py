@@ -9,7 +9,7 @@ import jax
 import optax
 
 from jvae import fields
-from jvae.errors import require
+from jvae.errors import ConfigError, require
 
 Schedule = Callable[[Any], Any]
 
@@ -73,6 +73,38 @@ def decayed(params: Any) -> Any:
     return jax.tree.map(lambda p: p.ndim >= 2, params)
 
 
+def lagging(
+    rule: optax.GradientTransformation, every: int, until: int | None
+) -> optax.GradientTransformation:
+    """Returns `rule`, by which the decoder is updated at every `every`-th step only.
+
+    The encoder so stays close to the true posterior of a decoder that has hardly moved,
+    and is used before the decoder learns to do without it. He et al., 2019,
+    https://arxiv.org/abs/1901.05534, repeat encoder updates until they no longer help;
+    here their number is fixed.
+
+    Args:
+      rule: an update rule without a learning rate.
+      every: how many encoder updates there are for one of the decoder.
+      until: the step from which on both are always updated; None for never.
+    """
+
+    def due(step):
+        turn = step % every == every - 1
+        return turn if until is None else turn | (step >= until)
+
+    def labels(params):
+        if "decoder" not in params:
+            raise ConfigError(
+                f"optimizer.decoder_every must be 1 for a model without a decoder, got "
+                f"{every}"
+            )
+        return {k: "decoder" if k == "decoder" else "others" for k in params}
+
+    rules = {"decoder": optax.conditionally_mask(rule, due), "others": rule}
+    return optax.partition(rules, labels)
+
+
 def build(
     name: Literal["adam", "adamw", "adamax", "rmsprop", "sgd"] = "adam",
     *,
@@ -88,6 +120,8 @@ def build(
     b2: float = 0.999,
     eps: float = 1e-8,
     momentum: float = 0.0,
+    decoder_every: int = 1,
+    decoder_every_until: int | None = None,
 ) -> tuple[optax.GradientTransformation, Schedule]:
     """Returns (optimizer, step -> learning rate).
 
@@ -107,6 +141,9 @@ def build(
       b2: decay of the second moment (adam, adamw, adamax, rmsprop).
       eps: added to the denominator (adam, adamw, adamax, rmsprop).
       momentum: of rmsprop and sgd.
+      decoder_every: updates of the encoder for one of the decoder; more than 1 for a
+        decoder that lags behind, against collapse.
+      decoder_every_until: step from which on both are always updated; None for never.
 
     Raises:
       ConfigError: an unknown name or field, a value out of range.
@@ -124,6 +161,12 @@ def build(
     clip_ok = clip_norm is None or clip_norm > 0
     require(clip_ok, "optimizer.clip_norm", "be None or positive", clip_norm)
 
+    where = "optimizer.decoder_every"
+    require(decoder_every >= 1, where, "be at least 1", decoder_every)
+    until = decoder_every_until
+    rule = "be None or at least 0"
+    require(until is None or until >= 0, f"{where}_until", rule, until)
+
     rate = rate_schedule(
         learning_rate, num_steps, schedule, warmup_steps, decay_steps, final_fraction
     )
@@ -131,8 +174,8 @@ def build(
     decay = optax.add_decayed_weights(weight_decay, mask=decayed)
     parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm is not None else []
     # Decoupled decay follows the scaling, ordinary decay is part of the gradient.
-    if weight_decay == 0.0:
-        parts.append(scale)
-    else:
-        parts += [scale, decay] if name == "adamw" else [decay, scale]
-    return optax.chain(*parts, optax.scale_by_learning_rate(rate)), rate
+    if weight_decay > 0.0:
+        scale = optax.chain(*([scale, decay] if name == "adamw" else [decay, scale]))
+    if decoder_every > 1:
+        scale = lagging(scale, decoder_every, decoder_every_until)
+    return optax.chain(*parts, scale, optax.scale_by_learning_rate(rate)), rate

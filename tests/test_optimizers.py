@@ -102,3 +102,42 @@ def test_decay_steps_frees_the_schedule_from_the_length_of_the_run():
 def test_what_cannot_be_right_is_refused(fields, words):
     with pytest.raises(ConfigError, match=words):
         optimizers.build(num_steps=10, **fields)
+
+
+def walked(steps, params, **fields):
+    """Returns the parameters after each step with gradients of 1."""
+    optimizer, _ = optimizers.build(num_steps=10, learning_rate=0.1, **fields)
+    state, found = optimizer.init(params), []
+    for _ in range(steps):
+        grads = jax.tree.map(jnp.ones_like, params)
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        found.append(jax.device_get(params))
+    return found
+
+
+TWO = {"decoder": {"kernel": jnp.ones((2, 2))}, "encoder": {"kernel": jnp.ones((2, 2))}}
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_a_decoder_that_lags_is_updated_as_if_the_steps_between_were_not(name):
+    fields = {"name": name, "weight_decay": 0.1}
+    plain = walked(9, TWO, **fields)
+    lagging = walked(9, TWO, decoder_every=3, decoder_every_until=6, **fields)
+    # updates of the decoder: at steps 2, 5, then 6, 7, 8
+    seen = [0, 0, 1, 1, 1, 2, 3, 4, 5]
+    for step, count in enumerate(seen):
+        wanted = plain[count - 1]["decoder"]["kernel"] if count else 1.0
+        found = lagging[step]
+        np.testing.assert_allclose(found["decoder"]["kernel"], wanted, rtol=1e-5)
+        same = found["encoder"]["kernel"], plain[step]["encoder"]["kernel"]
+        np.testing.assert_allclose(*same, rtol=1e-5)
+
+
+def test_only_a_model_with_a_decoder_can_have_one_that_lags():
+    with pytest.raises(ConfigError, match="decoder_every must be 1 for a model"):
+        walked(1, {"encoder": jnp.ones(2)}, decoder_every=2)
+    with pytest.raises(ConfigError, match="decoder_every must be at least 1, got 0"):
+        optimizers.build(num_steps=1, decoder_every=0)
+    with pytest.raises(ConfigError, match="decoder_every_until must be None or at lea"):
+        optimizers.build(num_steps=1, decoder_every_until=-1)

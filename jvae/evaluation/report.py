@@ -21,6 +21,7 @@ from jvae.evaluation.findings import measure, numbers_of, probe
 from jvae.evaluation.measures import format_value
 from jvae.evaluation.probes import FEATURES
 from jvae.evaluation.settings import Settings
+from jvae.evaluation.statistics import recomputed
 from jvae.evaluation.subject import Subject
 from jvae.types import Key
 
@@ -50,7 +51,7 @@ def evaluate(
       step: updates that the parameters have seen.
       split: the split's name.
       key: of all draws.
-      train: the training split, whose labels probes see; None for no probes.
+      train: the training split, for probes and statistics; None for neither.
       history: rows of metrics.jsonl for the training curves; None for none.
       settings: how much to measure; None for the defaults.
 
@@ -66,6 +67,9 @@ def evaluate(
       ConfigError: devices that cannot share a batch.
     """
     settings = settings or Settings()
+    if train is not None and settings.statistics == "train":
+        draw_key, size = jax.random.fold_in(key, 5), settings.batch_size
+        subject = recomputed(subject, train, batch_size=size, key=draw_key)
     number_key, picture_key = jax.random.split(key)
     found = measure(subject, source, key=number_key, settings=settings)
     if train is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
 from jvae.errors import require
 from jvae.evaluation.subject import Subject
@@ -29,6 +30,8 @@ class Settings:
       probe_examples: labelled training examples for nearest neighbours and a linear
         probe on the codes; None for 10,000 of an encoder without a decoder and none of
         others.
+      statistics: of BatchNorm and its like: the 'running' values of training, or those
+        of the whole 'train' split, measured anew.
 
     Raises:
       ConfigError: a number out of range.
@@ -42,6 +45,7 @@ class Settings:
     num_images: int = 100
     reach: float = 2.5
     probe_examples: int | None = None
+    statistics: Literal["running", "train"] = "running"
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
@@ -55,6 +59,10 @@ class Settings:
         probe = self.probe_examples
         rule = "be None or at least 0"
         require(probe is None or probe >= 0, "probe_examples", rule, probe)
+
+    def needs_training_split(self, subject: Subject) -> bool:
+        """Returns whether an evaluation looks at training examples too."""
+        return self.statistics == "train" or self.num_probed(subject) > 0
 
     def num_probed(self, subject: Subject) -> int:
         """Returns how many training examples probes see, 0 for no probes."""

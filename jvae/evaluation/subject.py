@@ -181,7 +181,7 @@ def over_batches(
     Args:
       subject: what is evaluated.
       function: (model, params, state, keys [B], batch, **options) -> pytree of
-        scalars; the batch is prepared, and has a mask.
+        scalars or arrays; the batch is prepared, and has a mask.
       source: a split.
       batch_size: of all devices together.
       key: as for `over_examples`.
@@ -189,7 +189,7 @@ def over_batches(
       **options: hashable values passed on to `function`.
 
     Returns:
-      A pytree of floats.
+      A pytree of floats and float64 arrays.
 
     Raises:
       ConfigError: the devices cannot share batch_size rows.
@@ -201,7 +201,8 @@ def over_batches(
     sizes = [mask.sum() for _, mask, _ in results]
 
     def mean(*values):
-        return float(np.average(np.asarray(values, np.float64), weights=sizes))
+        total = np.average(np.asarray(values, np.float64), axis=0, weights=sizes)
+        return total if total.ndim else float(total)
 
     return jax.tree.map(mean, *(values for values, _, _ in results))
 
