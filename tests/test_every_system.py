@@ -46,6 +46,8 @@ TEXT = {
 }
 LANGUAGE = {k: v for k, v in TEXT.items() if k != "latent_dim"}
 LANGUAGE |= {"name": "language_model"}
+VERSES = {k: v for k, v in TEXT.items() if k != "hidden"}
+VERSES |= {"name": "poetry_vae", "max_length": 13, "latent": "moment_gaussian"}
 SYSTEMS = {
     "plain": (MLP, {"name": "elbo", "beta": 2.0}),
     "conditional": ({**MLP, "num_classes": 10}, {"name": "elbo"}),
@@ -66,9 +68,10 @@ SYSTEMS = {
     ),
     "text": ({**TEXT, "latent": "normalised_gaussian"}, {"name": "elbo"}),
     "language": (LANGUAGE, {"name": "elbo"}),
+    "verses": (VERSES, {"name": "elbo"}),
 }
 WITHOUT_DATA = {"bottleneck", "without_noise", "infomax", "info_nce"}
-SENTENCES = {"text", "language"}
+SENTENCES = {"text", "language", "verses"}
 GRAMMAR = {
     "name": "grammar",
     "num_train": 250,

@@ -18,6 +18,7 @@ from jvae.models.infomax import InfoMaxEncoder, infomax
 from jvae.models.latents import LATENTS
 from jvae.models.likelihoods import LIKELIHOODS
 from jvae.models.mlp import MlpDecoder, MlpEncoder, mlp
+from jvae.models.poetry import PoetryVAE, poetry_vae
 from jvae.models.text import LanguageModel, TextVAE, language_model, text_vae
 from jvae.models.vae import VAE, OneGroup
 
@@ -26,6 +27,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "conv": conv,
     "mlp_classifier": mlp_classifier,
     "infomax": infomax,
+    "poetry_vae": poetry_vae,
     "text_vae": text_vae,
     "language_model": language_model,
 }
@@ -45,6 +47,7 @@ __all__ = [
     "MlpDecoder",
     "MlpEncoder",
     "OneGroup",
+    "PoetryVAE",
     "TextVAE",
     "build",
     "conv",
@@ -52,6 +55,7 @@ __all__ = [
     "language_model",
     "mlp",
     "mlp_classifier",
+    "poetry_vae",
     "text_vae",
 ]
 

@@ -87,8 +87,88 @@ def _constant(z: Array) -> Array | None:
     return z if z.shape[-1] else None
 
 
-class TextModel(nn.Module):
-    """What sentence models have in common: how a sentence is scored and written.
+class SentenceModel(nn.Module):
+    """What all models of sentences have in common."""
+
+    target = "tokens"
+
+    def as_batch(self, tokens: Array) -> dict[str, Array]:
+        """Returns sentences [B, T] with their lengths, up to the first end."""
+        is_end = tokens == END
+        length = jnp.where(is_end.any(1), jnp.argmax(is_end, 1) + 1, tokens.shape[1])
+        return {"tokens": tokens, "length": length.astype(jnp.int32)}
+
+    def decode(self, z: Array) -> Array:
+        """Returns the sentences that the likeliest symbols make, int32 [B, T]."""
+        return self.write(z)
+
+    def __call__(self, batch: Batch, key: Key) -> Sentences:
+        """Returns p(x|z) at one draw of z; what `init` traces."""
+        return self.likelihood(self.infer(batch, key).latents, batch)
+
+
+class SentenceVAE(SentenceModel, OneGroup):
+    """A VAE of sentences; it has `features`, `latent`, `latent_dim` and `write`."""
+
+    def add_latent(self, **head: Any) -> None:
+        """Adds what turns features into q(z|x); for `setup`."""
+        size = self.latent.num_outputs(self.latent_dim)
+        self.posterior_head = nn.Dense(size, **head)
+        self.normalise = self.latent.layer()
+
+    @property
+    def coefficients(self) -> dict[str, float]:
+        """What a trainer may anneal, by default: reaches the model in the batch."""
+        return self.latent.coefficients
+
+    @property
+    def uniform_prior(self) -> bool:
+        """Whether p(z) is uniform; then no temperature acts on samples."""
+        return self.latent.uniform_prior
+
+    def posterior(self, batch: Batch) -> Any:
+        """Returns q(z|x), of batch['tokens'] [B, T] up to batch['length'] [B]."""
+        outputs = self.posterior_head(self.features(batch))
+        if self.normalise is not None:
+            outputs = self.normalise(outputs, batch.get("mask"))
+        return self.latent.posterior(outputs, batch)
+
+    def prior(self, batch: Batch) -> Any:
+        """Returns p(z), one for each row."""
+        return self.latent.prior(batch, self.latent_dim)
+
+    def generate(
+        self,
+        key: Key,
+        n: int,
+        temperature: float = 1.0,
+        label: Array | None = None,
+    ) -> Array:
+        """Returns n sentences int32 [n, T], draws of p(x|z) at z from p(z).
+
+        Args:
+          key: one key, or [n] keys.
+          n: how many.
+          temperature: factor on the prior's standard deviation; symbols are drawn from
+            p(x|z) as it is.
+          label: must be None.
+        """
+        require(label is None, "label", "be None for a model without classes", label)
+        z_key, word_key = keys.split_each(keys.per_example(key, n), 2)
+        prior = self.prior({"tokens": jnp.zeros((n, 1), jnp.int32)})
+        if not self.uniform_prior:
+            prior = prior.tempered(temperature)
+        return self.write(prior.sample(z_key), word_key)
+
+    def between(self, start: Array, end: Array, fraction: Array) -> Array:
+        """Returns points on the way from one code to another."""
+        if hasattr(self.latent, "between"):
+            return self.latent.between(start, end, fraction)
+        return (1.0 - fraction) * start + fraction * end
+
+
+class TextModel(SentenceModel):
+    """Sentences that an LSTM writes symbol by symbol.
 
     Attributes:
       decoder: a `Decoder`.
@@ -97,8 +177,6 @@ class TextModel(nn.Module):
 
     decoder: nn.Module
     max_length: int
-
-    target = "tokens"
 
     @property
     def vocabulary_size(self) -> int:
@@ -119,12 +197,6 @@ class TextModel(nn.Module):
         """
         logits = self.decoder(z, batch["tokens"], batch.get("dropout"))
         return Sentences(logits, batch["length"])
-
-    def as_batch(self, tokens: Array) -> dict[str, Array]:
-        """Returns sentences [B, T] with their lengths, up to the first end."""
-        is_end = tokens == END
-        length = jnp.where(is_end.any(1), jnp.argmax(is_end, 1) + 1, tokens.shape[1])
-        return {"tokens": tokens, "length": length.astype(jnp.int32)}
 
     def write(
         self, z: Array, key: Key | None = None, top_p: float | Array = 1.0
@@ -161,14 +233,6 @@ class TextModel(nn.Module):
             return body(carry)[2]
         return jax.lax.while_loop(unfinished, body, carry)[2]
 
-    def decode(self, z: Array) -> Array:
-        """Returns the sentences that the likeliest symbols make, int32 [B, T]."""
-        return self.write(z)
-
-    def __call__(self, batch: Batch, key: Key) -> Sentences:
-        """Returns p(x|z) at one draw of z; what `init` traces."""
-        return self.likelihood(self.infer(batch, key).latents, batch)
-
 
 def _choose(logits: Array, key: Key | None, step: Array, top_p: float | Array) -> Array:
     """Returns a symbol of logits [B, V] for each row, int32 [B]."""
@@ -190,7 +254,7 @@ def nucleus(logits: Array, top_p: float | Array) -> Array:
     return jnp.where(logits >= least, logits, -jnp.inf)
 
 
-class TextVAE(TextModel, OneGroup):
+class TextVAE(TextModel, SentenceVAE):
     """q(z|x) from the last state of an LSTM, p(x|z) an LSTM that sees z.
 
     The model of Bowman et al., 2016, https://arxiv.org/abs/1511.06349, in the form of
@@ -212,63 +276,13 @@ class TextVAE(TextModel, OneGroup):
         """Adds the encoder."""
         self.embedding = nn.Embed(self.decoder.vocabulary_size, self.embedding_dim)
         self.encoder = Lstm(self.hidden)
-        size = self.latent.num_outputs(self.latent_dim)
-        self.posterior_head = nn.Dense(size, use_bias=False)
-        self.normalise = self.latent.layer()
+        self.add_latent(use_bias=False)
 
-    @property
-    def coefficients(self) -> dict[str, float]:
-        """What a trainer may anneal, by default: reaches the model in the batch."""
-        return self.latent.coefficients
-
-    @property
-    def uniform_prior(self) -> bool:
-        """Whether p(z) is uniform; then no temperature acts on samples."""
-        return self.latent.uniform_prior
-
-    def posterior(self, batch: Batch) -> Any:
-        """Returns q(z|x), of batch['tokens'] [B, T] up to batch['length'] [B]."""
+    def features(self, batch: Batch) -> Array:
+        """Returns the LSTM's last state of each sentence, [B, hidden]."""
         h = self.encoder(self.embedding(batch["tokens"]))
         last = jnp.maximum(batch["length"] - 1, 0)  # a blanked row has no symbol
-        state = jnp.take_along_axis(h, last[:, None, None], axis=1)[:, 0]
-        outputs = self.posterior_head(state)
-        if self.normalise is not None:
-            outputs = self.normalise(outputs, batch.get("mask"))
-        return self.latent.posterior(outputs, batch)
-
-    def prior(self, batch: Batch) -> Any:
-        """Returns p(z), one for each row."""
-        return self.latent.prior(batch, self.latent_dim)
-
-    def generate(
-        self,
-        key: Key,
-        n: int,
-        temperature: float = 1.0,
-        label: Array | None = None,
-    ) -> Array:
-        """Returns n sentences int32 [n, max_length], draws of p(x|z) at z from p(z).
-
-        Args:
-          key: one key, or [n] keys.
-          n: how many.
-          temperature: factor on the prior's standard deviation; symbols are drawn from
-            p(x|z) as it is.
-          label: must be None.
-        """
-        require(label is None, "label", "be None for a model without classes", label)
-        z_key, word_key = keys.split_each(keys.per_example(key, n), 2)
-        rows = {"tokens": jnp.zeros((n, 1), jnp.int32)}
-        prior = self.prior(rows)
-        if not self.uniform_prior:
-            prior = prior.tempered(temperature)
-        return self.write(prior.sample(z_key), word_key)
-
-    def between(self, start: Array, end: Array, fraction: Array) -> Array:
-        """Returns points on the way from one code to another."""
-        if hasattr(self.latent, "between"):
-            return self.latent.between(start, end, fraction)
-        return (1.0 - fraction) * start + fraction * end
+        return jnp.take_along_axis(h, last[:, None, None], axis=1)[:, 0]
 
 
 class LanguageModel(TextModel):

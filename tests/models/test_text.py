@@ -25,6 +25,8 @@ SIZES = {"vocabulary_size": V, "embedding_dim": 5, "hidden": 6, "max_length": T}
 VAE = {"name": "text_vae", "latent_dim": D, "dropout": 0.0, **SIZES}
 LM = {"name": "language_model", "dropout": 0.0, **SIZES}
 both = pytest.mark.parametrize("fields", [VAE, LM], ids=["vae", "lm"])
+VERSES = {"name": "poetry_vae", "latent_dim": D, "embedding_dim": 5, "max_length": 13}
+VERSES |= {"vocabulary_size": V}
 
 
 def batch(rows=B, width=T):
@@ -57,7 +59,7 @@ def loss_of(model, params, given, **options):
     return value, aux.metrics
 
 
-@both
+@pytest.mark.parametrize("fields", [VAE, LM, VERSES], ids=["vae", "lm", "verses"])
 def test_more_padding_changes_nothing(fields):
     """L37: neither the terms of the bound nor the importance-weighted NLL."""
     model, params = made(fields)
@@ -250,6 +252,51 @@ def test_the_error_of_a_perplexity_is_that_of_many_repetitions():
     assert errors == pytest.approx(spread, rel=0.1)
 
 
+def test_symbols_of_a_verse_are_independent_given_its_code():
+    model, params = made(VERSES)
+    given = batch()
+    z = np.random.default_rng(3).standard_normal((B, D)).astype("f4")
+    logits = call(model, params, "likelihood", z, given).logits
+    changed = {**given, "tokens": (given["tokens"] + 1) % V}
+    again = call(model, params, "likelihood", z, changed).logits
+    np.testing.assert_array_equal(again, logits)
+    tokens = np.asarray(call(model, params, "decode", z))
+    lengths = call(model, params, "as_batch", tokens)["length"]
+    best = np.asarray(call(model, params, "logits", z)).argmax(-1)
+    for row, wanted, length in zip(tokens, best, lengths, strict=True):
+        np.testing.assert_array_equal(row[:length], wanted[:length])
+        assert not row[length:].any()
+    assert len(np.unique(tokens, axis=0)) > 1
+
+
+def test_verses_are_drawn_by_their_probability():
+    """The first symbol of 20,000 draws at one code, within 5 standard errors."""
+    model, params = made(VERSES)
+    z = np.ones((20_000, D), "f4")
+    tokens = call(model, params, "write", z, jax.random.split(KEY, 20_000))
+    p = jax.nn.softmax(call(model, params, "logits", z[:1])[0, 0])
+    counts = np.bincount(np.asarray(tokens)[:, 0], minlength=V)
+    error = np.sqrt(20_000 * p * (1 - p))
+    np.testing.assert_array_less(np.abs(counts - 20_000 * p), 5 * error + 1e-9)
+
+
+def test_a_verse_longer_than_the_model_writes_is_refused():
+    model, params = made(VERSES, max_length=13)
+    with pytest.raises(ConfigError, match="max_length must be at least the data's 14"):
+        call(model, params, "likelihood", np.zeros((B, D), "f4"), batch(width=14))
+
+
+def test_the_verse_model_has_the_parameters_of_the_post():
+    """Two convolutions of 3 x 64 to 128, two heads of 64, 10 places of 64, one more."""
+    fields = {"vocabulary_size": 100, "latent_dim": 64, "max_length": 10}
+    model = models.build("poetry_vae", **fields)
+    shapes = jax.eval_shape(model.init, KEY, batch(), KEY)["params"]
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    convolution = 3 * 64 * 128
+    encoder = 100 * 64 + 2 * convolution + 65 * 128
+    assert count == encoder + 65 * 640 + convolution + 65 * 100
+
+
 def test_parameters_are_those_that_the_architecture_says():
     model = models.build("text_vae", vocabulary_size=100, latent_dim=32, hidden=128)
     shapes = jax.eval_shape(model.init, KEY, batch(), KEY)["params"]
@@ -266,6 +313,7 @@ def test_parameters_are_those_that_the_architecture_says():
         ({**VAE, "latent_dim": 0}, "model.latent_dim must be at least 1, got 0"),
         ({**VAE, "hidden": 0}, "model.hidden must be at least 1, got 0"),
         ({**LM, "vocabulary_size": 2}, "model.vocabulary_size must be at least 3"),
+        ({**VERSES, "max_length": 0}, "model.max_length must be at least 1, got 0"),
         ({**LM, "dropout": 1.0}, "model.dropout must be within [0, 1), got 1.0"),
     ],
 )
