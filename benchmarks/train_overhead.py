@@ -160,8 +160,10 @@ def main() -> int:
         "steps": flags.steps,
         "slice_steps": flags.slice,
         "checkpoints": saved,
-        "train_py_images_per_second": statistics.median(images / t for t, _ in slices),
-        "bare_images_per_second": statistics.median(images / b for _, b in slices),
+        "train_py_examples_per_second": statistics.median(
+            images / t for t, _ in slices
+        ),
+        "bare_examples_per_second": statistics.median(images / b for _, b in slices),
         "ratio_of_sums": total,
         "median_ratio": ratio,
         "required": REQUIRED,

@@ -32,4 +32,4 @@ class Clock:
         if before is None or now <= before[1]:
             return {"seconds": now}
         rate = (images - before[0]) / (now - before[1])
-        return {"seconds": now, "images_per_second": rate}
+        return {"seconds": now, "examples_per_second": rate}

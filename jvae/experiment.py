@@ -55,7 +55,7 @@ def dry_run(config: Mapping[str, Any]) -> dict[str, float]:
     Writes nothing.
 
     Returns:
-      'parameters', 'bytes' of state and temporaries on a device, 'images_per_second',
+      'parameters', 'bytes' of state and temporaries on a device, 'examples_per_second',
       'elbo' of 64 examples after two steps ('loss', where there is no ELBO).
 
     Raises:
@@ -85,12 +85,12 @@ def _costs(built: parts.Parts) -> dict[str, float]:
     costs = {
         "parameters": size,
         "bytes": memory.temp_size_in_bytes + memory.argument_size_in_bytes,
-        "images_per_second": images / seconds,
+        "examples_per_second": images / seconds,
         found.measure: found.numbers[found.measure],
     }
     print(
         f"parameters {size:,}; memory per device {costs['bytes'] / 2**20:,.0f} MiB; "
-        f"{costs['images_per_second']:,.0f} images/s in one step; "
+        f"{costs['examples_per_second']:,.0f} examples/s in one step; "
         f"{found.measure} of {few} test images after 2 dispatches "
         f"{found.numbers[found.measure]:,.1f} nats"
     )

@@ -17,7 +17,7 @@ from etils import epath
 from jvae import quiet, storage
 
 METRICS_FILE = "metrics.jsonl"
-TIMES = ("seconds", "images_per_second")
+TIMES = ("seconds", "examples_per_second")
 """Fields of a row that differ between two runs of the same config."""
 
 logger = logging.getLogger("jvae")
@@ -200,17 +200,17 @@ class Progress:
             )
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Shows the numbers of a step: loss and parts, images/s and the time left."""
+        """Shows the numbers of a step: loss and parts, examples/s and the time left."""
         shown = {
             "loss": "loss",
             "elbo": "elbo",
             "kl": "kl",
             "accuracy": "accuracy",
-            "images_per_second": "images/s",
+            "examples_per_second": "examples/s",
         }
         parts = {
             label: f"{metrics[name]:,.0f}"
-            if label == "images/s"
+            if label == "examples/s"
             else f"{metrics[name]:.2f}"
             for name, label in shown.items()
             if name in metrics

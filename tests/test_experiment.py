@@ -245,7 +245,7 @@ def test_a_dry_run_says_what_it_costs_and_writes_nothing(
     monkeypatch.chdir(tmp_path)
     costs = experiment.dry_run(tiny)
     assert costs["parameters"] == 64 * 24 + 24 + 24 * 6 + 6 + 3 * 24 + 24 + 24 * 64 + 64
-    assert costs["images_per_second"] > 0 and costs["bytes"] > 0
+    assert costs["examples_per_second"] > 0 and costs["bytes"] > 0
     assert "parameters" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
