@@ -69,13 +69,13 @@ def dry_run(config: Mapping[str, Any]) -> dict[str, float]:
 def _costs(built: parts.Parts) -> dict[str, float]:
     state = parts.create_state(built)
     size = sum(x.size for x in jax.tree.leaves(state.params))
-    feed = parts.batches(built, 0)
-    compiled = parts.compile_step(built, state).lower(state, next(feed)).compile()
+    batch = next(parts.batches(built, 0))  # others of sentences may be wider
+    compiled = parts.compile_step(built, state).lower(state, batch).compile()
     memory = compiled.memory_analysis()
-    state, _ = compiled(state, next(feed))
+    state, _ = compiled(state, batch)
     jax.block_until_ready(state)
     began = time.monotonic()
-    state, _ = compiled(state, next(feed))
+    state, _ = compiled(state, batch)
     jax.block_until_ready(state)
     seconds = time.monotonic() - began
     subject = loop.subject_of(built, state)

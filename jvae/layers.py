@@ -339,7 +339,7 @@ def dropout(x: Array, rate: float, key: Key | None) -> Array:
       rate: of the entries that are dropped, within [0, 1).
       key: [B] keys, one per example; None for no dropout.
     """
-    dropped = round(256 * rate)
+    dropped = min(round(256 * rate), 255)
     if key is None or dropped == 0:
         return x
     size = math.prod(x.shape[1:])

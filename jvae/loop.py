@@ -88,7 +88,10 @@ class Run:
     def _loaded(self, state: TrainState) -> TrainState:
         """Returns a new state with parameters of the run that this one starts from."""
         params, report = pretrained.matching_params(
-            state.params, self.experiment.init_from, self.parts.devices
+            state.params,
+            self.experiment.init_from,
+            self.parts.devices,
+            self.parts.splits.vocabulary,
         )
         self.report = report
         ema = None if state.ema is None else jax.tree.map(jnp.copy, params)

@@ -164,6 +164,7 @@ def _check_fit(parts: Parts) -> None:
     if getattr(parts.model, "target", None) in ("image", "tokens"):
         _check_support(parts, _likelihood(parts))
     _check_loss(parts)
+    jax.eval_shape(initialiser(parts), jax.random.key(0))
 
 
 def _check_examples(parts: Parts) -> None:
@@ -171,6 +172,7 @@ def _check_examples(parts: Parts) -> None:
     shapes = parts.splits.train.shapes
     wanted = getattr(parts.model, "image_shape", None)
     needed = "tokens" if getattr(parts.model, "target", None) == "tokens" else "image"
+    is_text = needed == "tokens"
     if needed not in shapes:
         raise ConfigError(
             f"the model reads {needed!r} and the data set has {', '.join(shapes)}",
@@ -181,13 +183,25 @@ def _check_examples(parts: Parts) -> None:
             f"model.image_shape must be the data's {tuple(shapes['image'])}, "
             f"got {tuple(wanted)}"
         )
-    if needed == "tokens":
-        symbols, known = len(parts.splits.vocabulary), parts.model.vocabulary_size
-        if symbols > known:
-            raise ConfigError(
-                f"model.vocabulary_size must be at least the data's {symbols}, "
-                f"got {known}"
-            )
+    if (parts.transform.support == "tokens") != is_text:
+        wanted = "" if is_text else "not "
+        raise ConfigError(f"data.transform must {wanted}be 'tokens' for {needed!r}")
+    if is_text:
+        _check_sentences(parts)
+
+
+def _check_sentences(parts: Parts) -> None:
+    """Checks the vocabulary of a data set of sentences, and where it is kept."""
+    splits = parts.splits
+    if splits.vocabulary is None or lengths_of(splits.train) is None:
+        raise DataError("a data set of sentences needs a vocabulary and lengths")
+    symbols, known = len(splits.vocabulary), parts.model.vocabulary_size
+    if symbols > known:
+        raise ConfigError(
+            f"model.vocabulary_size must be at least the data's {symbols}, got {known}"
+        )
+    if _data_options(parts.experiment)["placement"] == "device":
+        raise ConfigError("data.placement must be 'host' for sentences, got 'device'")
 
 
 def _check_support(parts: Parts, likelihood: Any) -> None:
@@ -276,8 +290,9 @@ def started(parts: Parts, state: TrainState) -> TrainState:
         data_key, start_key = jax.random.split(key)
         variables = {"params": state.params, **state.state}
         arguments = (parts.prepare(raw, data_key), start_key)
+        # As in training, where BatchNorm uses the batch; what it remembers is dropped.
         _, new = parts.model.apply(
-            variables, *arguments, method="start", mutable=["params"]
+            variables, *arguments, method="start", mutable=list(variables)
         )
         ema = None if state.ema is None else jax.tree.map(jnp.copy, new["params"])
         return dataclasses.replace(state, params=new["params"], ema=ema)
@@ -348,8 +363,6 @@ def _identity(batch: Batch) -> Batch:
 def _resident(parts: Parts) -> tuple[data.Source, Callable[[Batch], Batch]]:
     """Returns (a source of indices, indices -> examples), the data on the device."""
     train = parts.splits.train
-    if lengths_of(train) is not None:
-        raise ConfigError("data.placement must be 'host' for sentences, got 'device'")
     everything = train.read(np.arange(len(train)))
     held = jax.device_put(everything, mesh.replicated(parts.devices))
     n = parts.experiment.steps_per_dispatch

@@ -118,6 +118,8 @@ class Pretrained:
 
         Over [B, D, K] one-hot vectors, where the latents are D variables of K values.
         """
+        if not hasattr(self.model, "encode"):
+            raise ConfigError(f"{type(self.model).__name__} has no codes")
         return self._apply("encode", self._image(x))
 
     def cluster(self, x: Array) -> Array:
@@ -166,10 +168,20 @@ class Pretrained:
         self._require_decoder()
         return self._apply("decode", z)
 
-    def likelihood(self, z: Array) -> Distribution:
-        """Returns p(x|z), a distribution over [B, H, W, C]."""
+    def likelihood(self, z: Array, x: Array | None = None) -> Distribution:
+        """Returns p(x|z), a distribution over [B, H, W, C].
+
+        Args:
+          z: latents as `encode` has.
+          x: of a model of sentences these, whose symbols each depend on those before.
+
+        Raises:
+          ConfigError: a model of sentences is given none.
+        """
         self._require_decoder()
-        return self._apply("likelihood", z, {})
+        is_text = self.vocabulary is not None
+        require(x is not None or not is_text, "x", "hold sentences", x)
+        return self._apply("likelihood", z, {} if x is None else self._batch(x, None))
 
     def reconstruct(self, x: Array, key: Key | None = None) -> Array:
         """Returns the mean of p(x|z) at the mode of q(z|x), or at a draw with a key.
@@ -225,6 +237,9 @@ class Pretrained:
         """
         self._require_decoder()
         a, b = self._image(a), self._image(b)
+        if self.vocabulary is not None:  # filled up to one width
+            width = max(a.shape[1], b.shape[1])
+            a, b = (jnp.pad(s, ((0, 0), (0, width - s.shape[1]))) for s in (a, b))
         return samples.interpolations(self.subject, a, b, n)
 
     def _require_decoder(self) -> None:
@@ -242,13 +257,16 @@ class Pretrained:
         if isinstance(x, jax.core.Tracer):
             return x
         low, high = RANGES.get(support, (-np.inf, np.inf))
+        if self.vocabulary is not None:
+            low, high = 0, self.model.vocabulary_size - 1
         # The mean of a Gaussian, decoded and encoded again, may lie a little outside.
         slack = high - low if support in ("unit", "signed") else 0.0
         least, most = float(np.min(x)), float(np.max(x))
         if not (low - slack <= least and most <= high + slack):  # nor is nan inside
             raise ConfigError(
-                f"images must be within [{low:g}, {high:g}], got {least:g} to {most:g}",
-                fix="Stored pixels become images by `prepare`.",
+                f"{'images' if self.vocabulary is None else 'symbols'} must be within "
+                f"[{low:g}, {high:g}], got {least:g} to {most:g}",
+                fix="Stored pixels become images by `prepare`, sentences by `read`.",
             )
         return x
 
@@ -362,7 +380,10 @@ def _chosen(item: Mapping[str, Any], params: str) -> Params:
 
 
 def matching_params(
-    params: Params, workdir: epath.PathLike, devices: Mesh
+    params: Params,
+    workdir: epath.PathLike,
+    devices: Mesh,
+    vocabulary: Vocabulary | None = None,
 ) -> tuple[Params, str]:
     """Returns (`params` with those of another run where they fit, what was loaded).
 
@@ -373,12 +394,16 @@ def matching_params(
       params: of a new model, placed.
       workdir: the other run's; its best checkpoint is read.
       devices: the mesh.
+      vocabulary: of the new model's sentences; None of others.
 
     Raises:
-      WorkdirError: there is no checkpoint, or nothing in it fits.
+      WorkdirError: there is no checkpoint, nothing in it fits, or its sentences are
+        spelt in another vocabulary.
     """
     folder, step = checkpoints.choose(workdir, "best")
-    item, _ = folder.restore_model(step, devices)
+    item, meta = folder.restore_model(step, devices)
+    if _vocabulary(meta) != vocabulary:
+        raise WorkdirError("has another vocabulary than this run", where=str(workdir))
     theirs = {
         manifest.path_name(path): value
         for path, value in jax.tree_util.tree_leaves_with_path(_chosen(item, "ema"))

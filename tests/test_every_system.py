@@ -12,7 +12,7 @@ import pytest
 
 import jvae
 from jvae import experiment, losses, models
-from jvae.errors import ConfigError, DataError
+from jvae.errors import ConfigError, DataError, WorkdirError
 from tests.commands import assert_same_run, metrics
 
 MLP = {"name": "mlp", "image_shape": [8, 8, 1], "hidden": [12], "latent_dim": 3}
@@ -137,6 +137,7 @@ def test_it_trains_goes_on_bit_for_bit_is_evaluated_and_restored(
         assert restored.write(x)[0] == "the dog feeds a <unk>"
         sentences = restored.write(restored.sample(jax.random.key(0), 2))
         assert len(sentences) == 2 and '<table class="sentences"' in page
+        check_sentences(restored, x)
         assert np.isfinite(restored.elbo(x, jax.random.key(0))).all()
     elif name in WITHOUT_DATA:
         with pytest.raises(ConfigError, match=r"has no p\(x\|z\)"):
@@ -147,6 +148,45 @@ def test_it_trains_goes_on_bit_for_bit_is_evaluated_and_restored(
         assert np.isfinite(restored.elbo(x, jax.random.key(0), label)).all()
     if name not in ("without_noise", "language"):
         assert restored.encode(x).mean.shape[0] == 3
+
+
+def check_sentences(restored, x):
+    """What a restored model of sentences does with them."""
+    key = jax.random.key(1)
+    with pytest.raises(ConfigError, match=r"symbols must be within \[0, 84\]"):
+        restored.elbo(np.full((1, 2), 85), key)
+    if not restored.subject.has_latents:
+        with pytest.raises(ConfigError, match="LanguageModel has no code"):
+            restored.encode(x)
+        with pytest.raises(ConfigError, match="LanguageModel has no code"):
+            restored.reconstruct(x, key)
+        return
+    z = restored.encode(x).sample(key)
+    np.testing.assert_array_equal(restored.reconstruct(x, key), restored.decode(z))
+    likelihood = restored.likelihood(z, x)
+    assert np.isfinite(likelihood.log_prob(x)).all()
+    with pytest.raises(ConfigError, match="x must hold sentences, got None"):
+        restored.likelihood(z)
+    short = restored.read(["the"])
+    assert restored.interpolate(x[:1], short, 3).shape[:2] == (1, 3)
+
+
+@pytest.mark.parametrize("config", ["text"], indirect=True)
+def test_a_dry_run_of_sentences_and_one_that_starts_from_another(config, tmp_path):
+    config["data"] = {**GRAMMAR, "num_buckets": 3}
+    assert np.isfinite(experiment.dry_run(config)["elbo"])
+    config |= {"num_steps": 1, "eval_every_steps": 0}
+    experiment.run(config, tmp_path / "first")
+    lines = "the dog feeds a star\n" * 40
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.txt").write_text(lines)
+    other = {"name": "text", "path": str(tmp_path), "transform": "tokens"}
+    config["data"] = {**other, "batch_size": 32}
+    config["init_from"] = str(tmp_path / "first")
+    with pytest.raises(WorkdirError, match="has another vocabulary than this run"):
+        experiment.run(config, tmp_path / "second")
+    fewer = {"num_train": 300}  # the same words: another vocabulary is refused
+    experiment.evaluate(tmp_path / "first", data_fields=fewer, num_samples=1)
 
 
 @pytest.mark.parametrize("config", ["bottleneck"], indirect=True)
@@ -233,6 +273,8 @@ def test_an_encoder_of_data_without_labels_has_no_probes(config, tmp_path):
 
 NO_VALUES = {**DISCRETE, "latent": {"name": "gumbel_softmax", "num_values": 0}}
 NO_SPREAD = {**MLP, "latent": {"name": "von_mises_fisher", "concentration": 0.0}}
+LAGS = {"name": "adam", "decoder_every": 2}
+ON_DEVICE = {**GRAMMAR, "placement": "device"}
 TOO_MANY = {"name": "infomax", "num_negatives": 64}
 
 
@@ -252,6 +294,18 @@ TOO_MANY = {"name": "infomax", "num_negatives": 64}
         ("infomax", "loss", TOO_MANY, "must be below the batch of 64"),
         ("discrete", "model", NO_VALUES, "num_values must be"),
         ("sphere", "model", NO_SPREAD, "concentration must be"),
+        ("text", "model", MLP, "reads 'image' and the data set has tokens, length"),
+        ("plain", "model", TEXT, "reads 'tokens' and the data set has image, label"),
+        ("text", "model", {**TEXT, "vocabulary_size": 84}, "at least the data's 85"),
+        (
+            "text",
+            "data",
+            {**GRAMMAR, "transform": "unit"},
+            "transform must be 'tokens'",
+        ),
+        ("text", "data", ON_DEVICE, "must be 'host' for sentences"),
+        ("verses", "model", {**VERSES, "max_length": 12}, "at least the data's 13"),
+        ("bottleneck", "optimizer", LAGS, "must be 1 for a model without a decoder"),
     ],
     indirect=["config"],
 )

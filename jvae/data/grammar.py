@@ -129,7 +129,7 @@ def log_prob(words: Sequence[str], rules: Rules = RULES) -> float:
 def grammar(
     num_train: int = 10_000, num_test: int = 1_000, num_buckets: int = 3
 ) -> Splits:
-    """Returns sentences of 4 to 12 words about four subjects, independent draws.
+    """Returns sentences of 5 to 12 words about four subjects, independent draws.
 
     The exact -log p of a sentence is `-jvae.data.grammar.log_prob(words)`, what no
     model's NLL can be below in expectation.

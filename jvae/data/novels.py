@@ -16,9 +16,9 @@ from pathlib import Path
 from jvae.errors import DataError, JvaeError, require
 
 SPLITS = ("train", "valid", "test")
-TITLES = "mr|mrs|ms|dr|st|messrs|esq|rev|col|capt|gen|lieut|hon|jun|sen|vol|chap"
+TITLES = "mr|mrs|ms|dr|st|messrs|esq|rev|capt|lieut"
 END = ".!?;"
-_WORD = re.compile(r"[a-z0-9]+(?:['-][a-z0-9]+)*|--|[.,;:!?]")
+_WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*|--|[.,;:!?]")
 
 
 def sentences(
@@ -105,7 +105,8 @@ def write(
 
     Raises:
       ConfigError: a number out of range.
-      DataError: a book that cannot be read, or a split that would be empty.
+      DataError: a book that cannot be read, a split that would be empty, or a folder
+        that cannot be written.
     """
     require(1 <= min_words <= max_words, "min_words", "be in 1..max_words", min_words)
     require(0.0 < held_out < 0.5, "held_out", "be within (0, 0.5)", held_out)
@@ -117,10 +118,13 @@ def write(
     if empty:
         fix = "Give more text, or hold out more."
         raise DataError(f"no sentence for {', '.join(empty)}", fix=fix)
-    out.mkdir(parents=True, exist_ok=True)
-    for split in SPLITS:
-        lines = "".join(" ".join(words) + "\n" for words in found[split])
-        (out / f"{split}.txt").write_text(lines, encoding="utf-8")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for split in SPLITS:
+            lines = "".join(" ".join(words) + "\n" for words in found[split])
+            (out / f"{split}.txt").write_text(lines, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot write: {error.strerror}", where=str(out)) from None
     return {split: len(found[split]) for split in SPLITS}
 
 

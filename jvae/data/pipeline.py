@@ -71,8 +71,9 @@ def batch_indices(source: Source, seed: int, batch_size: int, step: int) -> np.n
     """Returns the examples of the global batch at a step, [batch_size].
 
     Those at positions step * batch_size ... of `order`. Of a source with `lengths`, the
-    examples of `POOL` batches are sorted by length first, and the batches shuffled: so
-    a batch holds sentences of like length, and still each occurs once in an epoch.
+    examples of `POOL` batches, at most an epoch, are sorted by length first and the
+    batches shuffled: so a batch holds sentences of like length. Each occurs once in an
+    epoch of `order`; where two epochs meet in a pool, their sentences mix.
 
     Args:
       source: the training split.
@@ -84,12 +85,14 @@ def batch_indices(source: Source, seed: int, batch_size: int, step: int) -> np.n
     lengths = lengths_of(source)
     if lengths is None:
         return order(seed, size, step * batch_size, (step + 1) * batch_size)
-    pool, turn = divmod(step, POOL)
-    first = pool * POOL * batch_size
-    examples = order(seed, size, first, first + POOL * batch_size)
+    # Not more than an epoch, or sentences would meet themselves, sorted by length.
+    batches = max(min(POOL, size // batch_size), 1)
+    pool, turn = divmod(step, batches)
+    first = pool * batches * batch_size
+    examples = order(seed, size, first, first + batches * batch_size)
     by_length = np.argsort(lengths[examples], kind="stable")
-    turns = permutation(seed, _POOLS + pool, POOL)
-    return examples[by_length].reshape(POOL, batch_size)[turns[turn]]
+    turns = permutation(seed, _POOLS + pool, batches)
+    return examples[by_length].reshape(batches, batch_size)[turns[turn]]
 
 
 def _cut(examples: Examples, source: Source, indices: np.ndarray) -> Examples:

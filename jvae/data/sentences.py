@@ -80,6 +80,7 @@ class Vocabulary:
         with it.
         """
         known = {word: symbol for symbol, word in enumerate(self.words)}
+        known[END_WORD] = UNKNOWN  # a sentence does not end in its middle
         lengths = np.array([len(words) + 1 for words in sentences], np.int32)
         tokens = np.full((len(sentences), lengths.max(initial=1)), END, np.int32)
         for row, words in zip(tokens, sentences, strict=True):
@@ -87,11 +88,16 @@ class Vocabulary:
         return tokens, lengths
 
     def decode(self, tokens: np.ndarray) -> list[str]:
-        """Returns the sentences of symbols [N, T], each up to its end."""
-        ends = [np.flatnonzero(row == END) for row in np.asarray(tokens)]
+        """Returns the sentences of symbols [N, T], each up to its end.
+
+        A symbol that has no word, as a model may have more of them, is an unknown one.
+        """
+        rows = np.asarray(tokens)
+        rows = np.where(rows < len(self.words), rows, UNKNOWN)
+        ends = [np.flatnonzero(row == END) for row in rows]
         return [
             " ".join(self.words[s] for s in row[: end[0] if end.size else None])
-            for row, end in zip(np.asarray(tokens), ends, strict=True)
+            for row, end in zip(rows, ends, strict=True)
         ]
 
 

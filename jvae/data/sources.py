@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -82,7 +83,7 @@ class Subset:
         """The shape of one example by name."""
         return self.source.shapes
 
-    @property
+    @functools.cached_property
     def lengths(self) -> np.ndarray | None:
         """[n], those of sentences; None of other examples."""
         lengths = lengths_of(self.source)

@@ -93,7 +93,7 @@ def _sentences(file: Path, max_words: int, on_bad_line: OnBadLine) -> list[list[
       DataError: bytes that are not UTF-8, a bad line that is not skipped, nothing left.
     """
     try:
-        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        lines = file.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(
             f"byte {error.start} is not UTF-8", where=str(file), fix="Convert the file."

@@ -40,6 +40,8 @@ def reconstructions(
       ConfigError: 'mean' of a model without one posterior.
     """
     require(mode in ("mean", "sample"), "mode", "be 'mean' or 'sample'", mode)
+    if not subject.has_latents:
+        raise ConfigError(f"{type(subject.model).__name__} has no code to decode")
     if mode == "mean":
         return subject.run(_decode_codes, codes(subject, x))
     return subject.run(_redraw, x, keys.per_example(key, len(x)))
@@ -238,6 +240,8 @@ def _redraw(model, params, state, x, key):
             z, _ = model.posterior(batch).sample_and_log_prob(key)
         else:
             z = model.infer(batch, key).latents
+        if hasattr(model, "write"):  # a likelihood of sentences sees the true words
+            return model.decode(z)
         return model.likelihood(z, batch).mean
 
     return _call(model, params, state, draw, as_batch(model, x), key)

@@ -40,16 +40,22 @@ def recomputed(
     """
     if COLLECTION not in subject.state:
         return subject
-    sums = over_batches(
-        subject,
-        _moments,
-        source,
-        batch_size=batch_size,
-        key=key,
-        num_examples=num_examples,
-    )
-    state = {**subject.state, COLLECTION: _by_layer(sums, _statistics)}
-    return dataclasses.replace(subject, state=jax.tree.map(jnp.asarray, state))
+    # The first round is about the running values, the second about its own result: a
+    # variance about a point far from the mean is lost in float32.
+    for _ in range(2):
+        sums = over_batches(
+            subject,
+            _moments,
+            source,
+            batch_size=batch_size,
+            key=key,
+            num_examples=num_examples,
+        )
+        about = jax.device_get(subject.state[COLLECTION])
+        measured = _by_layer(_statistics, sums, about)
+        state = {**subject.state, COLLECTION: jax.tree.map(jnp.asarray, measured)}
+        subject = dataclasses.replace(subject, state=state)
+    return subject
 
 
 def _moments(
@@ -58,40 +64,46 @@ def _moments(
     """Returns of every layer numbers whose means over examples make its statistics.
 
     A layer turns its running value r into m r + (1 - m) b, b the value of the batch:
-    from r = 0 and r = 1 both m and b are known.
+    from r = 0 and an r about as large as b both m and b are known.
     """
+    reference = state[COLLECTION]
 
-    def after(start):
-        old = jax.tree.map(lambda a: jnp.full_like(a, start), state[COLLECTION])
+    def after(old):
         variables = {"params": params, **state, COLLECTION: old}
         _, new = model.apply(variables, batch, key, mutable=[COLLECTION])
         return new[COLLECTION]
 
-    def of_batch(from_zero, from_one):
-        return from_zero / (1.0 - (from_one - from_zero))
+    def of_batch(at_zero, start, at_start):
+        return at_zero / (1.0 - (at_start - at_zero) / start)
 
-    values = jax.tree.map(of_batch, after(0.0), after(1.0))
-    return _by_layer(values, _additive)
+    at_zero = after(jax.tree.map(jnp.zeros_like, reference))
+    start = jax.tree.map(lambda a: 1.0 + 100.0 * jnp.abs(a), at_zero)
+    values = jax.tree.map(of_batch, at_zero, start, after(start))
+    return _by_layer(_additive, values, reference)
 
 
-def _by_layer(tree: Mapping[str, Any], function: Any) -> dict[str, Any]:
+def _by_layer(function: Any, tree: Mapping[str, Any], other: Mapping[str, Any]) -> Any:
     """Returns the tree with `function` applied to the statistics of each layer."""
     if any(isinstance(value, Mapping) for value in tree.values()):
-        return {name: _by_layer(value, function) for name, value in tree.items()}
-    return function(tree)
+        return {n: _by_layer(function, tree[n], other[n]) for n in tree}
+    return function(tree, other)
 
 
-def _additive(layer: Mapping[str, Array]) -> dict[str, Array]:
+def _additive(
+    layer: Mapping[str, Array], about: Mapping[str, Array]
+) -> dict[str, Array]:
     """Returns statistics of a batch as means over its examples."""
     if "var" in layer:
-        square = layer["var"] + jnp.square(layer["mean"])
+        square = layer["var"] + jnp.square(layer["mean"] - about["mean"])
         return {"mean": layer["mean"], "square": square}
-    return {"exp": jnp.exp(layer["log_mean"])}
+    return {"exp": jnp.exp(layer["log_mean"] - about["log_mean"])}
 
 
-def _statistics(layer: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _statistics(
+    layer: Mapping[str, np.ndarray], about: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     """Returns the statistics that means over all examples make."""
     if "square" in layer:
-        var = np.maximum(layer["square"] - np.square(layer["mean"]), 0.0)
-        return {"mean": layer["mean"], "var": var}
-    return {"log_mean": np.log(layer["exp"])}
+        var = layer["square"] - np.square(layer["mean"] - about["mean"])
+        return {"mean": layer["mean"], "var": np.maximum(var, 0.0)}
+    return {"log_mean": about["log_mean"] + np.log(layer["exp"])}

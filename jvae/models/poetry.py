@@ -13,7 +13,7 @@ from jvae.distributions import Sentences
 from jvae.errors import ConfigError, require
 from jvae.models import latents
 from jvae.models.latents import GaussianLatent, Latent
-from jvae.models.text import END, SentenceVAE, nucleus
+from jvae.models.text import END, SentenceVAE, flat, nucleus
 from jvae.types import Array, Batch, Key
 
 _GLOROT = nn.initializers.glorot_uniform()
@@ -35,6 +35,28 @@ class GatedConvolution(nn.Module):
         layer = nn.Dense(2 * channels, use_bias=False, kernel_init=_GLOROT)
         value, gate = jnp.split(layer(patches), 2, axis=-1)
         return x + value * nn.sigmoid(gate)
+
+
+class VerseDecoder(nn.Module):
+    """Codes [B, D] -> logits [B, T, V] of the symbol at every place.
+
+    Attributes:
+      vocabulary_size: V.
+      embedding_dim: C, width of the layers.
+      max_length: T.
+    """
+
+    vocabulary_size: int
+    embedding_dim: int
+    max_length: int
+
+    @nn.compact
+    def __call__(self, z: Array) -> Array:
+        """Returns the logits."""
+        size = self.max_length * self.embedding_dim
+        x = nn.Dense(size, kernel_init=_GLOROT)(z)
+        x = GatedConvolution()(x.reshape(len(z), self.max_length, -1))
+        return nn.Dense(self.vocabulary_size, kernel_init=_GLOROT)(x)
 
 
 class PoetryVAE(SentenceVAE):
@@ -64,10 +86,8 @@ class PoetryVAE(SentenceVAE):
         self.embedding = nn.Embed(self.vocabulary_size, self.embedding_dim)
         self.encoder = [GatedConvolution() for _ in range(2)]
         self.add_latent(kernel_init=_GLOROT)
-        size = self.max_length * self.embedding_dim
-        self.places = nn.Dense(size, kernel_init=_GLOROT)
-        self.decoder = GatedConvolution()
-        self.output = nn.Dense(self.vocabulary_size, kernel_init=_GLOROT)
+        sizes = (self.vocabulary_size, self.embedding_dim, self.max_length)
+        self.decoder = VerseDecoder(*sizes)
 
     def features(self, batch: Batch) -> Array:
         """Returns the mean over a sentence's places, [B, C]; padding does not count."""
@@ -80,8 +100,7 @@ class PoetryVAE(SentenceVAE):
 
     def logits(self, z: Array) -> Array:
         """Returns those of the symbol at every place, [B, T, V]."""
-        x = self.places(z).reshape(len(z), self.max_length, self.embedding_dim)
-        return self.output(self.decoder(x))
+        return self.decoder(flat(z))
 
     def likelihood(self, z: Array, batch: Batch) -> Sentences:
         """Returns p(x|z) of batch['tokens'] [B, up to T], of 'length' [B]."""

@@ -195,7 +195,7 @@ class TextModel(SentenceModel):
           z: [B, D].
           batch: 'tokens' [B, T] and 'length' [B]; in training 'dropout', [B] keys.
         """
-        logits = self.decoder(z, batch["tokens"], batch.get("dropout"))
+        logits = self.decoder(flat(z), batch["tokens"], batch.get("dropout"))
         return Sentences(logits, batch["length"])
 
     def write(
@@ -212,6 +212,7 @@ class TextModel(SentenceModel):
             together (the nucleus; Holtzman et al., 2020,
             https://arxiv.org/abs/1904.09751).
         """
+        z = flat(z)
 
         def unfinished(carry):
             step, _, _, symbol = carry
@@ -234,12 +235,19 @@ class TextModel(SentenceModel):
         return jax.lax.while_loop(unfinished, body, carry)[2]
 
 
+def flat(z: Array) -> Array:
+    """Returns codes [B, D], one-hot vectors [B, D, K] one after another."""
+    return z if z.ndim == 2 else z.reshape(len(z), -1)
+
+
 def _choose(logits: Array, key: Key | None, step: Array, top_p: float | Array) -> Array:
     """Returns a symbol of logits [B, V] for each row, int32 [B]."""
     if key is None:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     each = jax.vmap(lambda k: jax.random.fold_in(k, step))(key)
-    return jax.vmap(jax.random.categorical)(each, nucleus(logits, top_p))
+    whole = isinstance(top_p, float) and top_p >= 1.0
+    kept = logits if whole else nucleus(logits, top_p)
+    return jax.vmap(jax.random.categorical)(each, kept)
 
 
 def nucleus(logits: Array, top_p: float | Array) -> Array:

@@ -32,6 +32,8 @@ def test_a_book_becomes_sentences():
         "ill-luck followed -- always .",
     ]
     assert len(list(novels.sentences(BOOK, 1))) == 5
+    (words,) = novels.sentences("The caf\xe9 was na\xefve, Bront\xeb said.")
+    assert words[1:4] == ("caf\xe9", "was", "na\xefve")
     assert len(list(novels.sentences(BOOK, 1, 5))) == 4
 
 
@@ -76,6 +78,13 @@ def test_what_cannot_be_read_is_one_line(tmp_path, capsys, content, message):
     (line,) = capsys.readouterr().err.splitlines()
     assert code == DataError.exit_code and line.startswith("jvae: error: ")
     assert message in line and not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    file = book(tmp_path / "one.txt", range(400))
+    assert novels.main([str(file), f"--out={file}"]) == DataError.exit_code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot write" in line
 
 
 def test_the_command_says_how_many_there_are(tmp_path, capsys):

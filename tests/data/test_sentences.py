@@ -33,6 +33,9 @@ def test_sentences_come_back_from_symbols_but_for_words_that_are_not_known():
     assert tokens.dtype == np.int32
     assert vocabulary.decode(tokens) == ["b a b", "<unk> b", "a <unk> b", "b"]
     assert vocabulary.decode(np.array([[2, 2, 3], [0, 2, 2]])) == ["b b a", ""]
+    assert vocabulary.decode(np.array([[2, 9, 0]])) == ["b <unk>"]  # no such word
+    tokens, lengths = vocabulary.encode([["a", "</s>", "b"]])
+    assert (tokens.tolist(), lengths.tolist()) == ([[3, 1, 2, 0]], [4])
 
 
 def test_a_vocabulary_without_words_is_refused():
@@ -84,6 +87,14 @@ def test_batches_hold_every_sentence_once_an_epoch_as_wide_as_they_must_be():
     assert widths != sorted(widths)
     padded = sum(b["tokens"].size for b in batches) / source.lengths.sum()
     assert padded < 1.35 < source.tokens.size / source.lengths.sum()
+
+
+@pytest.mark.parametrize("size", [9, 40, 77])
+def test_no_batch_of_few_sentences_holds_one_twice_in_the_first_epoch(size):
+    source = numbered(size)
+    batches = some(source, size // 8, batch_size=8)
+    seen = np.concatenate([batch["tokens"][:, 0] for batch in batches])
+    assert len(np.unique(seen)) == len(seen)
 
 
 def test_a_run_goes_on_with_the_same_batches_from_any_step():
@@ -141,7 +152,7 @@ def write(folder, **files):
 
 
 def test_a_folder_of_text_files_becomes_splits(tmp_path):
-    given = write(tmp_path, train="a b\na c\r\n", valid="b b c\n", test="d a")
+    given = write(tmp_path, train="\ufeffa b\na c\r\n", valid="b b c\n", test="d a")
     splits = build(**given)
     assert splits.vocabulary.words[2:] == ("a", "b", "c")
     decode = splits.vocabulary.decode

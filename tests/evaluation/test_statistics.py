@@ -1,5 +1,6 @@
 """Statistics measured anew are those of the whole split, whatever the batches."""
 
+import dataclasses
 import math
 
 import jax
@@ -52,6 +53,17 @@ def test_normalised_means_have_their_moments_over_the_split(batch_size):
     np.testing.assert_allclose(mean.std(0), 0.7, rtol=1e-4)
     assert np.abs(means_of(before)[0].std(0) - 0.7).max() > 0.1
     jax.tree.map(np.testing.assert_array_equal, before.params, after.params)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1e4, 0.0), (1.0, 300.0), (0.01, 3.0)])
+def test_means_far_from_zero_or_of_another_size_lose_no_digits(scale, shift):
+    before = subject(latent={"name": "normalised_gaussian", "gamma": 0.7})
+    head = before.params["posterior_head"]
+    head = {"kernel": scale * head["kernel"], "bias": head["bias"] + shift}
+    params = {**before.params, "posterior_head": head}
+    before = dataclasses.replace(before, params=params)
+    after = recomputed(before, SOURCE, batch_size=16, key=KEY)
+    np.testing.assert_allclose(means_of(after)[0].std(0), 0.7, rtol=2e-3)
 
 
 @pytest.mark.parametrize("variance", ["signed", "positive"])
