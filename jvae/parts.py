@@ -212,8 +212,8 @@ def _check_support(parts: Parts, likelihood: Any) -> None:
     given = parts.transform.support
     if wanted is not None and given not in wanted:
         raise ConfigError(
-            f"data.transform must give {' or '.join(wanted)} values to "
-            f"{type(likelihood).__name__}, got {given} values"
+            f"data.transform must give {' or '.join(wanted)} pixels to "
+            f"{type(likelihood).__name__}, got {given} pixels"
         )
     levels = 2 ** parts.experiment.data["num_bits"]
     known = getattr(likelihood, "num_levels", levels)

@@ -251,7 +251,7 @@ def delta_gaussian(delta: float = 0.15) -> GaussianLatent:
     (after Razavi et al., 2019, https://arxiv.org/abs/1901.03416).
 
     Args:
-      delta: nats.
+      delta: nats that every dimension costs at least.
 
     Raises:
       ConfigError: delta is not positive.
