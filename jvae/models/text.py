@@ -245,16 +245,16 @@ def _choose(logits: Array, key: Key | None, step: Array, top_p: float | Array) -
     if key is None:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     each = jax.vmap(lambda k: jax.random.fold_in(k, step))(key)
-    whole = isinstance(top_p, float) and top_p >= 1.0
-    kept = logits if whole else nucleus(logits, top_p)
-    return jax.vmap(jax.random.categorical)(each, kept)
+    return jax.vmap(jax.random.categorical)(each, nucleus(logits, top_p))
 
 
 def nucleus(logits: Array, top_p: float | Array) -> Array:
     """Returns logits [B, V], -inf but for the likeliest that have `top_p` together.
 
-    The likeliest always stays.
+    The likeliest always stays. At 1.0 all do, exactly: sums of probabilities round.
     """
+    if isinstance(top_p, float) and top_p >= 1.0:
+        return logits
     ranked = -jnp.sort(-logits, axis=-1)
     before = jnp.cumsum(jax.nn.softmax(ranked), axis=-1) - jax.nn.softmax(ranked)
     is_in = (before < top_p).at[:, 0].set(True)
