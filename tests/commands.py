@@ -1,6 +1,7 @@
 """train.py and eval.py as commands: started, watched, sent signals, compared."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -129,6 +130,15 @@ def arrays(workdir, step=None):
         jax.tree_util.keystr(path): np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
+
+
+def cut_off(whole, folder, step):
+    """Copies a finished run as it was when it had just saved `step`; returns where."""
+    shutil.copytree(whole, folder)
+    for saved in (*folder.glob("checkpoints/*"), *folder.glob("best/*")):
+        if saved.name.isdigit() and int(saved.name) > step:
+            shutil.rmtree(saved)
+    return folder
 
 
 def assert_same_run(a, b):

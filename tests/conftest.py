@@ -9,6 +9,7 @@ os.environ["XLA_FLAGS"] = flags
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import copy  # noqa: E402
+import gc  # noqa: E402
 import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -16,10 +17,17 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# What one test has compiled another need not compile again; gone with the session.
-_CACHE = tempfile.TemporaryDirectory(prefix="jvae-test-cache-")
-jax.config.update("jax_compilation_cache_dir", _CACHE.name)
+# What one test has compiled another need not compile again, in whichever worker: they
+# inherit the name of the folder, which goes with the session.
+if "JVAE_TEST_CACHE" not in os.environ:
+    _CACHE = tempfile.TemporaryDirectory(prefix="jvae-test-cache-")
+    os.environ["JVAE_TEST_CACHE"] = _CACHE.name
+jax.config.update("jax_compilation_cache_dir", os.environ["JVAE_TEST_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+# Hundreds of compiled programs are a large heap: to search it often takes a sixth of
+# the time, and there is little to find.
+gc.set_threshold(200_000, 10, 10)
 
 ROOT = Path(__file__).parent.parent
 

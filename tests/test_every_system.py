@@ -13,7 +13,7 @@ import pytest
 import jvae
 from jvae import experiment, losses, models
 from jvae.errors import ConfigError, DataError, WorkdirError
-from tests.commands import assert_same_run, metrics
+from tests.commands import assert_same_run, cut_off, metrics, steps
 
 MLP = {"name": "mlp", "image_shape": [8, 8, 1], "hidden": [12], "latent_dim": 3}
 CLUSTERS = {"num_clusters": 4, "classifier_hidden": [6]}
@@ -104,11 +104,12 @@ def config(request, tiny):
 def test_it_trains_goes_on_bit_for_bit_is_evaluated_and_restored(
     name, config, tmp_path
 ):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole = tmp_path / "whole"
     experiment.run(config, whole)
-    experiment.run(config | {"num_steps": 6}, parts)
-    experiment.run(config, parts)
-    assert_same_run(whole, parts)
+    again = cut_off(whole, tmp_path / "again", step=4)
+    assert steps(again) == [4]
+    experiment.run(config, again)
+    assert_same_run(whole, again)
 
     rows = metrics(whole)
     measure = "loss" if name in WITHOUT_DATA else "elbo"

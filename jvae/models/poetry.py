@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jvae.distributions import Sentences
-from jvae.errors import ConfigError, require
+from jvae.errors import ConfigError
 from jvae.models import latents
 from jvae.models.latents import GaussianLatent, Latent
-from jvae.models.text import END, SentenceVAE, flat, nucleus
+from jvae.models.text import END, SentenceVAE, check_sizes, flat, nucleus
 from jvae.types import Array, Batch, Key
 
 _GLOROT = nn.initializers.glorot_uniform()
@@ -151,10 +151,7 @@ def poetry_vae(
     Raises:
       ConfigError: a number out of range, or latents that do not fit.
     """
-    widths = {"latent_dim": latent_dim, "embedding_dim": embedding_dim}
-    for name, value in {**widths, "max_length": max_length}.items():
-        require(value >= 1, f"model.{name}", "be at least 1", value)
-    where = "model.vocabulary_size"
-    require(vocabulary_size >= 3, where, "be at least 3", vocabulary_size)
+    sizes = {"latent_dim": latent_dim, "embedding_dim": embedding_dim}
+    check_sizes(vocabulary_size, **sizes, max_length=max_length)
     built = latents.build(latent, latent_dim)
     return PoetryVAE(vocabulary_size, latent_dim, embedding_dim, max_length, built)

@@ -14,7 +14,7 @@ from jvae.distributions import Sentences
 from jvae.errors import require
 from jvae.models import latents
 from jvae.models.latents import GaussianLatent, Latent
-from jvae.models.vae import OneGroup
+from jvae.models.vae import OneLatent
 from jvae.recurrent import Lstm, Memory
 from jvae.types import Array, Batch, Inference, Key, batch_size
 
@@ -107,31 +107,12 @@ class SentenceModel(nn.Module):
         return self.likelihood(self.infer(batch, key).latents, batch)
 
 
-class SentenceVAE(SentenceModel, OneGroup):
+class SentenceVAE(SentenceModel, OneLatent):
     """A VAE of sentences; it has `features`, `latent`, `latent_dim` and `write`."""
-
-    def add_latent(self, **head: Any) -> None:
-        """Adds what turns features into q(z|x); for `setup`."""
-        size = self.latent.num_outputs(self.latent_dim)
-        self.posterior_head = nn.Dense(size, **head)
-        self.normalise = self.latent.layer()
-
-    @property
-    def coefficients(self) -> dict[str, float]:
-        """What a trainer may anneal, by default: reaches the model in the batch."""
-        return self.latent.coefficients
-
-    @property
-    def uniform_prior(self) -> bool:
-        """Whether p(z) is uniform; then no temperature acts on samples."""
-        return self.latent.uniform_prior
 
     def posterior(self, batch: Batch) -> Any:
         """Returns q(z|x), of batch['tokens'] [B, T] up to batch['length'] [B]."""
-        outputs = self.posterior_head(self.features(batch))
-        if self.normalise is not None:
-            outputs = self.normalise(outputs, batch.get("mask"))
-        return self.latent.posterior(outputs, batch)
+        return self.posterior_of(self.features(batch), batch)
 
     def prior(self, batch: Batch) -> Any:
         """Returns p(z), one for each row."""
@@ -159,12 +140,6 @@ class SentenceVAE(SentenceModel, OneGroup):
         if not self.uniform_prior:
             prior = prior.tempered(temperature)
         return self.write(prior.sample(z_key), word_key)
-
-    def between(self, start: Array, end: Array, fraction: Array) -> Array:
-        """Returns points on the way from one code to another."""
-        if hasattr(self.latent, "between"):
-            return self.latent.between(start, end, fraction)
-        return (1.0 - fraction) * start + fraction * end
 
 
 class TextModel(SentenceModel):
@@ -314,6 +289,14 @@ class LanguageModel(TextModel):
         return self.write(jnp.zeros((n, 0)), keys.per_example(key, n))
 
 
+def check_sizes(vocabulary_size: int, **sizes: int) -> None:
+    """Raises ConfigError unless there are symbols enough and all sizes are positive."""
+    for name, value in sizes.items():
+        require(value >= 1, f"model.{name}", "be at least 1", value)
+    where = "model.vocabulary_size"
+    require(vocabulary_size >= 3, where, "be at least 3", vocabulary_size)
+
+
 def text_vae(
     vocabulary_size: int,
     latent_dim: int = 32,
@@ -338,7 +321,7 @@ def text_vae(
       ConfigError: a number out of range, or latents that do not fit.
     """
     decoder = _decoder(vocabulary_size, embedding_dim, hidden, dropout, max_length)
-    require(latent_dim >= 1, "model.latent_dim", "be at least 1", latent_dim)
+    check_sizes(vocabulary_size, latent_dim=latent_dim)
     built = latents.build(latent, latent_dim)
     return TextVAE(decoder, max_length, latent_dim, embedding_dim, hidden, built)
 
@@ -374,10 +357,11 @@ def _decoder(
     max_length: int,
 ) -> Decoder:
     """Returns the checked decoder."""
-    widths = {"embedding_dim": embedding_dim, "hidden": hidden}
-    for name, value in {**widths, "max_length": max_length}.items():
-        require(value >= 1, f"model.{name}", "be at least 1", value)
-    where = "model.vocabulary_size"
-    require(vocabulary_size >= 3, where, "be at least 3", vocabulary_size)
+    check_sizes(
+        vocabulary_size,
+        embedding_dim=embedding_dim,
+        hidden=hidden,
+        max_length=max_length,
+    )
     require(0.0 <= dropout < 1.0, "model.dropout", "be within [0, 1)", dropout)
     return Decoder(vocabulary_size, embedding_dim, hidden, dropout)

@@ -44,6 +44,44 @@ class OneGroup:
         return self.posterior(self.as_batch(x))
 
 
+class OneLatent(OneGroup):
+    """What models with a `latent` of `latent_dim` dimensions have in common."""
+
+    def add_latent(self: Any, **head: Any) -> None:
+        """Adds the layers between features and q(z|x); for `setup`."""
+        self.posterior_head = nn.Dense(self.latent.num_outputs(self.latent_dim), **head)
+        self.normalise = self.latent.layer()
+
+    @property
+    def coefficients(self: Any) -> dict[str, float]:
+        """What a trainer may anneal, by default: reaches the model in the batch."""
+        return self.latent.coefficients
+
+    @property
+    def uniform_prior(self: Any) -> bool:
+        """Whether p(z) is uniform; then no temperature acts on samples."""
+        return self.latent.uniform_prior
+
+    def posterior_of(self: Any, features: Array, batch: Batch) -> Any:
+        """Returns q(z|x) of features [B, F]; of `batch` mask and coefficients."""
+        outputs = self.posterior_head(features.astype(jnp.float32))
+        if self.normalise is not None:
+            outputs = self.normalise(outputs, batch.get("mask"))
+        return self.latent.posterior(outputs, batch)
+
+    def between(self: Any, start: Array, end: Array, fraction: Array) -> Array:
+        """Returns latents between two: on the line, on a sphere on the great circle.
+
+        Args:
+          start: [..., D] or [..., D, K].
+          end: broadcasts against `start`.
+          fraction: from 0 to 1; broadcasts against one coordinate of `start`.
+        """
+        if hasattr(self.latent, "between"):
+            return self.latent.between(start, end, fraction)
+        return (1.0 - fraction) * start + fraction * end
+
+
 def drawn(q: Any, p: Any, key: Key) -> Inference:
     """Returns a draw z ~ q per example, with KL(q || p) and log q(z) - log p(z).
 
@@ -65,7 +103,7 @@ def _draw(q: Any, p: Any, key: Key) -> tuple[Any, Array]:
     return z, log_q - p.log_prob(z)
 
 
-class VAE(nn.Module, OneGroup):
+class VAE(nn.Module, OneLatent):
     """q(z|x) and p(z) from `latent`, p(x|z) from a decoder.
 
     By default q(z|x) = N(mean(x), diag var(x)) and p(z) = N(0, I). With `num_classes`,
@@ -100,21 +138,9 @@ class VAE(nn.Module, OneGroup):
     def setup(self):
         """Adds the layer that turns features into a posterior, and the class means."""
         glorot = nn.initializers.glorot_uniform()
-        size = self.latent.num_outputs(self.latent_dim)
-        self.posterior_head = nn.Dense(size, kernel_init=glorot)
-        self.normalise = self.latent.layer()
+        self.add_latent(kernel_init=glorot)
         if self.num_classes is not None:
             self.class_means = nn.Dense(self.latent_dim, kernel_init=glorot)
-
-    @property
-    def coefficients(self) -> dict[str, float]:
-        """What a trainer may anneal, by default: reaches the model in the batch."""
-        return self.latent.coefficients
-
-    @property
-    def uniform_prior(self) -> bool:
-        """Whether p(z) is uniform; then no temperature acts on samples."""
-        return self.latent.uniform_prior
 
     def posterior(self, batch: Batch) -> Any:
         """Returns q(z|x), a distribution over [B, D], or [B, D, K] of discrete z."""
@@ -123,10 +149,7 @@ class VAE(nn.Module, OneGroup):
             x = self.observation.scaled(x)
         features = self.encoder(x, batch.get("mask"))
         _check_shape("encoder", self.encoder, features, (x.shape[0], None))
-        outputs = self.posterior_head(features.astype(jnp.float32))
-        if self.normalise is not None:
-            outputs = self.normalise(outputs, batch.get("mask"))
-        return self.latent.posterior(outputs, batch)
+        return self.posterior_of(features, batch)
 
     def prior(self, batch: Batch) -> Any:
         """Returns p(z), or p(z|y) with `batch['label']` [B] int or [B, K] one-hot."""
@@ -183,18 +206,6 @@ class VAE(nn.Module, OneGroup):
         return (prior if self.uniform_prior else prior.tempered(temperature)).sample(
             key
         )
-
-    def between(self, start: Array, end: Array, fraction: Array) -> Array:
-        """Returns latents between two: on the line, on a sphere on the great circle.
-
-        Args:
-          start: [..., D] or [..., D, K].
-          end: broadcasts against `start`.
-          fraction: from 0 to 1; broadcasts against one coordinate of `start`.
-        """
-        if hasattr(self.latent, "between"):
-            return self.latent.between(start, end, fraction)
-        return (1.0 - fraction) * start + fraction * end
 
     def generate(
         self, key: Key, n: int, temperature: float = 1.0, label: Array | None = None

@@ -1,0 +1,246 @@
+"""Sentence VAEs: training and sampling against the same model in plain PyTorch.
+
+BN-VAE as in configs/novels_bn.py (LSTMs of width 128, 4,000 words, batch 64, dropout
+0.5, Adam, gradients clipped) on random sentences as long as those of novels, in batches
+by length, which both are given as arrays in memory. Both start from the same
+parameters, at which their losses are compared. They train in turns in one process;
+PyTorch with its fused LSTM and Adam, eager and compiled, the better of which counts.
+The symbols of padding are no tokens.
+
+    pip install -e '.[bench]'
+    python -m benchmarks.text [--rounds 12] [--steps 24] [--no-compile]
+"""
+
+import argparse
+import statistics
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from benchmarks import machine
+from benchmarks.peers import text as peer
+from jvae import config as configs
+from jvae import data, mesh, parts
+from jvae.config_files import experiment_config
+from jvae.data.sentences import SentenceSource, sources
+
+WORDS, BATCH, SAMPLES, LENGTH = 4000, 64, 512, 61
+REQUIRED, AIM = 0.7, 1.0
+
+
+def novel_like(num: int) -> SentenceSource:
+    """Returns sentences of random words, as frequent and as long as those of novels."""
+    rng = np.random.default_rng(0)
+    lengths = np.clip(np.round(rng.lognormal(2.7, 0.55, num)), 5, 41).astype(np.int32)
+    tokens = np.minimum(rng.zipf(1.3, (num, 41)), WORDS - 1).astype(np.int32)
+    tokens[np.arange(41) >= lengths[:, None] - 1] = 0
+    return sources([(tokens, lengths)], num_buckets=4)[0]
+
+
+def prepared_batches(num: int) -> list[dict[str, np.ndarray]]:
+    """Returns the first `num` batches of a run, in memory."""
+    source = novel_like(64 * 200)
+    feed = data.train_batches(source, seed=0, batch_size=BATCH, start_step=0)
+    return [dict(next(feed)) for _ in range(num)]
+
+
+class Jvae:
+    """The trainer's compiled step."""
+
+    name = "jvae"
+
+    def __init__(self, batches):
+        config = experiment_config("configs/novels_bn.py", {"data.path": "unused"})
+        config["data"] = {
+            "name": "grammar",
+            "batch_size": BATCH,
+            "transform": "tokens",
+        }
+        self.built = parts.assemble(configs.read(config))
+        self.state = parts.create_state(self.built)
+        self.step = parts.compile_step(self.built, self.state)
+        self.batches, self.done = batches, 0
+        model = self.built.model
+
+        @jax.jit
+        def sample(variables, key):
+            return model.apply(variables, key, SAMPLES, method="generate")
+
+        self.sample_fn = sample
+
+    def variables(self):
+        """Returns parameters and statistics."""
+        return {"params": self.state.params, **self.state.state}
+
+    def loss_at_means(self, batch):
+        """Returns -ELBO with z at its mean, without dropout, statistics as at first."""
+        model, variables = self.built.model, self.variables()
+        batch = jax.tree.map(jnp.asarray, batch)
+        q = model.apply(variables, batch, method="posterior")
+        p = model.apply(variables, q.mean, batch, method="likelihood")
+        kl = 0.5 * (q.mean**2 + jnp.exp(q.log_var) - 1.0 - q.log_var).sum(-1)
+        return float((kl - p.log_prob(batch["tokens"])).mean())
+
+    def train(self, num_steps):
+        """Returns (seconds of so many steps, their losses)."""
+        losses, began = [], time.perf_counter()
+        for i in range(self.done, self.done + num_steps):
+            batch = mesh.put_batch(
+                self.batches[i % len(self.batches)], self.built.devices
+            )
+            self.state, metrics = self.step(self.state, batch)
+            losses.append(metrics["loss"])
+        jax.block_until_ready(self.state)
+        seconds = time.perf_counter() - began
+        self.done += num_steps
+        return seconds, [float(x) for x in losses]
+
+    def sample(self, seed):
+        """Returns (seconds, symbols that were written up to the ends)."""
+        began = time.perf_counter()
+        tokens = np.asarray(self.sample_fn(self.variables(), jax.random.key(seed)))
+        return time.perf_counter() - began, symbols(tokens)
+
+
+class Torch:
+    """The same in PyTorch."""
+
+    def __init__(self, batches, params, compiled):
+        self.name = "torch compiled" if compiled else "torch eager"
+        self.model = peer.TextVAE(WORDS, 32, 128, 0.5, 0.6)
+        load(self.model, params)
+        self.loss = torch.compile(self.model) if compiled else self.model
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.trained = trained
+        self.optimizer = torch.optim.Adam(trained, lr=2e-3, fused=True)
+        self.batches = [
+            {name: torch.from_numpy(a.astype(np.int64)) for name, a in batch.items()}
+            for batch in batches
+        ]
+        self.done = 0
+
+    def loss_at_means(self, batch):
+        """Returns -ELBO with z at its mean, without dropout, statistics as at first."""
+        tokens = torch.from_numpy(batch["tokens"].astype(np.int64))
+        length = torch.from_numpy(batch["length"].astype(np.int64))
+        self.model.eval()
+        with torch.inference_mode():
+            loss = float(self.model(tokens, length, torch.zeros(len(tokens), 32)))
+        self.model.train()
+        return loss
+
+    def train(self, num_steps):
+        """Returns (seconds of so many steps, their losses)."""
+        losses, began = [], time.perf_counter()
+        for i in range(self.done, self.done + num_steps):
+            batch = self.batches[i % len(self.batches)]
+            noise = torch.randn(BATCH, 32)
+            loss = self.loss(batch["tokens"], batch["length"], noise)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.trained, 5.0)
+            self.optimizer.step()
+            losses.append(loss.detach())
+        seconds = time.perf_counter() - began
+        self.done += num_steps
+        return seconds, [float(x) for x in losses]
+
+    def sample(self, seed):
+        """Returns (seconds, symbols that were written up to the ends)."""
+        torch.manual_seed(seed)
+        self.model.eval()
+        began = time.perf_counter()
+        tokens = self.model.generate(SAMPLES, LENGTH)
+        seconds = time.perf_counter() - began
+        self.model.train()
+        return seconds, symbols(tokens.numpy())
+
+
+def symbols(tokens: np.ndarray) -> int:
+    """Returns how many symbols stand in sentences, ends counted."""
+    return int((tokens != 0).sum() + (tokens == 0).any(1).sum())
+
+
+def load(model: peer.TextVAE, params: dict) -> None:
+    """Copies parameters of jvae into PyTorch; its second bias stays zero."""
+
+    def put(target, array):
+        # A copy: arrays of JAX may lie in memory that it frees or uses again.
+        target.data = torch.from_numpy(np.array(array, np.float32))
+
+    decoder, lstm = params["decoder"], params["decoder"]["lstm"]
+    encoder = params["encoder"]
+    put(model.encoder_embedding.weight, params["embedding"]["embedding"])
+    put(model.embedding.weight, decoder["embedding"]["embedding"])
+    put(model.posterior_head.weight, params["posterior_head"]["kernel"].T)
+    put(model.first_cell.weight, decoder["first_cell"]["kernel"].T)
+    put(model.output.weight, decoder["output"]["kernel"].T)
+    inputs = np.concatenate([lstm["input"]["kernel"], lstm["constant"]["kernel"]])
+    for module, kernel, source in (
+        (model.encoder, encoder["input"]["kernel"], encoder),
+        (model.decoder, inputs, lstm),
+    ):
+        put(module.weight_ih_l0, np.asarray(kernel).T)
+        put(module.weight_hh_l0, source["recurrent"].T)
+        put(module.bias_ih_l0, source["input"]["bias"])
+        module.bias_hh_l0.data.zero_()
+        module.bias_hh_l0.requires_grad_(False)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--no-compile", action="store_true")
+    flags = parser.parse_args()
+    batches = prepared_batches(flags.steps)
+    tokens = sum(int(batch["length"].sum()) for batch in batches)
+    jvae = Jvae(batches)
+    variants = (False,) if flags.no_compile else (False, True)
+    peers = [Torch(batches, jvae.state.params, compiled) for compiled in variants]
+    everyone = [jvae, *peers]
+
+    first = {one.name: one.loss_at_means(batches[0]) for one in everyone}
+    print("loss at the same parameters", first)
+    values = np.array([*first.values()])
+    assert np.allclose(values, values[0], rtol=1e-4), "not the same model"
+
+    seconds = {one.name: [] for one in everyone}
+    losses, sampling = {}, {one.name: [] for one in everyone}
+    for one in everyone:
+        one.train(flags.steps)  # compiles
+        one.sample(0)
+    for _ in range(flags.rounds):
+        for one in everyone:
+            time_spent, found = one.train(flags.steps)
+            seconds[one.name].append(time_spent)
+            losses[one.name] = statistics.mean(found)
+    for number in range(flags.rounds):
+        for one in everyone:
+            time_spent, count = one.sample(number)
+            sampling[one.name].append(time_spent / count)
+
+    result = {"tokens_per_round": tokens, "rounds": flags.rounds, "losses": losses}
+    for what, each in (("training", seconds), ("sampling", sampling)):
+        per_symbol = tokens if what == "training" else 1
+        medians = {name: statistics.median(x) for name, x in each.items()}
+        best = min((p.name for p in peers), key=medians.__getitem__)
+        ratio = statistics.median(
+            p / j for j, p in zip(each["jvae"], each[best], strict=True)
+        )
+        speeds = {name: per_symbol / x for name, x in medians.items()}
+        for name, speed in speeds.items():
+            print(f"{what} {name:15} {speed:10,.0f} symbols/s")
+        print(f"{what}: jvae is {ratio:.2f} times as fast as {best}")
+        result[what] = {"symbols_per_second": speeds, "best_peer": best, "ratio": ratio}
+    print("mean losses of the last round", losses)
+    machine.write("text", {**result, "aim": AIM, "required": REQUIRED})
+    return 0 if min(result[w]["ratio"] for w in ("training", "sampling")) > 0.7 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,10 @@
+"""BN-VAE on plain novels: means normalised so that the KL stays."""
+
+import novels_text
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = novels_text.get_config()
+    config.model.latent = {"name": "normalised_gaussian", "gamma": 0.6}
+    return config
