@@ -46,8 +46,14 @@ def loop_body() -> Iterator[None]:
         _in_loop.reset(token)
 
 
-def scan(body: Callable, carry: Any, xs: Any, length: int | None = None) -> Any:
-    """Returns `jax.lax.scan(body, carry, xs, length)`, fast for convolutions on CPU.
+def scan(
+    body: Callable,
+    carry: Any,
+    xs: Any,
+    length: int | None = None,
+    reverse: bool = False,
+) -> Any:
+    """Returns `jax.lax.scan` of the same, fast for convolutions on CPU.
 
     XLA's CPU backend computes a convolution's weight gradient 20 to 50 times slower
     inside a while loop than outside one. Scan over layers, steps or micro-batches
@@ -59,7 +65,7 @@ def scan(body: Callable, carry: Any, xs: Any, length: int | None = None) -> Any:
         with loop_body():
             return body(carry, x)
 
-    return jax.lax.scan(traced, carry, xs, length)
+    return jax.lax.scan(traced, carry, xs, length, reverse)
 
 
 def _convolve(x: Array, kernel: Array, stride: int, padding: Any) -> Array:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jvae
+import jvae.flows
 import jvae.distributions
 import jvae.losses
 from jvae import experiment
@@ -35,7 +36,7 @@ def test_the_site_builds_without_a_warning_and_holds_every_public_name(tmp_path)
     run = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     page = (tmp_path / "site" / "reference.html").read_text()
-    for module in (jvae.losses, jvae.distributions):
+    for module in (jvae.losses, jvae.distributions, jvae.flows):
         for name in module.__all__:
             if callable(getattr(module, name)):
                 assert f'id="{module.__name__}.{name}"' in page, name

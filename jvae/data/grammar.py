@@ -137,7 +137,7 @@ def grammar(
     Args:
       num_train: sentences of training.
       num_test: sentences of the test split.
-      num_buckets: how many widths batches may have.
+      num_buckets: how many widths batches may have; with 1 lengths are mixed.
 
     Raises:
       ConfigError: a number out of range.

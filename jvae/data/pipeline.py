@@ -70,10 +70,11 @@ _POOLS = 2**40
 def batch_indices(source: Source, seed: int, batch_size: int, step: int) -> np.ndarray:
     """Returns the examples of the global batch at a step, [batch_size].
 
-    Those at positions step * batch_size ... of `order`. Of a source with `lengths`, the
-    examples of `POOL` batches, at most an epoch, are sorted by length first and the
-    batches shuffled: so a batch holds sentences of like length. Each occurs once in an
-    epoch of `order`; where two epochs meet in a pool, their sentences mix.
+    Those at positions step * batch_size ... of `order`. Of a source with several
+    `buckets`, the examples of `POOL` batches, at most an epoch, are sorted by length
+    first and the batches shuffled: so a batch holds sentences of like length. Each
+    occurs once in an epoch of `order`; where two epochs meet in a pool, their sentences
+    mix.
 
     Args:
       source: the training split.
@@ -83,7 +84,7 @@ def batch_indices(source: Source, seed: int, batch_size: int, step: int) -> np.n
     """
     size = len(source)
     lengths = lengths_of(source)
-    if lengths is None:
+    if lengths is None or len(getattr(source, "buckets", ())) < 2:
         return order(seed, size, step * batch_size, (step + 1) * batch_size)
     # Not more than an epoch, or sentences would meet themselves, sorted by length.
     batches = max(min(POOL, size // batch_size), 1)

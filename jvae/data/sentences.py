@@ -140,7 +140,7 @@ def sources(
 
     Args:
       encoded: symbols and lengths of each split.
-      num_buckets: how many widths batches may have.
+      num_buckets: how many widths batches may have; with 1 lengths are mixed.
 
     Raises:
       ConfigError: no buckets.

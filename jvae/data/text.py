@@ -37,7 +37,7 @@ def text(
       min_count: words that occur less often in training are unknown.
       max_words: the longest sentence that is taken.
       max_sentences: training sentences that are taken, the first; None for all.
-      num_buckets: how many widths batches may have.
+      num_buckets: how many widths batches may have; with 1 lengths are mixed.
       on_bad_line: 'error', or 'skip' to leave out empty and over-long lines and say
         how many.
 

@@ -1,5 +1,6 @@
 """Vocabularies, sentences as symbols, the files they come from, batches by length."""
 
+import dataclasses
 import itertools
 import logging
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from jvae.data import build, eval_batches, train_batches
-from jvae.data.pipeline import POOL, batch_indices
+from jvae.data.pipeline import POOL, batch_indices, order
 from jvae.data.sentences import SentenceSource, Vocabulary, sources
 from jvae.data.sources import Subset
 from jvae.errors import ConfigError, DataError
@@ -87,6 +88,14 @@ def test_batches_hold_every_sentence_once_an_epoch_as_wide_as_they_must_be():
     assert widths != sorted(widths)
     padded = sum(b["tokens"].size for b in batches) / source.lengths.sum()
     assert padded < 1.35 < source.tokens.size / source.lengths.sum()
+
+
+def test_one_bucket_mixes_lengths_in_the_order_of_the_run():
+    source = dataclasses.replace(numbered(8 * POOL), buckets=(20,))
+    batches = some(source, POOL, batch_size=8)
+    seen = np.concatenate([batch["tokens"][:, 0] for batch in batches])
+    np.testing.assert_array_equal(seen, order(3, 8 * POOL, 0, 8 * POOL))
+    assert np.mean([np.ptp(batch["length"]) for batch in batches]) > 10
 
 
 @pytest.mark.parametrize("size", [9, 40, 77])

@@ -1,0 +1,34 @@
+"""Flows: bijections whose volumes are known, from one layer to Glow.
+
+Each is a Flax module with `forward(x, cond) -> (y, log_det [B])`, `inverse(y, cond)`,
+and `start(x, cond)`, which sets by examples what is set by data.
+"""
+
+from jvae.flows.actnorm import ActNorm
+from jvae.flows.bijection import Bijection, Chain
+from jvae.flows.coupling import ConvNet, Coupling, DenseNet
+from jvae.flows.glow import Glow, GlowSteps, Split
+from jvae.flows.mixing import InvertibleConv
+from jvae.flows.nice import Nice
+from jvae.flows.squeeze import Permutation, Squeeze, random_orders
+from jvae.flows.steps import Steps
+from jvae.flows.vectors import VectorSteps
+
+__all__ = [
+    "ActNorm",
+    "Bijection",
+    "Chain",
+    "ConvNet",
+    "Coupling",
+    "DenseNet",
+    "Glow",
+    "GlowSteps",
+    "InvertibleConv",
+    "Nice",
+    "Permutation",
+    "Split",
+    "Squeeze",
+    "Steps",
+    "VectorSteps",
+    "random_orders",
+]

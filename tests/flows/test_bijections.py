@@ -1,0 +1,208 @@
+"""Every layer of a flow: its inverse, its volume, and what it is at the beginning.
+
+At random parameters, in single and in double precision; volumes against the determinant
+of the Jacobian.
+"""
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jvae.errors import ConfigError
+from jvae.flows import (
+    ActNorm,
+    Chain,
+    ConvNet,
+    Coupling,
+    DenseNet,
+    Glow,
+    GlowSteps,
+    InvertibleConv,
+    Nice,
+    Permutation,
+    Squeeze,
+    VectorSteps,
+    random_orders,
+)
+
+MAP, VECTOR = (2, 2, 4), (6,)
+ORDER = (2, 0, 3, 1)
+LAYERS = {
+    "squeeze": (Squeeze, (2, 4, 3)),
+    "permutation": (lambda: Permutation(ORDER), MAP),
+    "actnorm": (lambda: ActNorm(4), MAP),
+    "convolution": (lambda: InvertibleConv(ORDER), MAP),
+    "additive": (lambda: Coupling(ConvNet(5), "additive"), MAP),
+    "affine": (lambda: Coupling(ConvNet(5), "affine"), MAP),
+    "affine_of_vectors": (lambda: Coupling(DenseNet((5,)), "affine"), (3,)),
+    "chain": (lambda: Chain([ActNorm(4), InvertibleConv(ORDER), Squeeze()]), MAP),
+    "glow_steps": (lambda: GlowSteps(4, 3, hidden=5), MAP),
+    "permuted_steps": (
+        lambda: GlowSteps(4, 2, hidden=5, coupling="additive", mixing="permutation"),
+        MAP,
+    ),
+    "vector_steps": (lambda: VectorSteps(6, 3, hidden=(5,)), VECTOR),
+    "plane": (lambda: VectorSteps(2, 3, hidden=(8,)), (2,)),
+    "glow": (lambda: Glow((4, 4, 1), levels=2, depth=2, hidden=5), (4, 4, 1)),
+    "glow_of_maps": (
+        lambda: Glow(MAP, levels=2, depth=2, hidden=5, squeeze_first=False),
+        MAP,
+    ),
+    "nice": (lambda: Nice((2, 3, 1), depth=3, hidden=(5,)), (2, 3, 1)),
+}
+NO_CHANGE = {"squeeze", "permutation", "additive"}
+
+
+def made(name, dtype=jnp.float32, scale=0.2, seed=0, rows=3):
+    """(bijection, random parameters, x [rows, ...]) of a layer of `LAYERS`."""
+    make, shape = LAYERS[name]
+    layer, key = make(), jax.random.key(seed)
+    x = jax.random.normal(key, (rows, *shape), dtype)
+    variables = layer.init(key, x)
+    leaves, tree = jax.tree.flatten(variables)
+    keys = jax.random.split(jax.random.fold_in(key, 1), max(len(leaves), 1))
+    noisy = [
+        (leaf + scale * jax.random.normal(k, leaf.shape, dtype)).astype(dtype)
+        for leaf, k in zip(leaves, keys, strict=False)
+    ]
+    return layer, jax.tree.unflatten(tree, noisy), x
+
+
+@pytest.mark.parametrize("precision", ["single", "double"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_inverse_gives_x_back(name, precision):
+    double = precision == "double"
+    with jax.enable_x64(True) if double else contextlib.nullcontext():
+        layer, variables, x = made(name, jnp.float64 if double else jnp.float32)
+        y, log_det = layer.apply(variables, x)
+        back = layer.apply(variables, y, method="inverse")
+        assert y.dtype == log_det.dtype == back.dtype == x.dtype
+        assert log_det.shape == (3,)
+        assert jnp.abs(back - x).max() < (1e-10 if double else 1e-4)
+        if name not in NO_CHANGE:
+            assert jnp.abs(log_det).min() > 1e-3
+        assert jnp.abs(y.reshape(-1) - x.reshape(-1)).max() > 0.1
+
+
+@pytest.mark.parametrize("precision", ["single", "double"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_volume_is_the_jacobians(name, precision):
+    double = precision == "double"
+    with jax.enable_x64(True) if double else contextlib.nullcontext():
+        layer, variables, x = made(name, jnp.float64 if double else jnp.float32)
+        _, log_det = layer.apply(variables, x)
+
+        def flat(x):
+            return layer.apply(variables, x.reshape(1, *shape))[0].reshape(-1)
+
+        shape = x.shape[1:]
+        jacobians = jax.jit(jax.vmap(jax.jacrev(flat)))(x.reshape(3, -1))
+        _, wanted = np.linalg.slogdet(np.asarray(jacobians))
+        np.testing.assert_allclose(log_det, wanted, atol=1e-10 if double else 1e-4)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_at_first_it_is_a_permutation_of_the_coordinates(name):
+    layer, _, x = made(name)
+    variables = layer.init(jax.random.key(3), x)
+    y, log_det = layer.apply(variables, x)
+    np.testing.assert_array_equal(log_det, np.zeros(3))
+    for one, other in zip(x, y, strict=True):
+        np.testing.assert_allclose(np.sort(one.ravel()), np.sort(other.ravel()))
+
+
+@pytest.mark.parametrize("name", ["actnorm", "convolution", "glow_steps"])
+def test_volumes_add_up_over_a_composition(name):
+    layer, variables, x = made(name)
+    twice = Chain([LAYERS[name][0](), LAYERS[name][0]()])
+    params = {
+        "parts_0": variables["params"],
+        "parts_1": made(name, seed=5)[1]["params"],
+    }
+    y, first = layer.apply(variables, x)
+    z, second = layer.apply({"params": params["parts_1"]}, y)
+    found, log_det = twice.apply({"params": params}, x)
+    np.testing.assert_allclose(found, z, rtol=1e-5)
+    np.testing.assert_allclose(log_det, first + second, rtol=1e-5)
+
+
+def test_the_convolution_is_one_matrix_at_every_place():
+    layer, variables, x = made("convolution")
+    lower, upper = layer.apply(variables, method="factors")
+    matrix = np.asarray(lower @ upper)[list(ORDER)]
+    y, log_det = layer.apply(variables, x)
+    np.testing.assert_allclose(y, x @ matrix.T, atol=1e-5)
+    wanted = 4 * np.linalg.slogdet(matrix)[1]
+    np.testing.assert_allclose(log_det, np.full(3, wanted), rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e3, np.inf])
+def test_an_affine_scale_stays_bounded(size):
+    layer, variables, x = made("affine")
+    bias = variables["params"]["net"]["Conv_1"]["bias"]
+    variables["params"]["net"]["Conv_1"]["bias"] = bias.at[:2].set(size)
+    y, log_det = layer.apply(variables, x)
+    np.testing.assert_allclose(log_det, np.full(3, 2 * 2 * 2 * 2.0), rtol=1e-6)
+    assert np.isfinite(y).all()
+
+
+@pytest.mark.parametrize("name", ["actnorm", "glow", "nice", "vector_steps"])
+def test_the_examples_it_starts_with_come_out_normalised(name):
+    layer, variables, x = made(name, rows=64)
+    x = 3.0 * x + 5.0
+    y, new = layer.apply(variables, x, method="start", mutable=["params"])
+    found, _ = layer.apply(new, x)
+    np.testing.assert_allclose(y, found, atol=1e-3)
+    if name == "actnorm":
+        np.testing.assert_allclose(y.mean((0, 1, 2)), np.zeros(4), atol=1e-3)
+        np.testing.assert_allclose(y.std((0, 1, 2)), np.ones(4), atol=1e-3)
+
+
+def test_every_scanned_step_is_started_by_what_the_steps_before_make():
+    layer, variables, x = made("glow_steps", rows=64)
+    _, new = layer.apply(variables, x, method="start", mutable=["params"])
+    stack = new["params"]["steps"]
+    for k, order in enumerate(layer.orders):
+        params = jax.tree.map(lambda a, k=k: a[k], stack)
+        normed, _ = ActNorm(4).apply({"params": params["parts_0"]}, x)
+        np.testing.assert_allclose(normed.mean((0, 1, 2)), np.zeros(4), atol=1e-3)
+        np.testing.assert_allclose(normed.std((0, 1, 2)), np.ones(4), atol=1e-3)
+        x, _ = layer.step(order).apply({"params": params}, x)
+
+
+def test_random_parameters_give_a_density_of_mass_one():
+    layer, variables, _ = made("plane")
+    edge = jnp.linspace(-40.0, 40.0, 2001)
+    grid = jnp.stack(jnp.meshgrid(edge, edge), -1).reshape(-1, 2)
+    z, log_det = jax.jit(layer.apply)(variables, grid)
+    log_p = -0.5 * (z**2).sum(-1) - np.log(2 * np.pi) + log_det
+    assert jnp.abs(log_det).max() > 0.5
+    mass = jnp.exp(log_p).sum() * (edge[1] - edge[0]) ** 2
+    assert abs(mass - 1.0) < 1e-3
+
+
+def test_orders_are_permutations_that_a_seed_decides():
+    orders = random_orders(9, 5)
+    np.testing.assert_array_equal(np.sort(orders), np.tile(np.arange(9), (5, 1)))
+    np.testing.assert_array_equal(orders, random_orders(9, 5))
+    assert (orders != random_orders(9, 5, seed=1)).any()
+    assert len({tuple(order) for order in orders}) == 5
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "count"),
+    [
+        (Squeeze, (3, 4, 1), 1),
+        (lambda: Glow((6, 4, 1), levels=2, depth=1), (6, 4, 1), 2),
+        (lambda: Glow((28, 28, 1), levels=3, depth=1), (28, 28, 1), 3),
+    ],
+)
+def test_an_image_that_cannot_be_squeezed_is_refused_before_compiling(
+    make, shape, count
+):
+    message = f"{shape[0]}x{shape[1]} cannot be squeezed {count} times"
+    with pytest.raises(ConfigError, match=message):
+        jax.eval_shape(make().init, jax.random.key(0), jnp.zeros((1, *shape)))

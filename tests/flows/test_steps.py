@@ -1,0 +1,103 @@
+"""Scanned steps: those one after the other, whatever memory their gradient takes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jvae.flows import GlowSteps, VectorSteps
+
+KINDS = {
+    "maps": (lambda **o: GlowSteps(4, 4, hidden=5, **o), (2, 2, 4), None),
+    "vectors": (lambda **o: VectorSteps(6, 4, hidden=(5,), **o), (6,), None),
+    "conditional": (
+        lambda **o: VectorSteps(6, 4, cond_features=3, hidden=(5,), **o),
+        (6,),
+        (3,),
+    ),
+}
+
+
+def made(kind, **options):
+    """(steps, random parameters, x, cond)."""
+    make, shape, cond_shape = KINDS[kind]
+    steps, key = make(**options), jax.random.key(0)
+    x = jax.random.normal(key, (5, *shape))
+    cond = cond_shape and jax.random.normal(key, (5, *cond_shape))
+    variables = steps.init(key, x, cond)
+    leaves, tree = jax.tree.flatten(variables)
+    keys = jax.random.split(key, len(leaves))
+    noisy = [
+        leaf + 0.2 * jax.random.normal(k, leaf.shape)
+        for leaf, k in zip(leaves, keys, strict=True)
+    ]
+    return steps, jax.tree.unflatten(tree, noisy), x, cond
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_they_are_the_steps_one_after_the_other(kind):
+    steps, variables, x, cond = made(kind)
+    found, log_det = steps.apply(variables, x, cond)
+    total = np.zeros(5)
+    for k, order in enumerate(steps.orders):
+        params = jax.tree.map(lambda a, k=k: a[k], variables["params"]["steps"])
+        x, more = steps.step(order).apply({"params": params}, x, cond)
+        total += more
+    np.testing.assert_allclose(found, x, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(log_det, total, rtol=1e-5, atol=1e-6)
+
+
+def gradients(kind, memory):
+    """Those of a function of y and log_det, by parameters, x and cond."""
+    steps, variables, x, cond = made(kind, memory=memory)
+
+    def loss(variables, x, cond):
+        y, log_det = steps.apply(variables, x, cond)
+        return (jnp.sin(y) * jnp.arange(y.size).reshape(y.shape)).sum() + (
+            log_det * jnp.arange(5)
+        ).sum()
+
+    numbers = (0, 1) if cond is None else (0, 1, 2)
+    return jax.jit(jax.grad(loss, numbers))(variables, x, cond)
+
+
+@pytest.mark.parametrize("memory", ["recompute", "invert"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gradient_is_that_of_what_is_kept(kind, memory):
+    with jax.enable_x64(True):
+        wanted, found = gradients(kind, "keep"), gradients(kind, memory)
+    paths = jax.tree_util.tree_leaves_with_path(wanted)
+    for (path, a), b in zip(paths, jax.tree.leaves(found), strict=True):
+        name = jax.tree_util.keystr(path)
+        np.testing.assert_allclose(b, a, rtol=1e-7, atol=1e-9, err_msg=name)
+        assert np.abs(a).max() > 0, name
+
+
+def test_parameters_differ_from_step_to_step():
+    steps = VectorSteps(6, 4, hidden=(5,))
+    params = steps.init(jax.random.key(0), jnp.zeros((1, 6)))["params"]["steps"]
+    kernel = params["parts_2"]["net"]["Dense_0"]["kernel"]
+    assert kernel.shape == (4, 3, 5)
+    assert len({float(k[0, 0]) for k in kernel}) == 4
+
+
+def temporary_bytes(depth, memory):
+    """What the gradient of a stack needs besides arguments and results."""
+    steps = GlowSteps(8, depth, hidden=8, memory=memory)
+    x = jnp.zeros((16, 16, 16, 8))
+    variables = jax.eval_shape(steps.init, jax.random.key(0), x)
+
+    def loss(variables, x):
+        y, log_det = steps.apply(variables, x)
+        return (y**2).sum() - log_det.sum()
+
+    compiled = jax.jit(jax.grad(loss)).lower(variables, x).compile()
+    gradient = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(variables))
+    return compiled.memory_analysis().temp_size_in_bytes - gradient
+
+
+def test_going_back_through_the_inverses_takes_no_more_memory_with_depth():
+    kept = [temporary_bytes(depth, "keep") for depth in (4, 12)]
+    inverted = [temporary_bytes(depth, "invert") for depth in (4, 12)]
+    assert kept[1] > 1.8 * kept[0]
+    assert inverted[1] < 1.1 * inverted[0]
