@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import jvae
-import jvae.flows
 import jvae.distributions
+import jvae.flows
 import jvae.losses
 from jvae import experiment
 
