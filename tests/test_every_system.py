@@ -48,6 +48,15 @@ LANGUAGE = {k: v for k, v in TEXT.items() if k != "latent_dim"}
 LANGUAGE |= {"name": "language_model"}
 VERSES = {k: v for k, v in TEXT.items() if k != "hidden"}
 VERSES |= {"name": "poetry_vae", "max_length": 13, "latent": "moment_gaussian"}
+GLOW = {
+    "name": "glow",
+    "image_shape": [8, 8, 1],
+    "levels": 2,
+    "depth": 2,
+    "hidden": 6,
+    "num_bits": 4,
+}
+NICE = {"name": "nice", "image_shape": [8, 8, 1], "hidden": [12], "num_bits": 4}
 SYSTEMS = {
     "plain": (MLP, {"name": "elbo", "beta": 2.0}),
     "conditional": ({**MLP, "num_classes": 10}, {"name": "elbo"}),
@@ -69,8 +78,11 @@ SYSTEMS = {
     "text": ({**TEXT, "latent": "normalised_gaussian"}, {"name": "elbo"}),
     "language": (LANGUAGE, {"name": "elbo"}),
     "verses": (VERSES, {"name": "elbo"}),
+    "glow": ({**GLOW, "memory": "invert"}, {"name": "elbo"}),
+    "nice": (NICE, {"name": "iwae", "num_samples": 2}),
 }
 WITHOUT_DATA = {"bottleneck", "without_noise", "infomax", "info_nce"}
+OF_LEVELS = {"glow", "nice"}
 SENTENCES = {"text", "language", "verses"}
 GRAMMAR = {
     "name": "grammar",
@@ -93,6 +105,8 @@ def config(request, tiny):
     tiny["model"], tiny["loss"] = SYSTEMS[request.param]
     if request.param in WITHOUT_DATA:
         tiny["data"]["transform"] = "signed"
+    if request.param in OF_LEVELS:
+        tiny["data"] |= {"transform": "levels", "num_bits": 4}
     if request.param in SENTENCES:
         tiny["data"] = GRAMMAR
     return tiny

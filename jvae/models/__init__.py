@@ -14,6 +14,7 @@ from jvae import fields
 from jvae.models.classifier import BottleneckClassifier, Classifier, mlp_classifier
 from jvae.models.cluster import ClusterVAE
 from jvae.models.conv import ConvDecoder, ConvEncoder, conv
+from jvae.models.flow import FlowModel, glow, nice
 from jvae.models.infomax import InfoMaxEncoder, infomax
 from jvae.models.latents import LATENTS
 from jvae.models.likelihoods import LIKELIHOODS
@@ -27,6 +28,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "conv": conv,
     "mlp_classifier": mlp_classifier,
     "infomax": infomax,
+    "glow": glow,
+    "nice": nice,
     "poetry_vae": poetry_vae,
     "text_vae": text_vae,
     "language_model": language_model,
@@ -42,6 +45,7 @@ __all__ = [
     "ClusterVAE",
     "ConvDecoder",
     "ConvEncoder",
+    "FlowModel",
     "InfoMaxEncoder",
     "LanguageModel",
     "MlpDecoder",
@@ -51,10 +55,12 @@ __all__ = [
     "TextVAE",
     "build",
     "conv",
+    "glow",
     "infomax",
     "language_model",
     "mlp",
     "mlp_classifier",
+    "nice",
     "poetry_vae",
     "text_vae",
 ]

@@ -1,0 +1,223 @@
+"""Flows of images: exact densities of pixel levels with noise, as VAEs without loss.
+
+The code z = f(x + u) holds the whole image, so p(x|z) = 1 and all of the bound is the
+rate: with u uniform over a level, log q(z|x) - log p(z) = -log p(x + u), where
+p(y) = N(f(y); 0, I) |det df/dy|. Its mean over u is at least -log P(x), and importance
+weights over draws of u come nearer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jvae import keys
+from jvae.distributions import DiagGaussian
+from jvae.errors import require
+from jvae.flows import Bijection, Glow, Nice
+from jvae.flows.coupling import Kind
+from jvae.flows.glow import Mixing
+from jvae.flows.squeeze import check_squeezes
+from jvae.flows.steps import Memory
+from jvae.models.vae import check_image
+from jvae.types import Array, Batch, Inference, Key, batch_size
+
+
+@flax.struct.dataclass
+class Certain:
+    """p(x|z) of a code that holds x: 1 for the image that it was made of.
+
+    Attributes:
+      mean: [B, H, W, C], that image.
+      num_levels: of a pixel.
+    """
+
+    mean: Array
+    num_levels: int = flax.struct.field(pytree_node=False)
+
+    support = "levels"
+    is_discrete = True
+
+    def log_prob(self, x: Array) -> Array:
+        """Returns zeros [B], of the images x that the codes were made of."""
+        return jnp.zeros(x.shape[0])
+
+
+@flax.struct.dataclass
+class Code:
+    """The codes of the middles of pixel levels.
+
+    Attributes:
+      mean: [B, D].
+    """
+
+    mean: Array
+
+
+class FlowModel(nn.Module):
+    """An image with noise within its levels <-> a standard Gaussian code.
+
+    Attributes:
+      flow: a bijection of images [B, H, W, C] in [-1, 1] and codes [B, H W C].
+      image_shape: (H, W, C).
+      num_bits: of a pixel: it has 2^num_bits levels.
+    """
+
+    flow: Bijection
+    image_shape: Sequence[int]
+    num_bits: int = 8
+
+    target = "image"
+    start_examples = 256
+
+    def forward(self, x: Array, u: Array | float) -> tuple[Array, Array]:
+        """Returns (z [B, D], log |det dz/dx| [B]) of levels x, u of [0, 1) added."""
+        x = check_image(x, self.image_shape)
+        half = 2.0 ** (self.num_bits - 1)
+        z, log_det = self.flow.forward((x + u) / half - 1.0)
+        return z, log_det - math.log(half) * math.prod(self.image_shape)
+
+    def infer(self, batch: Batch, key: Key) -> Inference:
+        """Returns the code at a draw of u, whose cost is -log p(x + u).
+
+        Args:
+          batch: 'image' [B, H, W, C], levels 0 to 2^num_bits - 1.
+          key: one key, or [B] keys, one per example.
+        """
+        x = batch["image"]
+        z, log_det = self.forward(x, noise(keys.per_example(key, batch_size(batch)), x))
+        cost = -log_det - self.prior(batch).log_prob(z)
+        return Inference(z, cost[:, None], cost)
+
+    def posterior(self, batch: Batch) -> Code:
+        """Returns the codes of the middles of the levels; others may be drawn."""
+        return Code(self.forward(batch["image"], 0.5)[0])
+
+    def prior(self, batch: Batch) -> DiagGaussian:
+        """Returns N(0, I) over [B, H W C]."""
+        zeros = jnp.zeros((batch_size(batch), math.prod(self.image_shape)))
+        return DiagGaussian(zeros, zeros)
+
+    def likelihood(self, latents: Array, batch: Batch) -> Certain:
+        """Returns p(x|z), of codes [B, H W C]."""
+        return Certain(self.decode(latents), 2**self.num_bits)
+
+    def as_batch(self, x: Array) -> dict[str, Array]:
+        """Returns images [B, H, W, C] as a batch."""
+        return {"image": x}
+
+    def encode(self, x: Array) -> Code:
+        """Returns the codes of levels [B, H, W, C]."""
+        return self.posterior(self.as_batch(x))
+
+    def decode(self, z: Array) -> Array:
+        """Returns the levels [B, H, W, C] of codes [B, H W C], as float32."""
+        y = (self.flow.inverse(z) + 1.0) * 2.0 ** (self.num_bits - 1)
+        return jnp.clip(jnp.floor(y), 0.0, 2.0**self.num_bits - 1.0)
+
+    def generate(
+        self, key: Key, n: int, temperature: float = 1.0, label: Array | None = None
+    ) -> Array:
+        """Returns n images [n, H, W, C], levels.
+
+        Args:
+          key: one key, or [n] keys.
+          n: how many.
+          temperature: factor on the standard deviation of the codes.
+          label: must be None.
+        """
+        require(label is None, "label", "be None for a model without classes", label)
+        prior = self.prior({"mask": jnp.ones((n,), bool)}).tempered(temperature)
+        return self.decode(prior.sample(keys.per_example(key, n)))
+
+    def start(self, batch: Batch, key: Key) -> None:
+        """Sets the actnorms by examples.
+
+        Args:
+          batch: 'image'.
+          key: one key.
+        """
+        x = batch["image"]
+        u = noise(keys.per_example(key, batch_size(batch)), x)
+        self.flow.start((x + u) / 2.0 ** (self.num_bits - 1) - 1.0)
+
+    def __call__(self, batch: Batch, key: Key) -> Certain:
+        """Returns p(x|z) at one draw; what `init` traces."""
+        return self.likelihood(self.infer(batch, key).latents, batch)
+
+
+def noise(key: Key, x: Array) -> Array:
+    """Returns noise of the shape of x, uniform in [0, 1), of 16 bits and [B] keys.
+
+    So level and noise are added exactly in float32, and floor gives the level back.
+    """
+    draw = jax.vmap(lambda k: jax.random.bits(k, x.shape[1:], jnp.uint16))
+    return draw(key).astype(jnp.float32) / 2.0**16
+
+
+def glow(
+    image_shape: Sequence[int],
+    levels: int = 3,
+    depth: int = 8,
+    hidden: int = 64,
+    coupling: Kind = "affine",
+    mixing: Mixing = "convolution",
+    num_bits: int = 8,
+    memory: Memory = "keep",
+) -> FlowModel:
+    """Returns Glow, a flow of squeezed maps (Kingma & Dhariwal, 2018).
+
+    Args:
+      image_shape: (H, W, C); H and W multiples of 2^levels.
+      levels: how often half of the channels leaves, and once more.
+      depth: steps of actnorm, mixing and coupling in each level.
+      hidden: channels within the couplings' networks.
+      coupling: 'additive' or 'affine'.
+      mixing: of channels, an invertible 1x1 'convolution' or a fixed 'permutation'.
+      num_bits: of a pixel, as the data's.
+      memory: what the gradient needs: 'keep' all activations, 'recompute' them from
+        the inputs of the steps, or 'invert' the steps from their output.
+
+    Raises:
+      ConfigError: a number out of range, or an image that cannot be squeezed.
+    """
+    counts = {"levels": levels, "depth": depth, "hidden": hidden, "num_bits": num_bits}
+    _check_counts(**counts)
+    height, width, channels = image_shape
+    check_squeezes((height, width), levels)
+    shape = (height, width, channels)
+    flow = Glow(shape, levels, depth, hidden, coupling, mixing, memory=memory)
+    return FlowModel(flow, shape, num_bits)
+
+
+def nice(
+    image_shape: Sequence[int],
+    depth: int = 4,
+    hidden: Sequence[int] = (1000,) * 5,
+    num_bits: int = 8,
+) -> FlowModel:
+    """Returns NICE, additive couplings of all pixels (Dinh et al., 2014).
+
+    Args:
+      image_shape: (H, W, C).
+      depth: couplings.
+      hidden: widths of the layers within their networks.
+      num_bits: of a pixel, as the data's.
+
+    Raises:
+      ConfigError: a number out of range.
+    """
+    _check_counts(depth=depth, num_bits=num_bits, hidden=min(hidden, default=1))
+    shape = tuple(image_shape)
+    return FlowModel(Nice(shape, depth, tuple(hidden)), shape, num_bits)
+
+
+def _check_counts(**counts: int) -> None:
+    """Raises ConfigError unless all are positive."""
+    for name, count in counts.items():
+        require(count >= 1, f"model.{name}", "be at least 1", count)

@@ -1,0 +1,119 @@
+"""Flows of images: the likelihood is that of pixel levels, and codes give them back."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from jvae import losses, models
+from jvae.errors import ConfigError
+
+SHAPE = (4, 4, 1)
+FLOWS = {
+    "glow": {"name": "glow", "levels": 2, "depth": 2, "hidden": 5},
+    "nice": {"name": "nice", "depth": 2, "hidden": (6,)},
+}
+
+
+def made(name, shape=SHAPE, num_bits=8, scale=0.2, **fields):
+    """(model, random parameters, levels [5, ...])."""
+    options = {**FLOWS[name], **fields}
+    model = models.build(**options, image_shape=shape, num_bits=num_bits)
+    key = jax.random.key(0)
+    x = jax.random.randint(key, (5, *shape), 0, 2**num_bits)
+    variables = model.init(key, {"image": x}, key)
+    leaves, tree = jax.tree.flatten(variables)
+    keys = jax.random.split(key, len(leaves))
+    noisy = [
+        leaf + scale * jax.random.normal(k, leaf.shape)
+        for leaf, k in zip(leaves, keys, strict=True)
+    ]
+    return model, jax.tree.unflatten(tree, noisy), x
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_code_gives_the_levels_back(name):
+    model, variables, x = made(name)
+    code = model.apply(variables, x, method="encode").mean
+    assert code.shape == (5, 16)
+    np.testing.assert_array_equal(model.apply(variables, code, method="decode"), x)
+    drawn = model.apply(variables, {"image": x}, jax.random.key(1), method="infer")
+    again = model.apply(variables, drawn.latents, {}, method="likelihood")
+    np.testing.assert_array_equal(again.mean, x)
+    assert jnp.abs(drawn.latents - code).max() > 0
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_at_first_importance_weights_reach_the_exact_probability_of_levels(name):
+    """p(y) is then N(0, I) on [-1, 1], so a level has the mass of a Gaussian's bin."""
+    model, variables, x = made(name, scale=0.0)
+    half = 2.0 ** (8 - 1)
+    edges = np.asarray(x, np.float64) / half - 1.0
+    exact = np.log(norm.cdf(edges + 1 / half) - norm.cdf(edges)).sum((1, 2, 3))
+
+    params = variables["params"]
+    batch, key = {"image": x}, jax.random.key(2)
+    draw = jax.jit(
+        lambda key: losses.elbo_terms(params, {}, key, batch, model=model)[1].kl.sum(-1)
+    )
+    values = -np.stack([draw(k) for k in jax.random.split(key, 200)])
+    weighted = np.logaddexp.reduce(values, 0) - np.log(200)
+    np.testing.assert_allclose(weighted, exact, atol=2e-3)
+    assert (values.mean(0) < exact + 3 * values.std(0) / np.sqrt(200)).all()
+
+
+def test_all_images_together_have_the_mass_that_samples_put_within_the_levels():
+    """Of 2x2 pixels of 2 levels, 16 images, at random parameters."""
+    shape = (2, 2, 1)
+    model, variables, _ = made("glow", shape, num_bits=1, levels=1)
+    x = jnp.array([*itertools.product((0, 1), repeat=4)]).reshape(16, *shape)
+
+    @jax.jit
+    def log_p(key):
+        return -model.apply(variables, {"image": x}, key, method="infer").log_ratio
+
+    draws = jnp.stack([log_p(k) for k in jax.random.split(jax.random.key(0), 2000)])
+    each = jnp.exp(draws).sum(1)
+    z = jax.random.normal(jax.random.key(1), (100_000, 4))
+    y = model.apply(variables, z, method=lambda model, z: model.flow.inverse(z))
+    inside = (jnp.abs(y) <= 1.0).all((1, 2, 3))
+    error = np.hypot(each.std() / np.sqrt(2000), inside.std() / np.sqrt(100_000))
+    assert abs(each.mean() - inside.mean()) < 4 * error < 0.02
+    assert 0.05 < inside.mean() < 0.95
+
+
+def test_examples_at_the_start_set_the_actnorms():
+    model, variables, x = made("glow", scale=0.0)
+    key = jax.random.key(0)
+    _, new = model.apply(
+        variables, {"image": x}, key, method="start", mutable=["params"]
+    )
+    code = model.apply(new, x, method="encode").mean
+    assert abs(float(code.mean())) < 0.1 and abs(float(code.std()) - 1.0) < 0.1
+    before = model.apply(variables, x, method="encode").mean
+    assert abs(float(before.std()) - 1.0) > 0.2
+
+
+def test_a_temperature_acts_on_the_codes():
+    model, variables, _ = made("glow", scale=0.0)
+    cold = model.apply(variables, jax.random.key(0), 3, 0.0, method="generate")
+    np.testing.assert_array_equal(cold, np.full((3, *SHAPE), 128.0))
+    warm = model.apply(variables, jax.random.key(0), 3, 1.0, method="generate")
+    assert warm.std() > 20 and (warm == jnp.floor(warm)).all()
+    assert 0 <= warm.min() and warm.max() <= 255
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"levels": 3}, "4x4 cannot be squeezed 3 times"),
+        ({"depth": 0}, "model.depth must be at least 1"),
+        ({"num_bits": 0}, "model.num_bits must be at least 1"),
+    ],
+)
+def test_what_does_not_fit_is_refused(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        models.build("glow", image_shape=SHAPE, **fields)
