@@ -63,7 +63,7 @@ class Lstm(nn.Module):
           x: [B, T, I], one input for each step.
           constant: [B, J], an input that is the same at every step; None for none.
         """
-        gates = self.input(x)
+        gates = layers.by_rows(self.input, x)
         return gates if constant is None else gates + self.constant(constant)[:, None]
 
     def __call__(

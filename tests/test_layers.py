@@ -267,3 +267,18 @@ def test_batch_norm_keeps_float32_statistics_of_a_bfloat16_batch():
 def test_activations_are_the_functions_of_their_names(name, negative):
     found = layers.ACTIVATIONS[name](jnp.asarray([-1.0, 0.0]))
     np.testing.assert_allclose(found, [negative, 0.0], rtol=1e-6)
+
+
+def test_by_rows_is_the_layer_itself_and_so_are_its_gradients():
+    key = jax.random.key(0)
+    x, kernel = jax.random.normal(key, (2, 3, 4, 5)), jax.random.normal(key, (5, 6))
+
+    def value(product):
+        return lambda x, kernel: jnp.sin(product(x, kernel)).sum()
+
+    rows = value(lambda x, kernel: layers.by_rows(lambda r: r @ kernel, x))
+    found = jax.grad(rows, (0, 1))(x, kernel)
+    wanted = jax.grad(value(jnp.matmul), (0, 1))(x, kernel)
+    assert layers.by_rows(lambda r: r @ kernel, x).shape == (2, 3, 4, 6)
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

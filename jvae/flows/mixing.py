@@ -7,6 +7,7 @@ import jax.scipy.linalg
 from flax import linen as nn
 
 from jvae.flows.bijection import Bijection, places
+from jvae.layers import by_rows
 from jvae.types import Array
 
 
@@ -41,7 +42,8 @@ class InvertibleConv(Bijection):
     def forward(self, x: Array, cond: Array | None = None) -> tuple[Array, Array]:
         """Returns (y, log |det dy/dx| [B])."""
         lower, upper = self.factors()
-        mixed = x @ (lower @ upper).T
+        matrix = (lower @ upper).T
+        mixed = by_rows(lambda rows: rows @ matrix, x)
         y = jnp.take(mixed, jnp.asarray(self.order), axis=-1)
         log_det = places(x) * self.log_diagonal.sum()
         return y, jnp.full(x.shape[0], log_det, x.dtype)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jvae import layers
 from jvae.distributions import Sentences
 from jvae.errors import ConfigError
 from jvae.models import latents
@@ -33,7 +34,7 @@ class GatedConvolution(nn.Module):
         places = [padded[:, i : i + x.shape[1]] for i in range(3)]
         patches = jnp.concatenate(places, axis=-1)
         layer = nn.Dense(2 * channels, use_bias=False, kernel_init=_GLOROT)
-        value, gate = jnp.split(layer(patches), 2, axis=-1)
+        value, gate = jnp.split(layers.by_rows(layer, patches), 2, axis=-1)
         return x + value * nn.sigmoid(gate)
 
 
@@ -56,7 +57,8 @@ class VerseDecoder(nn.Module):
         size = self.max_length * self.embedding_dim
         x = nn.Dense(size, kernel_init=_GLOROT)(z)
         x = GatedConvolution()(x.reshape(len(z), self.max_length, -1))
-        return nn.Dense(self.vocabulary_size, kernel_init=_GLOROT)(x)
+        output = nn.Dense(self.vocabulary_size, kernel_init=_GLOROT)
+        return layers.by_rows(output, x)
 
 
 class PoetryVAE(SentenceVAE):

@@ -69,7 +69,7 @@ class Decoder(nn.Module):
         first, second = (None, None) if key is None else keys.split_each(key, 2)
         x = layers.dropout(self.embedding(before), self.dropout, first)
         h = self.lstm(x, self.start(z), _constant(z))
-        return self.output(layers.dropout(h, self.dropout, second))
+        return layers.by_rows(self.output, layers.dropout(h, self.dropout, second))
 
     def step(self, memory: Memory, z: Array, symbol: Array) -> tuple[Memory, Array]:
         """Returns (the state after one more symbol [B], logits [B, V] of the next)."""
