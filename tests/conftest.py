@@ -17,12 +17,11 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# What one test has compiled another need not compile again, in whichever worker: they
-# inherit the name of the folder, which goes with the session.
-if "JVAE_TEST_CACHE" not in os.environ:
-    _CACHE = tempfile.TemporaryDirectory(prefix="jvae-test-cache-")
-    os.environ["JVAE_TEST_CACHE"] = _CACHE.name
-jax.config.update("jax_compilation_cache_dir", os.environ["JVAE_TEST_CACHE"])
+# What one test has compiled another need not compile again; gone with the session. A
+# folder for each worker: JAX does not write whole files at once, and half a program of
+# another worker's brings the process down.
+_CACHE = tempfile.TemporaryDirectory(prefix="jvae-test-cache-")
+jax.config.update("jax_compilation_cache_dir", _CACHE.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 # Hundreds of compiled programs are a large heap: to search it often takes a sixth of
