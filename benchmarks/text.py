@@ -61,6 +61,8 @@ class Jvae:
             "batch_size": BATCH,
             "transform": "tokens",
         }
+        # A constant rate, as in PyTorch here.
+        config["optimizer"] = {"name": "adam", "learning_rate": 2e-3, "clip_norm": 5.0}
         self.built = parts.assemble(configs.read(config))
         self.state = parts.create_state(self.built)
         self.step = parts.compile_step(self.built, self.state)

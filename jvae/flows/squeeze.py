@@ -63,5 +63,5 @@ def check_squeezes(size: tuple[int, ...], count: int) -> None:
         raise ConfigError(
             f"images of {height}x{width} cannot be squeezed {count} times: height and "
             f"width must be multiples of {2**count}",
-            fix="Take fewer levels, or pad the images with data.pad_to.",
+            fix="Take fewer levels, or images of another size.",
         )

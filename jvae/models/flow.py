@@ -77,10 +77,14 @@ class FlowModel(nn.Module):
 
     def forward(self, x: Array, u: Array | float) -> tuple[Array, Array]:
         """Returns (z [B, D], log |det dz/dx| [B]) of levels x, u of [0, 1) added."""
+        z, log_det = self.flow.forward(self._scaled(x, u))
+        log_half = (self.num_bits - 1) * math.log(2.0)
+        return z, log_det - log_half * math.prod(self.image_shape)
+
+    def _scaled(self, x: Array, u: Array | float) -> Array:
+        """Returns levels x, u added, in [-1, 1)."""
         x = check_image(x, self.image_shape)
-        half = 2.0 ** (self.num_bits - 1)
-        z, log_det = self.flow.forward((x + u) / half - 1.0)
-        return z, log_det - math.log(half) * math.prod(self.image_shape)
+        return (x + u) / 2.0 ** (self.num_bits - 1) - 1.0
 
     def infer(self, batch: Batch, key: Key) -> Inference:
         """Returns the code at a draw of u, whose cost is -log p(x + u).
@@ -144,7 +148,7 @@ class FlowModel(nn.Module):
         """
         x = batch["image"]
         u = noise(keys.per_example(key, batch_size(batch)), x)
-        self.flow.start((x + u) / 2.0 ** (self.num_bits - 1) - 1.0)
+        self.flow.start(self._scaled(x, u))
 
     def __call__(self, batch: Batch, key: Key) -> Certain:
         """Returns p(x|z) at one draw; what `init` traces."""
@@ -174,7 +178,7 @@ def glow(
 
     Args:
       image_shape: (H, W, C); H and W multiples of 2^levels.
-      levels: how often half of the channels leaves, and once more.
+      levels: each squeezes; after all but the last half of the channels leaves.
       depth: steps of actnorm, mixing and coupling in each level.
       hidden: channels within the couplings' networks.
       coupling: 'additive' or 'affine'.
