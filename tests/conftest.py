@@ -19,7 +19,7 @@ import pytest  # noqa: E402
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # What one test has compiled another need not compile again; gone with the session. A
 # folder for each worker: JAX does not write whole files at once, and half a program of
-# another worker's brings the process down.
+# another worker's is a warning, that is an error here.
 _CACHE = tempfile.TemporaryDirectory(prefix="jvae-test-cache-")
 jax.config.update("jax_compilation_cache_dir", _CACHE.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -29,6 +29,10 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 gc.set_threshold(200_000, 10, 10)
 
 ROOT = Path(__file__).parent.parent
+
+# Linux lets a process map 65,530 pieces of memory; a compiled program takes several,
+# and the one that finds none left brings the process down.
+MAPS, MOST_MAPS = Path("/proc/self/maps"), 20_000
 
 TINY = {
     "num_steps": 12,
@@ -51,6 +55,15 @@ TINY = {
     "loss": {"name": "elbo"},
     "optimizer": {"name": "adam", "learning_rate": 3e-3},
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_programs():
+    """Drops compiled programs, after a module, when they have become many."""
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
