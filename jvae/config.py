@@ -126,6 +126,7 @@ def data_options(
     ]
     | str = "unit",
     num_bits: int = 8,
+    padding: int = 0,
     num_validation: int = 0,
     placement: Literal["host", "device"] = "host",
     num_threads: int = 2,
@@ -139,6 +140,8 @@ def data_options(
         (uniform noise over the bin), 'levels' (integers), or an import path; 'tokens'
         for sentences.
       num_bits: bits per pixel that are kept.
+      padding: rows and columns of zeros around every image, on each side; they count
+        as pixels.
       num_validation: training examples held out for validation if the data set has no
         validation split of its own; 0 for none, then 'best' is the last checkpoint.
       placement: 'host' feeds batches from the host; 'device' keeps the training data
@@ -146,6 +149,7 @@ def data_options(
       num_threads: threads that read batches ahead.
     """
     require(batch_size >= 1, "data.batch_size", "be at least 1", batch_size)
+    require(padding >= 0, "data.padding", "be at least 0", padding)
     require(num_threads >= 0, "data.num_threads", "be at least 0", num_threads)
     return dict(locals())
 

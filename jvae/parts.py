@@ -81,7 +81,9 @@ def assemble(experiment: Experiment) -> Parts:
     coefficients = schedules.build(experiment.schedules, values)
     num_steps = max(experiment.num_steps, 1)
     optimizer, rate = optimizers.build(num_steps=num_steps, **experiment.optimizer)
-    transform = transforms.build(options["transform"], options["num_bits"])
+    stored = ("num_bits", "padding")
+    of_pixels = {name: options[name] for name in stored}
+    transform = transforms.build(options["transform"], **of_pixels)
     splits = load_splits(experiment.data)
     parts = Parts(
         experiment,
@@ -178,16 +180,24 @@ def _check_examples(parts: Parts) -> None:
             f"the model reads {needed!r} and the data set has {', '.join(shapes)}",
             fix="Choose another data.name or model.name.",
         )
-    if wanted is not None and tuple(wanted) != tuple(shapes["image"]):
-        raise ConfigError(
-            f"model.image_shape must be the data's {tuple(shapes['image'])}, "
-            f"got {tuple(wanted)}"
-        )
+    if wanted is not None:
+        _check_shape(tuple(wanted), tuple(shapes["image"]), parts.transform.padding)
     if (parts.transform.support == "tokens") != is_text:
         wanted = "" if is_text else "not "
         raise ConfigError(f"data.transform must {wanted}be 'tokens' for {needed!r}")
     if is_text:
         _check_sentences(parts)
+
+
+def _check_shape(wanted: tuple, stored: tuple, padding: int) -> None:
+    """Checks that a model's images have the shape of the stored ones with padding."""
+    height, width, channels = stored
+    given = (height + 2 * padding, width + 2 * padding, channels)
+    if wanted != given:
+        with_padding = f" with data.padding {padding}" if padding else ""
+        raise ConfigError(
+            f"model.image_shape must be the data's {given}{with_padding}, got {wanted}"
+        )
 
 
 def _check_sentences(parts: Parts) -> None:

@@ -242,6 +242,21 @@ class Pretrained:
             a, b = (jnp.pad(s, ((0, 0), (0, width - s.shape[1]))) for s in (a, b))
         return samples.interpolations(self.subject, a, b, n)
 
+    def corners(self, x: Array, n: int) -> Array:
+        """Returns [n, n, H, W, C], decoded between the modes of q(z|x) of four images.
+
+        As `interpolate`, along two sides and then from one to the other.
+
+        Args:
+          x: four images [4, H, W, C], of the corners row by row.
+          n: points on a side, at least 2.
+
+        Raises:
+          ConfigError: another number of images, or n < 2.
+        """
+        self._require_decoder()
+        return samples.corners(self.subject, self._image(x), n)
+
     def _require_decoder(self) -> None:
         """Raises ConfigError for a model that has no p(x|z)."""
         if not self.subject.is_generative:
@@ -355,7 +370,9 @@ def restore(
     with fields.imports(allow_imports):
         model = models.build(**config["model"])
         section = config["data"]
-        transform = transforms.build(section["transform"], section["num_bits"])
+        padding = section.get("padding", 0)  # not in runs of earlier releases
+        name, num_bits = section["transform"], section["num_bits"]
+        transform = transforms.build(name, num_bits, padding)
     return Pretrained(
         config=config,
         step=number,

@@ -57,6 +57,18 @@ GLOW = {
     "num_bits": 4,
 }
 NICE = {"name": "nice", "image_shape": [8, 8, 1], "hidden": [12], "num_bits": 4}
+FVAE = {
+    "name": "fvae",
+    "image_shape": [12, 12, 1],
+    "levels": 1,
+    "blocks": 1,
+    "block_hidden": 6,
+    "flow_levels": 2,
+    "depth": 2,
+    "hidden": 6,
+    "likelihood": {"name": "gaussian", "variance": "shared"},
+}
+FLOWING = {**MLP, "latent": {"name": "flow", "posterior_depth": 2, "prior_depth": 2}}
 SYSTEMS = {
     "plain": (MLP, {"name": "elbo", "beta": 2.0}),
     "conditional": ({**MLP, "num_classes": 10}, {"name": "elbo"}),
@@ -80,6 +92,8 @@ SYSTEMS = {
     "verses": (VERSES, {"name": "elbo"}),
     "glow": ({**GLOW, "memory": "invert"}, {"name": "elbo"}),
     "nice": (NICE, {"name": "iwae", "num_samples": 2}),
+    "fvae": (FVAE, {"name": "elbo"}),
+    "flow": (FLOWING, {"name": "elbo"}),
 }
 WITHOUT_DATA = {"bottleneck", "without_noise", "infomax", "info_nce"}
 OF_LEVELS = {"glow", "nice"}
@@ -107,6 +121,8 @@ def config(request, tiny):
         tiny["data"]["transform"] = "signed"
     if request.param in OF_LEVELS:
         tiny["data"] |= {"transform": "levels", "num_bits": 4}
+    if request.param == "fvae":
+        tiny["data"] |= {"transform": "dequantize", "padding": 2}
     if request.param in SENTENCES:
         tiny["data"] = GRAMMAR
     return tiny
@@ -146,7 +162,8 @@ def test_it_trains_goes_on_bit_for_bit_is_evaluated_and_restored(
         assert np.isfinite(row["value"])
 
     restored = jvae.restore(whole)
-    x = np.zeros((3, 8, 8, 1), "float32")
+    size = 12 if name == "fvae" else 8
+    x = np.zeros((3, size, size, 1), "float32")
     if name in SENTENCES:
         x = restored.read(["the dog feeds a zebra", "a star", "the"])
         assert restored.write(x)[0] == "the dog feeds a <unk>"
@@ -158,7 +175,7 @@ def test_it_trains_goes_on_bit_for_bit_is_evaluated_and_restored(
         with pytest.raises(ConfigError, match=r"has no p\(x\|z\)"):
             restored.sample(jax.random.key(0), 2)
     else:
-        assert restored.sample(jax.random.key(0), 2).shape == (2, 8, 8, 1)
+        assert restored.sample(jax.random.key(0), 2).shape == (2, size, size, 1)
         label = np.arange(3) if name == "conditional" else None
         assert np.isfinite(restored.elbo(x, jax.random.key(0), label)).all()
     if name not in ("without_noise", "language"):

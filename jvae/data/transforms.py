@@ -23,23 +23,29 @@ class Transform:
       support: 'binary' {0, 1}, 'unit' [0, 1], 'signed' [-1, 1], 'levels' integers
         0..2^b-1, 'real', where a density is a likelihood, or 'tokens' of sentences.
       to_unit: from `support` to intensities in [0, 1], for pictures.
+      bin_bits: b where `apply` spreads levels evenly over bins of width 2^-b: that many
+        bits a density lacks to bound the probability of a level. None elsewhere.
+      padding: rows and columns of zeros around the stored pixels, on every side.
     """
 
     apply: Callable[[Array, Key], Array]
     support: str
     to_unit: Callable[[Array], Array]
+    bin_bits: int | None = None
+    padding: int = 0
 
 
-def build(name: str, num_bits: int = 8) -> Transform:
+def build(name: str, num_bits: int = 8, padding: int = 0) -> Transform:
     """Returns the transform `name` at `num_bits` bits a pixel.
 
     Args:
       name: a key of `TRANSFORMS`, or 'package.module:Name' of a function of num_bits
         that returns a `Transform`.
       num_bits: pixels 0..255 are reduced to floor(k / 2^(8 - num_bits)); 1 to 8.
+      padding: rows and columns of zeros around every image, on each side.
 
     Raises:
-      ConfigError: unknown name, or num_bits out of range.
+      ConfigError: unknown name, or a number out of range.
     """
     require(
         isinstance(num_bits, int) and 1 <= num_bits <= 8,
@@ -47,7 +53,9 @@ def build(name: str, num_bits: int = 8) -> Transform:
         "be in 1..8",
         num_bits,
     )
-    return fields.resolve(TRANSFORMS, name, "data.transform")(num_bits)
+    require(padding >= 0, "padding", "be at least 0", padding)
+    transform = fields.resolve(TRANSFORMS, name, "data.transform")(num_bits)
+    return dataclasses.replace(transform, padding=padding)
 
 
 def prepare(batch: Batch, key: Key, transform: Transform) -> dict[str, Array]:
@@ -64,7 +72,8 @@ def prepare(batch: Batch, key: Key, transform: Transform) -> dict[str, Array]:
     """
     if "image" not in batch:
         return dict(batch)
-    image = batch["image"]
+    image, pad = batch["image"], (transform.padding, transform.padding)
+    image = jnp.pad(image, ((0, 0), pad, pad, (0, 0)))
     keys = per_example(key, image.shape[0])
     return {**batch, "image": transform.apply(image, keys)}
 
@@ -119,7 +128,7 @@ def dequantize(num_bits: int = 8) -> Transform:
         noise = jax.vmap(lambda key: _uniform16(key, image[0].size))(keys)
         return (level + noise.reshape(image.shape) / 2.0**16) / 2.0**num_bits
 
-    return Transform(apply, "real", _clip)
+    return Transform(apply, "real", _clip, bin_bits=num_bits)
 
 
 def levels(num_bits: int = 8) -> Transform:

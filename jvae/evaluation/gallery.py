@@ -119,6 +119,8 @@ def _images(
     shown = [_reconstructions(subject, x, draw_key)]
     if samples.has_codes(subject) and len(x) > 1:
         shown.append(_interpolations(subject, x))
+    if samples.has_codes(subject) and len(x) >= 4:
+        shown.append(_corners(subject, x))
     if hasattr(subject.model, "generate"):
         shown += [_samples(subject, sample_key, num_images, t) for t in temperatures]
     kl = None if found.latents is None else found.latents.kl_per_dim
@@ -168,6 +170,13 @@ def _interpolations(subject: Subject, x: np.ndarray) -> Picture:
     text = "Each row decodes points on the path between the codes of two examples."
     png = _grid(subject, images, COLUMNS)
     return Picture("interpolations.png", "Interpolations", text, png)
+
+
+def _corners(subject: Subject, x: np.ndarray) -> Picture:
+    images = samples.corners(subject, x[:4], COLUMNS)
+    text = "Points between the codes of the four examples whose images are the corners."
+    png = _grid(subject, images, COLUMNS)
+    return Picture("corners.png", "Between four examples", text, png)
 
 
 def _traversals(

@@ -237,14 +237,19 @@ def per_symbol(log_p: np.ndarray, lengths: np.ndarray, num_samples: int) -> Esti
     return dataclasses.replace(Estimate.of(residuals, num_samples), mean=float(ratio))
 
 
-def bits_per_dim(log_likelihood: Estimate, num_dims: int) -> Estimate:
-    """Returns -log p(x) / (D ln 2), for a discrete likelihood.
+def bits_per_dim(
+    log_likelihood: Estimate, num_dims: int, bin_bits: int = 0
+) -> Estimate:
+    """Returns -log p(x) / (D ln 2) + bin_bits, bits of a pixel's level.
 
     Args:
       log_likelihood: an estimate of, or bound on, log p(x) in nats.
       num_dims: D, pixels times channels.
+      bin_bits: 0 for probabilities of levels; b for a density of levels that are spread
+        over bins of width 2^-b, whose logarithm is so much larger.
     """
-    return log_likelihood.scaled(-1.0 / (num_dims * math.log(2.0)))
+    bits = log_likelihood.scaled(-1.0 / (num_dims * math.log(2.0)))
+    return dataclasses.replace(bits, mean=bits.mean + bin_bits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,6 +264,8 @@ class Observation:
       caution: what to write beside numbers that are made of it, '' for probabilities.
       given: '' or '|y', if the prior is p(z|y) and so the bounds are on log p(x|y).
       is_text: whether the data are sentences.
+      bin_bits: of a density of levels that are spread over bins of width 2^-b, b: so
+        bits per dimension exist; None for others.
     """
 
     name: str
@@ -267,6 +274,7 @@ class Observation:
     caution: str
     given: str = ""
     is_text: bool = False
+    bin_bits: int | None = None
 
 
 def observation(subject: Subject, source: Source) -> Observation:
@@ -289,6 +297,9 @@ def observation(subject: Subject, source: Source) -> Observation:
     key = jax.random.key(0)
     likelihood = jax.eval_shape(trace, subject.params, subject.state, shapes, key)
     meaning = _meaning(likelihood, subject.transform.support)
+    if not meaning.is_discrete and meaning.is_likelihood:
+        bin_bits = subject.transform.bin_bits
+        meaning = dataclasses.replace(meaning, bin_bits=bin_bits)
     conditional = getattr(subject.model, "num_classes", None) is not None
     return dataclasses.replace(meaning, given="|y" if conditional else "")
 

@@ -55,7 +55,7 @@ def likelihood_measures(
 ) -> dict[str, Measure]:
     """Returns the ELBO, its parts and the importance-weighted bound, in nats.
 
-    Bits per dimension come with them where the likelihood is discrete.
+    Bits per dimension come with them where the likelihood is that of levels.
 
     Args:
       elbo: from `evaluate_elbo`.
@@ -71,17 +71,13 @@ def likelihood_measures(
         ("elbo", "ELBO", bound, "nats", f"lower bound on {log_p}"),
         ("nll", "NLL", nll, "nats", f"upper bound on -{log_p}, from {draws}"),
     ]
-    if observation.is_discrete and not observation.is_text:
-        bits, dims = "bits/dim", f"({num_dims} ln 2)"
-        of_elbo, of_nll = (bits_per_dim(e, num_dims) for e in (bound, log_likelihood))
-        rows += [
-            ("elbo_bits", "ELBO in bits", of_elbo, bits, f"-ELBO / {dims}"),
-            ("nll_bits", "NLL in bits", of_nll, bits, f"NLL / {dims}"),
-        ]
     measures = {
         name: Measure.of(label, estimate, unit, kind, _said(meaning, observation))
         for name, label, estimate, unit, meaning in rows
     }
+    is_of_levels = observation.is_discrete and not observation.is_text
+    if is_of_levels or observation.bin_bits is not None:
+        measures |= _in_bits(bound, log_likelihood, num_dims, observation.bin_bits)
     first = _said("the ELBO's first term, z from q(z|x)", observation)
     label, estimate = "log p(x|z)", elbo["log_likelihood"]
     measures["log_likelihood"] = Measure.of(label, estimate, "nats", "estimate", first)
@@ -89,6 +85,29 @@ def likelihood_measures(
     second = "the ELBO's second term"
     measures["kl"] = Measure.of(label, elbo["kl"], "nats", "estimate", second)
     return measures
+
+
+def _in_bits(
+    elbo: Estimate, log_likelihood: Estimate, num_dims: int, bin_bits: int | None
+) -> dict[str, Measure]:
+    """Returns both bounds in bits of a pixel's level."""
+    dims, noise = f"({num_dims} ln 2)", ""
+    if bin_bits is not None:
+        noise = f" + {bin_bits}; of levels, as they are spread over their bins"
+    found = {
+        "elbo_bits": ("ELBO in bits", elbo, f"-ELBO / {dims}{noise}"),
+        "nll_bits": ("NLL in bits", log_likelihood, f"NLL / {dims}{noise}"),
+    }
+    return {
+        name: Measure.of(
+            label,
+            bits_per_dim(estimate, num_dims, bin_bits or 0),
+            "bits/dim",
+            "bound",
+            meaning,
+        )
+        for name, (label, estimate, meaning) in found.items()
+    }
 
 
 def sentence_measures(nll: Estimate) -> dict[str, Measure]:

@@ -178,6 +178,29 @@ def interpolations(
     return subject.run(_decode_lines, codes(subject, a), codes(subject, b), num=num)
 
 
+def corners(subject: Subject, x: Array | np.ndarray, num: int) -> Array:
+    """Returns decoded points between the codes of four images, [num, num, ...].
+
+    First along the paths from x[0] to x[1] and from x[2] to x[3], then from those to
+    these: x[0] is at the top left, x[1] at the top right.
+
+    Args:
+      subject: the model.
+      x: [4, H, W, C].
+      num: points on a side, at least 2.
+
+    Raises:
+      ConfigError: x holds another number of images, num < 2, or the model has no
+        posterior.
+    """
+    require(num >= 2, "num", "be at least 2", num)
+    require(len(x) == 4, "x", "hold 4 images", len(x))
+    z = codes(subject, x)
+    sides = subject.run(_paths, z[::2], z[1::2], num=num)
+    columns = subject.run(_decode_lines, sides[0], sides[1], num=num)
+    return columns.swapaxes(0, 1)
+
+
 def traversals(
     subject: Subject, x: Array | np.ndarray, dims: Sequence[int], num: int, reach: float
 ) -> Array:
@@ -262,7 +285,9 @@ def _decode_all(model, params, state, z, event_ndim=1):
     return images.reshape(*axes, *images.shape[1:])
 
 
-def _decode_lines(model, params, state, start, end, *, num):
+def _paths(model, params, state, start, end, *, num):
+    """Returns the points [B, num, *event] between codes [B, *event]."""
+
     def between(model, start, end, t):
         if hasattr(model, "between"):
             return model.between(start, end, t)
@@ -270,7 +295,11 @@ def _decode_lines(model, params, state, start, end, *, num):
 
     t = jnp.linspace(0.0, 1.0, num).reshape(1, num, *(1,) * (start.ndim - 1))
     ends = (start[:, None], end[:, None])
-    points = _call(model, params, state, between, *ends, t)
+    return _call(model, params, state, between, *ends, t)
+
+
+def _decode_lines(model, params, state, start, end, *, num):
+    points = _paths(model, params, state, start, end, num=num)
     return _decode_all(model, params, state, points, start.ndim - 1)
 
 

@@ -7,6 +7,7 @@ and `start(x, cond)`, which sets by examples what is set by data.
 from jvae.flows.actnorm import ActNorm
 from jvae.flows.bijection import Bijection, Chain
 from jvae.flows.coupling import ConvNet, Coupling, DenseNet
+from jvae.flows.density import FlowPosterior, FlowPrior
 from jvae.flows.glow import Glow, GlowSteps, Split
 from jvae.flows.mixing import InvertibleConv
 from jvae.flows.nice import Nice
@@ -21,6 +22,8 @@ __all__ = [
     "ConvNet",
     "Coupling",
     "DenseNet",
+    "FlowPosterior",
+    "FlowPrior",
     "Glow",
     "GlowSteps",
     "InvertibleConv",

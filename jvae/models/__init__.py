@@ -15,6 +15,7 @@ from jvae.models.classifier import BottleneckClassifier, Classifier, mlp_classif
 from jvae.models.cluster import ClusterVAE
 from jvae.models.conv import ConvDecoder, ConvEncoder, conv
 from jvae.models.flow import FlowModel, glow, nice
+from jvae.models.fvae import FlowVAE, fvae
 from jvae.models.infomax import InfoMaxEncoder, infomax
 from jvae.models.latents import LATENTS
 from jvae.models.likelihoods import LIKELIHOODS
@@ -30,6 +31,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "infomax": infomax,
     "glow": glow,
     "nice": nice,
+    "fvae": fvae,
     "poetry_vae": poetry_vae,
     "text_vae": text_vae,
     "language_model": language_model,
@@ -46,6 +48,7 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "FlowModel",
+    "FlowVAE",
     "InfoMaxEncoder",
     "LanguageModel",
     "MlpDecoder",
@@ -55,6 +58,7 @@ __all__ = [
     "TextVAE",
     "build",
     "conv",
+    "fvae",
     "glow",
     "infomax",
     "language_model",

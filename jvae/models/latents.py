@@ -5,6 +5,7 @@ Each is a small frozen object with
   num_outputs(dim)       how many numbers the encoder's last layer must give
   event_shape(dim)       the shape of one example's latents
   layer()                a module on these numbers (and the mask), None for most
+  flows(dim)             bijections that make q(z|x) and p(z), None for most
   posterior(outputs, batch), prior(batch, dim)   distribution objects
   uniform_prior          whether the prior is uniform, so that no temperature acts on it
   coefficients           what a trainer may anneal, {} for most
@@ -17,8 +18,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -33,12 +34,26 @@ from jvae.distributions import (
 )
 from jvae.distributions.von_mises_fisher import check_concentration
 from jvae.errors import require
+from jvae.flows import VectorSteps
+from jvae.flows.coupling import Kind
 from jvae.models.normalisation import KlFloor, MeanNorm, MomentNorm, Variance
 from jvae.types import Array, Batch, batch_size
 
 MIN_LOG_VAR, MAX_LOG_VAR = -15.0, 10.0
 MIN_TEMPERATURE = 1e-3
 """Below it a relaxed draw is one-hot in float32 and its gradients are 0 or huge."""
+
+
+class Flows(NamedTuple):
+    """Bijections [B, D] -> [B, D] around the Gaussians of a latent, None for none.
+
+    Attributes:
+      posterior: from a draw of the Gaussian, and cond, to z.
+      prior: from z to a standard Gaussian.
+    """
+
+    posterior: VectorSteps | None = None
+    prior: VectorSteps | None = None
 
 
 class Latent(Protocol):
@@ -61,6 +76,9 @@ class Latent(Protocol):
     def layer(self) -> nn.Module | None:
         """Returns a module (outputs, mask [B] or None) -> outputs; None for none."""
 
+    def flows(self, dim: int) -> Flows:
+        """Returns the flows of q(z|x) and of p(z)."""
+
     def posterior(self, outputs: Array, batch: Batch) -> Any:
         """Returns q(z|x) from [B, num_outputs(dim)] in float32."""
 
@@ -68,7 +86,15 @@ class Latent(Protocol):
         """Returns p(z), one for each row of the batch."""
 
 
-class NoLayer:
+class NoFlows:
+    """Latents that no flow moves."""
+
+    def flows(self, dim: int) -> Flows:
+        """Returns none."""
+        return Flows()
+
+
+class NoLayer(NoFlows):
     """Latents whose parameters are the encoder's outputs as they are."""
 
     def layer(self) -> None:
@@ -77,7 +103,7 @@ class NoLayer:
 
 
 @dataclasses.dataclass(frozen=True)
-class GaussianLatent:
+class GaussianLatent(NoFlows):
     """q(z|x) = N(mean, diag var), the log variance within [-15, 10]; p(z) = N(0, I).
 
     Attributes:
@@ -112,6 +138,59 @@ class GaussianLatent:
     def prior(self, batch: Batch, dim: int) -> DiagGaussian:
         """Returns N(0, I), [B, D]."""
         return DiagGaussian.standard(batch_size(batch), dim)
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowLatent(NoLayer):
+    """Gaussians that flows turn into q(z|x), into N(0, I) of p(z), or both.
+
+    Attributes:
+      posterior_depth: steps between the encoder's Gaussian and z, 0 for none.
+      prior_depth: steps between z and N(0, I), 0 for none.
+      hidden: widths within the couplings.
+      coupling: 'additive' or 'affine'.
+      context: numbers of the encoder that the posterior's couplings see.
+    """
+
+    posterior_depth: int
+    prior_depth: int
+    hidden: tuple[int, ...]
+    coupling: Kind
+    context: int
+    uniform_prior: ClassVar[bool] = False
+    coefficients: ClassVar[dict[str, float]] = {}
+
+    def num_outputs(self, dim: int) -> int:
+        """Returns 2 D, means and log variances, and the context."""
+        return 2 * dim + self.context
+
+    def event_shape(self, dim: int) -> tuple[int, ...]:
+        """Returns (D,)."""
+        return (dim,)
+
+    def flows(self, dim: int) -> Flows:
+        """Returns the flows that have steps."""
+        widths: dict[str, Any] = {"hidden": self.hidden, "coupling": self.coupling}
+        of_posterior = of_prior = None
+        if self.posterior_depth:
+            widths_too = {**widths, "cond_features": self.context or None}
+            of_posterior = VectorSteps(dim, self.posterior_depth, **widths_too)
+        if self.prior_depth:
+            of_prior = VectorSteps(dim, self.prior_depth, **widths)
+        return Flows(of_posterior, of_prior)
+
+    def posterior(self, outputs: Array, batch: Batch) -> DiagGaussian:
+        """Returns the Gaussian, [B, D], before its flow."""
+        size = outputs.shape[-1] - self.context
+        return GaussianLatent().posterior(outputs[:, :size], batch)
+
+    def cond(self, outputs: Array) -> Array | None:
+        """Returns the context, [B, F], None for none."""
+        return outputs[:, outputs.shape[-1] - self.context :] if self.context else None
+
+    def prior(self, batch: Batch, dim: int) -> DiagGaussian:
+        """Returns N(0, I), [B, D], behind its flow."""
+        return GaussianLatent().prior(batch, dim)
 
 
 def _temperature(batch: Batch) -> Array | None:
@@ -261,6 +340,38 @@ def delta_gaussian(delta: float = 0.15) -> GaussianLatent:
     return GaussianLatent(functools.partial(KlFloor, float(delta)))
 
 
+def flow(
+    posterior_depth: int = 0,
+    prior_depth: int = 4,
+    hidden: Sequence[int] = (64,),
+    coupling: Kind = "affine",
+    context: int = 16,
+) -> FlowLatent:
+    """Returns Gaussians that flows make more flexible.
+
+    Args:
+      posterior_depth: steps of a flow from the encoder's Gaussian to z; 0 for none,
+        then q(z|x) is that Gaussian.
+      prior_depth: steps of a flow between z and N(0, I); 0 for none, then p(z) is that.
+      hidden: widths of the layers within the couplings.
+      coupling: 'additive' or 'affine'.
+      context: numbers that the encoder gives the posterior's couplings to see.
+
+    Raises:
+      ConfigError: a number out of range, or no flow at all.
+    """
+    where = "model.latent"
+    counts = {"posterior_depth": posterior_depth, "prior_depth": prior_depth}
+    for name, count in {**counts, "context": context}.items():
+        require(count >= 0, f"{where}.{name}", "be at least 0", count)
+    some = posterior_depth + prior_depth > 0
+    require(some, f"{where}.prior_depth", "be positive without another flow", 0)
+    widths_ok = all(width >= 1 for width in hidden)
+    require(widths_ok, f"{where}.hidden", "hold widths of at least 1", tuple(hidden))
+    context = context if posterior_depth else 0
+    return FlowLatent(posterior_depth, prior_depth, tuple(hidden), coupling, context)
+
+
 def gumbel_softmax(num_values: int = 10, temperature: float = 1.0) -> GumbelLatent:
     """Returns `latent_dim` categorical variables, relaxed in training.
 
@@ -297,6 +408,7 @@ LATENTS: dict[str, Callable[..., Any]] = {
     "normalised_gaussian": normalised_gaussian,
     "moment_gaussian": moment_gaussian,
     "delta_gaussian": delta_gaussian,
+    "flow": flow,
     "gumbel_softmax": gumbel_softmax,
     "von_mises_fisher": von_mises_fisher,
 }

@@ -116,7 +116,7 @@ class SentenceVAE(SentenceModel, OneLatent):
 
     def prior(self, batch: Batch) -> Any:
         """Returns p(z), one for each row."""
-        return self.latent.prior(batch, self.latent_dim)
+        return self.latent_prior(batch)
 
     def generate(
         self,

@@ -13,6 +13,7 @@ from flax import linen as nn
 from jvae import keys
 from jvae.distributions import DiagGaussian, Distribution, kl_per_group
 from jvae.errors import ConfigError
+from jvae.flows import FlowPosterior, FlowPrior
 from jvae.models.latents import GaussianLatent, Latent
 from jvae.types import Array, Batch, Inference, Key, batch_size
 
@@ -51,6 +52,7 @@ class OneLatent(OneGroup):
         """Adds the layers between features and q(z|x); for `setup`."""
         self.posterior_head = nn.Dense(self.latent.num_outputs(self.latent_dim), **head)
         self.normalise = self.latent.layer()
+        self.posterior_flow, self.prior_flow = self.latent.flows(self.latent_dim)
 
     @property
     def coefficients(self: Any) -> dict[str, float]:
@@ -67,16 +69,30 @@ class OneLatent(OneGroup):
         outputs = self.posterior_head(features.astype(jnp.float32))
         if self.normalise is not None:
             outputs = self.normalise(outputs, batch.get("mask"))
-        return self.latent.posterior(outputs, batch)
+        q = self.latent.posterior(outputs, batch)
+        if self.posterior_flow is None:
+            return q
+        return FlowPosterior.of(self.posterior_flow, q, self.latent.cond(outputs))
+
+    def latent_prior(self: Any, batch: Batch) -> Any:
+        """Returns p(z) of `latent`, for each row of the batch."""
+        if self.prior_flow is None:
+            return self.latent.prior(batch, self.latent_dim)
+        return FlowPrior.of(self.prior_flow, batch_size(batch), (self.latent_dim,))
 
     def between(self: Any, start: Array, end: Array, fraction: Array) -> Array:
         """Returns latents between two: on the line, on a sphere on the great circle.
+
+        With a flow as prior, on the line of its codes.
 
         Args:
           start: [..., D] or [..., D, K].
           end: broadcasts against `start`.
           fraction: from 0 to 1; broadcasts against one coordinate of `start`.
         """
+        if self.prior_flow is not None:
+            prior = FlowPrior.of(self.prior_flow, 1, (self.latent_dim,))
+            return prior.between(start, end, fraction)
         if hasattr(self.latent, "between"):
             return self.latent.between(start, end, fraction)
         return (1.0 - fraction) * start + fraction * end
@@ -154,7 +170,7 @@ class VAE(nn.Module, OneLatent):
     def prior(self, batch: Batch) -> Any:
         """Returns p(z), or p(z|y) with `batch['label']` [B] int or [B, K] one-hot."""
         if self.num_classes is None:
-            return self.latent.prior(batch, self.latent_dim)
+            return self.latent_prior(batch)
         if "label" not in batch:
             raise ConfigError(
                 "label is missing for a conditional model",

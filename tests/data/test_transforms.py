@@ -116,6 +116,23 @@ def test_one_key_is_split_for_the_examples(name):
     np.testing.assert_array_equal(one["image"], many["image"])
 
 
+@pytest.mark.parametrize("name", ["unit", "signed", "levels", "dequantize"])
+def test_padding_is_black_pixels_on_every_side(name):
+    image = jnp.asarray(all_levels()[:, :4, :6])
+    padded = np.pad(image, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    keys = jax.random.split(jax.random.key(0), 1)
+    transform = transforms.build(name, padding=2)
+    found = transforms.prepare({"image": image}, keys, transform)["image"]
+    wanted = transforms.prepare({"image": padded}, keys, transforms.build(name))
+    assert found.shape == (1, 8, 10, 1)
+    np.testing.assert_array_equal(found, wanted["image"])
+
+
+def test_padding_is_not_negative():
+    with pytest.raises(ConfigError, match="padding must be at least 0, got -1"):
+        transforms.build("unit", padding=-1)
+
+
 def test_the_rest_of_a_batch_stays_as_it_is():
     batch = {"image": jnp.zeros((2, 1, 1, 1), jnp.uint8), "label": jnp.array([3, 4])}
     prepared = transforms.prepare(batch, jax.random.key(0), transforms.build("unit"))

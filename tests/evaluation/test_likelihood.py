@@ -1,8 +1,11 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
 
 from jvae import losses, models
 from jvae.data import transforms
@@ -137,6 +140,28 @@ def test_a_uniform_model_of_256_levels_has_8_bits_per_dim():
     np.testing.assert_allclose(found.standard_error, 8.0 / 17034.785109, rtol=1e-9)
 
 
+def test_a_density_of_noised_levels_has_the_bits_of_their_probability(toys):
+    """p(x) = N(0, I + [1, 2] [1, 2]^T), so a level's rectangle has a known mass."""
+    rng, num_bits = np.random.default_rng(0), 3
+    pixels = rng.integers(0, 256, (200, 1, 2, 1), np.uint8)
+    transform = transforms.build("dequantize", num_bits)
+    subject = toys.subject(toys.LinearGaussian(), transform)
+    source = ArraySource({"image": pixels})
+    common = {"batch_size": 64, "key": KEY, "num_samples": 1, "chunk_size": 1}
+    found = evaluate_log_likelihood(subject, source, **common)
+    bits = bits_per_dim(found, 2, observation(subject, source).bin_bits)
+
+    low = (pixels.reshape(-1, 2) >> (8 - num_bits)) / 2**num_bits
+    exact = multivariate_normal([0.0, 0.0], [[2.0, 2.0], [2.0, 5.0]])
+    side = 2.0**-num_bits
+    mass = exact.cdf(low + side, lower_limit=low)
+    wanted = -np.log2(mass).mean() / 2
+    assert abs(bits.mean - wanted) < 4e-3 and bits.mean > 3.0
+    assert bits.standard_error == pytest.approx(
+        found.standard_error / (2 * math.log(2.0))
+    )
+
+
 @pytest.mark.parametrize(
     ("likelihood", "transform", "is_likelihood", "is_discrete", "words"),
     [
@@ -162,6 +187,7 @@ def test_what_a_number_is_depends_on_likelihood_and_data(
     found = observation(subject, source)
     assert (found.is_likelihood, found.is_discrete) == (is_likelihood, is_discrete)
     assert words in found.caution and bool(words) == bool(found.caution)
+    assert found.bin_bits == (8 if transform == "dequantize" else None)
 
 
 @pytest.mark.parametrize(("num_classes", "given"), [(None, ""), (3, "|y")])

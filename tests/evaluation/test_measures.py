@@ -38,6 +38,15 @@ def test_a_density_is_a_bound_without_bits():
     assert found["nll"].kind == "bound" and "a density" in found["nll"].meaning
 
 
+def test_a_density_of_noised_levels_has_the_bits_of_its_bins_too():
+    found = rows(Observation("Gaussian", True, False, "a density", bin_bits=8))
+    wanted = 86.0 / (784 * math.log(2)) + 8
+    assert found["nll_bits"].value == pytest.approx(wanted)
+    assert found["elbo_bits"].value == pytest.approx(wanted + 4 / (784 * math.log(2)))
+    assert found["nll_bits"].meaning.startswith("NLL / (784 ln 2) + 8; of levels")
+    assert "a density" in found["nll"].meaning
+
+
 @pytest.mark.parametrize(("given", "x", "z"), [("", "x", "z"), ("|y", "x|y", "z|y")])
 def test_with_a_prior_per_class_the_bounds_are_on_the_density_given_the_class(
     given, x, z

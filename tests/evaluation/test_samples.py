@@ -8,6 +8,7 @@ from jvae.errors import ConfigError
 from jvae.evaluation.samples import (
     by_kl,
     codes,
+    corners,
     interpolations,
     prior_samples,
     reconstructions,
@@ -99,6 +100,22 @@ def test_interpolations_begin_and_end_at_the_reconstructions(subject, x):
     np.testing.assert_allclose(rows[:, 0], ends[:2], atol=1e-6)
     np.testing.assert_allclose(rows[:, -1], ends[2:], atol=1e-6)
     np.testing.assert_allclose(rows[:, 2], (ends[:2] + ends[2:]) / 2, atol=1e-6)
+
+
+def test_four_examples_are_the_corners_and_their_paths_the_sides(subject, x):
+    found = np.asarray(corners(subject, x[:4], 3))
+    assert found.shape == (3, 3, *x.shape[1:])
+    again = reconstructions(subject, x[:4], KEY)
+    ends = found[[0, 0, 2, 2], [0, 2, 0, 2]]
+    np.testing.assert_allclose(ends, again, atol=1e-5)
+    sides = interpolations(subject, x[[0, 2, 0, 1]], x[[1, 3, 2, 3]], 3)
+    wanted = found[0], found[2], found[:, 0], found[:, 2]
+    np.testing.assert_allclose(sides, np.stack(wanted), atol=1e-5)
+
+
+def test_corners_are_four(subject, x):
+    with pytest.raises(ConfigError, match="x must hold 4 images, got 3"):
+        corners(subject, x[:3], 3)
 
 
 def test_interpolations_between_unequal_batches_are_refused(subject, x):

@@ -94,6 +94,44 @@ def test_the_infomax_encoders_have_their_parameter_counts(size, channels, count)
     assert views.map.shape == (1, 4, 4, 256) and views.vector.shape == (1, 256)
 
 
+FLOWS = {
+    # Counted from the code of the posts: 64x64 faces, and 128x128.
+    "glow": (
+        {"levels": 3, "depth": 10, "hidden": 512, "image_shape": (64, 64, 3)},
+        {"flow": 11_771_232},
+    ),
+    "fvae": (
+        {
+            "levels": 3,
+            "blocks": 12,
+            "flow_levels": 4,
+            "depth": 12,
+            "hidden": 256,
+            "image_shape": (128, 128, 3),
+            "likelihood": {"name": "gaussian", "variance": "shared"},
+        },
+        {"encoder": 4_729_536, "decoder": 4_729_536, "flow": 86_371_008},
+    ),
+    # The post's count is 19,158,352: its last layer has no shift of 784 numbers.
+    "nice": ({"image_shape": (28, 28, 1)}, {"flow": 19_158_352 + 784}),
+}
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_the_flows_have_their_parameter_counts(name):
+    fields, counts = FLOWS[name]
+    if name == "glow":
+        fields = {**fields, "coupling": "additive", "mixing": "permutation"}
+    model = models.build(name, **fields)
+    batch, key = {"image": jnp.zeros((1, *fields["image_shape"]))}, jax.random.key(0)
+    params = jax.eval_shape(model.init, key, batch, key)["params"]
+    found = {
+        part: sum(math.prod(a.shape) for a in jax.tree.leaves(params[part]))
+        for part in counts
+    }
+    assert found == counts
+
+
 def test_the_clustering_network_has_the_counts_of_its_parts():
     params = shapes(CLUSTER)[0]["params"]
 
