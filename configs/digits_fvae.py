@@ -30,10 +30,6 @@ def get_config() -> ConfigDict:
     config.model.hidden = 30
     config.model.coupling = "affine"
     config.model.mixing = "convolution"
-    config.model.likelihood = ConfigDict()
-    config.model.likelihood.name = "gaussian"
-    config.model.likelihood.variance = "shared"
-    config.model.likelihood.std = 0.1
 
     config.loss = ConfigDict()
     config.loss.name = "elbo"

@@ -66,7 +66,6 @@ FVAE = {
     "flow_levels": 2,
     "depth": 2,
     "hidden": 6,
-    "likelihood": {"name": "gaussian", "variance": "shared"},
 }
 FLOWING = {**MLP, "latent": {"name": "flow", "posterior_depth": 2, "prior_depth": 2}}
 SYSTEMS = {

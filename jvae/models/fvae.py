@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
@@ -33,6 +34,9 @@ from jvae.models import likelihoods
 from jvae.models.mlp import check_sizes
 from jvae.models.vae import VAE, check_image, flat_size
 from jvae.types import Array, Batch, Key, batch_size
+
+LIKELIHOOD = MappingProxyType({"name": "gaussian", "variance": "shared", "std": 0.1})
+"""The post's, its s2 starting at a tenth of the range of the pixels."""
 
 
 class ResidualStep(nn.Module):
@@ -171,7 +175,7 @@ def fvae(
     mixing: Mixing = "permutation",
     memory: Memory = "keep",
     posterior_std: float = 0.1,
-    likelihood: str | Mapping[str, Any] = "gaussian",
+    likelihood: str | Mapping[str, Any] = LIKELIHOOD,
 ) -> FlowVAE:
     """Returns an f-VAE, its flow a Glow without the first squeeze (Su & Wu, 2018).
 
@@ -189,7 +193,7 @@ def fvae(
       memory: what the gradient needs, as of `glow`.
       posterior_std: of q(v|x) at the start, in units of the pixels.
       likelihood: observation model p(x|v) with one output a pixel: a name, or
-        {'name': ..., its fields}; 'gaussian' with variance 'shared' is the post's.
+        {'name': ..., its fields}; by default the post's.
 
     Raises:
       ConfigError: a number out of range, an image that cannot be squeezed so often, or

@@ -25,7 +25,6 @@ FIELDS = {
     "hidden": 5,
     "coupling": "affine",
     "mixing": "convolution",
-    "likelihood": {"name": "gaussian", "variance": "shared"},
 }
 
 

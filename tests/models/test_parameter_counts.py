@@ -108,7 +108,6 @@ FLOWS = {
             "depth": 12,
             "hidden": 256,
             "image_shape": (128, 128, 3),
-            "likelihood": {"name": "gaussian", "variance": "shared"},
         },
         {"encoder": 4_729_536, "decoder": 4_729_536, "flow": 86_371_008},
     ),
