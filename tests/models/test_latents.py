@@ -113,7 +113,7 @@ def test_directions_of_the_prior_are_uniform_at_every_temperature():
     assert np.all(np.abs(z.mean(0)) < 4.5 * math.sqrt(1 / 3 / 4000))
     again = call("sphere", "sample_prior", KEY, n=4000, temperature=0.0)
     np.testing.assert_array_equal(again, z)
-    prior = made("sphere")[0].prior({"image": IMAGE})
+    prior = call("sphere", "prior", {"image": IMAGE})
     assert prior == UniformOnSphere(B, 3)
 
 
@@ -145,12 +145,10 @@ def test_the_way_between_directions_stays_on_the_sphere_and_between_codes_on_a_l
     q = call("sphere", "encode", IMAGE)
     t = np.linspace(0, 1, 5, dtype="float32").reshape(1, 5, 1)
     a, b = q.mode[:3, None], q.mode[3:, None]
-    points = np.asarray(made("sphere")[0].between(a, b, t))
+    points = call("sphere", "between", a, b, t)
     np.testing.assert_allclose(np.linalg.norm(points, axis=-1), 1.0, atol=1e-6)
     z = call("discrete", "encode", IMAGE).mode
-    points = np.asarray(
-        made("discrete")[0].between(z[:3, None], z[3:, None], t[..., None])
-    )
+    points = call("discrete", "between", z[:3, None], z[3:, None], t[..., None])
     np.testing.assert_allclose(points.sum(-1), 1.0, atol=1e-6)
     np.testing.assert_allclose(points[:, 2], 0.5 * (z[:3] + z[3:]))
 
