@@ -232,7 +232,7 @@ def load(model, params):
             put(couple.middle.bias, net["Dense_0"]["bias"])
             put_conv(couple.last, net["Conv_1"])
     for number, split in enumerate(model.splits):
-        put_conv(split.layer, params[f"splits_{number}"]["Conv_0"])
+        put_conv(split.layer, params[f"splits_{number}"]["norm"]["Conv_0"])
     put_norm(model.last, params["last"])
 
 

@@ -22,6 +22,7 @@ from jvae.data.checks import require_labels
 from jvae.data.sources import lengths_of
 from jvae.data.transforms import Transform
 from jvae.errors import ConfigError, DataError, require
+from jvae.flows import check_scales
 from jvae.training import TrainState
 from jvae.types import Batch, Key, LossFn
 
@@ -286,6 +287,9 @@ def started(parts: Parts, state: TrainState) -> TrainState:
 
     A model that sets parameters by data offers `start_examples`, how many it needs, and
     `start(batch, key)`, which sets them; examples come in the order of the run.
+
+    Raises:
+      ConfigError: a flow whose scales are not finite afterwards.
     """
     wanted = getattr(parts.model, "start_examples", 0)
     if wanted == 0:
@@ -308,7 +312,10 @@ def started(parts: Parts, state: TrainState) -> TrainState:
         return dataclasses.replace(state, params=new["params"], ema=ema)
 
     places = mesh.parameter_shardings(state, parts.devices)
-    return jax.jit(start, out_shardings=places)(state, raw, parts.keys["start"])
+    state = jax.jit(start, out_shardings=places)(state, raw, parts.keys["start"])
+    where = f"set by the first {len(chosen)} training examples"
+    check_scales(state.params, where, "Look for examples that are not finite.")
+    return state
 
 
 def abstract_state(parts: Parts) -> TrainState:

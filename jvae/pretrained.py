@@ -22,6 +22,7 @@ from jvae.distributions import Distribution
 from jvae.errors import ConfigError, WorkdirError, require
 from jvae.evaluation import classification, clustering, likelihood, samples
 from jvae.evaluation.subject import Subject
+from jvae.flows import check_scales
 from jvae.losses.iwae import sample_keys
 from jvae.types import Array, Key, Params, State
 
@@ -360,7 +361,8 @@ def restore(
 
     Raises:
       WorkdirError: no such checkpoint, or one that is damaged or too new.
-      ConfigError: `params` is unknown, or an import is needed and not allowed.
+      ConfigError: `params` is unknown, an import is needed and not allowed, or a flow
+        has no inverse.
     """
     devices = mesh or meshes.build()
     require(params in ("ema", "raw"), "params", "be 'ema' or 'raw'", params)
@@ -373,11 +375,13 @@ def restore(
         padding = section.get("padding", 0)  # not in runs of earlier releases
         name, num_bits = section["transform"], section["num_bits"]
         transform = transforms.build(name, num_bits, padding)
+    chosen = _chosen(item, params)
+    check_scales(chosen, f"{workdir}, step {number}", "Take another step.")
     return Pretrained(
         config=config,
         step=number,
         model=model,
-        params=_chosen(item, params),
+        params=chosen,
         state=item["state"],
         transform=transform,
         mesh=devices,

@@ -4,13 +4,14 @@ Each is a Flax module with `forward(x, cond) -> (y, log_det [B])`, `inverse(y, c
 and `start(x, cond)`, which sets by examples what is set by data.
 """
 
-from jvae.flows.actnorm import ActNorm
+from jvae.flows.actnorm import ActNorm, ConditionalActNorm
 from jvae.flows.bijection import Bijection, Chain
 from jvae.flows.coupling import ConvNet, Coupling, DenseNet
 from jvae.flows.density import FlowPosterior, FlowPrior
 from jvae.flows.glow import Glow, GlowSteps, Split
 from jvae.flows.mixing import InvertibleConv
 from jvae.flows.nice import Nice
+from jvae.flows.scales import check_scales
 from jvae.flows.squeeze import Permutation, Squeeze, random_orders
 from jvae.flows.steps import Steps
 from jvae.flows.vectors import VectorSteps
@@ -19,6 +20,7 @@ __all__ = [
     "ActNorm",
     "Bijection",
     "Chain",
+    "ConditionalActNorm",
     "ConvNet",
     "Coupling",
     "DenseNet",
@@ -33,5 +35,6 @@ __all__ = [
     "Squeeze",
     "Steps",
     "VectorSteps",
+    "check_scales",
     "random_orders",
 ]

@@ -1,10 +1,12 @@
-"""Scale and shift of every channel, set by the first batch."""
+"""Scale and shift of every channel: set by the first batch, or by other maps."""
 
 from __future__ import annotations
 
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jvae import layers
+from jvae.errors import ConfigError
 from jvae.flows.bijection import Bijection, places
 from jvae.types import Array
 
@@ -49,6 +51,41 @@ class ActNorm(Bijection):
         self.put_variable("params", "shift", -mean)
         self.put_variable("params", "log_scale", -jnp.log(std))
         return (x - _row(mean, x)) / _row(std, x)
+
+
+class ConditionalActNorm(Bijection):
+    """y = (x - mean(cond)) exp(-log_std(cond)), at every place of [B, H, W, C].
+
+    So x has N(mean(cond), std(cond)^2) as its prior where y has N(0, I). Both come
+    from a 3x3 convolution that begins at zero, and the layer as the identity.
+
+    Su & Wu, 2018, https://arxiv.org/abs/1809.05861.
+    """
+
+    @nn.compact
+    def _moments(self, cond: Array | None, channels: int) -> tuple[Array, Array]:
+        """Returns mean and log standard deviation, [B, H, W, C]."""
+        if cond is None:
+            raise ConfigError("cond is missing, the maps that set the scales")
+        zeros = nn.initializers.zeros
+        layer = layers.Conv(2 * channels, 3, dtype=cond.dtype, kernel_init=zeros)
+        mean, log_std = jnp.split(layer(cond), 2, axis=-1)
+        return mean, log_std
+
+    def forward(self, x: Array, cond: Array | None = None) -> tuple[Array, Array]:
+        """Returns (y, log |det dy/dx| [B]); `cond` is [B, H, W, F].
+
+        Raises:
+          ConfigError: there is no `cond`.
+        """
+        mean, log_std = self._moments(cond, x.shape[-1])
+        log_det = -log_std.reshape(len(x), -1).sum(-1)
+        return (x - mean) * jnp.exp(-log_std), log_det
+
+    def inverse(self, y: Array, cond: Array | None = None) -> Array:
+        """Returns x."""
+        mean, log_std = self._moments(cond, y.shape[-1])
+        return mean + y * jnp.exp(log_std)
 
 
 def _row(value: Array, x: Array) -> Array:

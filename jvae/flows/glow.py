@@ -7,8 +7,7 @@ from typing import Literal
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jvae import layers
-from jvae.flows.actnorm import ActNorm
+from jvae.flows.actnorm import ActNorm, ConditionalActNorm
 from jvae.flows.bijection import Bijection, Chain, no_change
 from jvae.flows.coupling import ConvNet, Coupling, Kind
 from jvae.flows.mixing import InvertibleConv
@@ -42,31 +41,21 @@ class GlowSteps(Steps):
 
 
 class Split(nn.Module):
-    """Half of the channels leaves, normalised by what the other half says of it.
+    """Half of the channels leaves, normalised by what the other half says of it."""
 
-    z = (b - mean(a)) exp(-log_std(a)): so b has the Gaussian N(mean(a), std(a)^2) as
-    its prior, and z a standard one.
-    """
-
-    @nn.compact
-    def _expected(self, a: Array) -> tuple[Array, Array]:
-        """Returns mean and log standard deviation of b."""
-        zeros = nn.initializers.zeros
-        layer = layers.Conv(2 * a.shape[-1], 3, dtype=a.dtype, kernel_init=zeros)
-        mean, log_std = jnp.split(layer(a), 2, axis=-1)
-        return mean, log_std
+    def setup(self):
+        """Adds the norm of what leaves."""
+        self.norm = ConditionalActNorm()
 
     def forward(self, x: Array) -> tuple[Array, Array, Array]:
         """Returns (a, z, log |det|), a and z [B, H, W, C/2]."""
         a, b = jnp.split(x, 2, axis=-1)
-        mean, log_std = self._expected(a)
-        log_det = -log_std.reshape(len(x), -1).sum(-1)
-        return a, (b - mean) * jnp.exp(-log_std), log_det
+        z, log_det = self.norm.forward(b, a)
+        return a, z, log_det
 
     def inverse(self, a: Array, z: Array) -> Array:
         """Returns x."""
-        mean, log_std = self._expected(a)
-        return jnp.concatenate([a, mean + z * jnp.exp(log_std)], axis=-1)
+        return jnp.concatenate([a, self.norm.inverse(z, a)], axis=-1)
 
 
 class Glow(Bijection):

@@ -7,6 +7,7 @@ import jax.scipy.linalg
 from flax import linen as nn
 
 from jvae.flows.bijection import Bijection, places
+from jvae.flows.squeeze import check_order
 from jvae.layers import by_rows
 from jvae.types import Array
 
@@ -21,13 +22,14 @@ class InvertibleConv(Bijection):
     begins with a permutation in place of a rotation.)
 
     Attributes:
-      order: C integers.
+      order: C integers; ConfigError unless each of 0 to C - 1 is there once.
     """
 
     order: Array | tuple[int, ...]
 
     def setup(self):
         """Adds L, U and s."""
+        check_order(self.order)
         size = len(self.order)
         zeros = nn.initializers.zeros
         self.lower = self.param("lower", zeros, (size, size))

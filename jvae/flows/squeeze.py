@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jvae.errors import ConfigError
+from jvae.errors import ConfigError, require
 from jvae.flows.bijection import Bijection, no_change
 from jvae.layers import depth_to_space, space_to_depth
 from jvae.types import Array
@@ -32,10 +33,14 @@ class Permutation(Bijection):
     """y[..., i] = x[..., order[i]].
 
     Attributes:
-      order: C places, integers.
+      order: C places; ConfigError unless each of 0 to C - 1 is there once.
     """
 
     order: Array | tuple[int, ...]
+
+    def setup(self):
+        """Adds nothing; looks at the order."""
+        check_order(self.order)
 
     def forward(self, x: Array, cond: Array | None = None) -> tuple[Array, Array]:
         """Returns (y, 0)."""
@@ -54,6 +59,16 @@ def random_orders(features: int, depth: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng([seed, features])
     orders = [rng.permutation(features) for _ in range(depth)]
     return np.array(orders, np.int32).reshape(depth, features)
+
+
+def check_order(order: Array | tuple[int, ...]) -> None:
+    """Raises ConfigError unless it is a permutation: no other mixing has an inverse."""
+    if isinstance(order, jax.core.Tracer):  # one of `Steps`, whose orders are
+        return
+    places = np.asarray(order).tolist()
+    is_one = sorted(places) == list(range(len(places)))
+    rule = f"hold each of 0 to {len(places) - 1} once, or it is singular"
+    require(is_one, "order of channels", rule, places)
 
 
 def check_squeezes(size: tuple[int, ...], count: int) -> None:

@@ -10,11 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from jvae.errors import ConfigError
 from jvae.flows import (
     ActNorm,
+    Bijection,
     Chain,
+    ConditionalActNorm,
     ConvNet,
     Coupling,
     DenseNet,
@@ -25,8 +28,26 @@ from jvae.flows import (
     Permutation,
     Squeeze,
     VectorSteps,
+    check_scales,
     random_orders,
 )
+
+
+class Given(Bijection):
+    """A layer that always sees the same maps."""
+
+    layer: Bijection
+
+    def _maps(self, x):
+        maps = jnp.linspace(-1.0, 1.0, 12, dtype=x.dtype).reshape(1, 2, 2, 3)
+        return jnp.tile(maps, (len(x), 1, 1, 1))
+
+    def forward(self, x, cond=None):
+        return self.layer.forward(x, self._maps(x))
+
+    def inverse(self, y, cond=None):
+        return self.layer.inverse(y, self._maps(y))
+
 
 MAP, VECTOR = (2, 2, 4), (6,)
 ORDER = (2, 0, 3, 1)
@@ -34,6 +55,7 @@ LAYERS = {
     "squeeze": (Squeeze, (2, 4, 3)),
     "permutation": (lambda: Permutation(ORDER), MAP),
     "actnorm": (lambda: ActNorm(4), MAP),
+    "conditional_actnorm": (lambda: Given(ConditionalActNorm()), MAP),
     "convolution": (lambda: InvertibleConv(ORDER), MAP),
     "additive": (lambda: Coupling(ConvNet(5), "additive"), MAP),
     "affine": (lambda: Coupling(ConvNet(5), "affine"), MAP),
@@ -206,3 +228,50 @@ def test_an_image_that_cannot_be_squeezed_is_refused_before_compiling(
     message = f"{shape[0]}x{shape[1]} cannot be squeezed {count} times"
     with pytest.raises(ConfigError, match=message):
         jax.eval_shape(make().init, jax.random.key(0), jnp.zeros((1, *shape)))
+
+
+def test_a_conditional_norm_is_the_gaussian_that_the_maps_say():
+    """So that the flow of a split has N(mean(a), std(a)^2) as the prior of b."""
+    layer, key = ConditionalActNorm(), jax.random.key(0)
+    b, a = jax.random.normal(key, (3, 2, 2, 1)), jax.random.normal(key, (3, 2, 2, 2))
+    variables = jax.tree.map(
+        lambda leaf: 0.3 * jax.random.normal(key, leaf.shape), layer.init(key, b, a)
+    )
+    z, log_det = layer.apply(variables, b, a)
+    layer_params = jax.device_get(variables["params"]["Conv_0"])
+    kernel, bias = layer_params["kernel"], layer_params["bias"]
+    padded = np.pad(np.asarray(a), [(0, 0), (1, 1), (1, 1), (0, 0)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+    mean, log_std = np.moveaxis(
+        np.einsum("bhwcij,ijco->bhwo", windows, kernel) + bias, -1, 0
+    )
+    wanted = scipy.stats.norm(mean, np.exp(log_std)).logpdf(b[..., 0])
+    found = scipy.stats.norm.logpdf(z).reshape(3, -1).sum(-1) + log_det
+    np.testing.assert_allclose(found, wanted.reshape(3, -1).sum(-1), rtol=1e-5)
+    with pytest.raises(ConfigError, match="cond is missing"):
+        layer.apply(variables, b)
+
+
+@pytest.mark.parametrize("layer", [Permutation, InvertibleConv])
+@pytest.mark.parametrize("order", [(0, 1, 1, 3), (1, 2, 3, 4), (0.5, 1, 2, 3)])
+def test_an_order_that_is_singular_is_refused_before_compiling(layer, order):
+    with pytest.raises(ConfigError, match="order of channels must hold each of 0 to 3"):
+        jax.eval_shape(layer(order).init, jax.random.key(0), jnp.zeros((1, *MAP)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 100.0, -100.0])
+@pytest.mark.parametrize("kind", ["a scale", "a 1x1 kernel"])
+def test_parameters_without_an_inverse_are_found(kind, bad):
+    _, variables, _ = made("glow")
+    check_scales(variables, "here")
+    part, name = {
+        "a scale": ("parts_0", "log_scale"),
+        "a 1x1 kernel": ("parts_1", "log_diagonal"),
+    }[kind]
+    stack = variables["params"]["steps_1"]["steps"][part]
+    stack[name] = stack[name].at[1, 2].set(bad)
+    with pytest.raises(ConfigError) as error:
+        check_scales(variables, "here", "Stop.")
+    message = str(error.value)
+    assert message.startswith(f"{kind} of the flow is singular or not finite: params/")
+    assert f"{part}/{name} must be" in message and message.endswith("(here). Stop.")

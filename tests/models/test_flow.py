@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from jvae import losses, models
+from jvae import config, losses, models, parts
 from jvae.errors import ConfigError
 
 SHAPE = (4, 4, 1)
@@ -95,6 +95,20 @@ def test_examples_at_the_start_set_the_actnorms():
     assert abs(float(code.mean())) < 0.1 and abs(float(code.std()) - 1.0) < 0.1
     before = model.apply(variables, x, method="encode").mean
     assert abs(float(before.std()) - 1.0) > 0.2
+
+
+def test_a_start_that_leaves_no_inverse_is_an_error(tiny):
+    """As by examples, or parameters of another run, that are not finite."""
+    tiny["data"]["transform"] = "levels"
+    tiny["model"] = {**FLOWS["glow"], "image_shape": [8, 8, 1], "num_bits": 4}
+    tiny["data"]["num_bits"] = 4
+    built = parts.assemble(config.read(tiny))
+    state = parts.create_state(built)
+    stack = state.params["flow"]["steps_0"]["steps"]
+    stack["parts_2"]["net"]["Conv_1"]["bias"] *= jnp.nan
+    message = r"flow/.*log_scale .* nan to nan \(set by the first 256 training"
+    with pytest.raises(ConfigError, match=message):
+        parts.started(built, state)
 
 
 def test_a_temperature_acts_on_the_codes():
