@@ -5,6 +5,7 @@ of the Jacobian.
 """
 
 import contextlib
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -83,14 +84,18 @@ def made(name, dtype=jnp.float32, scale=0.2, seed=0, rows=3):
     make, shape = LAYERS[name]
     layer, key = make(), jax.random.key(seed)
     x = jax.random.normal(key, (rows, *shape), dtype)
-    variables = layer.init(key, x)
-    leaves, tree = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.fold_in(key, 1), max(len(leaves), 1))
-    noisy = [
-        (leaf + scale * jax.random.normal(k, leaf.shape, dtype)).astype(dtype)
-        for leaf, k in zip(leaves, keys, strict=False)
-    ]
-    return layer, jax.tree.unflatten(tree, noisy), x
+    draws = np.random.default_rng(seed)
+    noisy = jax.tree.map(
+        lambda a: (a + scale * draws.standard_normal(a.shape)).astype(dtype),
+        jax.jit(layer.init)(key, x),
+    )
+    return layer, noisy, x
+
+
+def call(layer, variables, *args, method="forward", **kwargs):
+    """Returns layer.method(*args), compiled as one program."""
+    run = functools.partial(layer.apply, method=method, **kwargs)
+    return jax.jit(run)(variables, *args)
 
 
 @pytest.mark.parametrize("precision", ["single", "double"])
@@ -99,8 +104,8 @@ def test_the_inverse_gives_x_back(name, precision):
     double = precision == "double"
     with jax.enable_x64(True) if double else contextlib.nullcontext():
         layer, variables, x = made(name, jnp.float64 if double else jnp.float32)
-        y, log_det = layer.apply(variables, x)
-        back = layer.apply(variables, y, method="inverse")
+        y, log_det = call(layer, variables, x)
+        back = call(layer, variables, y, method="inverse")
         assert y.dtype == log_det.dtype == back.dtype == x.dtype
         assert log_det.shape == (3,)
         assert jnp.abs(back - x).max() < (1e-10 if double else 1e-4)
@@ -115,7 +120,7 @@ def test_the_volume_is_the_jacobians(name, precision):
     double = precision == "double"
     with jax.enable_x64(True) if double else contextlib.nullcontext():
         layer, variables, x = made(name, jnp.float64 if double else jnp.float32)
-        _, log_det = layer.apply(variables, x)
+        _, log_det = call(layer, variables, x)
 
         def flat(x):
             return layer.apply(variables, x.reshape(1, *shape))[0].reshape(-1)
@@ -129,8 +134,8 @@ def test_the_volume_is_the_jacobians(name, precision):
 @pytest.mark.parametrize("name", LAYERS)
 def test_at_first_it_is_a_permutation_of_the_coordinates(name):
     layer, _, x = made(name)
-    variables = layer.init(jax.random.key(3), x)
-    y, log_det = layer.apply(variables, x)
+    variables = jax.jit(layer.init)(jax.random.key(3), x)
+    y, log_det = call(layer, variables, x)
     np.testing.assert_array_equal(log_det, np.zeros(3))
     for one, other in zip(x, y, strict=True):
         np.testing.assert_allclose(np.sort(one.ravel()), np.sort(other.ravel()))
@@ -175,8 +180,8 @@ def test_an_affine_scale_stays_bounded(size):
 def test_the_examples_it_starts_with_come_out_normalised(name):
     layer, variables, x = made(name, rows=64)
     x = 3.0 * x + 5.0
-    y, new = layer.apply(variables, x, method="start", mutable=["params"])
-    found, _ = layer.apply(new, x)
+    y, new = call(layer, variables, x, method="start", mutable=["params"])
+    found, _ = call(layer, new, x)
     np.testing.assert_allclose(y, found, atol=1e-3)
     if name == "actnorm":
         np.testing.assert_allclose(y.mean((0, 1, 2)), np.zeros(4), atol=1e-3)
@@ -185,14 +190,14 @@ def test_the_examples_it_starts_with_come_out_normalised(name):
 
 def test_every_scanned_step_is_started_by_what_the_steps_before_make():
     layer, variables, x = made("glow_steps", rows=64)
-    _, new = layer.apply(variables, x, method="start", mutable=["params"])
+    _, new = call(layer, variables, x, method="start", mutable=["params"])
     stack = new["params"]["steps"]
     for k, order in enumerate(layer.orders):
         params = jax.tree.map(lambda a, k=k: a[k], stack)
         normed, _ = ActNorm(4).apply({"params": params["parts_0"]}, x)
         np.testing.assert_allclose(normed.mean((0, 1, 2)), np.zeros(4), atol=1e-3)
         np.testing.assert_allclose(normed.std((0, 1, 2)), np.ones(4), atol=1e-3)
-        x, _ = layer.step(order).apply({"params": params}, x)
+        x, _ = call(layer.step(order), {"params": params}, x)
 
 
 def test_random_parameters_give_a_density_of_mass_one():

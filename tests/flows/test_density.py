@@ -33,13 +33,13 @@ def noisy(tree, scale=0.3, seed=1):
 
 
 def prior_of(flow, size, rows, scale=0.3):
-    start = flow.init(jax.random.key(0), jnp.zeros((1, size)))["params"]
+    start = jax.jit(flow.init)(jax.random.key(0), jnp.zeros((1, size)))["params"]
     params = noisy(start, scale)
     return FlowPrior(DiagGaussian.standard(rows, size), params, flow, (size,))
 
 
 def posterior_of(flow, mean, log_var, cond=None):
-    params = noisy(flow.init(jax.random.key(0), mean, cond)["params"])
+    params = noisy(jax.jit(flow.init)(jax.random.key(0), mean, cond)["params"])
     return FlowPosterior(DiagGaussian(mean, log_var), cond, params, flow)
 
 

@@ -24,7 +24,7 @@ def made(kind, **options):
     steps, key = make(**options), jax.random.key(0)
     x = jax.random.normal(key, (5, *shape))
     cond = cond_shape and jax.random.normal(key, (5, *cond_shape))
-    variables = steps.init(key, x, cond)
+    variables = jax.jit(steps.init)(key, x, cond)
     leaves, tree = jax.tree.flatten(variables)
     keys = jax.random.split(key, len(leaves))
     noisy = [
@@ -37,11 +37,11 @@ def made(kind, **options):
 @pytest.mark.parametrize("kind", KINDS)
 def test_they_are_the_steps_one_after_the_other(kind):
     steps, variables, x, cond = made(kind)
-    found, log_det = steps.apply(variables, x, cond)
+    found, log_det = jax.jit(steps.apply)(variables, x, cond)
     total = np.zeros(5)
     for k, order in enumerate(steps.orders):
         params = jax.tree.map(lambda a, k=k: a[k], variables["params"]["steps"])
-        x, more = steps.step(order).apply({"params": params}, x, cond)
+        x, more = jax.jit(steps.step(order).apply)({"params": params}, x, cond)
         total += more
     np.testing.assert_allclose(found, x, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(log_det, total, rtol=1e-5, atol=1e-6)

@@ -1,5 +1,6 @@
 """Flows of images: the likelihood is that of pixel levels, and codes give them back."""
 
+import functools
 import itertools
 
 import jax
@@ -24,7 +25,7 @@ def made(name, shape=SHAPE, num_bits=8, scale=0.2, **fields):
     model = models.build(**options, image_shape=shape, num_bits=num_bits)
     key = jax.random.key(0)
     x = jax.random.randint(key, (5, *shape), 0, 2**num_bits)
-    variables = model.init(key, {"image": x}, key)
+    variables = jax.jit(model.init)(key, {"image": x}, key)
     leaves, tree = jax.tree.flatten(variables)
     keys = jax.random.split(key, len(leaves))
     noisy = [
@@ -34,13 +35,19 @@ def made(name, shape=SHAPE, num_bits=8, scale=0.2, **fields):
     return model, jax.tree.unflatten(tree, noisy), x
 
 
+def call(model, variables, *args, method, **kwargs):
+    """Returns model.method(*args), compiled as one program."""
+    run = functools.partial(model.apply, method=method, **kwargs)
+    return jax.jit(run)(variables, *args)
+
+
 @pytest.mark.parametrize("name", FLOWS)
 def test_a_code_gives_the_levels_back(name):
     model, variables, x = made(name)
-    code = model.apply(variables, x, method="encode").mean
+    code = call(model, variables, x, method="encode").mean
     assert code.shape == (5, 16)
-    np.testing.assert_array_equal(model.apply(variables, code, method="decode"), x)
-    drawn = model.apply(variables, {"image": x}, jax.random.key(1), method="infer")
+    np.testing.assert_array_equal(call(model, variables, code, method="decode"), x)
+    drawn = call(model, variables, {"image": x}, jax.random.key(1), method="infer")
     again = model.apply(variables, drawn.latents, {}, method="likelihood")
     np.testing.assert_array_equal(again.mean, x)
     assert jnp.abs(drawn.latents - code).max() > 0
@@ -88,12 +95,12 @@ def test_all_images_together_have_the_mass_that_samples_put_within_the_levels():
 def test_examples_at_the_start_set_the_actnorms():
     model, variables, x = made("glow", scale=0.0)
     key = jax.random.key(0)
-    _, new = model.apply(
-        variables, {"image": x}, key, method="start", mutable=["params"]
+    _, new = call(
+        model, variables, {"image": x}, key, method="start", mutable=["params"]
     )
-    code = model.apply(new, x, method="encode").mean
+    code = call(model, new, x, method="encode").mean
     assert abs(float(code.mean())) < 0.1 and abs(float(code.std()) - 1.0) < 0.1
-    before = model.apply(variables, x, method="encode").mean
+    before = call(model, variables, x, method="encode").mean
     assert abs(float(before.std()) - 1.0) > 0.2
 
 
@@ -113,9 +120,13 @@ def test_a_start_that_leaves_no_inverse_is_an_error(tiny):
 
 def test_a_temperature_acts_on_the_codes():
     model, variables, _ = made("glow", scale=0.0)
-    cold = model.apply(variables, jax.random.key(0), 3, 0.0, method="generate")
+    cold = call(
+        model, variables, jax.random.key(0), n=3, temperature=0.0, method="generate"
+    )
     np.testing.assert_array_equal(cold, np.full((3, *SHAPE), 128.0))
-    warm = model.apply(variables, jax.random.key(0), 3, 1.0, method="generate")
+    warm = call(
+        model, variables, jax.random.key(0), n=3, temperature=1.0, method="generate"
+    )
     assert warm.std() > 20 and (warm == jnp.floor(warm)).all()
     assert 0 <= warm.min() and warm.max() <= 255
 

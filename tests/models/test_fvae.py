@@ -139,10 +139,10 @@ def test_examples_at_the_start_set_the_actnorms():
     model, variables, _ = made()
     x = 0.5 + 0.2 * jax.random.uniform(jax.random.key(5), (64, 4, 4, 1))
     variables = {**variables, "params": with_std(variables["params"], 0.02)}
-    _, new = model.apply(
-        variables, {"image": x}, jax.random.key(0), method="start", mutable=["params"]
-    )
+    start = functools.partial(model.apply, method="start", mutable=["params"])
+    _, new = jax.jit(start)(variables, {"image": x}, jax.random.key(0))
 
+    @jax.jit
     def codes(params):
         q = model.apply({**variables, "params": params}, x, method="encode")
         return model.flow.apply({"params": params["flow"]}, q.mean.reshape(-1, 2, 2, 4))
@@ -155,10 +155,15 @@ def test_examples_at_the_start_set_the_actnorms():
 def test_samples_are_decoded_from_the_flow_at_a_temperature():
     model, variables, _ = made()
     variables = {**variables, "params": noisy(variables["params"], 0.1)}
-    cold = model.apply(variables, jax.random.key(0), 3, 0.0, method="generate")
+
+    @jax.jit
+    def samples(temperature):
+        key = jax.random.key(0)
+        return model.apply(variables, key, 3, temperature, method="generate")
+
+    cold, warm = samples(0.0), samples(1.0)
     assert cold.shape == (3, 4, 4, 1)
     np.testing.assert_allclose(cold, jnp.tile(cold[:1], (3, 1, 1, 1)), atol=1e-5)
-    warm = model.apply(variables, jax.random.key(0), 3, 1.0, method="generate")
     assert jnp.abs(warm - cold).min(0).max() > 0.1
 
 
