@@ -63,7 +63,7 @@ FVAE = {
     "levels": 1,
     "blocks": 1,
     "block_hidden": 6,
-    "flow_levels": 2,
+    "flow_levels": 1,
     "depth": 2,
     "hidden": 6,
 }
