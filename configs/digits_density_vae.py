@@ -1,0 +1,15 @@
+"""A convolutional VAE with the f-VAE's likelihood, of as many parameters."""
+
+import digits_fvae
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = digits_fvae.get_config()
+    config.model = ConfigDict()
+    config.model.name = "conv"
+    config.model.image_shape = (8, 8, 1)
+    config.model.latent_dim = 8
+    config.model.channels = (32, 32)
+    config.model.likelihood = {"name": "gaussian", "variance": "shared", "std": 0.1}
+    return config
