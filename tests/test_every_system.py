@@ -160,6 +160,9 @@ def test_it_trains_goes_on_bit_for_bit_is_evaluated_and_restored(
     for row in results["metrics"].values():
         assert np.isfinite(row["value"])
 
+    if name == "fvae":  # of 12 x 12 pixels, those of padding too
+        nats, bits = (results["metrics"][f"nll{u}"]["value"] for u in ("", "_bits"))
+        assert bits == pytest.approx(nats / (144 * np.log(2)) + 8)
     restored = jvae.restore(whole)
     size = 12 if name == "fvae" else 8
     x = np.zeros((3, size, size, 1), "float32")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -94,10 +93,7 @@ def measure(
         log_p = log_likelihoods(subject, source, key=weights_key, **draws, **common)
         weighted = Estimate.of(log_p, settings.num_samples)
         found.observation = observation(subject, source)
-        num_dims = math.prod(source.shapes[subject.model.target])
-        found.measures |= likelihood_measures(
-            elbo, weighted, found.observation, num_dims
-        )
+        found.measures |= likelihood_measures(elbo, weighted, found.observation)
         if found.observation.is_text:
             lengths = source.read(np.arange(found.num_examples))["length"]
             each = per_symbol(log_p, lengths, settings.num_samples)

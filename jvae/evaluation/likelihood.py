@@ -266,6 +266,7 @@ class Observation:
       is_text: whether the data are sentences.
       bin_bits: of a density of levels that are spread over bins of width 2^-b, b: so
         bits per dimension exist; None for others.
+      num_dims: pixels times channels that the model sees, those of padding too.
     """
 
     name: str
@@ -275,6 +276,7 @@ class Observation:
     given: str = ""
     is_text: bool = False
     bin_bits: int | None = None
+    num_dims: int = 0
 
 
 def observation(subject: Subject, source: Source) -> Observation:
@@ -292,16 +294,18 @@ def observation(subject: Subject, source: Source) -> Observation:
 
         ready = transforms.prepare(batch, key, subject.transform)
         arguments = (params, state, ready, key)
-        return apply(subject.model, likelihood, *arguments, train=False)[0]
+        found = apply(subject.model, likelihood, *arguments, train=False)[0]
+        return found, ready[subject.model.target]
 
-    key = jax.random.key(0)
-    likelihood = jax.eval_shape(trace, subject.params, subject.state, shapes, key)
+    key, variables = jax.random.key(0), (subject.params, subject.state)
+    likelihood, data = jax.eval_shape(trace, *variables, shapes, key)
     meaning = _meaning(likelihood, subject.transform.support)
     if not meaning.is_discrete and meaning.is_likelihood:
         bin_bits = subject.transform.bin_bits
         meaning = dataclasses.replace(meaning, bin_bits=bin_bits)
     conditional = getattr(subject.model, "num_classes", None) is not None
-    return dataclasses.replace(meaning, given="|y" if conditional else "")
+    given = "|y" if conditional else ""
+    return dataclasses.replace(meaning, given=given, num_dims=math.prod(data.shape[1:]))
 
 
 def _meaning(likelihood: Any, support: str) -> Observation:

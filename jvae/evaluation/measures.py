@@ -51,7 +51,6 @@ def likelihood_measures(
     elbo: dict[str, Estimate],
     log_likelihood: Estimate,
     observation: Observation,
-    num_dims: int,
 ) -> dict[str, Measure]:
     """Returns the ELBO, its parts and the importance-weighted bound, in nats.
 
@@ -61,7 +60,6 @@ def likelihood_measures(
       elbo: from `evaluate_elbo`.
       log_likelihood: from `evaluate_log_likelihood`.
       observation: what log p(x|z) is; its caution is written beside every number.
-      num_dims: pixels times channels.
     """
     kind: Kind = "bound" if observation.is_likelihood else "metric"
     draws = f"{log_likelihood.num_samples} importance-weighted draws"
@@ -77,7 +75,7 @@ def likelihood_measures(
     }
     is_of_levels = observation.is_discrete and not observation.is_text
     if is_of_levels or observation.bin_bits is not None:
-        measures |= _in_bits(bound, log_likelihood, num_dims, observation.bin_bits)
+        measures |= _in_bits(bound, log_likelihood, observation)
     first = _said("the ELBO's first term, z from q(z|x)", observation)
     label, estimate = "log p(x|z)", elbo["log_likelihood"]
     measures["log_likelihood"] = Measure.of(label, estimate, "nats", "estimate", first)
@@ -88,9 +86,10 @@ def likelihood_measures(
 
 
 def _in_bits(
-    elbo: Estimate, log_likelihood: Estimate, num_dims: int, bin_bits: int | None
+    elbo: Estimate, log_likelihood: Estimate, observation: Observation
 ) -> dict[str, Measure]:
     """Returns both bounds in bits of a pixel's level."""
+    num_dims, bin_bits = observation.num_dims, observation.bin_bits
     dims, noise = f"({num_dims} ln 2)", ""
     if bin_bits is not None:
         noise = f" + {bin_bits}; of levels, as they are spread over their bins"

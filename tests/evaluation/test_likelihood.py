@@ -190,6 +190,17 @@ def test_what_a_number_is_depends_on_likelihood_and_data(
     assert found.bin_bits == (8 if transform == "dequantize" else None)
 
 
+def test_bits_per_dimension_count_the_pixels_of_padding(toys):
+    model = models.build("mlp", image_shape=(4, 5, 1), hidden=(2,))
+    batch = {"image": jnp.zeros((1, 4, 5, 1))}
+    params = jax.eval_shape(model.init, KEY, batch, KEY)["params"]
+    source = ArraySource({"image": np.zeros((1, 2, 3, 1), np.uint8)})
+    subject = toys.subject(
+        model, transforms.build("binarize", padding=1), params=params
+    )
+    assert observation(subject, source).num_dims == 20
+
+
 @pytest.mark.parametrize(("num_classes", "given"), [(None, ""), (3, "|y")])
 def test_a_prior_per_class_makes_the_bounds_those_given_the_class(
     toys, num_classes, given

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -20,7 +21,8 @@ WEIGHTED = Estimate(-86.0, 2.0, 10, 100)
 
 
 def rows(observation):
-    return likelihood_measures(ELBO, WEIGHTED, observation, 784)
+    seen = dataclasses.replace(observation, num_dims=784)
+    return likelihood_measures(ELBO, WEIGHTED, seen)
 
 
 def test_nll_is_positive_and_both_bounds_have_bits_where_levels_are_discrete():
