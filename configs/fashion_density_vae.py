@@ -3,6 +3,8 @@
 import fashion_fvae
 from ml_collections import ConfigDict
 
+from jvae.models.fvae import LIKELIHOOD
+
 
 def get_config() -> ConfigDict:
     config = fashion_fvae.get_config()
@@ -11,5 +13,5 @@ def get_config() -> ConfigDict:
     config.model.image_shape = (32, 32, 1)
     config.model.latent_dim = 64
     config.model.channels = (32, 64, 64)
-    config.model.likelihood = {"name": "gaussian", "variance": "shared", "std": 0.1}
+    config.model.likelihood = dict(LIKELIHOOD)
     return config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -69,8 +70,19 @@ def rate_schedule(
 
 
 def decayed(params: Any) -> Any:
-    """Returns True for the leaves that weight decay acts on: kernels, not biases."""
-    return jax.tree.map(lambda p: p.ndim >= 2, params)
+    """Returns True for the leaves that weight decay acts on: kernels, not biases.
+
+    By name as well as by shape: the biases and scales of stacked layers are matrices.
+    """
+
+    def is_kernel(path: Any, leaf: Any) -> bool:
+        name = jax.tree_util.keystr(path[-1:], simple=True)
+        return leaf.ndim >= 2 and not _NO_KERNEL.fullmatch(name)
+
+    return jax.tree_util.tree_map_with_path(is_kernel, params)
+
+
+_NO_KERNEL = re.compile("bias|scale|shift|theta|log_.*|cluster_.*")
 
 
 def lagging(

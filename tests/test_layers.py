@@ -282,3 +282,11 @@ def test_by_rows_is_the_layer_itself_and_so_are_its_gradients():
     assert layers.by_rows(lambda r: r @ kernel, x).shape == (2, 3, 4, 6)
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_outside_its_bounds_a_value_gets_the_gradients_that_lead_back():
+    x = jnp.array([-3.0, -3.0, 0.5, 0.5, 3.0, 3.0])
+    g = jnp.array([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])
+    y, pull = jax.vjp(lambda x: layers.bounded(x, -1.0, 2.0), x)
+    np.testing.assert_array_equal(y, jnp.clip(x, -1.0, 2.0))
+    np.testing.assert_array_equal(pull(g)[0], [0.0, -1.0, 1.0, -1.0, 1.0, 0.0])

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from jvae import optimizers
+from jvae import models, optimizers
 from jvae.errors import ConfigError
 
 PARAMS = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones((2,))}
@@ -49,6 +49,17 @@ def test_adamw_decays_kernels_like_optax_and_leaves_biases_alone():
     np.testing.assert_allclose(
         steps_of(ours)["bias"], steps_of(plain)["bias"], rtol=1e-6
     )
+
+
+def test_of_stacked_layers_kernels_alone_decay():
+    """Their biases and scales have two axes, as kernels have elsewhere."""
+    model = models.build("fvae", image_shape=(8, 8, 1), levels=1, flow_levels=2)
+    key, batch = jax.random.key(0), {"image": jnp.zeros((1, 8, 8, 1))}
+    params = jax.eval_shape(model.init, key, batch, key)["params"]
+    flags = jax.tree_util.tree_leaves_with_path(optimizers.decayed(params))
+    names = {flag: {path[-1].key for path, f in flags if f == flag} for flag in (0, 1)}
+    assert names[True] == {"kernel"}
+    assert names[False] >= {"bias", "scale", "shift", "log_scale", "log_var", "log_std"}
 
 
 def test_weight_decay_of_sgd_is_part_of_the_gradient():

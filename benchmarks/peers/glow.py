@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-MAX_LOG_SCALE = 2.0
+MAX_LOG_SCALE, MAX_LOG_STD = 2.0, 5.0
 
 
 class ActNorm(nn.Module):
@@ -75,6 +75,7 @@ class Split(nn.Module):
         """Returns (a, z, log |det| [B])."""
         a, b = x.chunk(2, dim=1)
         mean, log_std = self.layer(a).chunk(2, dim=1)
+        log_std = MAX_LOG_STD * torch.tanh(log_std / MAX_LOG_STD)
         return a, (b - mean) * (-log_std).exp(), -log_std.flatten(1).sum(1)
 
 

@@ -12,6 +12,8 @@ from jvae.types import Array
 
 EPSILON = 1e-6
 """Added to a channel's standard deviation, which may be 0."""
+MAX_LOG_STD = 5.0
+"""Standard deviations that other maps say are within exp(-5) and exp(5)."""
 
 
 class ActNorm(Bijection):
@@ -57,7 +59,8 @@ class ConditionalActNorm(Bijection):
     """y = (x - mean(cond)) exp(-log_std(cond)), at every place of [B, H, W, C].
 
     So x has N(mean(cond), std(cond)^2) as its prior where y has N(0, I). Both come
-    from a 3x3 convolution that begins at zero, and the layer as the identity.
+    from a 3x3 convolution that begins at zero, and the layer as the identity; log std
+    is 5 tanh(h / 5) of what it says, which bounds it.
 
     Su & Wu, 2018, https://arxiv.org/abs/1809.05861.
     """
@@ -70,7 +73,7 @@ class ConditionalActNorm(Bijection):
         zeros = nn.initializers.zeros
         layer = layers.Conv(2 * channels, 3, dtype=cond.dtype, kernel_init=zeros)
         mean, log_std = jnp.split(layer(cond), 2, axis=-1)
-        return mean, log_std
+        return mean, MAX_LOG_STD * jnp.tanh(log_std / MAX_LOG_STD)
 
     def forward(self, x: Array, cond: Array | None = None) -> tuple[Array, Array]:
         """Returns (y, log |det dy/dx| [B]); `cond` is [B, H, W, F].

@@ -7,6 +7,7 @@ from typing import Literal
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jvae.errors import require
 from jvae.flows.actnorm import ActNorm, ConditionalActNorm
 from jvae.flows.bijection import Bijection, Chain, no_change
 from jvae.flows.coupling import ConvNet, Coupling, Kind
@@ -102,6 +103,9 @@ class Glow(Bijection):
         first = int(not self.squeeze_first)
         check_squeezes(self.shape[:2], self.levels - first)
         shapes = self._shapes()
+        for *_, channels in shapes[:-1]:
+            rule = "be even, as half of them leave at the end of a level"
+            require(channels % 2 == 0, "channels", rule, channels)
         self.steps = [
             GlowSteps(
                 channels,

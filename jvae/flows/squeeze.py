@@ -54,10 +54,17 @@ class Permutation(Bijection):
 def random_orders(features: int, depth: int, seed: int = 0) -> np.ndarray:
     """Returns int32 [depth, features], orders that a seed decides.
 
-    They are part of the architecture: no parameters, and not of the run's key.
+    Every second one begins with the second half of what it sees: a coupling moves that
+    half alone, so after two every coordinate has been moved (of an odd number, all but
+    one). They are part of the architecture: no parameters, and not of the run's key.
     """
     rng = np.random.default_rng([seed, features])
-    orders = [rng.permutation(features) for _ in range(depth)]
+    half = -(-features // 2)
+    orders = []
+    for k in range(depth):
+        halves = rng.permutation(half), half + rng.permutation(features - half)
+        swapped = np.concatenate(halves[::-1])
+        orders.append(swapped if k % 2 else rng.permutation(features))
     return np.array(orders, np.int32).reshape(depth, features)
 
 

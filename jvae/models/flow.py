@@ -24,7 +24,8 @@ from jvae.flows.coupling import Kind
 from jvae.flows.glow import Mixing
 from jvae.flows.squeeze import check_squeezes
 from jvae.flows.steps import Memory
-from jvae.models.vae import check_image
+from jvae.models.mlp import check_sizes
+from jvae.models.vae import check_image, flat_size
 from jvae.types import Array, Batch, Inference, Key, batch_size
 
 
@@ -192,6 +193,7 @@ def glow(
     """
     counts = {"levels": levels, "depth": depth, "hidden": hidden, "num_bits": num_bits}
     _check_counts(**counts)
+    check_sizes(image_shape, flat_size(image_shape), None)
     height, width, channels = image_shape
     check_squeezes((height, width), levels)
     shape = (height, width, channels)
@@ -217,6 +219,7 @@ def nice(
       ConfigError: a number out of range.
     """
     _check_counts(depth=depth, num_bits=num_bits, hidden=min(hidden, default=1))
+    check_sizes(image_shape, flat_size(image_shape), None)
     shape = tuple(image_shape)
     return FlowModel(Nice(shape, depth, tuple(hidden)), shape, num_bits)
 

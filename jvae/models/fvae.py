@@ -35,8 +35,14 @@ from jvae.models.mlp import check_sizes
 from jvae.models.vae import VAE, check_image, flat_size
 from jvae.types import Array, Batch, Key, batch_size
 
-LIKELIHOOD = MappingProxyType({"name": "gaussian", "variance": "shared", "std": 0.1})
-"""The post's, its s2 starting at a tenth of the range of the pixels."""
+LIKELIHOOD = MappingProxyType(
+    {"name": "gaussian", "variance": "shared", "std": 0.1, "min_std": 1e-3}
+)
+"""The post's, its s2 starting at a tenth of the range of the pixels.
+
+Its floor is a quarter of a level of 8 bits, as uniform noise has 0.29: it binds only
+where pixels are known to less than a level.
+"""
 
 
 class ResidualStep(nn.Module):

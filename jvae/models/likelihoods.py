@@ -17,6 +17,7 @@ from flax import linen as nn
 
 from jvae import distributions, fields
 from jvae.errors import require
+from jvae.layers import bounded
 from jvae.types import Array
 
 
@@ -65,7 +66,7 @@ class GaussianHead(nn.Module):
         elif self.variance == "pixel":
             outputs, log_var = jnp.split(outputs, 2, axis=-1)
         if self.variance != "fixed":
-            log_var = jnp.clip(log_var, 2.0 * math.log(self.min_std), 10.0)
+            log_var = bounded(log_var, 2.0 * math.log(self.min_std), 10.0)
         bound = {"linear": lambda x: x, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}
         return distributions.Gaussian(bound[self.mean](outputs), log_var)
 

@@ -166,6 +166,17 @@ def test_the_convolution_is_one_matrix_at_every_place():
     np.testing.assert_allclose(log_det, np.full(3, wanted), rtol=1e-5)
 
 
+@pytest.mark.parametrize("size", [1e3, -np.inf])
+def test_a_conditional_scale_stays_bounded(size):
+    layer, variables, x = made("conditional_actnorm")
+    bias = variables["params"]["layer"]["Conv_0"]["bias"]
+    variables["params"]["layer"]["Conv_0"]["bias"] = bias.at[4:].set(size)
+    y, log_det = call(layer, variables, x)
+    np.testing.assert_allclose(log_det, np.full(3, -np.sign(size) * 16 * 5.0))
+    back = call(layer, variables, y, method="inverse")
+    np.testing.assert_allclose(back, x, atol=1e-4)
+
+
 @pytest.mark.parametrize("size", [1e3, np.inf])
 def test_an_affine_scale_stays_bounded(size):
     layer, variables, x = made("affine")
@@ -219,6 +230,15 @@ def test_orders_are_permutations_that_a_seed_decides():
     assert len({tuple(order) for order in orders}) == 5
 
 
+@pytest.mark.parametrize("size", [2, 8, 9])
+def test_two_couplings_move_every_coordinate(size):
+    """What stays in the first half of both is passed on as it was."""
+    half = -(-size // 2)
+    for first, second in zip(*[iter(random_orders(size, 6))] * 2, strict=True):
+        stayed = set(first[:half]) & set(first[second[:half]])
+        assert len(stayed) == size % 2
+
+
 @pytest.mark.parametrize(
     ("make", "shape", "count"),
     [
@@ -250,6 +270,7 @@ def test_a_conditional_norm_is_the_gaussian_that_the_maps_say():
     mean, log_std = np.moveaxis(
         np.einsum("bhwcij,ijco->bhwo", windows, kernel) + bias, -1, 0
     )
+    log_std = 5.0 * np.tanh(log_std / 5.0)
     wanted = scipy.stats.norm(mean, np.exp(log_std)).logpdf(b[..., 0])
     found = scipy.stats.norm.logpdf(z).reshape(3, -1).sum(-1) + log_det
     np.testing.assert_allclose(found, wanted.reshape(3, -1).sum(-1), rtol=1e-5)
