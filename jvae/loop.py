@@ -80,14 +80,14 @@ class Run:
         self._say_start()
 
     def _fresh(self) -> TrainState:
-        state = parts.create_state(self.parts)
+        state, loaded = parts.create_state(self.parts), frozenset[str]()
         if self.experiment.init_from is not None:
-            state = self._loaded(state)
-        return parts.started(self.parts, state)
+            state, loaded = self._loaded(state)
+        return parts.started(self.parts, state, loaded)
 
-    def _loaded(self, state: TrainState) -> TrainState:
-        """Returns a new state with parameters of the run that this one starts from."""
-        params, report = pretrained.matching_params(
+    def _loaded(self, state: TrainState) -> tuple[TrainState, frozenset[str]]:
+        """Returns (a state with parameters of the run this one starts from, which)."""
+        params, loaded, report = pretrained.matching_params(
             state.params,
             self.experiment.init_from,
             self.parts.devices,
@@ -95,7 +95,7 @@ class Run:
         )
         self.report = report
         ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
-        return dataclasses.replace(state, params=params, ema=ema)
+        return dataclasses.replace(state, params=params, ema=ema), loaded
 
     def _say_start(self) -> None:
         size = sum(x.size for x in jax.tree.leaves(self.state.params))

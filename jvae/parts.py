@@ -23,6 +23,7 @@ from jvae.data.sources import lengths_of
 from jvae.data.transforms import Transform
 from jvae.errors import ConfigError, DataError, require
 from jvae.flows import check_scales
+from jvae.manifest import path_name
 from jvae.training import TrainState
 from jvae.types import Batch, Key, LossFn
 
@@ -282,17 +283,25 @@ def create_state(parts: Parts) -> TrainState:
     return training.create_state(initialiser(parts), key, parts.devices)
 
 
-def started(parts: Parts, state: TrainState) -> TrainState:
+def started(
+    parts: Parts, state: TrainState, loaded: frozenset[str] = frozenset()
+) -> TrainState:
     """Returns a state at step 0 whose model has seen data, if it asks for that.
 
     A model that sets parameters by data offers `start_examples`, how many it needs, and
     `start(batch, key)`, which sets them; examples come in the order of the run.
+
+    Args:
+      parts: of the run.
+      state: new, or with parameters of another run.
+      loaded: names of these, which stay as they are.
 
     Raises:
       ConfigError: a flow whose scales are not finite afterwards.
     """
     wanted = getattr(parts.model, "start_examples", 0)
     if wanted == 0:
+        check_scales(state.params, "parameters at the start of the run")
         return state
     size = len(parts.splits.train)
     chosen = data.order(parts.experiment.seed, size, 0, min(wanted, size))
@@ -308,8 +317,13 @@ def started(parts: Parts, state: TrainState) -> TrainState:
         _, new = parts.model.apply(
             variables, *arguments, method="start", mutable=list(variables)
         )
-        ema = None if state.ema is None else jax.tree.map(jnp.copy, new["params"])
-        return dataclasses.replace(state, params=new["params"], ema=ema)
+        params = jax.tree_util.tree_map_with_path(
+            lambda path, old, new: old if path_name(path) in loaded else new,
+            state.params,
+            new["params"],
+        )
+        ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
+        return dataclasses.replace(state, params=params, ema=ema)
 
     places = mesh.parameter_shardings(state, parts.devices)
     state = jax.jit(start, out_shardings=places)(state, raw, parts.keys["start"])

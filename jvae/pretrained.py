@@ -405,11 +405,11 @@ def matching_params(
     workdir: epath.PathLike,
     devices: Mesh,
     vocabulary: Vocabulary | None = None,
-) -> tuple[Params, str]:
-    """Returns (`params` with those of another run where they fit, what was loaded).
+) -> tuple[Params, frozenset[str], str]:
+    """Returns (`params` with those of another run where they fit, which, a report).
 
-    A parameter is taken if path and shape agree. The text lists which were and which
-    were not.
+    A parameter is taken if path and shape agree. The report says in words which were
+    and which were not.
 
     Args:
       params: of a new model, placed.
@@ -449,4 +449,4 @@ def matching_params(
             fix="Set init_from to a run of a like model.",
         )
     text = f"loaded from {workdir}: {', '.join(loaded)}; new: {', '.join(kept) or '-'}"
-    return chosen, text
+    return chosen, frozenset(loaded), text

@@ -3,13 +3,15 @@
 import functools
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.stats import norm
 
-from jvae import config, losses, models, parts
+import jvae
+from jvae import config, experiment, losses, models, parts
 from jvae.errors import ConfigError
 
 SHAPE = (4, 4, 1)
@@ -116,6 +118,20 @@ def test_a_start_that_leaves_no_inverse_is_an_error(tiny):
     message = r"flow/.*log_scale .* nan to nan \(set by the first 256 training"
     with pytest.raises(ConfigError, match=message):
         parts.started(built, state)
+
+
+def test_a_run_that_goes_on_from_another_keeps_the_scales_that_it_brings(
+    tiny, tmp_path
+):
+    tiny["data"] |= {"transform": "levels", "num_bits": 4}
+    tiny["model"] = {**FLOWS["nice"], "image_shape": [8, 8, 1], "num_bits": 4}
+    tiny |= {"num_steps": 2, "eval_every_steps": 0, "ema_decay": 0.0}
+    experiment.run(tiny, tmp_path / "first")
+    tiny |= {"init_from": str(tmp_path / "first"), "num_steps": 1}
+    tiny["optimizer"] = {"name": "sgd", "learning_rate": 1e-12}
+    experiment.run(tiny, tmp_path / "second")
+    first, second = (jvae.restore(tmp_path / name) for name in ("first", "second"))
+    chex.assert_trees_all_close(first.params, second.params, atol=1e-6)
 
 
 def test_a_temperature_acts_on_the_codes():
