@@ -32,6 +32,7 @@ from benchmarks.peers import glow as peer
 from jvae import config as configs
 from jvae import mesh, models, parts
 from jvae.flows import Chain, GlowSteps
+from jvae.models.flow import scaled
 
 BATCH, SIZE, LEVELS, DEPTH, HIDDEN = 64, 32, 3, 8, 64
 LIMITS = {
@@ -153,7 +154,8 @@ class Jvae:
         model = models.build(**config()["model"])
 
         def log_p(model, x):
-            z, log_det = model.forward(x, 0.5)
+            z, log_det = model.flow.forward(scaled(x, 0.5, 8))
+            log_det -= SIZE**2 * math.log(128.0)
             return log_det - 0.5 * (jnp.square(z) + math.log(2 * math.pi)).sum(-1)
 
         params = {"params": self.state.params}

@@ -22,7 +22,12 @@ from jvae.evaluation.clustering import (
     evaluate_clusters,
     has_clusters,
 )
-from jvae.evaluation.latents import Latents, collapse_verdict, evaluate_latents
+from jvae.evaluation.latents import (
+    Latents,
+    collapse_verdict,
+    evaluate_latents,
+    lossless,
+)
 from jvae.evaluation.likelihood import (
     Estimate,
     Observation,
@@ -200,8 +205,12 @@ def about(found: Findings, subject: Subject) -> str:
 
 def _numbers_of_latents(latents: Latents, subject: Subject) -> dict[str, Any]:
     uniform = subject.has_uniform_prior
+    if getattr(subject.model, "is_lossless", False):
+        verdict = lossless(latents.kl)
+    else:
+        verdict = collapse_verdict(latents.kl, latents.active)
     numbers = {
-        "verdict": dataclasses.asdict(collapse_verdict(latents.kl, latents.active)),
+        "verdict": dataclasses.asdict(verdict),
         "kl_per_group": latents.kl.tolist(),
         "left_out": left_out(latents, uniform, subject.is_generative),
     }

@@ -20,6 +20,7 @@ from jvae.data.sources import Source
 from jvae.distributions import DiagGaussian
 from jvae.evaluation.likelihood import Estimate
 from jvae.evaluation.subject import Subject, over_examples
+from jvae.flows import FlowPrior
 from jvae.losses.elbo import apply
 from jvae.types import Array, Batch, Key, Params, State, batch_size
 
@@ -63,7 +64,8 @@ class Latents:
       kl: [G], mean KL to the prior of every group in nats; the groups are the
         dimensions of a diagonal posterior.
       num_examples: N.
-      means: [N, D], posterior means; None without one posterior over vectors.
+      means: [N, D], posterior means; None without one posterior over vectors, or where
+        the prior is a flow.
       information: see there; None without one posterior that has a density.
     """
 
@@ -102,8 +104,9 @@ def posterior_terms(
 
     Returns:
       'kl'; if `posterior(batch)` has `log_prob` also 'posterior', itself, 'z' [B, ...],
-      a draw, 'log_prior' [B], log p(z) there, and 'one_prior' [B], whether the prior is
-      known to be the same for all: N(0, I) or uniform.
+      a draw, 'log_prior' [B], log p(z) there, 'one_prior' [B], whether the prior is
+      known to be the same for all: N(0, I) or uniform, and 'has_scale' [B], whether it
+      says what a large mean is: a flow, which may be of any scale, does not.
     """
 
     def terms(model, batch, key):
@@ -119,7 +122,9 @@ def posterior_terms(
         if isinstance(p, DiagGaussian):
             standard = (p.mean == 0.0) & (p.log_var == 0.0)
             one_prior = standard.reshape(len(key), -1).all(-1)
-        return found | {"log_prior": p.log_prob(z), "one_prior": one_prior}
+        has_scale = jnp.full(len(key), not isinstance(p, FlowPrior))
+        found |= {"one_prior": one_prior, "has_scale": has_scale}
+        return found | {"log_prior": p.log_prob(z)}
 
     each = keys.per_example(key, batch_size(batch))
     return apply(model, terms, params, state, batch, each, train=False)[0]
@@ -170,7 +175,8 @@ def evaluate_latents(
         return Latents(kl, len(found["kl"]))
     q, z = jax.tree.map(jnp.asarray, (found["posterior"], found["z"]))
     log_prior = found["log_prior"] if found["one_prior"].all() else None
-    means = np.asarray(q.mean) if hasattr(q, "mean") and q.mean.ndim == 2 else None
+    has_means = hasattr(q, "mean") and q.mean.ndim == 2 and found["has_scale"].all()
+    means = np.asarray(q.mean) if has_means else None
     return Latents(kl, len(found["kl"]), means, information(q, z, log_prior=log_prior))
 
 
@@ -239,7 +245,7 @@ def _logs(q: Any, z: Array, *, rows: int) -> dict[str, Array]:
     return {"own": q.log_prob(z), **jax.lax.map(at, z, batch_size=rows)}
 
 
-Status = Literal["healthy", "partly collapsed", "collapsed", "unknown"]
+Status = Literal["healthy", "partly collapsed", "collapsed", "unknown", "lossless"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,8 +253,8 @@ class Verdict:
     """Whether the latents are used.
 
     Attributes:
-      status: 'healthy', 'partly collapsed', 'collapsed', or 'unknown' where the KL is
-        not finite.
+      status: 'healthy', 'partly collapsed', 'collapsed', 'unknown' where the KL is not
+        finite, or 'lossless' where the code holds the whole image.
       sentence: the same in words, with the numbers that it rests on.
       num_used: dimensions (or groups) that carry something.
       num_groups: how many there are.
@@ -260,6 +266,16 @@ class Verdict:
     num_used: int
     num_groups: int
     kl: float
+
+
+def lossless(kl: np.ndarray) -> Verdict:
+    """Returns what is to be said of a flow, which cannot collapse.
+
+    Args:
+      kl: [1], mean of log q(z|x) - log p(z) in nats.
+    """
+    sentence = "A flow: the code holds the whole image, and its KL is all of the NLL."
+    return Verdict("lossless", sentence, 1, 1, float(np.sum(kl)))
 
 
 def collapse_verdict(kl: np.ndarray, active: np.ndarray | None = None) -> Verdict:

@@ -191,7 +191,9 @@ def left_out(
     """
     reasons = []
     if latents.active is None:
-        reasons.append("Active units: q(z|x) is not over vectors that have a mean.")
+        reasons.append(
+            "Active units: no means of q(z|x) whose scale the prior would give."
+        )
     if latents.information is None:
         reasons.append("Mutual information: q(z|x) has no density to evaluate.")
     elif "total_correlation" not in latents.information.terms:
@@ -202,7 +204,7 @@ def left_out(
     if not is_generative:
         reasons.append("Bounds on log p(x), and images: the model has no p(x|z).")
     elif latents.kl_per_dim is None:
-        reasons.append("Traversals: no dimension of z can move alone.")
+        reasons.append("Traversals: the KL is not known dimension by dimension.")
     if uniform_prior:
         reasons.append("Samples at other temperatures: the prior is uniform.")
     return reasons

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 
+from jvae import keys
 from jvae.distributions import DiagGaussian
 from jvae.flows.bijection import Bijection
 from jvae.types import Array, Key, Params
@@ -59,9 +62,10 @@ class FlowPrior:
         code, log_det = self.code(z)
         return self.base.log_prob(code) + log_det
 
-    def sample(self, key: Key) -> Array:
-        """Returns one draw per example, [B, D]."""
-        return self.at(self.base.sample(key))
+    def sample(self, key: Key, n: int | None = None) -> Array:
+        """Returns draws, [B, D] or [n, B, D]."""
+        rows = len(self.base.mean)
+        return draws(lambda each: self.at(self.base.sample(each)), key, n, rows)
 
     def tempered(self, temperature: float | Array) -> FlowPrior:
         """Returns this with the codes' standard deviations times `temperature`."""
@@ -116,9 +120,10 @@ class FlowPosterior:
         """A centre of q, [B, D]: f of the mean of e, in general not the mean of z."""
         return self._moved(self.base.mean)[0]
 
-    def sample(self, key: Key) -> Array:
-        """Returns one draw per example, [B, D]; differentiable."""
-        return self.sample_and_log_prob(key)[0]
+    def sample(self, key: Key, n: int | None = None) -> Array:
+        """Returns draws, [B, D] or [n, B, D]; differentiable."""
+        rows = len(self.base.mean)
+        return draws(lambda each: self.sample_and_log_prob(each)[0], key, n, rows)
 
     def sample_and_log_prob(self, key: Key) -> tuple[Array, Array]:
         """Returns one draw [B, D] and its log density [B]."""
@@ -133,6 +138,12 @@ class FlowPosterior:
 
 def _applied(flow: Bijection, params: Params, *args: Any, method: str = "forward"):
     return flow.apply({"params": params}, *args, method=method)
+
+
+def draws(sample: Callable[[Key], Array], key: Key, n: int | None, rows: int) -> Array:
+    """Returns sample(keys [B]), [B, ...], or n such draws, [n, B, ...]."""
+    each = keys.per_example(key, rows)
+    return sample(each) if n is None else jax.vmap(sample)(keys.split_each(each, n))
 
 
 def taken(

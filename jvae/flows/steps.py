@@ -70,6 +70,10 @@ class Steps(Bijection):
         """Returns parameters and orders of all steps."""
         return self.stack, jnp.asarray(self.orders)
 
+    def _promoted(self, x: Array) -> Array:
+        """Returns x as a step gives it back: in double precision if parameters are."""
+        return x.astype(jnp.result_type(x, *jax.tree.leaves(self.stack)))
+
     def _methods(self) -> tuple[Callable, Callable]:
         """Returns `forward` and `inverse` of a step, as functions of its layer too."""
         unbound = self.clone(parent=None)
@@ -84,6 +88,7 @@ class Steps(Bijection):
     def forward(self, x: Array, cond: Array | None = None) -> tuple[Array, Array]:
         """Returns (y, log |det dy/dx| [B])."""
         forward, inverse = self._methods()
+        x = self._promoted(x)
         if self.memory == "invert":
             return _invertible(forward, inverse, self._layers(), x, cond)
         if self.memory == "recompute":
@@ -97,7 +102,7 @@ class Steps(Bijection):
         def body(y, layer):
             return inverse(layer, y, cond), None
 
-        return layers.scan(body, y, self._layers(), reverse=True)[0]
+        return layers.scan(body, self._promoted(y), self._layers(), reverse=True)[0]
 
     def start(self, x: Array, cond: Array | None = None) -> Array:
         """Sets parameters, each step by what comes out of those before it."""
@@ -111,7 +116,7 @@ class Steps(Bijection):
             )
             return y, new["params"]
 
-        y, stack = layers.scan(body, x, self._layers())
+        y, stack = layers.scan(body, self._promoted(x), self._layers())
         self.put_variable("params", "steps", stack)
         return y
 

@@ -21,12 +21,13 @@ from jvae.distributions import DiagGaussian
 from jvae.errors import require
 from jvae.flows import Bijection, Glow, Nice
 from jvae.flows.coupling import Kind
+from jvae.flows.density import draws, taken
 from jvae.flows.glow import Mixing
 from jvae.flows.squeeze import check_squeezes
 from jvae.flows.steps import Memory
 from jvae.models.mlp import check_sizes
-from jvae.models.vae import check_image, flat_size
-from jvae.types import Array, Batch, Inference, Key, batch_size
+from jvae.models.vae import OneGroup, check_image, flat_size
+from jvae.types import Array, Batch, Key, Params, batch_size
 
 
 @flax.struct.dataclass
@@ -48,19 +49,53 @@ class Certain:
         """Returns zeros [B], of the images x that the codes were made of."""
         return jnp.zeros(x.shape[0])
 
+    def sample(self, key: Key, n: int | None = None) -> Array:
+        """Returns the images, [B, H, W, C] or [n, B, H, W, C]."""
+        return self.mean if n is None else jnp.stack([self.mean] * n)
+
 
 @flax.struct.dataclass
-class Code:
-    """The codes of the middles of pixel levels.
+class LevelCodes:
+    """q(z|x): codes z = f(x + u) of images with noise u within their pixel levels.
+
+    Known at its own draws only: there is no `log_prob`.
 
     Attributes:
-      mean: [B, D].
+      x: [B, H, W, C], levels.
+      params: of the flow.
+      flow: a bijection of images in [-1, 1] and codes [B, D].
+      num_bits: of a pixel.
     """
 
-    mean: Array
+    x: Array
+    params: Params
+    flow: Bijection = flax.struct.field(pytree_node=False)
+    num_bits: int = flax.struct.field(pytree_node=False)
+
+    @property
+    def mean(self) -> Array:
+        """The codes of the middles of the levels, [B, D]; in general not the mean."""
+        return self._coded(0.5)[0]
+
+    def sample(self, key: Key, n: int | None = None) -> Array:
+        """Returns codes of draws of u, [B, D] or [n, B, D]."""
+        return draws(
+            lambda each: self.sample_and_log_prob(each)[0], key, n, len(self.x)
+        )
+
+    def sample_and_log_prob(self, key: Key) -> tuple[Array, Array]:
+        """Returns one draw [B, D] and its log density [B]; `key` is one or [B] keys."""
+        z, log_det = self._coded(noise(keys.per_example(key, len(self.x)), self.x))
+        return z, -log_det
+
+    def _coded(self, u: Array | float) -> tuple[Array, Array]:
+        """Returns (z, log |det dz/dx|) at levels x + u."""
+        y = scaled(self.x, u, self.num_bits)
+        z, log_det = self.flow.apply({"params": self.params}, y)
+        return z, log_det - (self.num_bits - 1) * math.log(2.0) * z.shape[-1]
 
 
-class FlowModel(nn.Module):
+class FlowModel(nn.Module, OneGroup):
     """An image with noise within its levels <-> a standard Gaussian code.
 
     Attributes:
@@ -75,33 +110,13 @@ class FlowModel(nn.Module):
 
     target = "image"
     start_examples = 256
+    is_lossless = True
 
-    def forward(self, x: Array, u: Array | float) -> tuple[Array, Array]:
-        """Returns (z [B, D], log |det dz/dx| [B]) of levels x, u of [0, 1) added."""
-        z, log_det = self.flow.forward(self._scaled(x, u))
-        log_half = (self.num_bits - 1) * math.log(2.0)
-        return z, log_det - log_half * math.prod(self.image_shape)
-
-    def _scaled(self, x: Array, u: Array | float) -> Array:
-        """Returns levels x, u added, in [-1, 1)."""
-        x = check_image(x, self.image_shape)
-        return (x + u) / 2.0 ** (self.num_bits - 1) - 1.0
-
-    def infer(self, batch: Batch, key: Key) -> Inference:
-        """Returns the code at a draw of u, whose cost is -log p(x + u).
-
-        Args:
-          batch: 'image' [B, H, W, C], levels 0 to 2^num_bits - 1.
-          key: one key, or [B] keys, one per example.
-        """
-        x = batch["image"]
-        z, log_det = self.forward(x, noise(keys.per_example(key, batch_size(batch)), x))
-        cost = -log_det - self.prior(batch).log_prob(z)
-        return Inference(z, cost[:, None], cost)
-
-    def posterior(self, batch: Batch) -> Code:
-        """Returns the codes of the middles of the levels; others may be drawn."""
-        return Code(self.forward(batch["image"], 0.5)[0])
+    def posterior(self, batch: Batch) -> LevelCodes:
+        """Returns q(z|x) of levels batch['image'], 0 to 2^num_bits - 1."""
+        x = check_image(batch["image"], self.image_shape)
+        params, unbound = taken(self.flow, scaled(x, 0.5, self.num_bits))
+        return LevelCodes(x, params, unbound, self.num_bits)
 
     def prior(self, batch: Batch) -> DiagGaussian:
         """Returns N(0, I) over [B, H W C]."""
@@ -111,14 +126,6 @@ class FlowModel(nn.Module):
     def likelihood(self, latents: Array, batch: Batch) -> Certain:
         """Returns p(x|z), of codes [B, H W C]."""
         return Certain(self.decode(latents), 2**self.num_bits)
-
-    def as_batch(self, x: Array) -> dict[str, Array]:
-        """Returns images [B, H, W, C] as a batch."""
-        return {"image": x}
-
-    def encode(self, x: Array) -> Code:
-        """Returns the codes of levels [B, H, W, C]."""
-        return self.posterior(self.as_batch(x))
 
     def decode(self, z: Array) -> Array:
         """Returns the levels [B, H, W, C] of codes [B, H W C], as float32."""
@@ -149,11 +156,16 @@ class FlowModel(nn.Module):
         """
         x = batch["image"]
         u = noise(keys.per_example(key, batch_size(batch)), x)
-        self.flow.start(self._scaled(x, u))
+        self.flow.start(scaled(x, u, self.num_bits))
 
     def __call__(self, batch: Batch, key: Key) -> Certain:
         """Returns p(x|z) at one draw; what `init` traces."""
         return self.likelihood(self.infer(batch, key).latents, batch)
+
+
+def scaled(x: Array, u: Array | float, num_bits: int) -> Array:
+    """Returns levels x, u of [0, 1) added, in [-1, 1)."""
+    return (x + u) / 2.0 ** (num_bits - 1) - 1.0
 
 
 def noise(key: Key, x: Array) -> Array:

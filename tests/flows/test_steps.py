@@ -1,5 +1,7 @@
 """Scanned steps: those one after the other, whatever memory their gradient takes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,6 +73,19 @@ def test_the_gradient_is_that_of_what_is_kept(kind, memory):
         name = jax.tree_util.keystr(path)
         np.testing.assert_allclose(b, a, rtol=1e-7, atol=1e-9, err_msg=name)
         assert np.abs(a).max() > 0, name
+
+
+@pytest.mark.parametrize("memory", ["keep", "invert"])
+def test_steps_of_double_precision_take_single_precision(memory):
+    with jax.enable_x64(True):
+        steps, variables, x, _ = made("vectors", memory=memory)
+        assert x.dtype == jnp.float64
+        single = x.astype(jnp.float32)
+        y, log_det = jax.jit(steps.apply)(variables, single)
+        assert y.dtype == log_det.dtype == jnp.float64
+        inverse = functools.partial(steps.apply, method="inverse")
+        back = jax.jit(inverse)(variables, y.astype(jnp.float32))
+        np.testing.assert_allclose(back, single, atol=1e-5)
 
 
 def test_parameters_differ_from_step_to_step():
