@@ -78,10 +78,10 @@ def _convolve(x: Array, kernel: Array, stride: int, padding: Any) -> Array:
     )
 
 
-def _shifted(x: Array, kernel_shape: tuple[int, ...]) -> Array:
-    """Returns [B, H, W, kh * kw * C], the patch under each kernel position."""
-    kh, kw = kernel_shape[:2]
-    padded = jnp.pad(x, ((0, 0), _same(kh), _same(kw), (0, 0)))
+def _shifted(x: Array, pads: list[tuple[int, int]]) -> Array:
+    """Returns [B, H, W, kh kw C], the patch of each place; kh is the sum of pads + 1."""
+    kh, kw = (sum(pad) + 1 for pad in pads)
+    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     h, w = x.shape[1:3]
     shifts = [padded[:, i : i + h, j : j + w, :] for i in range(kh) for j in range(kw)]
     return jnp.concatenate(shifts, axis=-1)
@@ -107,11 +107,17 @@ def _loop_convolution_backward(residuals, g):
     kh, kw, c_in, c_out = kernel.shape
     # dL/dx is a convolution with the flipped kernel, dL/dw one matrix product.
     flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    padding = [_same(kh)[::-1], _same(kw)[::-1]]
-    dx = _convolve(g, flipped, 1, padding)
-    patches = _shifted(x, kernel.shape).reshape(-1, kh * kw * c_in)
-    dw = patches.T @ g.reshape(-1, c_out)
-    return dx, dw.reshape(kernel.shape)
+    pads = [_same(kh), _same(kw)]
+    mirrored = [pad[::-1] for pad in pads]
+    dx = _convolve(g, flipped, 1, mirrored)
+    rows, g_rows = x.reshape(-1, c_in), g.reshape(-1, c_out)
+    if c_in <= c_out:
+        patches = _shifted(x, pads).reshape(-1, kh * kw * c_in)
+        return dx, (patches.T @ g_rows).reshape(kernel.shape)
+    # What moves x to one side moves g to the other: the patches of the thinner one.
+    patches = _shifted(g, mirrored).reshape(-1, kh * kw * c_out)
+    dw = (rows.T @ patches).reshape(c_in, kh, kw, c_out)
+    return dx, jnp.flip(dw.transpose(1, 2, 0, 3), (0, 1))
 
 
 _loop_convolution.defvjp(_loop_convolution_forward, _loop_convolution_backward)

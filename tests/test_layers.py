@@ -47,9 +47,11 @@ def check_values_and_gradients(layer, oracle, x, kernel):
 
 
 @pytest.mark.parametrize(("size", "kernel_shape"), CASES)
+@pytest.mark.parametrize("channels", [(3, 2), (2, 3)])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_convolution_in_a_loop_equals_lax(stride, size, kernel_shape):
-    x, kernel = normal(0, 2, *size, 3), normal(1, *kernel_shape, 3, 2)
+def test_convolution_in_a_loop_equals_lax(stride, channels, size, kernel_shape):
+    x = normal(0, 2, *size, channels[0])
+    kernel = normal(1, *kernel_shape, *channels)
     layer, oracle = (
         functools.partial(f, stride=stride)
         for f in (layers.convolution, lax_convolution)
