@@ -79,7 +79,7 @@ def _convolve(x: Array, kernel: Array, stride: int, padding: Any) -> Array:
 
 
 def _shifted(x: Array, pads: list[tuple[int, int]]) -> Array:
-    """Returns [B, H, W, kh kw C], the patch of each place; kh is the sum of pads + 1."""
+    """Returns [B, H, W, kh kw C], patches of all places; kh is the sum of pads + 1."""
     kh, kw = (sum(pad) + 1 for pad in pads)
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     h, w = x.shape[1:3]
