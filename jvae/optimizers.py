@@ -69,6 +69,9 @@ def rate_schedule(
     return optax.join_schedules([warmup, after], [warmup_steps])
 
 
+_NO_KERNEL = re.compile("bias|scale|shift|theta|log_.*|cluster_.*")
+
+
 def decayed(params: Any) -> Any:
     """Returns True for the leaves that weight decay acts on: kernels, not biases.
 
@@ -80,9 +83,6 @@ def decayed(params: Any) -> Any:
         return leaf.ndim >= 2 and not _NO_KERNEL.fullmatch(name)
 
     return jax.tree_util.tree_map_with_path(is_kernel, params)
-
-
-_NO_KERNEL = re.compile("bias|scale|shift|theta|log_.*|cluster_.*")
 
 
 def lagging(
