@@ -43,7 +43,7 @@ LIMITS = {
 }
 
 
-def level(depth, memory="keep"):
+def level(depth, memory="couplings"):
     """(steps, parameters, maps) of one level."""
     steps = GlowSteps(16, depth, hidden=HIDDEN, memory=memory)
     x = jax.random.normal(jax.random.key(0), (BATCH, 8, 8, 16))

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from jvae import layers
 from jvae.flows.bijection import Bijection, no_change
@@ -15,6 +16,9 @@ Kind = Literal["additive", "affine"]
 
 MAX_LOG_SCALE = 2.0
 """An affine coupling's scales are within exp(-2) and exp(2)."""
+
+COUPLED = "coupled"
+"""Name, for `jax.checkpoint`, of what the networks of couplings say."""
 
 
 class Coupling(Bijection):
@@ -36,9 +40,11 @@ class Coupling(Bijection):
 
     def _move(self, a: Array, width: int, cond: Array | None) -> tuple[Any, Array]:
         """Returns (log scale or None, shift), each [B, ..., width]."""
+        outputs = width if self.kind == "additive" else 2 * width
+        said = checkpoint_name(self.net(a, outputs, cond), COUPLED)
         if self.kind == "additive":
-            return None, self.net(a, width, cond)
-        log_scale, shift = jnp.split(self.net(a, 2 * width, cond), 2, axis=-1)
+            return None, said
+        log_scale, shift = jnp.split(said, 2, axis=-1)
         return MAX_LOG_SCALE * jnp.tanh(log_scale / MAX_LOG_SCALE), shift
 
     def forward(self, x: Array, cond: Array | None = None) -> tuple[Array, Array]:

@@ -85,7 +85,7 @@ class Glow(Bijection):
     coupling: Kind = "affine"
     mixing: Mixing = "convolution"
     squeeze_first: bool = True
-    memory: Memory = "keep"
+    memory: Memory = "couplings"
 
     def _shapes(self) -> list[tuple[int, int, int]]:
         """Returns the shape of the maps that each level's steps see."""

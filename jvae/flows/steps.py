@@ -12,10 +12,11 @@ import numpy as np
 
 from jvae import layers
 from jvae.flows.bijection import Bijection, no_change
+from jvae.flows.coupling import COUPLED
 from jvae.flows.squeeze import random_orders
 from jvae.types import Array, Params
 
-Memory = Literal["keep", "recompute", "invert"]
+Memory = Literal["keep", "couplings", "recompute", "invert"]
 Layer = tuple[Params, Array]
 """Parameters and order of channels, of one step or stacked."""
 
@@ -23,8 +24,10 @@ Layer = tuple[Params, Array]
 class Steps(Bijection):
     """`depth` steps that differ in their parameters and in their order of channels.
 
-    A subclass writes `step`. What the gradient needs is kept ('keep'), computed anew
-    from the input of each step ('recompute'), or from its output, going back through
+    A subclass writes `step`. What the gradient needs is kept ('keep'); computed anew
+    from the input of each step and what its coupling's network said ('couplings':
+    that network's inner layers, whose activations are most of the memory, run once
+    more), or from the input alone ('recompute'); or from the output, going back through
     the inverses ('invert': memory for activations does not grow with the depth, and
     the gradient is exact up to what the inverse rounds).
 
@@ -33,14 +36,14 @@ class Steps(Bijection):
       depth: K.
       event_rank: axes of x behind the batch: 1, or 3 for maps.
       cond_features: channels of cond, None for none.
-      memory: 'keep', 'recompute' or 'invert'.
+      memory: 'keep', 'couplings', 'recompute' or 'invert'.
     """
 
     features: int
     depth: int
     event_rank: int = 3
     cond_features: int | None = None
-    memory: Memory = "keep"
+    memory: Memory = "couplings"
 
     def step(self, order: Array) -> Bijection:
         """Returns a step whose channels mix in this order; give it `parent=None`."""
@@ -91,6 +94,9 @@ class Steps(Bijection):
         x = self._promoted(x)
         if self.memory == "invert":
             return _invertible(forward, inverse, self._layers(), x, cond)
+        if self.memory == "couplings":
+            said = jax.checkpoint_policies.save_only_these_names(COUPLED)
+            forward = jax.checkpoint(forward, policy=said)
         if self.memory == "recompute":
             forward = jax.checkpoint(forward)
         return _scanned(forward, self._layers(), x, cond)

@@ -179,7 +179,7 @@ def fvae(
     hidden: int = 64,
     coupling: Kind = "additive",
     mixing: Mixing = "permutation",
-    memory: Memory = "keep",
+    memory: Memory = "couplings",
     posterior_std: float = 0.1,
     likelihood: str | Mapping[str, Any] = LIKELIHOOD,
 ) -> FlowVAE:

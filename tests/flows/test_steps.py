@@ -63,7 +63,7 @@ def gradients(kind, memory):
     return jax.jit(jax.grad(loss, numbers))(variables, x, cond)
 
 
-@pytest.mark.parametrize("memory", ["recompute", "invert"])
+@pytest.mark.parametrize("memory", ["couplings", "recompute", "invert"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_gradient_is_that_of_what_is_kept(kind, memory):
     with jax.enable_x64(True):
@@ -73,6 +73,13 @@ def test_the_gradient_is_that_of_what_is_kept(kind, memory):
         name = jax.tree_util.keystr(path)
         np.testing.assert_allclose(b, a, rtol=1e-7, atol=1e-9, err_msg=name)
         assert np.abs(a).max() > 0, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_single_precision_going_back_costs_few_digits(kind):
+    wanted, found = gradients(kind, "keep"), gradients(kind, "invert")
+    for a, b in zip(*map(jax.tree.leaves, (wanted, found)), strict=True):
+        assert jnp.linalg.norm(b - a) < 1e-4 * jnp.linalg.norm(a)
 
 
 @pytest.mark.parametrize("memory", ["keep", "invert"])
@@ -113,6 +120,8 @@ def temporary_bytes(depth, memory):
 
 def test_going_back_through_the_inverses_takes_no_more_memory_with_depth():
     kept = [temporary_bytes(depth, "keep") for depth in (4, 12)]
+    between = temporary_bytes(12, "couplings")
     inverted = [temporary_bytes(depth, "invert") for depth in (4, 12)]
     assert kept[1] > 1.8 * kept[0]
+    assert inverted[1] < between < 0.8 * kept[1]
     assert inverted[1] < 1.1 * inverted[0]
