@@ -16,16 +16,26 @@ from jvae.types import Array
 Schedule = Callable[[Array | int], Array]
 
 
-def linear(end: float, steps: int, start: float = 0.0) -> Schedule:
+def linear(
+    end: float,
+    steps: int,
+    start: float = 0.0,
+    begin: int = 0,
+    floor: float | None = None,
+) -> Schedule:
     """Returns step -> a straight line from `start` to `end`, then `end`.
 
     Args:
-      end: value from step `steps` on.
+      end: value from step `begin` + `steps` on.
       steps: length of the ramp.
-      start: value at step 0.
+      start: value up to step `begin`.
+      begin: step at which the ramp begins.
+      floor: no value is smaller; None for none. The ramp still leads from `start`.
     """
     require(steps >= 1, "schedules.*.steps", "be at least 1", steps)
-    return optax.linear_schedule(start, end, steps)
+    require(begin >= 0, "schedules.*.begin", "be at least 0", begin)
+    line = optax.linear_schedule(start, end, steps, begin)
+    return line if floor is None else lambda step: jnp.maximum(line(step), floor)
 
 
 def cyclic(end: float, steps: int, start: float = 0.0, rising: float = 0.5) -> Schedule:

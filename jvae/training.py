@@ -128,7 +128,10 @@ def create_state(
 ) -> TrainState:
     """Returns the state at step 0, created where it will live."""
     places = jax.tree.map(lambda s: s.sharding, abstract_state(create, devices))
-    return jax.jit(create, out_shardings=places)(key)
+    # It runs once: to compile it well takes a CPU longer than to run it as it is.
+    is_cpu = devices.devices.flat[0].platform == "cpu"
+    options = {"xla_backend_optimization_level": 0} if is_cpu else None
+    return jax.jit(create, out_shardings=places, compiler_options=options)(key)
 
 
 def make_train_step(

@@ -10,6 +10,7 @@ import pytest
 from flax import linen as nn
 
 from jvae import layers, mesh
+from jvae.layers import spectral
 
 KEY = jax.random.key(0)
 # Every size from 1 to 5 once along an odd and once along an even axis of the image.
@@ -292,3 +293,70 @@ def test_outside_its_bounds_a_value_gets_the_gradients_that_lead_back():
     y, pull = jax.vjp(lambda x: layers.bounded(x, -1.0, 2.0), x)
     np.testing.assert_array_equal(y, jnp.clip(x, -1.0, 2.0))
     np.testing.assert_array_equal(pull(g)[0], [0.0, -1.0, 1.0, -1.0, 1.0, 0.0])
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+@pytest.mark.parametrize("size", [(2, 3), (8, 8), (9, 8)])
+def test_a_depthwise_convolution_equals_lax(size, kernel_size):
+    """Small maps as one product, large ones as shifted products."""
+    x = normal(0, 2, *size, 3)
+    kernel = normal(1, kernel_size, kernel_size, 1, 3)
+    axes = ("NHWC", "HWIO", "NHWC")
+
+    def oracle(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", None, None, axes, feature_group_count=3
+        )
+
+    check_values_and_gradients(layers.depthwise_convolution, oracle, x, kernel)
+
+
+def test_every_place_four_times():
+    x = normal(0, 2, 3, 2, 2)
+    wanted = np.repeat(np.repeat(x, 2, axis=1), 2, axis=2)
+    np.testing.assert_array_equal(layers.double_nearest(x), wanted)
+
+
+@pytest.mark.parametrize("size", [(1, 2), (3, 4)])
+def test_bilinear_doubling_is_linear_between_corners(size):
+    x = normal(0, 1, *size, 1)
+    places = [np.linspace(0.0, n - 1.0, 2 * n) for n in size]
+    by_row = [np.interp(places[1], np.arange(size[1]), row) for row in x[0, :, :, 0]]
+    columns = np.stack(by_row).T
+    wanted = [np.interp(places[0], np.arange(size[0]), column) for column in columns]
+    found = layers.double_bilinear(x)[0, :, :, 0]
+    np.testing.assert_allclose(found, np.stack(wanted).T, atol=1e-6)
+
+
+@pytest.mark.parametrize("iterations", [1, 20])
+def test_power_iteration_finds_the_largest_singular_value(iterations):
+    """Within 1% after 20 iterations; a lower bound before."""
+    matrices = {"a": normal(0, 3, 8, 20), "b": normal(1, 1, 5, 5)}
+    start = spectral.power_start(KEY, matrices)
+    found, left = spectral.power_iteration(matrices, start, iterations)
+    for name, w in matrices.items():
+        exact = np.linalg.svd(w, compute_uv=False)[:, 0]
+        assert (found[name] <= exact * (1 + 1e-5)).all()
+        np.testing.assert_allclose(np.linalg.norm(left[name], axis=-1), 1.0, rtol=1e-5)
+        if iterations == 20:
+            np.testing.assert_allclose(found[name], exact, rtol=1e-2)
+
+
+def test_power_iteration_of_a_scaled_identity_is_exact():
+    matrices = {"k": 3.5 * np.eye(6, dtype="float32")[None]}
+    start = spectral.power_start(KEY, matrices)
+    found, _ = spectral.power_iteration(matrices, start, 1)
+    np.testing.assert_allclose(found["k"], [3.5], rtol=1e-6)
+
+
+def test_the_gradient_of_a_singular_value_is_the_product_of_its_vectors():
+    w = normal(0, 1, 4, 6)
+    start = spectral.power_start(KEY, {"w": w})
+
+    def largest(w):
+        return spectral.power_iteration({"w": w}, start, 200)[0]["w"].sum()
+
+    u, _, vt = np.linalg.svd(w[0])
+    np.testing.assert_allclose(
+        jax.grad(largest)(w)[0], np.outer(u[:, 0], vt[0]), atol=1e-3
+    )

@@ -11,14 +11,22 @@ from jvae.distributions.discrete import softplus
 from jvae.distributions.events import draw, flat_noise, sum_events
 from jvae.types import Array, Key
 
+EDGE = 0.999
+"""Only the last level of 8 bits or fewer is above."""
+LOOSE_EDGE = 0.99
+"""Of 8 bits the last but one is above too, which then has the last one's mass as well:
+the probabilities of a pixel add up to more than 1. For comparisons alone."""
 
-def _log_bin_mass(x: Array, mean: Array, log_scale: Array, num_bits: int) -> Array:
+
+def _log_bin_mass(
+    x: Array, mean: Array, log_scale: Array, num_bits: int, edge: float = EDGE
+) -> Array:
     """Returns log P(bin of x) under a logistic discretised to 2^num_bits levels.
 
     With a and b the standardised right and left edges of the bin,
     sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(-(a - b))), which needs
     no case for narrow bins. The outermost bins take the whole tail: the levels of x
-    are 2k / (2^num_bits - 1) - 1, so only the last one passes 0.999.
+    are 2k / (2^num_bits - 1) - 1, so only the last one passes `EDGE`.
     """
     half_bin = 1.0 / (2**num_bits - 1)
     inverse_scale = jnp.exp(-log_scale)
@@ -28,7 +36,7 @@ def _log_bin_mass(x: Array, mean: Array, log_scale: Array, num_bits: int) -> Arr
     # Twice half_bin * inverse_scale, not right - left, which cancels in float32.
     log_width = jnp.log(-jnp.expm1(-2.0 * half_bin * inverse_scale))
     inside = log_cdf + log_survival + log_width
-    return jnp.where(x < -0.999, log_cdf, jnp.where(x > 0.999, log_survival, inside))
+    return jnp.where(x < -EDGE, log_cdf, jnp.where(x > edge, log_survival, inside))
 
 
 def _round_to_level(x: Array, num_bits: int) -> Array:
@@ -106,6 +114,7 @@ class DiscretizedLogisticMixture:
       coefficients: [B, H, W, 3, K] for C = 3: green on red, blue on red, blue on
         green; None for independent channels.
       num_bits: bits per channel.
+      edge: the levels above take the whole upper tail.
 
     Salimans et al., 2017, https://arxiv.org/abs/1701.05517.
     """
@@ -115,6 +124,7 @@ class DiscretizedLogisticMixture:
     log_scale: Array
     coefficients: Array | None = None
     num_bits: int = flax.struct.field(pytree_node=False, default=8)
+    edge: float = flax.struct.field(pytree_node=False, default=EDGE)
 
     support = "signed"
     is_discrete = True
@@ -124,11 +134,18 @@ class DiscretizedLogisticMixture:
         """Levels of a channel."""
         return 2**self.num_bits
 
+    @property
+    def is_normalised(self) -> bool:
+        """Whether only one level is above `edge`, so that probabilities add up to 1."""
+        return 1.0 - 2.0 / (self.num_levels - 1) <= self.edge
+
     def log_prob(self, x: Array) -> Array:
         """Returns [B], the log probability of the levels x [B, H, W, C] in nats."""
         chex.assert_shape(x, self.loc.shape[:-1])
         loc = _centres(self.loc, self.coefficients, x[..., None])
-        by_channel = _log_bin_mass(x[..., None], loc, self.log_scale, self.num_bits)
+        by_channel = _log_bin_mass(
+            x[..., None], loc, self.log_scale, self.num_bits, self.edge
+        )
         log_weights = jax.nn.log_softmax(self.logits.astype(jnp.float32))
         per_pixel = jax.nn.logsumexp(log_weights + by_channel.sum(-2), axis=-1)
         return sum_events(per_pixel)

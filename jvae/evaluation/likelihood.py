@@ -316,6 +316,9 @@ def _meaning(likelihood: Any, support: str) -> Observation:
         if support != "real":
             caution = "a density on discrete levels, without bound: a squared error"
         return Observation(name, True, False, caution)
+    if not getattr(likelihood, "is_normalised", True):
+        caution = "probabilities of a pixel add up to more than 1: not a likelihood"
+        return Observation(name, False, False, caution)
     if wanted == support:
         return Observation(name, True, True, "", is_text=support == "tokens")
     caution = f"scores {support!r} values, defined on {wanted!r}: not a likelihood"

@@ -23,6 +23,7 @@ from jvae.losses.bottleneck import (
 )
 from jvae.losses.clustering import cluster_imbalance, negative_cluster_elbo
 from jvae.losses.elbo import elbo_terms, negative_elbo, prior_kl
+from jvae.losses.hierarchical import balance, negative_hierarchical_elbo
 from jvae.losses.infomax import (
     donsker_varadhan,
     info_nce,
@@ -46,10 +47,12 @@ LOSSES: dict[str, Callable] = {
     "bottleneck": information_bottleneck,
     "cluster_elbo": negative_cluster_elbo,
     "infomax": infomax,
+    "hierarchical_elbo": negative_hierarchical_elbo,
 }
 
 __all__ = [
     "LOSSES",
+    "balance",
     "bottleneck_terms",
     "build",
     "cluster_imbalance",
@@ -69,6 +72,7 @@ __all__ = [
     "negative_cluster_elbo",
     "negative_decomposed_elbo",
     "negative_elbo",
+    "negative_hierarchical_elbo",
     "negative_iwae",
     "partners",
     "prior_kl",

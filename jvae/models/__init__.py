@@ -20,6 +20,7 @@ from jvae.models.infomax import InfoMaxEncoder, infomax
 from jvae.models.latents import LATENTS
 from jvae.models.likelihoods import LIKELIHOODS
 from jvae.models.mlp import MlpDecoder, MlpEncoder, mlp
+from jvae.models.nvae import NVAE, nvae
 from jvae.models.poetry import PoetryVAE, poetry_vae
 from jvae.models.text import LanguageModel, TextVAE, language_model, text_vae
 from jvae.models.vae import VAE, OneGroup
@@ -31,6 +32,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "infomax": infomax,
     "glow": glow,
     "nice": nice,
+    "nvae": nvae,
     "fvae": fvae,
     "poetry_vae": poetry_vae,
     "text_vae": text_vae,
@@ -41,6 +43,7 @@ __all__ = [
     "LATENTS",
     "LIKELIHOODS",
     "MODELS",
+    "NVAE",
     "VAE",
     "BottleneckClassifier",
     "Classifier",
@@ -65,6 +68,7 @@ __all__ = [
     "mlp",
     "mlp_classifier",
     "nice",
+    "nvae",
     "poetry_vae",
     "text_vae",
 ]

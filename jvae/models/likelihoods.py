@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jvae import distributions, fields
+from jvae.distributions.discretized_logistic import EDGE, LOOSE_EDGE
 from jvae.errors import require
 from jvae.layers import bounded
 from jvae.types import Array
@@ -97,10 +98,12 @@ class DiscretizedLogisticMixtureHead(nn.Module):
     Attributes:
       num_components: logistics per pixel.
       num_bits: bits per channel, as the data's.
+      edge: the levels above take the whole upper tail.
     """
 
     num_components: int = 5
     num_bits: int = 8
+    edge: float = EDGE
 
     def num_outputs(self, channels: int) -> int:
         """Returns K (1 + 2 C), and 3 K more for the colours of C = 3."""
@@ -125,6 +128,7 @@ class DiscretizedLogisticMixtureHead(nn.Module):
             jnp.clip(log_scale - 2.0, -7.0, 7.0),
             coefficients,
             self.num_bits,
+            self.edge,
         )
 
 
@@ -197,6 +201,23 @@ def discretized_logistic_mixture(
     return DiscretizedLogisticMixtureHead(num_components, num_bits)
 
 
+def nvae_logistic_mixture(
+    num_components: int = 10, num_bits: int = 8
+) -> DiscretizedLogisticMixtureHead:
+    """Returns the mixture as NVAE scores it, for comparisons: no probability.
+
+    Its code takes level 254 of 8 bits for the last one too, so the probabilities of a
+    pixel add up to more than 1, and bits are too low. With 5 bits there is no
+    difference.
+
+    Args:
+      num_components: logistics per pixel.
+      num_bits: bits per channel, 1 to 8, as the data's.
+    """
+    head = discretized_logistic_mixture(num_components, num_bits)
+    return head.clone(edge=LOOSE_EDGE)
+
+
 def categorical(num_bits: int = 8) -> CategoricalHead:
     """Returns a categorical observation model.
 
@@ -217,11 +238,15 @@ def _require_bits(num_bits: int) -> None:
     require(1 <= num_bits <= 8, where, "be from 1 to 8", num_bits)
 
 
+SIGNED = (GaussianHead, DiscretizedLogisticHead, DiscretizedLogisticMixtureHead)
+"""Those whose pixels are within [-1, 1], or have no range."""
+
 LIKELIHOODS: dict[str, Callable[..., nn.Module]] = {
     "bernoulli": bernoulli,
     "gaussian": gaussian,
     "discretized_logistic": discretized_logistic,
     "discretized_logistic_mixture": discretized_logistic_mixture,
+    "nvae_logistic_mixture": nvae_logistic_mixture,
     "categorical": categorical,
 }
 

@@ -10,6 +10,7 @@ import scipy.special
 import scipy.stats
 
 from jvae.distributions import DiscretizedLogistic, DiscretizedLogisticMixture
+from jvae.distributions.discretized_logistic import LOOSE_EDGE
 from tests.distributions.jitted import log_prob, mean, normal, sample
 
 KEY = jax.random.key(0)
@@ -151,3 +152,20 @@ def test_mixture_mean_is_that_of_its_draws_where_components_differ():
     draws = np.asarray(sample(p, KEY, 20_000))
     error = draws.std(0) / math.sqrt(len(draws)) + 1 / 255 / 4
     assert np.all(np.abs(draws.mean(0) - mean(p)) < 4.5 * error)
+
+
+@pytest.mark.parametrize(("num_bits", "log_scale"), [(8, -7.0), (8, -3.0), (5, -3.0)])
+def test_a_loose_edge_counts_the_last_level_twice(num_bits, log_scale):
+    """Of 8 bits level 254 gets P(254) + P(255); of 5 bits there is no difference."""
+    x = levels(num_bits).reshape(-1, 1, 1, 1)
+    n = len(x)
+    arrays = np.zeros((n, 1, 1, 1)), np.full((n, 1, 1, 1, 1), 0.9)
+    scales = np.full((n, 1, 1, 1, 1), log_scale)
+    exact = DiscretizedLogisticMixture(*arrays, scales, None, num_bits)
+    loose = DiscretizedLogisticMixture(*arrays, scales, None, num_bits, LOOSE_EDGE)
+    p, defective = np.exp(log_prob(exact, x)), np.exp(log_prob(loose, x))
+    np.testing.assert_allclose(p.sum(), 1.0, rtol=1e-5)
+    extra = p[-1] if num_bits == 8 else 0.0
+    np.testing.assert_allclose(defective.sum(), 1.0 + extra, rtol=1e-5)
+    np.testing.assert_allclose(defective[-2], p[-2] + extra, rtol=1e-4, atol=1e-12)
+    assert exact.is_normalised and loose.is_normalised == (num_bits == 5)

@@ -1,71 +1,18 @@
-"""Layers used by more than one model, each in the form that is fast on its backend.
-
-Only here does a computation have two forms. All forms of a layer agree to rounding,
-have the same parameters, and are tested against `jax.lax`.
-
-Training mode is what `apply` was told: a collection that is mutable is updated, so
-`BatchNorm` uses the statistics of the batch if 'batch_stats' is mutable and its
-running ones if not. No module takes a `train` flag.
-"""
+"""Convolutions, each in the form that is fast on its backend."""
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import functools
-import math
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jvae.types import Array, Key
-
-Activation = Literal["relu", "leaky_relu", "elu", "gelu", "swish", "tanh"]
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "relu": nn.relu,
-    "leaky_relu": functools.partial(nn.leaky_relu, negative_slope=0.2),
-    "elu": nn.elu,
-    "gelu": nn.gelu,
-    "swish": nn.swish,
-    "tanh": nn.tanh,
-}
-
-_in_loop: contextvars.ContextVar[bool] = contextvars.ContextVar("loop", default=False)
-
-
-@contextlib.contextmanager
-def loop_body() -> Iterator[None]:
-    """While tracing inside, convolutions take the gradient that is fast in a loop."""
-    token = _in_loop.set(True)
-    try:
-        yield
-    finally:
-        _in_loop.reset(token)
-
-
-def scan(
-    body: Callable,
-    carry: Any,
-    xs: Any,
-    length: int | None = None,
-    reverse: bool = False,
-) -> Any:
-    """Returns `jax.lax.scan` of the same, fast for convolutions on CPU.
-
-    XLA's CPU backend computes a convolution's weight gradient 20 to 50 times slower
-    inside a while loop than outside one. Scan over layers, steps or micro-batches
-    with this function and the convolutions inside avoid it.
-    """
-
-    @functools.wraps(body)
-    def traced(carry, x):
-        with loop_body():
-            return body(carry, x)
-
-    return jax.lax.scan(traced, carry, xs, length, reverse)
+from jvae.layers.loops import in_loop_on_cpu
+from jvae.layers.pointwise import by_rows
+from jvae.types import Array
 
 
 def _convolve(x: Array, kernel: Array, stride: int, padding: Any) -> Array:
@@ -140,10 +87,13 @@ def depth_to_space(x: Array, block: int = 2) -> Array:
 def convolution(x: Array, kernel: Array, stride: int = 1) -> Array:
     """Returns the 'SAME' convolution of x [B, H, W, I] with kernel [h, w, I, O].
 
-    Inside a loop on CPU (see `scan`) a stride-1 convolution carries its own gradient,
-    and a strided one is a stride-1 convolution of the space-to-depth image.
+    A 1x1 kernel is a matrix product of the channels. Inside a loop on CPU (see `scan`)
+    a larger stride-1 convolution carries its own gradient, and a strided one is a
+    stride-1 convolution of the space-to-depth image.
     """
-    if not (_in_loop.get() and jax.default_backend() == "cpu"):
+    if kernel.shape[:2] == (1, 1) and stride == 1:
+        return by_rows(lambda rows: rows @ kernel[0, 0], x)
+    if not in_loop_on_cpu():
         return _convolve(x, kernel, stride, "SAME")
     if stride == 1:
         return _loop_convolution(x, kernel)
@@ -203,7 +153,7 @@ def upsampling_convolution(x: Array, kernel: Array) -> Array:
     # [row tap, row phase, column tap, column phase, I, O] -> [h, w, I, 4 O]
     small = by_both.transpose(0, 2, 4, 1, 3, 5)
     small = small.reshape(len(row_taps), len(column_taps), c_in, 4 * c_out)
-    if not _in_loop.get():
+    if not in_loop_on_cpu():
         return depth_to_space(_convolve(x, small, 1, [row_pad, column_pad]))
     (top, bottom), (left, right) = row_pad, column_pad
     h, w = x.shape[1] + top + bottom, x.shape[2] + left + right
@@ -291,108 +241,3 @@ def _weights(layer: Conv | ConvTranspose, c_in: int) -> tuple[Array, Array]:
     kernel = layer.param("kernel", layer.kernel_init, shape)
     bias = layer.param("bias", nn.initializers.zeros, (layer.features,))
     return kernel, bias
-
-
-class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last, statistics in float32.
-
-    Uses and updates the statistics of the batch where 'batch_stats' is mutable, else
-    the running ones. Under a sharded batch they are those of the global batch. Rows of
-    padding have no part in them; a batch of padding alone leaves the running ones.
-
-    Attributes:
-      momentum: weight of the old running value.
-      epsilon: added to the variance.
-      dtype: of the result.
-      affine: whether a learned scale and shift follow.
-    """
-
-    momentum: float = 0.99
-    epsilon: float = 1e-3
-    dtype: Any = jnp.float32
-    affine: bool = True
-
-    @nn.compact
-    def __call__(self, x: Array, mask: Array | None = None) -> Array:
-        """Returns x normalised, scaled and shifted.
-
-        Args:
-          x: [B, ..., C].
-          mask: [B] bool, False for rows of padding, `batch.get('mask')`; None for none.
-        """
-        momentum: Any = self.momentum
-        if mask is not None:
-            kept = mask.astype(bool).reshape(-1, *(1,) * (x.ndim - 1))
-            # The mean of no rows is nan: then take all of them, and remember nothing.
-            momentum = jnp.where(kept.any(), momentum, 1.0)
-            mask = kept | ~kept.any()
-        return nn.BatchNorm(
-            use_running_average=not self.is_mutable_collection("batch_stats"),
-            momentum=momentum,
-            epsilon=self.epsilon,
-            dtype=self.dtype,
-            use_scale=self.affine,
-            use_bias=self.affine,
-            # The mean square less the squared mean is no variance in float32 where the
-            # mean is large; without a scale nothing would hide that.
-            use_fast_variance=self.affine,
-        )(x, mask=mask)
-
-
-def by_rows(layer: Callable[[Array], Array], x: Array) -> Array:
-    """Returns `layer` of x [..., I], [..., O], which it sees as rows [N, I].
-
-    The weight gradient of a product with more than two axes makes XLA:CPU write a
-    transposed copy of what comes from above: of 64 x 21 symbols and 4,000 words both
-    gradients take 71 ms so, and 18 ms as rows.
-    """
-    y = layer(x.reshape(-1, x.shape[-1]))
-    return y.reshape(*x.shape[:-1], y.shape[-1])
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def bounded(x: Array, low: float, high: float) -> Array:
-    """Returns x clipped, with a gradient outside that leads back.
-
-    Outside the bounds x gets the gradient by which a descent comes nearer to them, and
-    none the other way; behind `jnp.clip` it would stay where it is for ever.
-    """
-    return jnp.clip(x, low, high)
-
-
-def _bounded_forward(x, low, high):
-    return jnp.clip(x, low, high), x
-
-
-def _bounded_backward(low, high, x, g):
-    leaves = ((x < low) & (g > 0)) | ((x > high) & (g < 0))
-    return (jnp.where(leaves, 0.0, g),)
-
-
-bounded.defvjp(_bounded_forward, _bounded_backward)
-
-
-def dropout(x: Array, rate: float, key: Key | None) -> Array:
-    """Returns x with entries set to 0 at random, the others scaled to keep the mean.
-
-    Eight random bits an entry, so a rate is rounded to a multiple of 1/256.
-
-    Srivastava et al., 2014, https://jmlr.org/papers/v15/srivastava14a.html.
-
-    Args:
-      x: [B, ...].
-      rate: of the entries that are dropped, within [0, 1).
-      key: [B] keys, one per example; None for no dropout.
-    """
-    dropped = min(round(256 * rate), 255)
-    if key is None or dropped == 0:
-        return x
-    size = math.prod(x.shape[1:])
-
-    def kept(key):
-        words = jax.random.bits(key, (-(-size // 4),), jnp.uint32)
-        draws = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)
-        return draws[:size] >= dropped
-
-    keep = jax.vmap(kept)(key).reshape(x.shape)
-    return jnp.where(keep, x * (256 / (256 - dropped)), 0.0)

@@ -1,0 +1,43 @@
+"""Layers used by more than one model, each in the form that is fast on its backend.
+
+Only here does a computation have two forms. All forms of a layer agree to rounding,
+have the same parameters, and are tested against `jax.lax`.
+
+Training mode is what `apply` was told: a collection that is mutable is updated, so
+`BatchNorm` uses the statistics of the batch if 'batch_stats' is mutable and its
+running ones if not. No module takes a `train` flag.
+"""
+
+from jvae.layers.convolutions import (
+    Conv,
+    ConvTranspose,
+    convolution,
+    depth_to_space,
+    space_to_depth,
+    upsampling_convolution,
+)
+from jvae.layers.depthwise import depthwise_convolution
+from jvae.layers.loops import loop_body, scan
+from jvae.layers.normalisation import BatchNorm
+from jvae.layers.pointwise import ACTIVATIONS, Activation, bounded, by_rows, dropout
+from jvae.layers.resize import double_bilinear, double_nearest
+
+__all__ = [
+    "ACTIVATIONS",
+    "Activation",
+    "BatchNorm",
+    "Conv",
+    "ConvTranspose",
+    "bounded",
+    "by_rows",
+    "convolution",
+    "depth_to_space",
+    "depthwise_convolution",
+    "double_bilinear",
+    "double_nearest",
+    "dropout",
+    "loop_body",
+    "scan",
+    "space_to_depth",
+    "upsampling_convolution",
+]

@@ -1,0 +1,50 @@
+"""Loops over layers, steps or micro-batches, in which convolutions stay fast on CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+_in_loop: contextvars.ContextVar[bool] = contextvars.ContextVar("loop", default=False)
+
+
+@contextlib.contextmanager
+def loop_body() -> Iterator[None]:
+    """While tracing inside, convolutions take the gradient that is fast in a loop."""
+    token = _in_loop.set(True)
+    try:
+        yield
+    finally:
+        _in_loop.reset(token)
+
+
+def scan(
+    body: Callable,
+    carry: Any,
+    xs: Any,
+    length: int | None = None,
+    reverse: bool = False,
+) -> Any:
+    """Returns `jax.lax.scan` of the same, fast for convolutions on CPU.
+
+    XLA's CPU backend computes a convolution's weight gradient 20 to 50 times slower
+    inside a while loop than outside one. Scan over layers, steps or micro-batches
+    with this function and the convolutions inside avoid it.
+    """
+
+    @functools.wraps(body)
+    def traced(carry, x):
+        with loop_body():
+            return body(carry, x)
+
+    return jax.lax.scan(traced, carry, xs, length, reverse)
+
+
+def in_loop_on_cpu() -> bool:
+    """Returns whether a loop's body is being traced, for a CPU."""
+    return _in_loop.get() and jax.default_backend() == "cpu"

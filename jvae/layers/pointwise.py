@@ -1,0 +1,83 @@
+"""What acts on single numbers or on the channels of single places."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jvae.types import Array, Key
+
+Activation = Literal["relu", "leaky_relu", "elu", "gelu", "swish", "tanh"]
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": nn.relu,
+    "leaky_relu": functools.partial(nn.leaky_relu, negative_slope=0.2),
+    "elu": nn.elu,
+    "gelu": nn.gelu,
+    "swish": nn.swish,
+    "tanh": nn.tanh,
+}
+
+
+def by_rows(layer: Callable[[Array], Array], x: Array) -> Array:
+    """Returns `layer` of x [..., I], [..., O], which it sees as rows [N, I].
+
+    The weight gradient of a product with more than two axes makes XLA:CPU write a
+    transposed copy of what comes from above: of 64 x 21 symbols and 4,000 words both
+    gradients take 71 ms so, and 18 ms as rows.
+    """
+    y = layer(x.reshape(-1, x.shape[-1]))
+    return y.reshape(*x.shape[:-1], y.shape[-1])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def bounded(x: Array, low: float, high: float) -> Array:
+    """Returns x clipped, with a gradient outside that leads back.
+
+    Outside the bounds x gets the gradient by which a descent comes nearer to them, and
+    none the other way; behind `jnp.clip` it would stay where it is for ever.
+    """
+    return jnp.clip(x, low, high)
+
+
+def _bounded_forward(x, low, high):
+    return jnp.clip(x, low, high), x
+
+
+def _bounded_backward(low, high, x, g):
+    leaves = ((x < low) & (g > 0)) | ((x > high) & (g < 0))
+    return (jnp.where(leaves, 0.0, g),)
+
+
+bounded.defvjp(_bounded_forward, _bounded_backward)
+
+
+def dropout(x: Array, rate: float, key: Key | None) -> Array:
+    """Returns x with entries set to 0 at random, the others scaled to keep the mean.
+
+    Eight random bits an entry, so a rate is rounded to a multiple of 1/256.
+
+    Srivastava et al., 2014, https://jmlr.org/papers/v15/srivastava14a.html.
+
+    Args:
+      x: [B, ...].
+      rate: of the entries that are dropped, within [0, 1).
+      key: [B] keys, one per example; None for no dropout.
+    """
+    dropped = min(round(256 * rate), 255)
+    if key is None or dropped == 0:
+        return x
+    size = math.prod(x.shape[1:])
+
+    def kept(key):
+        words = jax.random.bits(key, (-(-size // 4),), jnp.uint32)
+        draws = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)
+        return draws[:size] >= dropped
+
+    keep = jax.vmap(kept)(key).reshape(x.shape)
+    return jnp.where(keep, x * (256 / (256 - dropped)), 0.0)

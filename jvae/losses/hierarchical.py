@@ -1,0 +1,173 @@
+"""The objective of deep hierarchies: balanced groups, and smooth networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jvae.errors import ConfigError, require
+from jvae.layers.spectral import power_iteration
+from jvae.losses.elbo import (
+    complete,
+    elbo_terms,
+    masked_mean,
+    require_methods,
+    with_check,
+    with_coefficients,
+)
+from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State
+
+SPECTRAL = "spectral"
+"""Collection of a model that has vectors of power iterations."""
+ITERATIONS = 4
+"""Of the vectors, at every step."""
+
+
+def balance(kl: Array, weights: Array, mask: Array | None = None) -> Array:
+    """Returns [L] factors on the KL of every group, of mean 1 and without gradient.
+
+    (K_l / a_l) / mean_m (K_m / a_m), K_l = mean |KL_l| + 0.01: groups that carry little
+    cost little, and are not switched off while the others learn.
+
+    An array-level function that couples the batch: under pmap or shard_map each device
+    balances by its own rows; gather `kl` first for those of all.
+
+    Vahdat & Kautz, 2020, https://arxiv.org/abs/2007.03898, as their code has it.
+
+    Args:
+      kl: [B, L], nats.
+      weights: a, [L], positive.
+      mask: [B] bool; rows that are False do not count.
+    """
+    chex.assert_rank(kl, 2)
+    chex.assert_shape(weights, kl.shape[1:])
+    kl = jax.lax.stop_gradient(kl)
+    kept = jnp.ones(len(kl), bool) if mask is None else mask.astype(bool)
+    total = jnp.where(kept[:, None], jnp.abs(kl), 0.0).sum(0)
+    share = (total / jnp.maximum(kept.sum(), 1) + 0.01) / weights
+    return share / share.mean()
+
+
+def spectral_penalty(
+    kernels: dict[str, Array], left: dict[str, Array], scales: dict[str, Array]
+) -> tuple[Array, Array, dict[str, Array]]:
+    """Returns (sum of largest singular values, sum of largest scales, new vectors).
+
+    Args:
+      kernels: by name [K, O, I], as matrices.
+      left: by name [K, O], the vectors of the step before.
+      scales: by name [K, C], of BatchNorm.
+    """
+    values, left = power_iteration(kernels, left, ITERATIONS)
+    zero = jnp.zeros(())
+    spectral = sum((value.sum() for value in values.values()), zero)
+    largest = (jnp.abs(scale).max(-1).sum() for scale in scales.values())
+    return spectral, sum(largest, zero), left
+
+
+def _check(*, model: Any, smoothness_start: float | None, balanced: bool) -> None:
+    """Raises ConfigError unless the model has what the objective reads."""
+    methods = ("infer", "likelihood", "conv_kernels", "norm_scales", "group_weights")
+    require_methods("hierarchical_elbo", model, *methods)
+    usable = smoothness_start is None or smoothness_start > 0
+    rule = "be None or positive"
+    require(usable, "loss.smoothness_start", rule, smoothness_start)
+
+
+@with_check(_check)
+@with_coefficients(beta=1.0, smoothness=0.0)
+def negative_hierarchical_elbo(
+    params: Params,
+    state: State,
+    key: Key,
+    batch: Batch,
+    coefficients: Coefficients,
+    *,
+    model: Any,
+    smoothness_start: float | None = None,
+    balanced: bool = True,
+    train: bool = True,
+) -> tuple[Array, Aux]:
+    """Returns E[-log p(x|z)] + beta sum_l c_l KL_l + smoothness (sum s_i + sum |g_j|).
+
+    c are the factors of `balance` while beta < 1, and 1 from then on. s_i is the
+    largest singular value of the kernel of convolution i, a matrix of its outputs by
+    all else, estimated by power iterations from the vectors in `state`; |g_j| the
+    largest scale of BatchNorm j.
+
+    Pure: the value depends on the arguments only and names no mapped axis. A bound on
+    -log p(x) at beta = 1, as the penalty is never negative. Couples the batch through
+    BatchNorm and, while beta < 1, `balance`. With balanced=False and smoothness 0 the
+    value is that of `negative_elbo`.
+
+    Vahdat & Kautz, 2020, https://arxiv.org/abs/2007.03898; spectral regularisation:
+    Yoshida & Miyato, 2017, https://arxiv.org/abs/1705.10941, here not squared.
+
+    Args:
+      params: parameters of `model`.
+      state: its other collections; 'spectral' holds the vectors.
+      key: key of the draws; example i uses key i of `split(key, B)`.
+      batch: what the model reads. Rows where 'mask' [B] is False do not count.
+      coefficients: 'beta', 'smoothness', scalars; {} for the plain bound.
+      model: offers `infer` with one KL per group, `likelihood`, `conv_kernels`,
+        `norm_scales` and `group_weights`.
+      smoothness_start: weight of the penalty at beta = 0; in between it is
+        exp((1 - beta) log start + beta log smoothness). None for `smoothness` always.
+      balanced: whether the groups are balanced while beta < 1.
+      train: whether BatchNorm uses, and updates, batch statistics.
+      beta: weight of the KL terms.
+      smoothness: weight of the penalty on kernels and scales.
+
+    Returns:
+      (loss, aux): nats per example; aux.metrics holds 'elbo', 'log_likelihood', 'kl',
+      'spectral_norms' and 'norm_scales', sums over layers, unweighted; aux.state the
+      updated collections.
+
+    Raises:
+      ConfigError: a model without these, or without the collection 'spectral'.
+    """
+    coefficients = complete(coefficients, negative_hierarchical_elbo)
+    _check(model=model, smoothness_start=smoothness_start, balanced=balanced)
+    if SPECTRAL not in state:
+        raise ConfigError("state must hold the collection 'spectral', as `init` has it")
+    beta = jnp.asarray(coefficients["beta"])
+    log_likelihood, inference, new_state = elbo_terms(
+        params, state, key, batch, model=model, train=train
+    )
+    kl = inference.kl
+    factors = jnp.ones(kl.shape[1])
+    if balanced:
+        weights = jnp.asarray(model.group_weights)
+        factors = jnp.where(beta < 1.0, balance(kl, weights, batch.get("mask")), 1.0)
+    bound = masked_mean(beta * (kl @ factors) - log_likelihood, batch)
+    variables = {"params": params}
+    spectral, largest, left = spectral_penalty(
+        model.apply(variables, method="conv_kernels"),
+        state[SPECTRAL]["left"],
+        model.apply(variables, method="norm_scales"),
+    )
+    weight = _annealed(coefficients["smoothness"], smoothness_start, beta)
+    loss = bound + weight * (spectral + largest)
+    if train:
+        new_state = {**new_state, SPECTRAL: {"left": left}}
+    total = kl.sum(-1)
+    metrics = {
+        "loss": loss,
+        "elbo": masked_mean(log_likelihood - total, batch),
+        "log_likelihood": masked_mean(log_likelihood, batch),
+        "kl": masked_mean(total, batch),
+        "spectral_norms": spectral,
+        "norm_scales": largest,
+    }
+    return loss, Aux(metrics, new_state)
+
+
+def _annealed(end: Array | float, start: float | None, beta: Array) -> Array:
+    """Returns the weight of the penalty, whose logarithm goes by beta."""
+    if start is None:
+        return jnp.asarray(end)
+    log_start, log_end = jnp.log(start), jnp.log(jnp.maximum(end, 1e-12))
+    return jnp.exp((1.0 - beta) * log_start + beta * log_end)

@@ -1,0 +1,1 @@
+"""What hierarchical VAEs are made of: convolutions, cells, groups, scales."""

@@ -1,0 +1,198 @@
+"""The objective of deep hierarchies against its parts."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from jvae import keys, layers, losses, models
+from jvae.distributions import Bernoulli, DiagGaussian
+from jvae.errors import ConfigError
+from jvae.layers.spectral import power_iteration, power_start
+from jvae.losses.hierarchical import balance
+from jvae.types import Inference
+
+KEY = jax.random.key(0)
+X = (jax.random.uniform(jax.random.key(1), (4, 4, 4, 1)) > 0.6).astype(jnp.float32)
+
+
+class TwoGroups(nn.Module):
+    """The least that the objective reads: two groups, a convolution, a BatchNorm."""
+
+    target = "image"
+    group_weights = (1.0, 2.0)
+
+    def setup(self):
+        self.conv, self.norm = layers.Conv(3), layers.BatchNorm()
+        self.heads = [nn.Dense(4), nn.Dense(4)]
+        self.decoder = nn.Dense(16)
+
+    def infer(self, batch, key):
+        x = self.norm(self.conv(batch["image"]), batch.get("mask"))
+        x = x.reshape(len(x), -1)
+        each = keys.split_each(keys.per_example(key, len(x)), 2)
+        prior = DiagGaussian.standard(len(x), 2)
+        q = [DiagGaussian(*jnp.split(head(x), 2, axis=-1)) for head in self.heads]
+        z = [one.sample(k) for one, k in zip(q, each, strict=True)]
+        kl = jnp.stack([one.kl_to(prior) for one in q], axis=-1)
+        ratios = [a.log_prob(b) - prior.log_prob(b) for a, b in zip(q, z, strict=True)]
+        return Inference(jnp.concatenate(z, -1), kl, ratios[0] + ratios[1])
+
+    def likelihood(self, latents, batch):
+        return Bernoulli(self.decoder(latents).reshape(-1, 4, 4, 1))
+
+    def __call__(self, batch, key):
+        likelihood = self.likelihood(self.infer(batch, key).latents, batch)
+        if self.is_initializing():
+            kernels = self.conv_kernels()
+            start = power_start(jax.random.key(3), kernels)
+            left = power_iteration(kernels, start, 20)[1]
+            self.put_variable("spectral", "left", left)
+        return likelihood
+
+    def conv_kernels(self):
+        kernel = self.variables["params"]["conv"]["kernel"]
+        return {"conv": kernel.reshape(1, -1, 3).swapaxes(1, 2)}
+
+    def norm_scales(self):
+        scale = self.variables["params"]["norm"]["BatchNorm_0"]["scale"]
+        return {"norm": scale[None] * jnp.array([[1.0, -3.0, 2.0]])}
+
+
+MODEL = TwoGroups()
+
+
+@functools.cache
+def variables():
+    made = dict(jax.jit(MODEL.init)(KEY, {"image": X}, KEY))
+    return made.pop("params"), made
+
+
+@functools.cache
+def jitted(name, **options):
+    return jax.jit(losses.build(name, model=MODEL, **options))
+
+
+def outcome(name="hierarchical_elbo", batch=None, options=None, **coefficients):
+    """(loss, aux) at these options and coefficients."""
+    loss = jitted(name, **(options or {}))
+    values = {k: jnp.asarray(v) for k, v in coefficients.items()}
+    return loss(*variables(), KEY, batch or {"image": X}, values)
+
+
+def test_balance_is_by_share_over_weight_with_a_mean_of_one():
+    kl = jnp.array([[1.0, 4.0, 0.0], [3.0, -4.0, 0.0]])
+    weights = jnp.array([1.0, 2.0, 2.0])
+    found = balance(kl, weights)
+    shares = np.array([2.01 / 1.0, 4.01 / 2.0, 0.01 / 2.0])
+    np.testing.assert_allclose(found, shares / shares.mean(), rtol=1e-5)
+    np.testing.assert_allclose(found.mean(), 1.0, rtol=1e-6)
+
+
+def test_balance_of_equal_shares_is_one():
+    weights = jnp.array([1.0, 2.0, 4.0])
+    kl = jnp.tile(3.0 * weights - 0.01, (5, 1))
+    np.testing.assert_allclose(balance(kl, weights), np.ones(3), rtol=1e-5)
+
+
+def test_balance_leaves_padding_out_and_has_no_gradient():
+    kl = jnp.array([[1.0, 2.0], [jnp.nan, 5.0]])
+    mask = jnp.array([True, False])
+    np.testing.assert_allclose(
+        balance(kl, jnp.ones(2), mask), balance(kl[:1], jnp.ones(2))
+    )
+    gradient = jax.grad(lambda kl: balance(kl, jnp.ones(2))[0])(kl[:1])
+    np.testing.assert_array_equal(gradient, jnp.zeros((1, 2)))
+
+
+def test_without_penalty_and_at_full_weight_it_is_the_elbo():
+    """Balanced or not: the factors act only while beta < 1."""
+    plain, _ = outcome("elbo")
+    for balanced in (True, False):
+        loss, aux = outcome(options={"balanced": balanced})
+        np.testing.assert_allclose(loss, plain, rtol=1e-6)
+        np.testing.assert_allclose(-aux.metrics["elbo"], plain, rtol=1e-6)
+
+
+def test_with_balance_off_the_groups_are_a_plain_sum():
+    loss, aux = outcome(options={"balanced": False}, beta=0.25)
+    m = aux.metrics
+    np.testing.assert_allclose(loss, 0.25 * m["kl"] - m["log_likelihood"], rtol=1e-5)
+
+
+def test_below_one_the_groups_are_weighed():
+    loss, aux = outcome(beta=0.25)
+    inference = MODEL.apply(
+        {"params": variables()[0], **variables()[1]},
+        {"image": X},
+        KEY,
+        method="infer",
+        mutable=["batch_stats"],
+    )[0]
+    factors = balance(inference.kl, jnp.asarray(MODEL.group_weights))
+    wanted = 0.25 * (inference.kl @ factors).mean() - aux.metrics["log_likelihood"]
+    np.testing.assert_allclose(loss, wanted, rtol=1e-4)
+    assert float(jnp.abs(factors - 1.0).max()) > 0.1
+
+
+def test_the_penalty_is_the_sum_of_largest_values_and_scales():
+    loss, aux = outcome(smoothness=0.5)
+    bare, _ = outcome()
+    params = variables()[0]
+    kernels = MODEL.apply({"params": params}, method="conv_kernels")
+    exact = sum(
+        float(np.linalg.svd(np.asarray(w), compute_uv=False)[:, 0].sum())
+        for w in kernels.values()
+    )
+    scales = MODEL.apply({"params": params}, method="norm_scales")
+    largest = sum(float(jnp.abs(s).max(-1).sum()) for s in scales.values())
+    np.testing.assert_allclose(aux.metrics["spectral_norms"], exact, rtol=1e-2)
+    np.testing.assert_allclose(aux.metrics["norm_scales"], largest, rtol=1e-6)
+    np.testing.assert_allclose(
+        loss - bare,
+        0.5 * (aux.metrics["spectral_norms"] + aux.metrics["norm_scales"]),
+        rtol=1e-4,
+    )
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_the_weight_of_the_penalty_goes_by_beta(beta):
+    options = {"smoothness_start": 1.0, "balanced": False}
+    loss, aux = outcome(options=options, beta=beta, smoothness=0.01)
+    bare, _ = outcome(options={"balanced": False}, beta=beta)
+    penalty = aux.metrics["spectral_norms"] + aux.metrics["norm_scales"]
+    np.testing.assert_allclose((loss - bare) / penalty, 0.01**beta, rtol=1e-3)
+
+
+def test_vectors_are_handed_on_in_training_only():
+    _, aux = outcome()
+    before, after = variables()[1]["spectral"]["left"], aux.state["spectral"]["left"]
+    assert before.keys() == after.keys()
+    moved = [float(jnp.abs(before[n] - after[n]).max()) for n in before]
+    assert 0.0 < max(moved) < 0.5
+    loss = losses.build("hierarchical_elbo", model=MODEL, train=False)
+    _, evaluated = jax.jit(loss)(*variables(), KEY, {"image": X}, {})
+    for name in before:
+        left = evaluated.state["spectral"]["left"]
+        np.testing.assert_array_equal(left[name], before[name])
+
+
+def test_rows_of_padding_do_not_count():
+    bad = {"image": X.at[2:].set(jnp.nan), "mask": jnp.arange(4) < 2}
+    other = {"image": X.at[2:].set(7.0), "mask": jnp.arange(4) < 2}
+    found, wanted = (outcome(batch=b, beta=0.5)[0] for b in (bad, other))
+    assert np.isfinite(found) and found == wanted
+
+
+def test_other_models_are_refused():
+    mlp = models.build("mlp", image_shape=(4, 4, 1), latent_dim=2)
+    with pytest.raises(ConfigError, match="hierarchical_elbo.* needs a model with"):
+        losses.build("hierarchical_elbo", model=mlp)
+    with pytest.raises(ConfigError, match="smoothness_start must be None or positive"):
+        losses.build("hierarchical_elbo", model=MODEL, smoothness_start=0.0)
+    with pytest.raises(ConfigError, match="must hold the collection 'spectral'"):
+        loss = losses.build("hierarchical_elbo", model=MODEL)
+        loss(variables()[0], {}, KEY, {"image": X}, {})

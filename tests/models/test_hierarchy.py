@@ -1,0 +1,167 @@
+"""Cells, masks and kernels of hierarchical models."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jvae import layers
+from jvae.models.hierarchy.autoregressive import (
+    AutoregressiveStep,
+    VolumePreservingFlow,
+)
+from jvae.models.hierarchy.cells import BottomUpCell, Style, TopDownCell
+from jvae.models.hierarchy.convolutions import Convolution, conv_kernels, norm_scales
+from jvae.models.hierarchy.groups import gaussian
+
+KEY = jax.random.key(0)
+
+
+def moved(variables):
+    """Variables that are not those of the start."""
+    leaves, tree = jax.tree.flatten(variables)
+    noise = [
+        0.3 * jax.random.normal(jax.random.fold_in(KEY, i), a.shape)
+        for i, a in enumerate(leaves)
+    ]
+    return jax.tree.unflatten(tree, [a + b for a, b in zip(leaves, noise, strict=True)])
+
+
+def jacobian(module, shape):
+    """d outputs / d inputs [N, N] of a module at random parameters and inputs."""
+    z = jax.random.normal(jax.random.key(1), (1, *shape))
+    variables = moved(jax.jit(module.init)(KEY, z))
+
+    def flat(z):
+        return module.apply(variables, z.reshape(1, *shape)).reshape(-1)
+
+    return np.asarray(jax.jit(jax.jacobian(flat))(z.reshape(-1)))
+
+
+def test_a_step_changes_each_variable_by_those_before_it():
+    found = jacobian(AutoregressiveStep(), (3, 2, 2))
+    np.testing.assert_array_equal(np.triu(found, 1), np.zeros((12, 12)))
+    np.testing.assert_array_equal(np.diag(found), np.ones(12))
+    # The first variable reaches every one in its 3x3 neighbourhood, and beyond by 5x5.
+    assert (np.abs(found[1:, 0]) > 0).all()
+
+
+def test_a_flow_keeps_volumes_and_its_pairs_go_both_ways():
+    found = jacobian(VolumePreservingFlow(2), (2, 2, 2))
+    np.testing.assert_allclose(np.linalg.det(found.astype(np.float64)), 1.0, rtol=1e-4)
+    assert (np.abs(found[np.triu_indices(8, 1)]) > 0).all()
+    assert (np.abs(found[np.tril_indices(8, -1)]) > 0).all()
+
+
+def test_a_flow_of_no_pairs_is_nothing():
+    np.testing.assert_array_equal(
+        jacobian(VolumePreservingFlow(0), (1, 2, 1)), np.eye(2)
+    )
+
+
+@pytest.mark.parametrize("cells", ["batch_norm", "plain"])
+@pytest.mark.parametrize(
+    ("kind", "resize", "shape"),
+    [
+        (BottomUpCell, "none", (4, 6, 8)),
+        (BottomUpCell, "down", (2, 3, 16)),
+        (TopDownCell, "none", (4, 6, 8)),
+        (TopDownCell, "up", (8, 12, 4)),
+    ],
+)
+def test_cells_have_the_shapes_of_their_kind(kind, resize, shape, cells):
+    cell = kind(Style(cells, 4), resize=resize)
+    x = jnp.zeros((2, 4, 6, 8))
+    variables = jax.eval_shape(cell.init, KEY, x)
+    assert jax.eval_shape(cell.apply, variables, x).shape == (2, *shape)
+    assert ("batch_stats" in variables) == (cells == "batch_norm")
+
+
+def test_plain_cells_add_little_at_the_start():
+    """A hundred of them leave the size of what goes through in order."""
+    cell = BottomUpCell(Style("plain", depth=100))
+    x = jax.random.normal(KEY, (2, 6, 6, 8))
+    init, apply = jax.jit(cell.init), jax.jit(cell.apply)
+    y = x
+    for i in range(100):
+        y = apply(init(jax.random.key(i), y), y)
+    assert 0.5 < float(y.std() / x.std()) < 3.0
+
+
+def test_weight_normalised_kernels_have_the_length_of_their_gain():
+    x = jax.random.normal(KEY, (2, 5, 5, 3))
+    conv = Convolution(4)
+    variables = moved(conv.init(KEY, x))
+    (matrix,) = conv_kernels(variables["params"]).values()
+    lengths = np.linalg.norm(matrix[0], axis=-1)
+    np.testing.assert_allclose(
+        lengths, np.exp(variables["params"]["log_gain"]), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"weight_norm": False},
+        {"order": "strict"},
+        {"order": "causal"},
+        {"depthwise": True},
+        {"depthwise": True, "order": "causal"},
+    ],
+)
+def test_kernels_as_matrices_are_those_that_convolve(fields):
+    """A single place of an image, seen by the outputs around it, gives the kernel."""
+    channels = 4
+    conv = Convolution(channels, 3, use_bias=False, **fields)
+    variables = moved(conv.init(KEY, jnp.zeros((1, 3, 3, channels))))
+    (matrix,) = conv_kernels(variables["params"]).values()
+    depthwise = fields.get("depthwise", False)
+    inputs = 1 if depthwise else channels
+    kernel = matrix[0].T.reshape(3, 3, inputs, channels)
+    for c in range(channels):
+        x = jnp.zeros((1, 3, 3, channels)).at[0, 1, 1, c].set(1.0)
+        seen = conv.apply(variables, x)[0, ::-1, ::-1]
+        wanted = kernel[:, :, 0 if depthwise else c]
+        if depthwise:
+            wanted = wanted * np.eye(channels)[c][None, None]
+        np.testing.assert_allclose(seen, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_kernels_and_scales_are_found_and_dense_layers_left_out():
+    cell = TopDownCell(Style(), resize="up")
+    params = cell.init(KEY, jnp.zeros((1, 2, 2, 4)))["params"]
+    assert len(conv_kernels(params)) == 4  # 1x1, depthwise, 1x1, skip
+    assert len(norm_scales(params)) == 4
+    stacked = jax.tree.map(lambda a: jnp.stack([a] * 3), params)
+    for name, matrices in conv_kernels(stacked).items():
+        one = conv_kernels(params)[name]
+        np.testing.assert_array_equal(matrices, jnp.concatenate([one] * 3))
+
+
+def test_bounds_of_a_group():
+    far = gaussian(jnp.array([[-1e9, 0.0, 1e9]]), jnp.array([[-1e9, 0.0, 1e9]]))
+    np.testing.assert_allclose(far.mean, [[-5.0, 0.0, 5.0]])
+    np.testing.assert_allclose(far.std, [[0.016738, 1.01, 148.423]], rtol=1e-4)
+
+
+def test_a_sum_of_gains_is_what_squeeze_and_excite_multiplies_by():
+    """Every channel gets one factor within (0, 1), whatever the place."""
+    from jvae.models.hierarchy.cells import SqueezeExcite
+
+    x = jax.random.normal(KEY, (2, 3, 3, 8)) + 2.0
+    gate = SqueezeExcite()
+    ratio = gate.apply(moved(gate.init(KEY, x)), x) / x
+    assert ((ratio > 0) & (ratio < 1)).all()
+    np.testing.assert_allclose(ratio, ratio[:, :1, :1] + jnp.zeros_like(x), rtol=1e-5)
+    assert float(ratio.std()) > 0.01
+
+
+def test_the_map_is_halved_phase_by_phase():
+    """The skip of a halving cell sees every pixel once."""
+    cell = BottomUpCell(Style("plain"), "down")
+    x = jax.random.normal(KEY, (1, 4, 4, 4))
+    variables = cell.init(KEY, x)
+    gradient = jax.grad(lambda x: cell.apply(variables, x).sum())(x)
+    assert (jnp.abs(gradient) > 0).all()
+    assert layers.space_to_depth(x).shape[:3] == cell.apply(variables, x).shape[:3]
