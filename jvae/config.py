@@ -127,6 +127,7 @@ def data_options(
     | str = "unit",
     num_bits: int = 8,
     padding: int = 0,
+    mirror: bool = False,
     num_validation: int = 0,
     placement: Literal["host", "device"] = "host",
     num_threads: int = 2,
@@ -142,6 +143,7 @@ def data_options(
       num_bits: bits per pixel that are kept.
       padding: rows and columns of zeros around every image, on each side; they count
         as pixels.
+      mirror: whether half of the training images, by chance, are seen mirrored.
       num_validation: training examples held out for validation if the data set has no
         validation split of its own; 0 for none, then 'best' is the last checkpoint.
       placement: 'host' feeds batches from the host; 'device' keeps the training data

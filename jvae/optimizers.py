@@ -72,17 +72,17 @@ def rate_schedule(
 _NO_KERNEL = re.compile("bias|scale|shift|theta|log_.*|cluster_.*")
 
 
-def decayed(params: Any) -> Any:
+def is_kernel(params: Any) -> Any:
     """Returns True for the leaves that weight decay acts on: kernels, not biases.
 
     By name as well as by shape: the biases and scales of stacked layers are matrices.
     """
 
-    def is_kernel(path: Any, leaf: Any) -> bool:
+    def of_leaf(path: Any, leaf: Any) -> bool:
         name = jax.tree_util.keystr(path[-1:], simple=True)
         return leaf.ndim >= 2 and not _NO_KERNEL.fullmatch(name)
 
-    return jax.tree_util.tree_map_with_path(is_kernel, params)
+    return jax.tree_util.tree_map_with_path(of_leaf, params)
 
 
 def lagging(
@@ -127,6 +127,7 @@ def build(
     decay_steps: int | None = None,
     final_fraction: float = 0.0,
     weight_decay: float = 0.0,
+    decayed: Literal["kernels", "all"] = "kernels",
     clip_norm: float | None = None,
     b1: float = 0.9,
     b2: float = 0.999,
@@ -146,8 +147,9 @@ def build(
       decay_steps: step at which the decay ends; None for num_steps, so that a longer
         run decays more slowly.
       final_fraction: the learning rate at the end as a fraction of the peak.
-      weight_decay: of kernels, never of biases and scales; decoupled for adamw, added
-        to the gradient for the others.
+      weight_decay: factor on parameters; decoupled for adamw, added to the gradient for
+        the others.
+      decayed: which parameters decay, 'kernels', never biases and scales, or 'all'.
       clip_norm: largest global norm of the gradient; None for no clipping.
       b1: decay of the first moment (adam, adamw, adamax).
       b2: decay of the second moment (adam, adamw, adamax, rmsprop).
@@ -183,7 +185,8 @@ def build(
         learning_rate, num_steps, schedule, warmup_steps, decay_steps, final_fraction
     )
     scale = fields.resolve(OPTIMIZERS, name, "optimizer")(b1, b2, eps, momentum)
-    decay = optax.add_decayed_weights(weight_decay, mask=decayed)
+    mask = is_kernel if decayed == "kernels" else None
+    decay = optax.add_decayed_weights(weight_decay, mask=mask)
     parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm is not None else []
     # Decoupled decay follows the scaling, ordinary decay is part of the gradient.
     if weight_decay > 0.0:

@@ -15,7 +15,17 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from jvae import config as configs
-from jvae import data, fields, losses, mesh, models, optimizers, schedules, training
+from jvae import (
+    data,
+    fields,
+    keys,
+    losses,
+    mesh,
+    models,
+    optimizers,
+    schedules,
+    training,
+)
 from jvae.config import Experiment
 from jvae.data import transforms
 from jvae.data.checks import require_labels
@@ -25,7 +35,7 @@ from jvae.errors import ConfigError, DataError, require
 from jvae.flows import check_scales
 from jvae.manifest import path_name
 from jvae.training import TrainState
-from jvae.types import Batch, Key, LossFn
+from jvae.types import Batch, Key, LossFn, batch_size
 
 SPLITS = ("train", "validation", "test")
 
@@ -58,6 +68,14 @@ class Parts:
     def prepare(self, batch: Batch, key: Key) -> dict[str, Any]:
         """Returns a raw batch in the support of the likelihood."""
         return transforms.prepare(batch, key, self.transform)
+
+    def prepare_training(self, batch: Batch, key: Key) -> dict[str, Any]:
+        """Returns a raw batch as training sees it: perhaps mirrored."""
+        if not _data_options(self.experiment)["mirror"]:
+            return self.prepare(batch, key)
+        each = keys.per_example(key, batch_size(batch))
+        prepare_key, mirror_key = keys.split_each(each, 2)
+        return transforms.mirrored(self.prepare(batch, prepare_key), mirror_key)
 
 
 def assemble(experiment: Experiment) -> Parts:
@@ -342,7 +360,7 @@ def compile_step(parts: Parts, state: TrainState) -> Any:
     step = training.make_train_step(
         parts.loss,
         parts.optimizer,
-        prepare=parts.prepare,
+        prepare=parts.prepare_training,
         run_key=parts.keys["steps"],
         coefficients=parts.coefficients,
         ema_decay=parts.experiment.ema_decay,

@@ -67,6 +67,16 @@ FVAE = {
     "depth": 2,
     "hidden": 6,
 }
+NVAE = {
+    "name": "nvae",
+    "image_shape": [8, 8, 1],
+    "channels": 4,
+    "groups": [1, 2],
+    "latent_channels": 2,
+    "group_cells": 1,
+    "blocks": 1,
+    "block_cells": 1,
+}
 FLOWING = {**MLP, "latent": {"name": "flow", "posterior_depth": 2, "prior_depth": 2}}
 SYSTEMS = {
     "plain": (MLP, {"name": "elbo", "beta": 2.0}),
@@ -91,6 +101,7 @@ SYSTEMS = {
     "verses": (VERSES, {"name": "elbo"}),
     "glow": ({**GLOW, "memory": "invert"}, {"name": "elbo"}),
     "nice": (NICE, {"name": "iwae", "num_samples": 2}),
+    "nvae": (NVAE, {"name": "hierarchical_elbo", "smoothness": 0.01}),
     "fvae": (FVAE, {"name": "elbo"}),
     "flow": (FLOWING, {"name": "elbo"}),
 }

@@ -296,7 +296,7 @@ def test_outside_its_bounds_a_value_gets_the_gradients_that_lead_back():
 
 
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])
-@pytest.mark.parametrize("size", [(2, 3), (8, 8), (9, 8)])
+@pytest.mark.parametrize("size", [(2, 3), (8, 8), (9, 8), (3, 66)])
 def test_a_depthwise_convolution_equals_lax(size, kernel_size):
     """Small maps as one product, large ones as shifted products."""
     x = normal(0, 2, *size, 3)

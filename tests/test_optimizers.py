@@ -56,7 +56,7 @@ def test_of_stacked_layers_kernels_alone_decay():
     model = models.build("fvae", image_shape=(8, 8, 1), levels=1, flow_levels=2)
     key, batch = jax.random.key(0), {"image": jnp.zeros((1, 8, 8, 1))}
     params = jax.eval_shape(model.init, key, batch, key)["params"]
-    flags = jax.tree_util.tree_leaves_with_path(optimizers.decayed(params))
+    flags = jax.tree_util.tree_leaves_with_path(optimizers.is_kernel(params))
     names = {flag: {path[-1].key for path, f in flags if f == flag} for flag in (0, 1)}
     assert names[True] == {"kernel"}
     assert names[False] >= {"bias", "scale", "shift", "log_scale", "log_var", "log_std"}

@@ -78,6 +78,21 @@ def prepare(batch: Batch, key: Key, transform: Transform) -> dict[str, Array]:
     return {**batch, "image": transform.apply(image, keys)}
 
 
+def mirrored(batch: Batch, key: Key) -> dict[str, Array]:
+    """Returns `batch` with every other image, by chance, mirrored left to right.
+
+    Args:
+      batch: 'image' [B, H, W, C]; batches without images stay as they are.
+      key: one key, or [B] keys, one per example.
+    """
+    if "image" not in batch:
+        return dict(batch)
+    image = batch["image"]
+    turn = jax.vmap(jax.random.bernoulli)(per_example(key, image.shape[0]))
+    image = jnp.where(turn[:, None, None, None], image[:, :, ::-1], image)
+    return {**batch, "image": image}
+
+
 def unit(num_bits: int = 8) -> Transform:
     """Returns k / (2^b - 1), in [0, 1]."""
     return Transform(lambda image, keys: _intensity(image, num_bits), "unit", _clip)

@@ -8,15 +8,19 @@ import numpy as np
 
 from jvae.types import Array
 
-DENSE_PLACES = 64
+DENSE_PLACES = 49
 """Maps of so many places are multiplied as a whole, on CPU."""
+TERMS = 32
+"""Products that are summed at once in the gradient of a kernel."""
 
 
 def depthwise_convolution(x: Array, kernel: Array) -> Array:
     """Returns the 'SAME' convolution of every channel of x [B, H, W, C] by itself.
 
     On CPU small maps are a product with one matrix [H W, H W] for every channel, and
-    large ones a sum of shifted products. XLA's own form takes 4 times as long there.
+    large ones a sum of shifted products, whose gradients are in the same form: of 64
+    maps of 32x32x96 all three take 40 ms on two cores, and XLA's own form ten times
+    that.
 
     Args:
       x: [B, H, W, C].
@@ -59,22 +63,16 @@ def _taps(size: int, width: int) -> np.ndarray:
     return (offset[..., None] == np.arange(width)).astype(np.float32)
 
 
-def _shifts(x: Array, kernel: Array) -> list[list[Array]]:
-    """Returns what every tap of the kernel sees of x."""
+@jax.custom_vjp
+def _shifted(x: Array, kernel: Array) -> Array:
+    """The same as a sum of shifted products."""
     kh, kw = kernel.shape[:2]
     h, w = x.shape[1:3]
     padded = jnp.pad(x, ((0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)))
-    return [[padded[:, i : i + h, j : j + w] for j in range(kw)] for i in range(kh)]
-
-
-@jax.custom_vjp
-def _shifted(x: Array, kernel: Array) -> Array:
-    """The same as a sum of shifted products, whose gradients are others."""
-    shifts = _shifts(x, kernel)
     terms = [
-        seen * kernel[i, j, 0].reshape(1, 1, 1, -1)
-        for i, row in enumerate(shifts)
-        for j, seen in enumerate(row)
+        padded[:, i : i + h, j : j + w] * kernel[i, j, 0].reshape(1, 1, 1, -1)
+        for i in range(kh)
+        for j in range(kw)
     ]
     return sum(terms[1:], terms[0])
 
@@ -86,9 +84,43 @@ def _shifted_forward(x, kernel):
 def _shifted_backward(residuals, g):
     x, kernel = residuals
     dx = _shifted(g, jnp.flip(kernel, (0, 1)))
-    sums = [[(seen * g).sum((0, 1, 2)) for seen in row] for row in _shifts(x, kernel)]
-    dw = jnp.stack([jnp.stack(row) for row in sums])
-    return dx, dw[:, :, None].astype(kernel.dtype)
+    return dx, _kernel_gradient(x, g, kernel)
+
+
+def _kernel_gradient(x: Array, g: Array, kernel: Array) -> Array:
+    """Returns [h, w, 1, C], the sum over places of g times what each tap sees of x.
+
+    XLA:CPU sums over all axes but the last one number at a time. So a few places are
+    done at once, for all images and taps, and added to what those before them gave: a
+    sum of shifted products again, with images and taps in the place of places.
+    """
+    kh, kw = kernel.shape[:2]
+    b, h, w, c = g.shape
+    width = _divisor(w, TERMS)
+    height = _divisor(h, TERMS // width)
+    padded = jnp.pad(x, ((0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)))
+
+    def add(total, block):
+        row, column = block // (w // width) * height, block % (w // width) * width
+        start, size = (0, row, column, 0), (b, height + kh - 1, width + kw - 1, c)
+        seen = jax.lax.dynamic_slice(padded, start, size)
+        here = jax.lax.dynamic_slice(g, start, (b, height, width, c))
+        terms = [
+            seen[:, i : i + kh, j : j + kw] * here[:, i : i + 1, j : j + 1]
+            for i in range(height)
+            for j in range(width)
+        ]
+        return total + sum(terms[1:], terms[0]), None
+
+    blocks = jnp.arange(h * w // (height * width))
+    start = jnp.zeros((b, kh, kw, c), jnp.result_type(x, g))
+    total = jax.lax.scan(add, start, blocks)[0]
+    return total.sum(0)[:, :, None].astype(kernel.dtype)
+
+
+def _divisor(size: int, most: int) -> int:
+    """Returns the largest divisor of `size` that is at most `most`."""
+    return max(n for n in range(1, min(size, most) + 1) if size % n == 0)
 
 
 _shifted.defvjp(_shifted_forward, _shifted_backward)
