@@ -197,7 +197,12 @@ def test_it_trains_goes_on_bit_for_bit_is_evaluated_and_restored(
             assert "active" not in results and "mutual_info" in results["metrics"]
         label = np.arange(3) if name == "conditional" else None
         assert np.isfinite(restored.elbo(x, jax.random.key(0), label)).all()
-    if name not in ("without_noise", "language"):
+    if name == "nvae":  # a hierarchy, not one q(z|x)
+        with pytest.raises(ConfigError, match="NVAE has no codes"):
+            restored.encode(x)
+        again = restored.reconstruct(x, jax.random.key(0))
+        assert again.shape == (3, 8, 8, 1) and len(results["kl_per_group"]) == 3
+    elif name not in ("without_noise", "language"):
         assert restored.encode(x).mean.shape[0] == 3
 
 

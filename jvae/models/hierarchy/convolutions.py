@@ -131,7 +131,7 @@ def conv_kernels(params: Params, prefix: str = "") -> dict[str, Array]:
     for name, value in params.items():
         path = f"{prefix}{name}"
         if isinstance(value, Mapping):
-            found |= conv_kernels(value, f"{path}/")
+            found |= conv_kernels(value, f"{path}.")
         elif name.endswith("kernel") and value.ndim >= 4:
             masked = value * jnp.broadcast_to(_mask(name, value.shape), value.shape)
             weight = _effective(masked, params.get("log_gain"))
@@ -152,7 +152,7 @@ def norm_scales(params: Params, prefix: str = "") -> dict[str, Array]:
     for name, value in params.items():
         path = f"{prefix}{name}"
         if isinstance(value, Mapping):
-            found |= norm_scales(value, f"{path}/")
+            found |= norm_scales(value, f"{path}.")
         elif name == "scale":
             found[path] = value.reshape(-1, value.shape[-1])
     return found
