@@ -59,8 +59,8 @@ def draw(named, out):
         ylabel="bits per dimension, validation",
     )
     right.set(xlabel="steps")
-    low = min(min(bits) for curves in named.values() for *_, bits in curves)
-    left.set_ylim(low - 0.05, low + 2.0)
+    best = [min(bits) for curves in named.values() for *_, bits in curves]
+    left.set_ylim(min(best) - 0.05, max(best) + 1.0)
     for axes in (left, right):
         axes.grid(alpha=0.3)
     left.legend(frameon=False)
