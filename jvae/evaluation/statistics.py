@@ -107,3 +107,53 @@ def _statistics(
         var = layer["square"] - np.square(layer["mean"] - about["mean"])
         return {"mean": layer["mean"], "var": np.maximum(var, 0.0)}
     return {"log_mean": about["log_mean"] + np.log(layer["exp"])}
+
+
+def sampled(
+    subject: Subject,
+    *,
+    key: Key,
+    temperature: float = 1.0,
+    num_passes: int = 500,
+    batch_size: int = 16,
+) -> Subject:
+    """Returns the subject with the statistics of its own samples, in layers they pass.
+
+    In a deep hierarchy the layers on the way down see other values when latents come
+    from the prior, and others again at a temperature. Each pass samples images as in
+    training, where layers use the statistics of the batch and move the running ones
+    towards them. For samples alone: likelihoods belong to the statistics of data.
+
+    Vahdat & Kautz, 2020, https://arxiv.org/abs/2007.03898.
+
+    Args:
+      subject: the model, with `generate`; without such layers it is returned as it is.
+      key: of the draws.
+      temperature: of the samples.
+      num_passes: how many.
+      batch_size: images in each.
+    """
+    if COLLECTION not in subject.state:
+        return subject
+    for number in range(num_passes):
+        new = subject.run(
+            _sampled, jax.random.fold_in(key, number), temperature, size=batch_size
+        )
+        state = {**subject.state, COLLECTION: new}
+        subject = dataclasses.replace(subject, state=state)
+    return subject
+
+
+def _sampled(
+    model: Any, params: Params, state: State, key: Key, temperature: Array, *, size: int
+) -> Any:
+    """Returns the statistics after one pass."""
+    _, new = model.apply(
+        {"params": params, **state},
+        key,
+        size,
+        temperature,
+        method="generate",
+        mutable=[COLLECTION],
+    )
+    return new[COLLECTION]
