@@ -300,9 +300,19 @@ class Clustered(Free):
         raise NotImplementedError
 
 
+class Grouped(Free):
+    group_weights = (1.0,)
+
+    def conv_kernels(self):
+        raise NotImplementedError
+
+    norm_scales = conv_kernels
+
+
 @pytest.mark.parametrize("name", losses.LOSSES)
 def test_a_coefficient_that_an_objective_does_not_read_is_refused(name):
     fitting = {"bottleneck": Labelled, "cluster_elbo": Clustered, "infomax": Compared}
+    fitting |= {"hierarchical_elbo": Grouped}
     loss = losses.build(name, fitting.get(name, Free)())
     with pytest.raises(ConfigError, match="coefficient 'gamma' is unknown"):
         loss(PARAMS, {}, KEY, BATCH, {"gamma": 1.0})

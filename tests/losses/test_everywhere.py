@@ -17,14 +17,16 @@ from jax.sharding import PartitionSpec
 
 from jvae import losses, mesh, models
 from tests.losses.classifier import Classifier
+from tests.losses.hierarchy import TwoGroups
 
-COUPLED = ["decomposed_elbo", "cluster_elbo", "infomax"]
+COUPLED = ["decomposed_elbo", "cluster_elbo", "infomax", "hierarchical_elbo"]
 UNCOUPLED = [name for name in losses.LOSSES if name not in COUPLED]
 FIELDS = {
     "bottleneck": {"beta": 0.5},
     "iwae": {"num_samples": 2},
     "decomposed_elbo": {"total_correlation": 3.0},  # at 1 its parts add up to the KL
     "cluster_elbo": {"balance": 20.0},  # the term that couples
+    "hierarchical_elbo": {"beta": 0.5, "smoothness": 0.1},  # at 1 nothing is balanced
 }
 OF_LABELS = {"bottleneck"}  # refuse a model that does not score labels
 ONE_PRIOR = {"decomposed_elbo"}  # refuse a prior that depends on the example
@@ -43,9 +45,11 @@ MODELS = {
 }
 
 
-CLASSIFIERS = {
+MADE = {
     "classifier": Classifier(),
     "classifier_batch_norm": Classifier(has_norm=True),
+    "hierarchy": TwoGroups(side=2, has_norm=False),
+    "hierarchy_batch_norm": TwoGroups(side=2),
 }
 OTHER_LATENTS = [
     ("elbo", "discrete"),
@@ -67,6 +71,7 @@ MODELS |= {
     "encoder_batch_norm": {**ENCODER, "batch_norm": True},
 }
 OF_ENCODERS = {"infomax"}  # need critics
+OF_HIERARCHIES = {"hierarchical_elbo"}  # need kernels
 B, DEVICES = 16, 8
 KEY = jax.random.key(1)
 EACH = jax.random.split(KEY, B)
@@ -82,19 +87,21 @@ def kind_of(name):
         return "clusters"
     if name in OF_ENCODERS:
         return "encoder"
+    if name in OF_HIERARCHIES:
+        return "hierarchy"
     return "plain" if name in ONE_PRIOR else "conditional"
 
 
 def norm_kind_of(name):
     """Returns the same with BatchNorm."""
-    kinds = {"classifier", "clusters", "encoder"}
+    kinds = {"classifier", "clusters", "encoder", "hierarchy"}
     return f"{kind_of(name)}_batch_norm" if kind_of(name) in kinds else "batch_norm"
 
 
 @functools.cache
 def example(kind):
     """Returns (model, params, state, batch of numpy arrays) with B examples."""
-    model = CLASSIFIERS[kind] if kind in CLASSIFIERS else models.build(**MODELS[kind])
+    model = MADE[kind] if kind in MADE else models.build(**MODELS[kind])
     draws = np.random.default_rng(0)
     image = draws.integers(0, 2, (B, 2, 2, 1)).astype("float32")
     batch = {"image": image, "label": np.arange(B, dtype="int32") % 3}
@@ -190,12 +197,12 @@ def test_batch_norm_makes_the_gradient_that_of_the_global_batch():
 
 @every_loss
 def test_loss_and_metrics_are_finite_scalars_and_every_gradient_is_finite(name):
-    _, params, _, _ = example(kind_of(name))
+    _, params, state, _ = example(kind_of(name))
     (loss, aux), gradient = reference(name, kind_of(name))
     assert loss.shape == () and loss.dtype == np.float32
     assert all(m.shape == () and np.isfinite(m) for m in aux.metrics.values())
     assert aux.metrics["loss"] == loss
-    assert aux.state == {}
+    chex.assert_trees_all_equal_shapes_and_dtypes(aux.state, state)
     chex.assert_trees_all_equal_shapes_and_dtypes(gradient, params)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
 

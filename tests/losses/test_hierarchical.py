@@ -6,60 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 
-from jvae import keys, layers, losses, models
-from jvae.distributions import Bernoulli, DiagGaussian
+from jvae import losses, models
 from jvae.errors import ConfigError
-from jvae.layers.spectral import power_iteration, power_start
 from jvae.losses.hierarchical import balance
-from jvae.types import Inference
+from tests.losses.hierarchy import TwoGroups
 
 KEY = jax.random.key(0)
 X = (jax.random.uniform(jax.random.key(1), (4, 4, 4, 1)) > 0.6).astype(jnp.float32)
-
-
-class TwoGroups(nn.Module):
-    """The least that the objective reads: two groups, a convolution, a BatchNorm."""
-
-    target = "image"
-    group_weights = (1.0, 2.0)
-
-    def setup(self):
-        self.conv, self.norm = layers.Conv(3), layers.BatchNorm()
-        self.heads = [nn.Dense(4), nn.Dense(4)]
-        self.decoder = nn.Dense(16)
-
-    def infer(self, batch, key):
-        x = self.norm(self.conv(batch["image"]), batch.get("mask"))
-        x = x.reshape(len(x), -1)
-        each = keys.split_each(keys.per_example(key, len(x)), 2)
-        prior = DiagGaussian.standard(len(x), 2)
-        q = [DiagGaussian(*jnp.split(head(x), 2, axis=-1)) for head in self.heads]
-        z = [one.sample(k) for one, k in zip(q, each, strict=True)]
-        kl = jnp.stack([one.kl_to(prior) for one in q], axis=-1)
-        ratios = [a.log_prob(b) - prior.log_prob(b) for a, b in zip(q, z, strict=True)]
-        return Inference(jnp.concatenate(z, -1), kl, ratios[0] + ratios[1])
-
-    def likelihood(self, latents, batch):
-        return Bernoulli(self.decoder(latents).reshape(-1, 4, 4, 1))
-
-    def __call__(self, batch, key):
-        likelihood = self.likelihood(self.infer(batch, key).latents, batch)
-        if self.is_initializing():
-            kernels = self.conv_kernels()
-            start = power_start(jax.random.key(3), kernels)
-            left = power_iteration(kernels, start, 20)[1]
-            self.put_variable("spectral", "left", left)
-        return likelihood
-
-    def conv_kernels(self):
-        kernel = self.variables["params"]["conv"]["kernel"]
-        return {"conv": kernel.reshape(1, -1, 3).swapaxes(1, 2)}
-
-    def norm_scales(self):
-        scale = self.variables["params"]["norm"]["BatchNorm_0"]["scale"]
-        return {"norm": scale[None] * jnp.array([[1.0, -3.0, 2.0]])}
 
 
 MODEL = TwoGroups()
