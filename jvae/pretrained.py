@@ -222,11 +222,32 @@ class Pretrained:
             self.subject, key, n, temperature, label, chunk_size=batch_size
         )
 
+    def variations(
+        self, key: Key, n: int, num: int, kept: int, temperature: float = 1.0
+    ) -> Array:
+        """Returns n samples of a hierarchy, each with others of the same coarse scales.
+
+        Args:
+          key: of the draws.
+          n: rows.
+          num: images in a row, the first of which the others are varied from.
+          kept: how many scales they share, the coarsest.
+          temperature: factor on the prior's standard deviations.
+
+        Returns:
+          [n, num, H, W, C].
+
+        Raises:
+          ConfigError: a model without scales, or a number out of range.
+        """
+        return samples.variations(self.subject, key, n, num, kept, temperature)
+
     def interpolate(self, a: Array, b: Array, n: int) -> Array:
         """Returns [B, n, H, W, C], decoded between the modes of q(z|a) and q(z|b).
 
         On the straight line, on a sphere on the great circle; of one-hot codes on the
-        line between them. The first and the last are the reconstructions of a and b.
+        line between them, of a hierarchy on arcs of its `code`. The first and the last
+        are the reconstructions of a and b.
 
         Args:
           a: images [B, H, W, C].

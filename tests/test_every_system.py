@@ -202,6 +202,10 @@ def test_it_trains_goes_on_bit_for_bit_is_evaluated_and_restored(
             restored.encode(x)
         again = restored.reconstruct(x, jax.random.key(0))
         assert again.shape == (3, 8, 8, 1) and len(results["kl_per_group"]) == 3
+        assert [len(scale["kl"]) for scale in results["scales"]] == [1, 2]
+        assert restored.interpolate(x[:1], x[1:2], 3).shape == (1, 3, 8, 8, 1)
+        pictures = results["pictures"].keys()
+        assert {"scales.png", "kept_1.png", "samples_t0.7.png"} <= pictures
     elif name not in ("without_noise", "language"):
         assert restored.encode(x).mean.shape[0] == 3
 

@@ -41,9 +41,11 @@ from jvae.evaluation.measures import (
     latent_measures,
     left_out,
     likelihood_measures,
+    scale_measures,
     sentence_measures,
 )
 from jvae.evaluation.probes import Probes, evaluate_probes, probe_measures
+from jvae.evaluation.scales import Scale, evaluate_scales, has_scales
 from jvae.evaluation.settings import Settings
 from jvae.evaluation.subject import Subject
 from jvae.types import Key
@@ -61,6 +63,7 @@ class Findings:
       classification: what a classifier makes of the examples.
       clusters: those of the examples, of a model with clusters.
       probes: what labels can be told from the codes, where it was asked for.
+      scales: what each scale carries, of a hierarchy on maps; else none.
     """
 
     num_examples: int
@@ -70,6 +73,7 @@ class Findings:
     classification: Classification | None = None
     clusters: Clusters | None = None
     probes: Probes | None = None
+    scales: list[Scale] = dataclasses.field(default_factory=list)
 
 
 def measure(
@@ -115,6 +119,12 @@ def measure(
     if subject.has_latents:
         found.latents = evaluate_latents(subject, source, key=latent_key, **common)
         found.measures |= latent_measures(found.latents)
+        if has_scales(subject):
+            kl = found.latents.kl
+            found.scales = evaluate_scales(
+                subject, source, kl, key=latent_key, **common
+            )
+            found.measures |= scale_measures(found.scales, found.num_examples)
     if has_clusters(subject):
         found.clusters = evaluate_clusters(subject, source, key=label_key, **common)
         found.measures |= cluster_measures(found.clusters)
@@ -182,6 +192,8 @@ def numbers_of(found: Findings, subject: Subject) -> dict[str, Any]:
         numbers["likelihood"] = dataclasses.asdict(found.observation)
     if found.latents is not None:
         numbers |= _numbers_of_latents(found.latents, subject)
+    if found.scales:
+        numbers["scales"] = [dataclasses.asdict(scale) for scale in found.scales]
     if found.classification is not None:
         numbers["confusion"] = found.classification.confusion.tolist()
     if found.probes is not None:

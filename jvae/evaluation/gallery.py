@@ -17,6 +17,7 @@ from jvae.evaluation.classification import Classification
 from jvae.evaluation.clustering import Clusters
 from jvae.evaluation.findings import Findings
 from jvae.evaluation.latents import Latents
+from jvae.evaluation.scales import Scale
 from jvae.evaluation.subject import Subject
 from jvae.types import Array, Key
 
@@ -24,6 +25,8 @@ COLUMNS = 10
 """Images in a row."""
 CLUSTER_ROWS = 2
 """Rows of members on the page of a cluster, and of samples."""
+VARIED_ROWS = 5
+"""Samples whose fine scales are drawn again."""
 MAX_CLUSTER_PAGES = 20
 """Pages of clusters, the largest first."""
 
@@ -91,7 +94,7 @@ def make(
     if found.latents is not None:
         if found.latents.means is not None and not subject.is_generative:
             shown += _neighbours(subject, source, found.latents.means, key)
-        shown.append(_kl_bars(found.latents))
+        shown.append(_scales(found.scales) if found.scales else _kl_bars(found.latents))
     if found.clusters is not None:
         place = jax.random.fold_in(key, 1)
         shown += cluster_pages(subject, source, found.clusters, place)
@@ -123,6 +126,8 @@ def _images(
         shown.append(_corners(subject, x))
     if hasattr(subject.model, "generate"):
         shown += [_samples(subject, sample_key, num_images, t) for t in temperatures]
+    if hasattr(subject.model, "resample"):
+        shown += _variations(subject, jax.random.fold_in(sample_key, 1), temperatures)
     kl = None if found.latents is None else found.latents.kl_per_dim
     if samples.has_codes(subject) and kl is not None:
         shown.append(_traversals(subject, x, kl, reach))
@@ -161,6 +166,27 @@ def _samples(subject: Subject, key: Key, n: int, temperature: float) -> Picture:
         text += " Classes take turns along a row."
     png = _grid(subject, images, COLUMNS)
     return Picture(f"samples_t{float(temperature)}.png", title, text, png)
+
+
+def _variations(
+    subject: Subject, key: Key, temperatures: Sequence[float]
+) -> list[Picture]:
+    """Returns for every scale but the finest what is free once all above it is kept."""
+    shown, shapes = [], subject.model.latent_shapes
+    temperature = max(temperatures, default=1.0)
+    for kept, (_, height, width, _) in enumerate(shapes[:-1], start=1):
+        images = samples.variations(
+            subject, key, VARIED_ROWS, COLUMNS, kept, temperature
+        )
+        size = f"{height}x{width}"
+        text = (
+            f"The latents on maps up to {size} are those of the left column, the finer "
+            f"ones are drawn anew at temperature {temperature:g}."
+        )
+        title = f"Kept up to {size}, varied below"
+        png = _grid(subject, images, COLUMNS)
+        shown.append(Picture(f"kept_{kept}.png", title, text, png))
+    return shown
 
 
 def _interpolations(subject: Subject, x: np.ndarray) -> Picture:
@@ -206,6 +232,19 @@ def _kl_bars(latents: Latents) -> Picture:
             text += " The others are hollow, with a cross."
     png = pictures.kl_bars(kl, active)
     return Picture("kl_per_dimension.png", "KL of each dimension", text, png)
+
+
+def _scales(scales: Sequence[Scale]) -> Picture:
+    parts = []
+    for scale in scales:
+        active, total = sum(scale.active), len(scale.kl) * scale.num_latents
+        parts.append(
+            f"{scale.height}x{scale.width}: {sum(scale.kl):.1f} nats, {active:,} of "
+            f"{total:,} latents active"
+        )
+    text = f"Groups from the top, which is drawn first. {'; '.join(parts)}."
+    png = pictures.scale_bars(scales)
+    return Picture("scales.png", "KL and active latents of each group", text, png)
 
 
 def _confusion(found: Classification) -> Picture:

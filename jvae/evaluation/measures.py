@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from jvae.evaluation.latents import Information, Latents
 from jvae.evaluation.likelihood import Estimate, Observation, bits_per_dim
+from jvae.evaluation.scales import Scale
 
 Kind = Literal["bound", "estimate", "metric"]
 
@@ -177,6 +179,28 @@ def latent_measures(latents: Latents) -> dict[str, Measure]:
             term = latents.information.terms[name]
             measures[name] = Measure.of(label, term, "nats", "estimate", text)
     return measures
+
+
+def scale_measures(scales: Sequence[Scale], num_examples: int) -> dict[str, Measure]:
+    """Returns the active units of a hierarchy."""
+    active = sum(sum(scale.active) for scale in scales)
+    count = sum(len(scale.kl) * scale.num_latents for scale in scales)
+    meaning = (
+        "latents whose posterior mean, in standard deviations of the prior from its "
+        "mean, has a variance over 0.01"
+    )
+    return {
+        "active_units": Measure(
+            "Active units",
+            float(active),
+            None,
+            f"of {count:,}",
+            "metric",
+            meaning,
+            num_examples,
+            None,
+        )
+    }
 
 
 def left_out(

@@ -15,6 +15,7 @@ import numpy as np
 from etils import epath
 
 from jvae.errors import require
+from jvae.evaluation.scales import Scale
 
 MIN_TILE = 56
 """Pixels that the shorter side of a tile has at least: an 8x8 digit can be read."""
@@ -110,6 +111,34 @@ def kl_bars(kl: np.ndarray, active: np.ndarray | None = None) -> bytes:
         axes.set_xticks(places, [str(i) for i in order], fontsize=7)
     if active is not None:
         _legend(axes)
+    return _png(figure)
+
+
+def scale_bars(scales: Sequence[Scale]) -> bytes:
+    """Returns a PNG of KL and share of active latents of every group, the top first.
+
+    Args:
+      scales: the coarsest first; each has its colour and its hatching.
+    """
+    figure, panels = _figure(2, height=2.2)
+    begin = 0
+    for i, scale in enumerate(scales):
+        places = begin + np.arange(len(scale.kl))
+        begin += len(scale.kl)
+        color, hatch = (BLUE, ORANGE, INK)[i % 3], ("", "//", "..")[i % 3]
+        style: dict[str, Any] = {"color": color, "edgecolor": "white", "hatch": hatch}
+        label = f"{scale.height}x{scale.width}"
+        kl = np.where(np.isfinite(scale.kl), scale.kl, 0.0)
+        panels[0].bar(places, kl, label=label, **style)
+        share = np.asarray(scale.active) / scale.num_latents
+        panels[1].bar(places, share, **style)
+    panels[0].set_title("KL to the prior, nats", loc="left", fontsize=10, color=INK)
+    panels[1].set_title("share of active latents", loc="left", fontsize=10, color=INK)
+    panels[1].set_ylim(0.0, 1.0)
+    panels[1].set_xlabel("group of latents, from the top")
+    if begin <= MAX_TICKS:
+        panels[1].set_xticks(np.arange(begin))
+    _legend(panels[0])
     return _png(figure)
 
 

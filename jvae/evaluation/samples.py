@@ -47,18 +47,22 @@ def reconstructions(
     return subject.run(_redraw, x, keys.per_example(key, len(x)))
 
 
-def codes(subject: Subject, x: Array | np.ndarray) -> Array:
-    """Returns the codes of images, [B, ...]: the mode of q(z|x), or else its mean.
+def codes(subject: Subject, x: Array | np.ndarray) -> Any:
+    """Returns the codes of images: the mode of q(z|x), or else its mean.
 
     The mode of a Gaussian is its mean. That of one-hot or unit vectors is one of them,
-    which their mean, where no decoder was trained, is not.
+    which their mean, where no decoder was trained, is not. A hierarchy has a code of
+    many arrays, its method `code`.
 
     Args:
       subject: the model.
       x: [B, H, W, C].
 
+    Returns:
+      [B, ...], or a pytree of these.
+
     Raises:
-      ConfigError: the model has no posterior over one group of latents.
+      ConfigError: the model has neither one posterior nor `code`.
     """
     if not has_codes(subject):
         raise ConfigError(
@@ -70,7 +74,9 @@ def codes(subject: Subject, x: Array | np.ndarray) -> Array:
 
 def has_codes(subject: Subject) -> bool:
     """Returns whether the model has posterior means, and so `codes`."""
-    return hasattr(subject.model, "posterior") and hasattr(subject.model, "decode")
+    model = subject.model
+    has_some = hasattr(model, "code") or hasattr(model, "posterior")
+    return has_some and hasattr(model, "decode")
 
 
 def prior_samples(
@@ -115,6 +121,35 @@ def prior_samples(
         placed = jax.device_put({"index": index, **chunk}, rows(subject.mesh))
         parts.append(np.asarray(subject.run(_generate, key, placed, temperature)))
     return np.concatenate(parts)[:n]
+
+
+def variations(
+    subject: Subject, key: Key, n: int, num: int, kept: int, temperature: float = 1.0
+) -> Array:
+    """Returns samples of a hierarchy and others that share its coarse scales.
+
+    Args:
+      subject: a model with `resample`.
+      key: of the draws; what is kept of a row is the same whatever `kept` is.
+      n: rows.
+      num: images in a row, the first of which the others are varied from.
+      kept: how many scales they share, the coarsest; 0 shares nothing.
+      temperature: factor on the prior's standard deviations.
+
+    Returns:
+      [n, num, H, W, C].
+
+    Raises:
+      ConfigError: a model without scales, or a number out of range.
+    """
+    if not hasattr(subject.model, "resample"):
+        raise ConfigError(f"{type(subject.model).__name__} has no scales to draw again")
+    for name, value in (("n", n), ("num", num)):
+        require(value >= 1, name, "be at least 1", value)
+    scales = len(subject.model.groups)
+    require(0 <= kept <= scales, "kept", f"be within 0 and {scales}", kept)
+    require(temperature >= 0.0, "temperature", "be at least 0", temperature)
+    return subject.run(_vary, key, kept, temperature, n=n, num=num)
 
 
 def checked_label(
@@ -196,8 +231,10 @@ def corners(subject: Subject, x: Array | np.ndarray, num: int) -> Array:
     require(num >= 2, "num", "be at least 2", num)
     require(len(x) == 4, "x", "hold 4 images", len(x))
     z = codes(subject, x)
-    sides = subject.run(_paths, z[::2], z[1::2], num=num)
-    columns = subject.run(_decode_lines, sides[0], sides[1], num=num)
+    left, right = (jax.tree.map(lambda a, i=i: a[i::2], z) for i in (0, 1))
+    sides = subject.run(_paths, left, right, num=num)
+    top, bottom = (jax.tree.map(lambda a, i=i: a[i], sides) for i in (0, 1))
+    columns = subject.run(_decode_lines, top, bottom, num=num)
     return columns.swapaxes(0, 1)
 
 
@@ -220,11 +257,14 @@ def traversals(
       reach: how far, above 0.
 
     Raises:
-      ConfigError: a number out of range, or the model has no posterior.
+      ConfigError: a number out of range, or the model's codes are no vectors.
     """
     require(num >= 2, "num", "be at least 2", num)
     require(reach > 0.0, "reach", "be positive", reach)
     z = codes(subject, x)
+    if hasattr(subject.model, "code"):
+        name = type(subject.model).__name__
+        raise ConfigError(f"{name} has no single dimensions to move along")
     known = all(0 <= d < z.shape[-1] for d in dims)
     require(known, "dims", f"be in 0..{z.shape[-1] - 1}", list(dims))
     values = jnp.linspace(-reach, reach, num)
@@ -247,6 +287,8 @@ def as_batch(model: Any, x: Any) -> Any:
 
 def _code(model, params, state, x):
     def code(model, x):
+        if hasattr(model, "code"):
+            return model.code(as_batch(model, x))
         q = model.posterior(as_batch(model, x))
         return q.mode if hasattr(q, "mode") else q.mean
 
@@ -278,10 +320,30 @@ def _generate(model, params, state, key, chunk, temperature):
     return _call(model, params, state, draw, each, chunk.get("label"))
 
 
-def _decode_all(model, params, state, z, event_ndim=1):
-    """Returns the images [..., H, W, C] of codes [..., *event]."""
-    axes = z.shape[: z.ndim - event_ndim]
-    images = _decode_codes(model, params, state, z.reshape(-1, *z.shape[len(axes) :]))
+def _vary(model, params, state, key, kept, temperature, *, n, num):
+    def vary(model, key):
+        first_key, other_key = jax.random.split(key)
+        first = model.sample_prior(first_key, n, temperature)
+        again = jax.tree.map(lambda a: jnp.repeat(a, num, axis=0), first.z)
+        # The first of a row keeps all.
+        is_first = jnp.arange(n * num) % num == 0
+        new = model.resample(again, other_key, kept, temperature)
+        images = model.decode(
+            [
+                jnp.where(is_first.reshape(-1, 1, 1, 1, 1), old, z)
+                for old, z in zip(again, new.z, strict=True)
+            ]
+        )
+        return images.reshape(n, num, *images.shape[1:])
+
+    return _call(model, params, state, vary, key)
+
+
+def _decode_all(model, params, state, z, num_axes):
+    """Returns the images [..., H, W, C] of codes with `num_axes` axes before a code."""
+    axes = jax.tree.leaves(z)[0].shape[:num_axes]
+    flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[num_axes:]), z)
+    images = _decode_codes(model, params, state, flat)
     return images.reshape(*axes, *images.shape[1:])
 
 
@@ -293,14 +355,15 @@ def _paths(model, params, state, start, end, *, num):
             return model.between(start, end, t)
         return (1.0 - t) * start + t * end
 
-    t = jnp.linspace(0.0, 1.0, num).reshape(1, num, *(1,) * (start.ndim - 1))
-    ends = (start[:, None], end[:, None])
+    inner = jax.tree.leaves(start)[0].ndim - 1
+    t = jnp.linspace(0.0, 1.0, num).reshape(1, num, *(1,) * inner)
+    ends = jax.tree.map(lambda a: a[:, None], (start, end))
     return _call(model, params, state, between, *ends, t)
 
 
 def _decode_lines(model, params, state, start, end, *, num):
     points = _paths(model, params, state, start, end, num=num)
-    return _decode_all(model, params, state, points, start.ndim - 1)
+    return _decode_all(model, params, state, points, 2)
 
 
 def _decode_axes(model, params, state, z, dims, values):
@@ -309,4 +372,4 @@ def _decode_axes(model, params, state, z, dims, values):
     moved = jnp.broadcast_to(values.reshape(1, 1, -1, 1), shape)
     kept = jnp.broadcast_to(z[:, None, None], shape)
     points = jnp.where(chosen[None, :, None], moved, kept)
-    return _decode_all(model, params, state, points)
+    return _decode_all(model, params, state, points, 3)

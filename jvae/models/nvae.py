@@ -11,22 +11,32 @@ shapes and are scanned, so that the time to compile does not grow with their num
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jvae import keys
 from jvae.distributions import Distribution
+from jvae.distributions.von_mises_fisher import slerp
 from jvae.errors import ConfigError, require
 from jvae.layers.spectral import power_iteration, power_start
 from jvae.models import likelihoods
 from jvae.models.hierarchy import scale as scales
 from jvae.models.hierarchy.cells import BottomUpCell, Cells, Style, TopDownCell
 from jvae.models.hierarchy.convolutions import conv_kernels, norm_scales
-from jvae.models.hierarchy.groups import Drawn, Draws, GroupSizes, Memory, cell_type
+from jvae.models.hierarchy.groups import (
+    Drawn,
+    Draws,
+    GroupSizes,
+    Memory,
+    Noise,
+    cell_type,
+)
 from jvae.models.hierarchy.scale import Features
 from jvae.models.vae import check_image
 from jvae.types import Array, Batch, Inference, Key, batch_size
@@ -152,7 +162,7 @@ class NVAE(nn.Module):
         rows: int,
         known: Sequence[Array] | None,
         top: Array | None,
-        z: Sequence[Array | None] | None,
+        z: Sequence[Array | Noise | None] | None,
         draws: Draws,
     ) -> tuple[Latents, list[Drawn]]:
         """Returns (latents with features, what every scale drew, [groups, B, ...])."""
@@ -165,7 +175,7 @@ class NVAE(nn.Module):
                 state = self.doublings[i - 1](state, draws.mask)
             features = None if known is None else known[i]
             given = None if z is None else z[i]
-            given = None if given is None else given.swapaxes(0, 1)
+            given = jax.tree.map(lambda a: a.swapaxes(0, 1), given)
             state, more = self.scales[i].descend(
                 state, features, top if i == 0 else None, given, draws, begin
             )
@@ -188,6 +198,34 @@ class NVAE(nn.Module):
         log_ratio = jnp.concatenate([of_scale.log_ratio for of_scale in drawn])
         return Inference(latents, kl.T, log_ratio.sum(0))
 
+    def code(self, batch: Batch) -> Noise:
+        """Returns [B, groups, h, w, d] of every scale: the posteriors' means as noise.
+
+        From the top, each given the means above it. Under the prior it is N(0, I), so
+        that how much of it varies over images is how much of it is used.
+
+        Args:
+          batch: as for `infer`.
+        """
+        mask = batch.get("mask")
+        known, top = self._rise(self._scaled(batch["image"]), mask)
+        rows, draws = batch_size(batch), Draws(None, 1.0, mask)
+        drawn = self._descend(rows, known, top, None, draws)[1]
+        return Noise(tuple(of_scale.u.swapaxes(0, 1) for of_scale in drawn))
+
+    def between(self, start: Noise, end: Noise, fraction: Array) -> Noise:
+        """Returns codes on the arcs between two, group by group.
+
+        Their directions turn at an even speed and their lengths change evenly, so that
+        what is between two draws of N(0, I) is as long as one.
+
+        Args:
+          start: [..., groups, h, w, d] of every scale.
+          end: as many codes.
+          fraction: from 0 to 1; broadcasts against an array of `start`.
+        """
+        return jax.tree.map(lambda a, b: _arc(a, b, fraction), start, end)
+
     def _scaled(self, image: Array) -> Array:
         """Returns images as the stem sees them: padded, within [-1, 1]."""
         x = check_image(image, self.image_shape)
@@ -199,21 +237,21 @@ class NVAE(nn.Module):
             x = 2.0 * x - 1.0
         return x
 
-    def likelihood(self, latents: Latents | Sequence[Array], batch: Batch) -> Any:
-        """Returns p(x|z), of `Latents` or of one array for each scale.
+    def likelihood(
+        self, latents: Latents | Noise | Sequence[Array], batch: Batch
+    ) -> Any:
+        """Returns p(x|z), of `Latents`, of one array for each scale, or of a code.
 
         Args:
           latents: as `infer` or `sample_prior` has.
           batch: the mask is read.
         """
-        if not isinstance(latents, Latents):
-            latents = Latents(tuple(latents))
         mask = batch.get("mask")
-        y = latents.features
+        y = latents.features if isinstance(latents, Latents) else None
         if y is None:
-            draws = Draws(None, 1.0, mask)
-            rows = len(latents.z[0])
-            y = self._descend(rows, None, None, latents.z, draws)[0].features
+            z = _scale_by_scale(latents)
+            rows, draws = len(jax.tree.leaves(z)[0]), Draws(None, 1.0, mask)
+            y = self._descend(rows, None, None, z, draws)[0].features
         for cell in self.after:
             y = cell(y, mask)
         outputs = self.head(nn.elu(y)).astype(jnp.float32)
@@ -242,7 +280,7 @@ class NVAE(nn.Module):
         """Returns {path: [K, C]}, the scales of all BatchNorm layers."""
         return norm_scales(self.variables["params"])
 
-    def decode(self, z: Latents | Sequence[Array]) -> Array:
+    def decode(self, z: Latents | Noise | Sequence[Array]) -> Array:
         """Returns the mean of p(x|z), [B, H, W, C]."""
         return self.likelihood(z, {}).mean
 
@@ -260,22 +298,29 @@ class NVAE(nn.Module):
         return self._descend(n, None, None, None, draws)[0]
 
     def resample(
-        self, latents: Latents, key: Key, kept: int, temperature: float = 1.0
+        self,
+        latents: Latents | Sequence[Array],
+        key: Key,
+        kept: Array | int,
+        temperature: float = 1.0,
     ) -> Latents:
         """Returns latents whose `kept` coarsest scales stay and whose others are drawn.
 
         Args:
-          latents: of n images.
+          latents: of n images, or one array for each scale.
           key: one key, or [n] keys.
           kept: scales that stay, from 0 to all.
           temperature: of the others.
         """
-        rule = f"be within 0 and {len(self.groups)}"
-        require(0 <= kept <= len(self.groups), "kept", rule, kept)
-        rows = len(latents.z[0])
-        draws = Draws(keys.per_example(key, rows), temperature, None)
-        given = [z if i < kept else None for i, z in enumerate(latents.z)]
-        return self._descend(rows, None, None, given, draws)[0]
+        if isinstance(kept, int):
+            rule = f"be within 0 and {len(self.groups)}"
+            require(0 <= kept <= len(self.groups), "kept", rule, kept)
+        z = _scale_by_scale(latents)
+        counts = jnp.asarray((0, *itertools.accumulate(self.groups)))
+        rows = len(jax.tree.leaves(z)[0])
+        each = keys.per_example(key, rows)
+        draws = Draws(each, temperature, None, counts[kept])
+        return self._descend(rows, None, None, z, draws)[0]
 
     def generate(
         self, key: Key, n: int, temperature: float = 1.0, label: Array | None = None
@@ -291,6 +336,24 @@ class NVAE(nn.Module):
         if label is not None:
             raise ConfigError("NVAE has no classes to choose a label of")
         return self.decode(self.sample_prior(key, n, temperature))
+
+
+def _scale_by_scale(latents: Latents | Noise | Sequence[Array]) -> list[Array | Noise]:
+    """Returns what is given of every scale, coarse first."""
+    if isinstance(latents, Noise):
+        return [Noise(u) for u in latents.u]
+    return list(latents.z if isinstance(latents, Latents) else latents)
+
+
+def _arc(start: Array, end: Array, fraction: Array) -> Array:
+    """Returns `between` of one scale."""
+    flat = [a.reshape(*a.shape[:-3], -1) for a in (start, end)]
+    lengths = [jnp.linalg.norm(a, axis=-1, keepdims=True) for a in flat]
+    units = [a / jnp.maximum(n, 1e-12) for a, n in zip(flat, lengths, strict=True)]
+    t = fraction.reshape(fraction.shape[:-2])
+    length = (1.0 - t) * lengths[0] + t * lengths[1]
+    points = length * slerp(units[0], units[1], t)
+    return points.reshape(*points.shape[:-1], *start.shape[-3:])
 
 
 def nvae(

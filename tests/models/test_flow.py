@@ -13,6 +13,7 @@ from scipy.stats import norm
 import jvae
 from jvae import config, experiment, losses, models, parts
 from jvae.errors import ConfigError
+from tests.perturbed import perturbed
 
 SHAPE = (4, 4, 1)
 FLOWS = {
@@ -28,13 +29,7 @@ def made(name, shape=SHAPE, num_bits=8, scale=0.2, **fields):
     key = jax.random.key(0)
     x = jax.random.randint(key, (5, *shape), 0, 2**num_bits)
     variables = jax.jit(model.init)(key, {"image": x}, key)
-    leaves, tree = jax.tree.flatten(variables)
-    keys = jax.random.split(key, len(leaves))
-    noisy = [
-        leaf + scale * jax.random.normal(k, leaf.shape)
-        for leaf, k in zip(leaves, keys, strict=True)
-    ]
-    return model, jax.tree.unflatten(tree, noisy), x
+    return model, perturbed(variables, scale), x
 
 
 def call(model, variables, *args, method, **kwargs):
@@ -77,7 +72,7 @@ def test_at_first_importance_weights_reach_the_exact_probability_of_levels(name)
 def test_all_images_together_have_the_mass_that_samples_put_within_the_levels():
     """Of 2x2 pixels of 2 levels, 16 images, at random parameters."""
     shape = (2, 2, 1)
-    model, variables, _ = made("glow", shape, num_bits=1, levels=1)
+    model, variables, _ = made("glow", shape, num_bits=1, scale=0.1, levels=1)
     x = jnp.array([*itertools.product((0, 1), repeat=4)]).reshape(16, *shape)
 
     @jax.jit

@@ -13,24 +13,15 @@ from jvae.models.hierarchy.autoregressive import (
 from jvae.models.hierarchy.cells import BottomUpCell, Style, TopDownCell
 from jvae.models.hierarchy.convolutions import Convolution, conv_kernels, norm_scales
 from jvae.models.hierarchy.groups import gaussian
+from tests.perturbed import perturbed
 
 KEY = jax.random.key(0)
-
-
-def moved(variables):
-    """Variables that are not those of the start."""
-    leaves, tree = jax.tree.flatten(variables)
-    noise = [
-        0.3 * jax.random.normal(jax.random.fold_in(KEY, i), a.shape)
-        for i, a in enumerate(leaves)
-    ]
-    return jax.tree.unflatten(tree, [a + b for a, b in zip(leaves, noise, strict=True)])
 
 
 def jacobian(module, shape):
     """d outputs / d inputs [N, N] of a module at random parameters and inputs."""
     z = jax.random.normal(jax.random.key(1), (1, *shape))
-    variables = moved(jax.jit(module.init)(KEY, z))
+    variables = perturbed(jax.jit(module.init)(KEY, z), 0.3)
 
     def flat(z):
         return module.apply(variables, z.reshape(1, *shape)).reshape(-1)
@@ -91,7 +82,7 @@ def test_plain_cells_add_little_at_the_start():
 def test_weight_normalised_kernels_have_the_length_of_their_gain():
     x = jax.random.normal(KEY, (2, 5, 5, 3))
     conv = Convolution(4)
-    variables = moved(conv.init(KEY, x))
+    variables = perturbed(conv.init(KEY, x), 0.3)
     (matrix,) = conv_kernels(variables["params"]).values()
     lengths = np.linalg.norm(matrix[0], axis=-1)
     np.testing.assert_allclose(
@@ -114,7 +105,7 @@ def test_kernels_as_matrices_are_those_that_convolve(fields):
     """A single place of an image, seen by the outputs around it, gives the kernel."""
     channels = 4
     conv = Convolution(channels, 3, use_bias=False, **fields)
-    variables = moved(conv.init(KEY, jnp.zeros((1, 3, 3, channels))))
+    variables = perturbed(conv.init(KEY, jnp.zeros((1, 3, 3, channels))), 0.3)
     (matrix,) = conv_kernels(variables["params"]).values()
     depthwise = fields.get("depthwise", False)
     inputs = 1 if depthwise else channels
@@ -151,7 +142,7 @@ def test_a_sum_of_gains_is_what_squeeze_and_excite_multiplies_by():
 
     x = jax.random.normal(KEY, (2, 3, 3, 8)) + 2.0
     gate = SqueezeExcite()
-    ratio = gate.apply(moved(gate.init(KEY, x)), x) / x
+    ratio = gate.apply(perturbed(gate.init(KEY, x), 0.3), x) / x
     assert ((ratio > 0) & (ratio < 1)).all()
     np.testing.assert_allclose(ratio, ratio[:, :1, :1] + jnp.zeros_like(x), rtol=1e-5)
     assert float(ratio.std()) > 0.01

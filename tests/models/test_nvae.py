@@ -10,6 +10,8 @@ import pytest
 
 from jvae import losses, models
 from jvae.errors import ConfigError
+from jvae.models.hierarchy.groups import Draws, Noise
+from tests.perturbed import perturbed
 
 KEY = jax.random.key(0)
 COLOUR = {
@@ -73,18 +75,17 @@ def made(**fields):
     """(model, variables that are not those of the start)."""
     model = models.build("nvae", **{**SMALL, **fields})
     variables = jax.jit(model.init)(KEY, images(2), KEY)
-    leaves, tree = jax.tree.flatten(variables["params"])
-    noise = [
-        0.1 * jax.random.normal(jax.random.fold_in(KEY, i), a.shape)
-        for i, a in enumerate(leaves)
-    ]
-    params = [a + b for a, b in zip(leaves, noise, strict=True)]
-    return model, {**variables, "params": jax.tree.unflatten(tree, params)}
+    return model, {**variables, "params": perturbed(variables["params"], 0.1)}
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="method")
 def call(model, variables, *args, method):
     return model.apply(variables, *args, method=method)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3), static_argnames="method")
+def draw(model, variables, key, n, temperature=1.0, *, method):
+    return model.apply(variables, key, n, temperature, method=method)
 
 
 def without_heads(params):
@@ -117,7 +118,7 @@ def test_its_draws_are_then_those_of_the_prior():
     variables = {**variables, "params": without_heads(variables["params"])}
     drawn = call(model, variables, images(3), KEY, method="infer").latents
     keys = jax.random.split(KEY, 3)
-    sample = model.apply(variables, keys, 3, 1.0, method="sample_prior")
+    sample = draw(model, variables, keys, 3, 1.0, method="sample_prior")
     for a, b in zip(drawn.z, sample.z, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
@@ -165,17 +166,17 @@ def test_latents_alone_decode_to_what_the_way_down_had():
 
 def test_without_temperature_every_sample_is_the_same():
     model, variables = made()
-    cold = model.apply(variables, KEY, 3, 0.0, method="generate")
+    cold = draw(model, variables, KEY, 3, 0.0, method="generate")
     np.testing.assert_allclose(cold, jnp.tile(cold[:1], (3, 1, 1, 1)), rtol=1e-5)
-    warm = model.apply(variables, KEY, 3, 1.0, method="generate")
+    warm = draw(model, variables, KEY, 3, 1.0, method="generate")
     assert float(jnp.abs(warm[0] - warm[1]).max()) > 1e-3
 
 
 def test_the_temperature_is_that_of_every_group():
     """The first group's prior is N(0, 1.01^2), so its draws scale with it."""
     model, variables = made()
-    one = model.apply(variables, KEY, 2000, 1.0, method="sample_prior").z[0][:, 0]
-    half = model.apply(variables, KEY, 2000, 0.5, method="sample_prior").z[0][:, 0]
+    one = draw(model, variables, KEY, 2000, 1.0, method="sample_prior").z[0][:, 0]
+    half = draw(model, variables, KEY, 2000, 0.5, method="sample_prior").z[0][:, 0]
     np.testing.assert_allclose(half, 0.5 * one, rtol=1e-5)
     assert abs(float(one.std()) - 1.01) < 0.01
 
@@ -183,12 +184,66 @@ def test_the_temperature_is_that_of_every_group():
 @pytest.mark.parametrize("kept", [0, 1, 2])
 def test_coarse_scales_stay_and_fine_ones_are_drawn(kept):
     model, variables = made()
-    first = model.apply(variables, KEY, 3, method="sample_prior")
-    again = model.apply(variables, first, jax.random.key(7), kept, method="resample")
+    first = draw(model, variables, KEY, 3, method="sample_prior")
+    again = call(model, variables, first, jax.random.key(7), kept, method="resample")
     for i, (a, b) in enumerate(zip(first.z, again.z, strict=True)):
         assert bool((a == b).all()) == (i < kept)
     with pytest.raises(ConfigError, match="kept must be within 0 and 2"):
         model.apply(variables, first, KEY, 3, method="resample")
+
+
+def test_a_posterior_that_says_nothing_has_the_code_zero():
+    model, variables = made()
+    variables = {**variables, "params": without_heads(variables["params"])}
+    code = call(model, variables, images(3), method="code")
+    for u, shape in zip(code.u, model.latent_shapes, strict=True):
+        np.testing.assert_allclose(u, np.zeros((3, *shape)), atol=1e-6)
+    cold = draw(model, variables, KEY, 3, 0.0, method="generate")
+    np.testing.assert_allclose(call(model, variables, code, method="decode"), cold)
+
+
+@pytest.mark.parametrize("flow_pairs", [0, 1])
+def test_a_code_decodes_to_what_its_latents_do(flow_pairs):
+    """The way down makes of the noise the latents that it was taken from."""
+    model, variables = made(flow_pairs=flow_pairs)
+
+    def means(model, batch):
+        known, top = model._rise(model._scaled(batch["image"]), None)
+        return model._descend(3, known, top, None, Draws(None, 1.0, None))[0].z
+
+    z = jax.jit(lambda v, batch: model.apply(v, batch, method=means))(
+        variables, images(3)
+    )
+    code = call(model, variables, images(3), method="code")
+    by_noise, by_latents = (
+        call(model, variables, which, method="decode") for which in (code, z)
+    )
+    np.testing.assert_allclose(by_noise, by_latents, rtol=1e-4, atol=1e-5)
+    zero = jax.tree.map(jnp.zeros_like, code)
+    other = call(model, variables, zero, method="decode")
+    assert float(jnp.abs(other - by_noise).max()) > 1e-3
+
+
+def test_an_arc_between_codes_keeps_their_lengths_and_meets_them():
+    model, _ = made()
+    shapes = [(2, 1, *shape) for shape in model.latent_shapes]
+    start, end = (
+        Noise(tuple(jax.random.normal(jax.random.key(i), s) for s in shapes))
+        for i in (1, 2)
+    )
+    t = jnp.linspace(0.0, 1.0, 5).reshape(1, 5, 1, 1, 1, 1)
+    path = model.between(start, end, t)
+    for a, b, points in zip(start.u, end.u, path.u, strict=True):
+        assert points.shape == (2, 5, *a.shape[2:])
+        np.testing.assert_allclose(points[:, 0], a[:, 0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(points[:, -1], b[:, 0], rtol=1e-5, atol=1e-6)
+        lengths = jnp.linalg.norm(points.reshape(2, 5, a.shape[2], -1), axis=-1)
+        np.testing.assert_allclose(
+            lengths[:, 2], (lengths[:, 0] + lengths[:, 4]) / 2, rtol=1e-5
+        )
+    still = model.between(start, start, t)
+    for a, points in zip(start.u, still.u, strict=True):
+        np.testing.assert_allclose(points, jnp.tile(a, (1, 5, 1, 1, 1, 1)), rtol=1e-4)
 
 
 def outcome(fields):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -51,6 +52,20 @@ class GroupSizes(NamedTuple):
     memory: Memory
 
 
+@flax.struct.dataclass
+class Noise:
+    """Latents by what is random in them under the prior, N(0, I) whatever is above.
+
+    z = mean + std u, with the mean and the standard deviation that the prior has for
+    what is above z.
+
+    Attributes:
+      u: an array, or one for each scale.
+    """
+
+    u: Any
+
+
 class Drawn(NamedTuple):
     """A draw of one group, or of many stacked.
 
@@ -58,25 +73,31 @@ class Drawn(NamedTuple):
       z: [B, h, w, d].
       kl: [B], in nats, closed form where there is one; None for a draw of the prior.
       log_ratio: [B], log q - log p at the draw; None for a draw of the prior.
+      u: [B, h, w, d], (z - mean) / std of the prior; None for a draw of the prior.
     """
 
     z: Array
     kl: Any = None
     log_ratio: Any = None
+    u: Any = None
 
 
 class Draws(NamedTuple):
     """What all groups of a pass read.
 
     Attributes:
-      keys: [B], one per example; None where every z is given.
+      keys: [B], one per example; None where every z is given, or is to be the mean of
+        its posterior.
       temperature: factor on standard deviations of the prior.
       mask: [B] for BatchNorm, or None.
+      kept: where z is given, of how many groups it is taken, and drawn of the others;
+        None for all.
     """
 
     keys: Key | None
     temperature: Array | float
     mask: Array | None
+    kept: Array | int | None = None
 
 
 def cell_type(kind: type[nn.Module], memory: Memory) -> Any:
@@ -137,29 +158,37 @@ class LatentGroup(nn.Module):
         self.merge = style.convolution(self.channels, 1)
 
     def __call__(
-        self, state: Array, seen: tuple[Array, Array | None, Array | None], draws: Draws
+        self,
+        state: Array,
+        seen: tuple[Array, Array | None, Array | Noise | None],
+        draws: Draws,
     ) -> tuple[Array, Drawn]:
         """Returns (features after the group [B, h, w, C], its draw).
 
         Args:
           state: features [B, h, w, C] of all that is above.
           seen: the group's number, for its keys; what the way up says [B, h, w, C],
-            None to draw from the prior; z [B, h, w, d] if it is given.
+            None to draw from the prior; z [B, h, w, d], or its noise, if it is given.
           draws: keys, temperature and mask.
         """
         index, features, z = seen
         with layers.loop_body():
             state, numbers = self._prior(state, draws.mask)
             prior = gaussian(*numbers)
-            if z is not None:
+            if isinstance(z, Noise):
+                drawn = Drawn(prior.mean + prior.std * z.u)
+            elif z is not None and draws.kept is None:
                 drawn = Drawn(z)
             elif features is None:
                 key = _group_key(draws.keys, index)
-                drawn = Drawn(prior.tempered(draws.temperature).sample(key))
+                new = prior.tempered(draws.temperature).sample(key)
+                if z is not None and draws.kept is not None:
+                    new = jnp.where(index < draws.kept, z, new)
+                drawn = Drawn(new)
             else:
                 known = features if self.is_first else features + self.combine(state)
                 q = gaussian(*_add(numbers, _two(self.posterior_head(known))))
-                drawn = self._draw(q, prior, _group_key(draws.keys, index))
+                drawn = self._draw(q, prior, draws.keys, index)
             both = jnp.concatenate([state, drawn.z.astype(state.dtype)], axis=-1)
             return self.merge(both), drawn
 
@@ -172,13 +201,15 @@ class LatentGroup(nn.Module):
             state = cell(state, mask)
         return state, _two(self.prior_head(nn.elu(state)))
 
-    def _draw(self, q: DiagGaussian, prior: DiagGaussian, key: Key) -> Drawn:
-        """Returns a draw of the posterior and what it costs."""
-        z, log_q = q.sample_and_log_prob(key)
-        z = self.flow(z)
+    def _draw(
+        self, q: DiagGaussian, prior: DiagGaussian, keys: Key | None, index: Array
+    ) -> Drawn:
+        """Returns a draw of the posterior, or without keys its mean; what it costs."""
+        start = q.mean if keys is None else q.sample(_group_key(keys, index))
+        z, log_q = self.flow(start), q.log_prob(start)
         log_ratio = log_q - prior.log_prob(z)
         kl = q.kl_to(prior) if self.sizes.flow_pairs == 0 else log_ratio
-        return Drawn(z, kl, log_ratio)
+        return Drawn(z, kl, log_ratio, (z - prior.mean) / prior.std)
 
 
 def _two(outputs: Array) -> tuple[Array, Array]:

@@ -14,6 +14,7 @@ from jvae.models.hierarchy.groups import (
     Draws,
     GroupSizes,
     LatentGroup,
+    Noise,
     stacked_bottom_up,
     stacked_groups,
 )
@@ -62,7 +63,7 @@ class Scale(nn.Module):
         state: Array,
         known: Array | None,
         top: Array | None,
-        z: Array | None,
+        z: Array | Noise | None,
         draws: Draws,
         begin: int,
     ) -> tuple[Array, Drawn]:
@@ -72,17 +73,17 @@ class Scale(nn.Module):
           state: [B, h, w, C], features of what is above.
           known: from `rise`; None to draw from the prior.
           top: [B, h, w, C], what the first group of all sees of x.
-          z: [count, B, h, w, d] if the latents are given.
+          z: [count, B, h, w, d], or its noise, if the latents are given.
           draws: keys, temperature and mask.
           begin: number of the first group here.
         """
         every = None if known is None else self._every(known, draws.mask)
         parts = []
         if self.is_top:
-            seen = (jnp.asarray(begin), top, None if z is None else z[0])
+            seen = (jnp.asarray(begin), top, jax.tree.map(lambda a: a[0], z))
             state, drawn = self.first(state, seen, draws)
             parts.append(jax.tree.map(lambda a: a[None], drawn))
-            every, z = (None if a is None else a[1:] for a in (every, z))
+            every, z = jax.tree.map(lambda a: a[1:], (every, z))
         first = begin + int(self.is_top)
         numbers = jnp.arange(first, begin + self.count)
         if len(numbers):

@@ -1,0 +1,108 @@
+"""What each scale of a hierarchy carries: KL and active latents, group by group."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jvae.data.sources import Source
+from jvae.evaluation.latents import ACTIVE_VARIANCE
+from jvae.evaluation.subject import Subject, over_batches
+from jvae.losses.elbo import apply, masked_mean
+from jvae.types import Array, Batch, Key, Params, State
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """Groups of latents on maps of one size.
+
+    Attributes:
+      height: of the maps.
+      width: of the maps.
+      num_latents: variables of each group.
+      kl: [G], mean KL of every group to its prior, in nats.
+      active: [G], how many variables of every group vary with the image.
+    """
+
+    height: int
+    width: int
+    num_latents: int
+    kl: list[float]
+    active: list[int]
+
+
+def has_scales(subject: Subject) -> bool:
+    """Returns whether the model is a hierarchy on maps."""
+    return hasattr(subject.model, "code") and hasattr(subject.model, "latent_shapes")
+
+
+def evaluate_scales(
+    subject: Subject,
+    source: Source,
+    kl: np.ndarray,
+    *,
+    batch_size: int,
+    key: Key,
+    num_examples: int | None = None,
+) -> list[Scale]:
+    """Returns what every scale carries, the coarsest first.
+
+    A latent is active if its place in the code, how many standard deviations of its
+    prior the posterior's mean is off, has a variance over 0.01 over the examples. With
+    one group and the prior N(0, I) this is the rule of Burda et al., 2016,
+    https://arxiv.org/abs/1509.00519.
+
+    Args:
+      subject: a model with `code` and `latent_shapes`.
+      source: the split.
+      kl: mean KL of all groups in nats, those of the coarsest scale first.
+      batch_size: of all devices together; the result does not depend on it.
+      key: of the transform.
+      num_examples: how many; None for all.
+    """
+    first, second = over_batches(
+        subject,
+        code_moments,
+        source,
+        batch_size=batch_size,
+        key=key,
+        num_examples=num_examples,
+    )
+    found, begin = [], 0
+    for shape, mean, square in zip(
+        subject.model.latent_shapes, first, second, strict=True
+    ):
+        groups, height, width, depth = shape
+        active = (square - np.square(mean) > ACTIVE_VARIANCE).reshape(groups, -1)
+        of_scale = [float(k) for k in kl[begin : begin + groups]]
+        counts = [int(n) for n in active.sum(1)]
+        found.append(Scale(height, width, height * width * depth, of_scale, counts))
+        begin += groups
+    return found
+
+
+def code_moments(
+    model: Any, params: Params, state: State, key: Key, batch: Batch
+) -> tuple[list[Array], list[Array]]:
+    """Returns the batch's mean code and mean squared code, arrays of every scale.
+
+    Args:
+      model: has `code`.
+      params: its parameters.
+      state: its other collections; not updated.
+      key: not used.
+      batch: prepared images, with a mask.
+    """
+    code, _ = apply(model, lambda m, b: m.code(b), params, state, batch, train=False)
+    arrays = jax.tree.leaves(code)
+
+    def mean(a):
+        return jax.vmap(lambda column: masked_mean(column, batch), 1)(
+            a.reshape(len(a), -1)
+        ).reshape(a.shape[1:])
+
+    return [mean(a) for a in arrays], [mean(jnp.square(a)) for a in arrays]

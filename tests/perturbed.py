@@ -1,0 +1,10 @@
+"""Parameters that are not those of the start, without a compiled draw of each shape."""
+
+import jax
+import numpy as np
+
+
+def perturbed(tree, scale, seed=0):
+    """Returns the tree with normal noise of that scale added to every array."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda a: a + scale * rng.normal(size=a.shape), tree)
