@@ -256,7 +256,7 @@ class UniformOnSphere:
         """Returns [B], minus the log of the sphere's area, whatever z [B, d]."""
         check_dim(self.dim)
         chex.assert_shape(z, (None, self.dim))
-        return jnp.full(len(z), -log_area(self.dim))
+        return jnp.full(z.shape[0], -log_area(self.dim))
 
     def entropy(self) -> Array:
         """Returns [B], the log of the sphere's area in nats."""

@@ -18,7 +18,7 @@ from jvae.errors import ConfigError, require
 from jvae.evaluation.subject import Subject
 from jvae.losses.elbo import apply
 from jvae.mesh import rows
-from jvae.types import Array, Key
+from jvae.types import Array, Key, Params, State
 
 
 def reconstructions(
@@ -69,7 +69,7 @@ def codes(subject: Subject, x: Array | np.ndarray) -> Any:
             f"{type(subject.model).__name__} has no posterior mean to decode",
             fix="Use mode 'sample'.",
         )
-    return subject.run(_code, x)
+    return subject.run(code_of, x)
 
 
 def has_codes(subject: Subject) -> bool:
@@ -285,7 +285,16 @@ def as_batch(model: Any, x: Any) -> Any:
     return model.as_batch(x) if hasattr(model, "as_batch") else {"image": x}
 
 
-def _code(model, params, state, x):
+def code_of(model: Any, params: Params, state: State, x: Array) -> Any:
+    """Returns the codes of images or sentences, as `codes`: the array-level function.
+
+    Args:
+      model: has `code` or `posterior`.
+      params: its parameters.
+      state: its other collections.
+      x: images [B, H, W, C], or sentences.
+    """
+
     def code(model, x):
         if hasattr(model, "code"):
             return model.code(as_batch(model, x))

@@ -82,7 +82,7 @@ class ConditionalActNorm(Bijection):
           ConfigError: there is no `cond`.
         """
         mean, log_std = self._moments(cond, x.shape[-1])
-        log_det = -log_std.reshape(len(x), -1).sum(-1)
+        log_det = -log_std.reshape(x.shape[0], -1).sum(-1)
         return (x - mean) * jnp.exp(-log_std), log_det
 
     def inverse(self, y: Array, cond: Array | None = None) -> Array:

@@ -54,7 +54,7 @@ class Coupling(Bijection):
         if log_scale is None:
             return jnp.concatenate([a, b + shift], axis=-1), no_change(x)
         b = b * jnp.exp(log_scale) + shift
-        log_det = log_scale.reshape(len(x), -1).sum(-1)
+        log_det = log_scale.reshape(x.shape[0], -1).sum(-1)
         return jnp.concatenate([a, b], axis=-1), log_det
 
     def inverse(self, y: Array, cond: Array | None = None) -> Array:

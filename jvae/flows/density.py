@@ -64,7 +64,7 @@ class FlowPrior:
 
     def sample(self, key: Key, n: int | None = None) -> Array:
         """Returns draws, [B, D] or [n, B, D]."""
-        rows = len(self.base.mean)
+        rows = self.base.mean.shape[0]
         return draws(lambda each: self.at(self.base.sample(each)), key, n, rows)
 
     def tempered(self, temperature: float | Array) -> FlowPrior:
@@ -122,7 +122,7 @@ class FlowPosterior:
 
     def sample(self, key: Key, n: int | None = None) -> Array:
         """Returns draws, [B, D] or [n, B, D]; differentiable."""
-        rows = len(self.base.mean)
+        rows = self.base.mean.shape[0]
         return draws(lambda each: self.sample_and_log_prob(each)[0], key, n, rows)
 
     def sample_and_log_prob(self, key: Key) -> tuple[Array, Array]:

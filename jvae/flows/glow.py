@@ -135,7 +135,7 @@ class Glow(Bijection):
                 total += log_det
                 leaving.append(z)
         x, log_det = self.last.forward(x)
-        flat = [z.reshape(len(z), -1) for z in (*leaving, x)]
+        flat = [z.reshape(z.shape[0], -1) for z in (*leaving, x)]
         return jnp.concatenate(flat, axis=-1), total + log_det
 
     def inverse(self, y: Array, cond: Array | None = None) -> Array:
@@ -165,4 +165,4 @@ class Glow(Bijection):
                 x, z, _ = self.splits[level].forward(x)
                 leaving.append(z)
         x = self.last.start(x)
-        return jnp.concatenate([z.reshape(len(z), -1) for z in (*leaving, x)], -1)
+        return jnp.concatenate([z.reshape(z.shape[0], -1) for z in (*leaving, x)], -1)

@@ -40,13 +40,13 @@ class Nice(Bijection):
 
     def forward(self, x: Array, cond: Array | None = None) -> tuple[Array, Array]:
         """Returns (z [B, D], log |det dz/dx| [B])."""
-        return self.chain.forward(x.reshape(len(x), -1))
+        return self.chain.forward(x.reshape(x.shape[0], -1))
 
     def inverse(self, y: Array, cond: Array | None = None) -> Array:
         """Returns examples [B, ...] of codes [B, D]."""
         x = self.chain.inverse(y)
-        return x.reshape(len(y), *self.shape)
+        return x.reshape(y.shape[0], *self.shape)
 
     def start(self, x: Array, cond: Array | None = None) -> Array:
         """Sets the scale, and returns the codes."""
-        return self.chain.start(jnp.reshape(x, (len(x), -1)))
+        return self.chain.start(jnp.reshape(x, (x.shape[0], -1)))

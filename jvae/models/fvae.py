@@ -91,7 +91,7 @@ class SqueezeEncoder(nn.Module):
             x = space_to_depth(x)
             for _ in range(self.blocks):
                 x = ResidualStep(self.hidden, self.batch_norm)(x, mask)
-        return x.reshape(len(x), -1)
+        return x.reshape(x.shape[0], -1)
 
 
 class SqueezeDecoder(nn.Module):
@@ -114,7 +114,7 @@ class SqueezeDecoder(nn.Module):
     @nn.compact
     def __call__(self, z: Array, mask: Array | None = None) -> Array:
         """Returns G(v)."""
-        x = z.reshape(len(z), *self.shape)
+        x = z.reshape(z.shape[0], *self.shape)
         for _ in range(self.levels):
             for _ in range(self.blocks):
                 x = ResidualStep(self.hidden, self.batch_norm)(x, mask)

@@ -102,7 +102,7 @@ class LogMeanNorm(nn.Module):
         running = self.variable("batch_stats", "log_mean", jnp.zeros, x.shape[-1:])
         if not self.is_mutable_collection("batch_stats"):
             return x - running.value[None]
-        rows = jnp.ones(len(x), bool) if mask is None else mask.astype(bool)
+        rows = jnp.ones(x.shape[0], bool) if mask is None else mask.astype(bool)
         some = rows.any()
         rows = rows | ~some  # all are padding: take them, and remember nothing
         kept = jnp.where(rows[:, None], x, -jnp.inf)

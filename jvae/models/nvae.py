@@ -193,7 +193,7 @@ class NVAE(nn.Module):
         each, mask = keys.per_example(key, batch_size(batch)), batch.get("mask")
         known, top = self._rise(self._scaled(batch["image"]), mask)
         draws = Draws(each, 1.0, mask)
-        latents, drawn = self._descend(len(each), known, top, None, draws)
+        latents, drawn = self._descend(each.shape[0], known, top, None, draws)
         kl = jnp.concatenate([of_scale.kl for of_scale in drawn])
         log_ratio = jnp.concatenate([of_scale.log_ratio for of_scale in drawn])
         return Inference(latents, kl.T, log_ratio.sum(0))
@@ -250,7 +250,7 @@ class NVAE(nn.Module):
         y = latents.features if isinstance(latents, Latents) else None
         if y is None:
             z = _scale_by_scale(latents)
-            rows, draws = len(jax.tree.leaves(z)[0]), Draws(None, 1.0, mask)
+            rows, draws = jax.tree.leaves(z)[0].shape[0], Draws(None, 1.0, mask)
             y = self._descend(rows, None, None, z, draws)[0].features
         for cell in self.after:
             y = cell(y, mask)
@@ -317,7 +317,7 @@ class NVAE(nn.Module):
             require(0 <= kept <= len(self.groups), "kept", rule, kept)
         z = _scale_by_scale(latents)
         counts = jnp.asarray((0, *itertools.accumulate(self.groups)))
-        rows = len(jax.tree.leaves(z)[0])
+        rows = jax.tree.leaves(z)[0].shape[0]
         each = keys.per_example(key, rows)
         draws = Draws(each, temperature, None, counts[kept])
         return self._descend(rows, None, None, z, draws)[0]

@@ -56,7 +56,7 @@ class VerseDecoder(nn.Module):
         """Returns the logits."""
         size = self.max_length * self.embedding_dim
         x = nn.Dense(size, kernel_init=_GLOROT)(z)
-        x = GatedConvolution()(x.reshape(len(z), self.max_length, -1))
+        x = GatedConvolution()(x.reshape(z.shape[0], self.max_length, -1))
         output = nn.Dense(self.vocabulary_size, kernel_init=_GLOROT)
         return layers.by_rows(output, x)
 

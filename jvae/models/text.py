@@ -53,7 +53,7 @@ class Decoder(nn.Module):
     def start(self, z: Array) -> Memory:
         """Returns the state before the first symbol, of codes z [B, D]."""
         if z.shape[-1] == 0:
-            return Memory(*2 * (jnp.zeros((len(z), self.hidden), z.dtype),))
+            return Memory(*2 * (jnp.zeros((z.shape[0], self.hidden), z.dtype),))
         cell = self.first_cell(z)
         return Memory(cell, jnp.tanh(cell))
 
@@ -212,7 +212,7 @@ class TextModel(SentenceModel):
 
 def flat(z: Array) -> Array:
     """Returns codes [B, D], one-hot vectors [B, D, K] one after another."""
-    return z if z.ndim == 2 else z.reshape(len(z), -1)
+    return z if z.ndim == 2 else z.reshape(z.shape[0], -1)
 
 
 def _choose(logits: Array, key: Key | None, step: Array, top_p: float | Array) -> Array:

@@ -48,7 +48,7 @@ class GumbelLatent(NoLayer):
 
     def posterior(self, outputs: Array, batch: Batch) -> GumbelSoftmax:
         """Returns q(z|x), [B, D, K], relaxed if the batch has a temperature."""
-        logits = outputs.reshape(len(outputs), -1, self.num_values)
+        logits = outputs.reshape(outputs.shape[0], -1, self.num_values)
         return GumbelSoftmax(logits, _temperature(batch))
 
     def prior(self, batch: Batch, dim: int) -> GumbelSoftmax:
