@@ -16,6 +16,7 @@ from jvae.data.grammar import grammar
 from jvae.data.idx import idx
 from jvae.data.images import images
 from jvae.data.pipeline import order
+from jvae.data.shapes import shapes
 from jvae.data.sources import Splits, Subset
 from jvae.data.text import text
 from jvae.data.tfds import tfds
@@ -27,6 +28,7 @@ DATASETS: dict[str, Callable[..., Splits]] = {
     "idx": idx,
     "images": images,
     "npz": npz,
+    "shapes": shapes,
     "text": text,
     "tfds": tfds,
 }

@@ -12,7 +12,8 @@ import numpy as np
 from jvae.errors import DataError
 
 Examples = dict[str, np.ndarray]
-"""'image' (uint8, or float32 in [0, 1]) [n, H, W, C], and 'label' int32 [n] if any."""
+"""'image' (uint8, or float32 in [0, 1]) [n, H, W, C]; if any 'label' int32 [n], and
+'factors' int32 [n, K], what an image was made of."""
 Shapes = dict[str, tuple[int, ...]]
 
 

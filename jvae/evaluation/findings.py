@@ -22,6 +22,11 @@ from jvae.evaluation.clustering import (
     evaluate_clusters,
     has_clusters,
 )
+from jvae.evaluation.disentanglement import (
+    disentanglement_measures,
+    evaluate_disentanglement,
+    has_factors,
+)
 from jvae.evaluation.latents import (
     Latents,
     collapse_verdict,
@@ -125,6 +130,9 @@ def measure(
                 subject, source, kl, key=latent_key, **common
             )
             found.measures |= scale_measures(found.scales, found.num_examples)
+        if has_factors(source) and found.latents.means is not None:
+            scores = evaluate_disentanglement(subject, source, key=latent_key, **common)
+            found.measures |= disentanglement_measures(scores)
     if has_clusters(subject):
         found.clusters = evaluate_clusters(subject, source, key=label_key, **common)
         found.measures |= cluster_measures(found.clusters)
