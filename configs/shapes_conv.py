@@ -1,6 +1,4 @@
-"""Drawings of known factors: a convolutional VAE with beta = 4, and how far single
-dimensions of its code stand for single factors.
-"""
+"""Drawings of known factors, a convolutional VAE with beta = 4: disentanglement."""
 
 from ml_collections import ConfigDict
 
