@@ -24,6 +24,7 @@ from jvae.evaluation import classification, clustering, likelihood, samples
 from jvae.evaluation.subject import Subject
 from jvae.flows import check_scales
 from jvae.losses.iwae import sample_keys
+from jvae.samplers import store as stored_samplers
 from jvae.types import Array, Key, Params, State
 
 RANGES = {"binary": (0, 1), "unit": (0, 1), "signed": (-1, 1), "levels": (0, 255)}
@@ -46,6 +47,7 @@ class Pretrained:
       transform: from stored pixels to images, and from images to pictures in [0, 1].
       mesh: the devices that hold the parameters.
       vocabulary: of a model of sentences; None of others.
+      samplers: the folder of what was fitted to its codes, see `jvae.samplers`.
     """
 
     config: dict[str, Any]
@@ -56,6 +58,7 @@ class Pretrained:
     transform: Transform
     mesh: Mesh
     vocabulary: Vocabulary | None = None
+    samplers: epath.Path | None = None
 
     @property
     def subject(self) -> Subject:
@@ -202,6 +205,7 @@ class Pretrained:
         temperature: float = 1.0,
         label: Array | int | None = None,
         batch_size: int = 256,
+        sampler: str | None = None,
     ) -> np.ndarray:
         """Returns the means of p(x|z) for n draws of z from the prior, [n, H, W, C].
 
@@ -213,13 +217,27 @@ class Pretrained:
           label: class or [n] classes of a conditional model, None takes all in turn;
             cluster or [n] clusters of a model with clusters, None draws them.
           batch_size: images decoded at once.
+          sampler: the name of one that was fitted and saved (`python -m jvae.sample`),
+            which draws z in place of the prior; None for the prior.
 
         Raises:
-          ConfigError: a number out of range, or a label that is no class of the model.
+          ConfigError: a number out of range, a label that is no class of the model, or
+            a sampler that was not fitted.
         """
         self._require_decoder()
+        fitted = None
+        if sampler is not None:
+            require(label is None, "label", "be None with a sampler", label)
+            require(self.samplers is not None, "sampler", "be None", sampler)
+            fitted = stored_samplers.load(sampler, self.samplers)
         return samples.prior_samples(
-            self.subject, key, n, temperature, label, chunk_size=batch_size
+            self.subject,
+            key,
+            n,
+            temperature,
+            label,
+            chunk_size=batch_size,
+            sampler=fitted,
         )
 
     def variations(
@@ -407,6 +425,7 @@ def restore(
         transform=transform,
         mesh=devices,
         vocabulary=_vocabulary(meta),
+        samplers=stored_samplers.folder_of(workdir, number, params),
     )
 
 

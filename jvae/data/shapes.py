@@ -49,11 +49,12 @@ def shapes() -> Splits:
     place = np.random.default_rng(0).permutation(len(image))
     cut = len(image) // TEST_SHARE
     test, train = np.sort(place[:cut]), np.sort(place[cut:])
-    splits = [
-        ArraySource({"image": image[i], "label": factors[i, 0], "factors": factors[i]})
-        for i in (train, test)
-    ]
-    return Splits(*splits, num_classes=len(SHAPES))
+
+    def split(i):
+        arrays = {"image": image[i], "label": factors[i, 0], "factors": factors[i]}
+        return ArraySource(arrays)
+
+    return Splits(split(train), split(test), num_classes=len(SHAPES))
 
 
 def _drawing(shape: str, radius: float, angle: float) -> np.ndarray:

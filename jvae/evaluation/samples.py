@@ -86,6 +86,7 @@ def prior_samples(
     temperature: float = 1.0,
     label: Array | np.ndarray | int | None = None,
     chunk_size: int = 256,
+    sampler: Any = None,
 ) -> np.ndarray:
     """Returns the means of p(x|z) for n draws of the prior, [n, H, W, C].
 
@@ -100,6 +101,7 @@ def prior_samples(
       label: a class or [n] classes of a conditional model, None takes them in turn; a
         cluster or [n] clusters of a model with clusters, None draws them.
       chunk_size: images made at once.
+      sampler: of `jvae.samplers`, draws codes in place of the prior; None for this.
 
     Raises:
       ConfigError: a number out of range, or labels that are not n classes.
@@ -119,7 +121,8 @@ def prior_samples(
         index = np.arange(start, start + size) % n
         chunk = {} if label is None else {"label": np.asarray(label)[index]}
         placed = jax.device_put({"index": index, **chunk}, rows(subject.mesh))
-        parts.append(np.asarray(subject.run(_generate, key, placed, temperature)))
+        made = subject.run(_generate, key, placed, temperature, sampler)
+        parts.append(np.asarray(made))
     return np.concatenate(parts)[:n]
 
 
@@ -321,8 +324,10 @@ def _redraw(model, params, state, x, key):
     return _call(model, params, state, draw, as_batch(model, x), key)
 
 
-def _generate(model, params, state, key, chunk, temperature):
+def _generate(model, params, state, key, chunk, temperature, sampler):
     def draw(model, each, label):
+        if sampler is not None:
+            return model.decode(sampler.sample(each, len(each), temperature))
         return model.generate(each, len(each), temperature, label)
 
     each = keys.at_indices(key, chunk["index"])

@@ -1,0 +1,138 @@
+"""Draws images from a trained model and writes each as a PNG file.
+
+python -m jvae.sample WORKDIR OUT --n=100 --temperature=0.8 --sampler=gmm
+
+A sampler other than the prior is fitted to the codes of training images, unless it has
+been for this checkpoint, and is saved in the workdir, where
+`jvae.restore(WORKDIR).sample(..., sampler='gmm')` finds it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from jvae import cli, parts, samplers
+from jvae.errors import ConfigError, WorkdirError
+from jvae.evaluation import pictures
+from jvae.pretrained import Pretrained, restore
+from jvae.samplers.fit import training_codes
+
+PRIOR = "prior"
+NUM_CODES = 10_000
+"""Training images whose codes a sampler is fitted to."""
+
+
+def fitted(
+    model: Pretrained,
+    name: str,
+    *,
+    seed: int = 0,
+    num_examples: int = NUM_CODES,
+    **options: Any,
+) -> str:
+    """Fits a sampler to a restored model unless it was, and returns its name.
+
+    Args:
+      model: from `jvae.restore`.
+      name: a key of `jvae.samplers.SAMPLERS`.
+      seed: of the codes and of the fit.
+      num_examples: at most so many training images.
+      **options: of the fit.
+
+    Raises:
+      ConfigError: an unknown name or option, or a model whose codes none stands for.
+      DataError: the training data is not there.
+    """
+    folder = model.samplers
+    if folder is None:
+        raise ConfigError("a model that was not restored has no folder for samplers")
+    if name in samplers.names(folder):
+        return name
+    train = parts.split_of(model.config["data"], "train", model.vocabulary)
+    codes = training_codes(
+        model.subject, train, key=jax.random.key(seed), num_examples=num_examples
+    )
+    made = samplers.build(name, codes, seed, **options)
+    about = {"name": name, "codes": len(codes), "seed": seed, "options": options}
+    samplers.save(made, name, folder, about)
+    return name
+
+
+def write(
+    model: Pretrained,
+    out: epath.PathLike,
+    n: int,
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+    sampler: str = PRIOR,
+) -> None:
+    """Writes OUT/00000.png and so on, n files.
+
+    Args:
+      model: from `jvae.restore`, of images.
+      out: a folder; made if missing, must be empty.
+      n: how many images.
+      seed: of the draws.
+      temperature: factor on the prior's standard deviation.
+      sampler: 'prior' or a name of `jvae.samplers.SAMPLERS`.
+
+    Raises:
+      WorkdirError: `out` has files in it.
+      ConfigError: a number out of range, a model without images.
+    """
+    folder = epath.Path(out)
+    if folder.exists() and any(folder.iterdir()):
+        raise WorkdirError("is not empty", where=str(out), fix="Name a new folder.")
+    if not model.subject.makes_images:
+        raise ConfigError(f"{type(model.model).__name__} makes no images")
+    chosen = None if sampler == PRIOR else fitted(model, sampler)
+    images = model.sample(jax.random.key(seed), n, temperature, sampler=chosen)
+    unit = np.clip(np.asarray(model.transform.to_unit(jnp.asarray(images))), 0.0, 1.0)
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, image in enumerate(np.round(255.0 * unit).astype(np.uint8)):
+        pictures.write_png(folder / f"{i:05d}.png", image)
+
+
+def command(arguments: Sequence[str]) -> None:
+    """What python -m jvae.sample does with its arguments."""
+    flags_of = cli.Parser(
+        prog="python -m jvae.sample",
+        description=__doc__,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    flags_of.add_argument("workdir", nargs="?", help="folder of the run")
+    flags_of.add_argument("out", nargs="?", help="the new folder of images")
+    flags_of.add_argument("--n", type=int, default=100, help="number of images")
+    flags_of.add_argument("--temperature", type=float, default=1.0)
+    flags_of.add_argument("--seed", type=int, default=0)
+    known = ", ".join((PRIOR, *samplers.SAMPLERS))
+    flags_of.add_argument("--sampler", default=PRIOR, help=known)
+    flags_of.add_argument("--step", default="best", help="'best', 'last' or a number")
+    flags_of.add_argument("--params", default="ema", help="'ema' or 'raw'")
+    flags_of.add_argument("--allow_imports", action="store_true")
+    flags = cli.parse(cli.with_common(flags_of), arguments)
+    if flags.help:
+        print(flags_of.format_help())
+        return
+    if not flags.out:
+        raise ConfigError("WORKDIR and OUT are missing", where=flags_of.prog)
+    step = int(flags.step) if flags.step.isdigit() else flags.step
+    model = restore(
+        flags.workdir, step, flags.params, allow_imports=flags.allow_imports
+    )
+    options = {"seed": flags.seed, "temperature": flags.temperature}
+    write(model, flags.out, flags.n, sampler=flags.sampler, **options)
+    print(f"step {model.step}: {flags.n} images in {flags.out}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(command))
