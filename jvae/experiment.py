@@ -11,7 +11,7 @@ import jax
 from etils import epath
 
 from jvae import config as configs
-from jvae import distributed, fields, loop, parts, pretrained, validation
+from jvae import distributed, fields, fitted, loop, parts, pretrained, validation
 from jvae.evaluation import report
 from jvae.evaluation.settings import Settings
 from jvae.stopping import Stop
@@ -144,6 +144,8 @@ def evaluate(
     restored = pretrained.restore(
         workdir, step=step, params=params, allow_imports=allow_imports
     )
+    if settings.get("statistics") != "train":  # which are measured anew
+        restored.require_statistics_of_data()
     with fields.imports(allow_imports):
         section = restored.config["data"] | dict(data_fields or {})
         vocabulary = restored.vocabulary
@@ -154,6 +156,10 @@ def evaluate(
     folder = epath.Path(out or workdir).expanduser()
     if out is None:
         folder = folder / "evaluation" / f"{split}_{restored.step:08d}"
+    makes_images = restored.subject.makes_images
+    features = None
+    if chosen.fd_examples > 0 and makes_images and train is not None:
+        features = fitted.features(workdir, section, chosen.features)
     results = report.evaluate(
         restored.subject,
         source,
@@ -164,6 +170,8 @@ def evaluate(
         key=jax.random.key(restored.config["seed"]),
         train=train,
         history=read_metrics(workdir),
+        samplers={n: fitted.sampler(restored, n, train) for n in chosen.samplers},
+        features=features,
         settings=chosen,
     )
     for name, row in results["metrics"].items():

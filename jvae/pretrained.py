@@ -48,6 +48,8 @@ class Pretrained:
       mesh: the devices that hold the parameters.
       vocabulary: of a model of sentences; None of others.
       samplers: the folder of what was fitted to its codes, see `jvae.samplers`.
+      sampled_at: the temperature that BatchNorm's statistics belong to, of a model from
+        `jvae.refresh`, which samples and bounds no likelihood; None of others.
     """
 
     config: dict[str, Any]
@@ -59,6 +61,7 @@ class Pretrained:
     mesh: Mesh
     vocabulary: Vocabulary | None = None
     samplers: epath.Path | None = None
+    sampled_at: float | None = None
 
     @property
     def subject(self) -> Subject:
@@ -242,7 +245,7 @@ class Pretrained:
 
     def variations(
         self, key: Key, n: int, num: int, kept: int, temperature: float = 1.0
-    ) -> Array:
+    ) -> np.ndarray:
         """Returns n samples of a hierarchy, each with others of the same coarse scales.
 
         Args:
@@ -306,6 +309,15 @@ class Pretrained:
                 fix="Use `encode`, or a VAE.",
             )
 
+    def require_statistics_of_data(self) -> None:
+        """Raises ConfigError for a model whose statistics are those of samples."""
+        if self.sampled_at is not None:
+            raise ConfigError(
+                f"the statistics of this model are those of samples at temperature "
+                f"{self.sampled_at:g}, so it bounds no likelihood",
+                fix="Evaluate the run that jvae.refresh was given.",
+            )
+
     def _image(self, x: Array) -> Array:
         """Returns x; refuses values that no image has, where they are known."""
         support = self.transform.support
@@ -339,6 +351,7 @@ class Pretrained:
         Of a conditional model the bound is one on log p(x|y), y the label.
         """
         self._require_decoder()
+        self.require_statistics_of_data()
         terms = likelihood.elbo_per_example(
             self.model, self.params, self.state, key, self._batch(x, label)
         )
@@ -365,6 +378,7 @@ class Pretrained:
           chunk_size: draws decoded at once; changes nothing but memory.
         """
         self._require_decoder()
+        self.require_statistics_of_data()
         return likelihood.log_likelihood_per_example(
             self.model,
             self.params,
@@ -426,6 +440,7 @@ def restore(
         mesh=devices,
         vocabulary=_vocabulary(meta),
         samplers=stored_samplers.folder_of(workdir, number, params),
+        sampled_at=meta.get("sampled_at"),
     )
 
 

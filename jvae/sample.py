@@ -11,58 +11,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from jvae import cli, parts, samplers
+from jvae import cli, fitted, samplers
 from jvae.errors import ConfigError, WorkdirError
 from jvae.evaluation import pictures
 from jvae.pretrained import Pretrained, restore
-from jvae.samplers.fit import training_codes
 
 PRIOR = "prior"
-NUM_CODES = 10_000
-"""Training images whose codes a sampler is fitted to."""
-
-
-def fitted(
-    model: Pretrained,
-    name: str,
-    *,
-    seed: int = 0,
-    num_examples: int = NUM_CODES,
-    **options: Any,
-) -> str:
-    """Fits a sampler to a restored model unless it was, and returns its name.
-
-    Args:
-      model: from `jvae.restore`.
-      name: a key of `jvae.samplers.SAMPLERS`.
-      seed: of the codes and of the fit.
-      num_examples: at most so many training images.
-      **options: of the fit.
-
-    Raises:
-      ConfigError: an unknown name or option, or a model whose codes none stands for.
-      DataError: the training data is not there.
-    """
-    folder = model.samplers
-    if folder is None:
-        raise ConfigError("a model that was not restored has no folder for samplers")
-    if name in samplers.names(folder):
-        return name
-    train = parts.split_of(model.config["data"], "train", model.vocabulary)
-    codes = training_codes(
-        model.subject, train, key=jax.random.key(seed), num_examples=num_examples
-    )
-    made = samplers.build(name, codes, seed, **options)
-    about = {"name": name, "codes": len(codes), "seed": seed, "options": options}
-    samplers.save(made, name, folder, about)
-    return name
 
 
 def write(
@@ -93,7 +53,10 @@ def write(
         raise WorkdirError("is not empty", where=str(out), fix="Name a new folder.")
     if not model.subject.makes_images:
         raise ConfigError(f"{type(model.model).__name__} makes no images")
-    chosen = None if sampler == PRIOR else fitted(model, sampler)
+    chosen = None
+    if sampler != PRIOR:
+        fitted.sampler(model, sampler)
+        chosen = sampler
     images = model.sample(jax.random.key(seed), n, temperature, sampler=chosen)
     unit = np.clip(np.asarray(model.transform.to_unit(jnp.asarray(images))), 0.0, 1.0)
     folder.mkdir(parents=True, exist_ok=True)

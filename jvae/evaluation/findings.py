@@ -50,6 +50,7 @@ from jvae.evaluation.measures import (
     sentence_measures,
 )
 from jvae.evaluation.probes import Probes, evaluate_probes, probe_measures
+from jvae.evaluation.quality import Quality
 from jvae.evaluation.scales import Scale, evaluate_scales, has_scales
 from jvae.evaluation.settings import Settings
 from jvae.evaluation.subject import Subject
@@ -69,6 +70,7 @@ class Findings:
       clusters: those of the examples, of a model with clusters.
       probes: what labels can be told from the codes, where it was asked for.
       scales: what each scale carries, of a hierarchy on maps; else none.
+      quality: samples beside real images, where it was asked for.
     """
 
     num_examples: int
@@ -79,6 +81,7 @@ class Findings:
     clusters: Clusters | None = None
     probes: Probes | None = None
     scales: list[Scale] = dataclasses.field(default_factory=list)
+    quality: Quality | None = None
 
 
 def measure(
@@ -200,6 +203,8 @@ def numbers_of(found: Findings, subject: Subject) -> dict[str, Any]:
         numbers["likelihood"] = dataclasses.asdict(found.observation)
     if found.latents is not None:
         numbers |= _numbers_of_latents(found.latents, subject)
+    if found.quality is not None:
+        numbers["quality"] = dataclasses.asdict(found.quality)
     if found.scales:
         numbers["scales"] = [dataclasses.asdict(scale) for scale in found.scales]
     if found.classification is not None:

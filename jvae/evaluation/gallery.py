@@ -63,6 +63,7 @@ def make(
     num_images: int,
     reach: float,
     history: Sequence[Mapping[str, Any]] | None = None,
+    samplers: Mapping[str, Any] | None = None,
 ) -> list[Picture]:
     """Returns the pictures that the model has methods for.
 
@@ -75,6 +76,7 @@ def make(
       num_images: samples in a picture.
       reach: of traversals.
       history: rows of metrics.jsonl; None for no curves.
+      samplers: what draws codes in the prior's place, by name.
     """
     shown: list[Picture] = []
     if subject.makes_images:
@@ -89,6 +91,8 @@ def make(
             num_images=num_images,
             reach=reach,
         )
+        for name, sampler in (samplers or {}).items():
+            shown.append(_drawn_by(subject, key, num_images, name, sampler))
     if found.classification is not None:
         shown.append(_confusion(found.classification))
     if found.latents is not None:
@@ -166,6 +170,15 @@ def _samples(subject: Subject, key: Key, n: int, temperature: float) -> Picture:
         text += " Classes take turns along a row."
     png = _grid(subject, images, COLUMNS)
     return Picture(f"samples_t{float(temperature)}.png", title, text, png)
+
+
+def _drawn_by(subject: Subject, key: Key, n: int, name: str, sampler: Any) -> Picture:
+    images = samples.prior_samples(subject, key, n, sampler=sampler)
+    text = (
+        f"Means of p(x|z), z drawn by the sampler '{name}', fitted to training codes."
+    )
+    png = _grid(subject, images, COLUMNS)
+    return Picture(f"samples_{name}.png", f"Samples by {name}", text, png)
 
 
 def _variations(

@@ -17,9 +17,11 @@ from etils import epath
 import jvae
 from jvae.data.sources import Source
 from jvae.evaluation import gallery, passages
+from jvae.evaluation.features import Features
 from jvae.evaluation.findings import measure, numbers_of, probe
 from jvae.evaluation.measures import format_value
 from jvae.evaluation.probes import FEATURES
+from jvae.evaluation.quality import evaluate_quality
 from jvae.evaluation.settings import Settings
 from jvae.evaluation.statistics import recomputed
 from jvae.evaluation.subject import Subject
@@ -39,6 +41,8 @@ def evaluate(
     key: Key,
     train: Source | None = None,
     history: Sequence[Mapping[str, Any]] | None = None,
+    samplers: Mapping[str, Any] | None = None,
+    features: Features | None = None,
     settings: Settings | None = None,
 ) -> dict[str, Any]:
     """Measures a model on a split and writes results.json, PNG files and report.html.
@@ -53,6 +57,8 @@ def evaluate(
       key: of all draws.
       train: the training split, for probes and statistics; None for neither.
       history: rows of metrics.jsonl for the training curves; None for none.
+      samplers: what draws codes in the prior's place, by name; None for nothing.
+      features: that samples and real images are compared by; None for no comparison.
       settings: how much to measure; None for the defaults.
 
     Returns:
@@ -83,7 +89,19 @@ def evaluate(
         num_images=settings.num_images,
         reach=settings.reach,
         history=history,
+        samplers=samplers,
     )
+    if features is not None and subject.makes_images:
+        found.quality = evaluate_quality(
+            subject,
+            features,
+            source,
+            key=jax.random.fold_in(picture_key, 2),
+            num_examples=settings.fd_examples,
+            temperatures=settings.temperatures,
+            samplers=samplers,
+            others=train,
+        )
     written = []
     if subject.vocabulary is not None:
         written = passages.make(

@@ -20,6 +20,9 @@ from jvae.losses.elbo import apply
 from jvae.mesh import rows
 from jvae.types import Array, Key, Params, State
 
+CHUNK = 256
+"""Images that are made at once."""
+
 
 def reconstructions(
     subject: Subject,
@@ -85,7 +88,7 @@ def prior_samples(
     n: int,
     temperature: float = 1.0,
     label: Array | np.ndarray | int | None = None,
-    chunk_size: int = 256,
+    chunk_size: int = CHUNK,
     sampler: Any = None,
 ) -> np.ndarray:
     """Returns the means of p(x|z) for n draws of the prior, [n, H, W, C].
@@ -128,7 +131,7 @@ def prior_samples(
 
 def variations(
     subject: Subject, key: Key, n: int, num: int, kept: int, temperature: float = 1.0
-) -> Array:
+) -> np.ndarray:
     """Returns samples of a hierarchy and others that share its coarse scales.
 
     Args:
@@ -152,7 +155,15 @@ def variations(
     scales = len(subject.model.groups)
     require(0 <= kept <= scales, "kept", f"be within 0 and {scales}", kept)
     require(temperature >= 0.0, "temperature", "be at least 0", temperature)
-    return subject.run(_vary, key, kept, temperature, n=n, num=num)
+    # A few rows at once; a row's images are its own whatever is beside it.
+    rows = max(1, CHUNK // num)
+    parts = [
+        subject.run(
+            _vary, key, np.arange(i, min(i + rows, n)), kept, temperature, num=num
+        )
+        for i in range(0, n, rows)
+    ]
+    return np.concatenate([np.asarray(part) for part in parts])
 
 
 def checked_label(
@@ -334,21 +345,18 @@ def _generate(model, params, state, key, chunk, temperature, sampler):
     return _call(model, params, state, draw, each, chunk.get("label"))
 
 
-def _vary(model, params, state, key, kept, temperature, *, n, num):
+def _vary(model, params, state, key, rows, kept, temperature, *, num):
     def vary(model, key):
         first_key, other_key = jax.random.split(key)
-        first = model.sample_prior(first_key, n, temperature)
+        each = keys.at_indices(first_key, rows)
+        first = model.sample_prior(each, len(rows), temperature)
         again = jax.tree.map(lambda a: jnp.repeat(a, num, axis=0), first.z)
-        # The first of a row keeps all.
-        is_first = jnp.arange(n * num) % num == 0
-        new = model.resample(again, other_key, kept, temperature)
-        images = model.decode(
-            [
-                jnp.where(is_first.reshape(-1, 1, 1, 1, 1), old, z)
-                for old, z in zip(again, new.z, strict=True)
-            ]
-        )
-        return images.reshape(n, num, *images.shape[1:])
+        places = (rows[:, None] * num + jnp.arange(num)[None]).reshape(-1)
+        # The first of a row keeps all scales.
+        of_image = jnp.where(places % num == 0, len(model.groups), kept)
+        others = keys.at_indices(other_key, places)
+        images = model.decode(model.resample(again, others, of_image, temperature))
+        return images.reshape(len(rows), num, *images.shape[1:])
 
     return _call(model, params, state, vary, key)
 

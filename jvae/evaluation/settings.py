@@ -30,6 +30,12 @@ class Settings:
       probe_examples: labelled training examples for nearest neighbours and a linear
         probe on the codes; None for 10,000 of an encoder without a decoder and none of
         others.
+      samplers: names of `jvae.samplers`, fitted to the codes of training images and
+        drawn from in the prior's place, a picture for each.
+      fd_examples: test images, and samples of each kind, between which a Fréchet
+        distance, precision and recall are computed; 0 for none.
+      features: a file of features for these; None for a classifier of the labels that
+        is trained once and kept in the workdir.
       statistics: of BatchNorm and its like: the 'running' values of training, or those
         of the whole 'train' split, measured anew.
 
@@ -45,6 +51,9 @@ class Settings:
     num_images: int = 100
     reach: float = 2.5
     probe_examples: int | None = None
+    samplers: Sequence[str] = ()
+    fd_examples: int = 0
+    features: str | None = None
     statistics: Literal["running", "train"] = "running"
 
     def __post_init__(self) -> None:
@@ -59,10 +68,13 @@ class Settings:
         probe = self.probe_examples
         rule = "be None or at least 0"
         require(probe is None or probe >= 0, "probe_examples", rule, probe)
+        count = self.fd_examples
+        require(count >= 0, "fd_examples", "be at least 0", count)
 
     def needs_training_split(self, subject: Subject) -> bool:
         """Returns whether an evaluation looks at training examples too."""
-        return self.statistics == "train" or self.num_probed(subject) > 0
+        fits = self.statistics == "train" or bool(self.samplers) or self.fd_examples > 0
+        return fits or self.num_probed(subject) > 0
 
     def num_probed(self, subject: Subject) -> int:
         """Returns how many training examples probes see, 0 for no probes."""

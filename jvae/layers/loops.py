@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+from flax import linen as nn
 
 _in_loop: contextvars.ContextVar[bool] = contextvars.ContextVar("loop", default=False)
 
@@ -43,6 +44,22 @@ def scan(
             return body(carry, x)
 
     return jax.lax.scan(traced, carry, xs, length, reverse)
+
+
+def recomputed(kind: type[nn.Module], in_loop: bool) -> Any:
+    """Returns a module's class whose gradient keeps nothing but its input.
+
+    On CPU outside a loop that is the class as it is: there XLA, which may order both
+    computations as it likes, computes everything twice and keeps it all the same.
+
+    Args:
+      kind: the class.
+      in_loop: whether its modules are parts of a loop's body.
+    """
+    if not in_loop and jax.default_backend() == "cpu":
+        return kind
+    # A loop's body cannot be merged with another.
+    return nn.remat(kind, prevent_cse=not in_loop)
 
 
 def in_loop_on_cpu() -> bool:

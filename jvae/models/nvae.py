@@ -18,6 +18,7 @@ from typing import Any, Literal
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from jvae import keys
@@ -53,7 +54,8 @@ class Latents:
 
     Attributes:
       z: one array for each scale, [B, groups, h, w, d].
-      features: [B, h, w, C], what the way down made of them; None to make it of z.
+      features: [B, h, w, C], what the way down made of them, which is decoded; None to
+        make it of z, so where z is replaced it must be None.
     """
 
     z: tuple[Array, ...]
@@ -116,8 +118,8 @@ class NVAE(nn.Module):
     def setup(self):
         """Adds all parts, those of the way down from the top."""
         style, memory = self.style, self.sizes.memory
-        cell_up = cell_type(BottomUpCell, memory)
-        cell_down = cell_type(TopDownCell, memory)
+        cell_up = cell_type(BottomUpCell, memory, in_loop=False)
+        cell_down = cell_type(TopDownCell, memory, in_loop=False)
         sizes, last = self.block_cells, self.block_cells - 1
         self.stem = style.convolution(self.channels, 3)
         self.before = [
@@ -142,7 +144,7 @@ class NVAE(nn.Module):
             for i in range(sizes)
         ]
         outputs = self.observation.num_outputs(self.image_shape[-1])
-        self.head = style.convolution(outputs, 3)
+        self.head = style.head(outputs, 3)
 
     def _rise(self, x: Array, mask: Array | None) -> tuple[list[Array], Array]:
         """Returns (what every scale knows of x, coarse first; what the top sees)."""
@@ -201,8 +203,9 @@ class NVAE(nn.Module):
     def code(self, batch: Batch) -> Noise:
         """Returns [B, groups, h, w, d] of every scale: the posteriors' means as noise.
 
-        From the top, each given the means above it. Under the prior it is N(0, I), so
-        that how much of it varies over images is how much of it is used.
+        Of posteriors with flows, what the flows make of the means. From the top, each
+        given the means above it. Under the prior it is N(0, I), so that how much of it
+        varies over images is how much of it is used.
 
         Args:
           batch: as for `infer`.
@@ -254,7 +257,7 @@ class NVAE(nn.Module):
             y = self._descend(rows, None, None, z, draws)[0].features
         for cell in self.after:
             y = cell(y, mask)
-        outputs = self.head(nn.elu(y)).astype(jnp.float32)
+        outputs = self.head(nn.elu(y))
         edge, (height, width) = self.padding, self.image_shape[:2]
         inside = outputs[:, edge : edge + height, edge : edge + width]
         return self.observation(inside)
@@ -307,12 +310,17 @@ class NVAE(nn.Module):
         """Returns latents whose `kept` coarsest scales stay and whose others are drawn.
 
         Args:
-          latents: of n images, or one array for each scale.
+          latents: of n images, or one array for each scale; not a code.
           key: one key, or [n] keys.
-          kept: scales that stay, from 0 to all.
+          kept: scales that stay, from 0 to all; one number, or [n].
           temperature: of the others.
+
+        Raises:
+          ConfigError: `kept` out of range, or a code.
         """
-        if isinstance(kept, int):
+        if isinstance(latents, Noise):
+            raise ConfigError("latents must be arrays of z, got a code")
+        if isinstance(kept, int | np.integer):
             rule = f"be within 0 and {len(self.groups)}"
             require(0 <= kept <= len(self.groups), "kept", rule, kept)
         z = _scale_by_scale(latents)
@@ -389,7 +397,8 @@ def nvae(
       cells: 'batch_norm' (NVAE), or 'plain', without BatchNorm and with branches that
         start small (VDVAE).
       memory: whether the gradient keeps what is inside the cells ('keep'), or their
-        input alone ('recompute', which on CPU is faster too: fewer arrays to fill).
+        input alone ('recompute', which on CPU concerns the cells of groups, and is
+        faster too: fewer arrays to fill).
       features: whether what the way up says is kept for the way down ('keep'), or
         computed anew ('recompute') for one scale at a time.
       dtype: of the cells' computation; likelihood, KL and statistics are in float32.
@@ -417,7 +426,7 @@ def nvae(
     halvings = blocks + len(groups) - 1
     _check_halvings((height, width), padding, halvings)
     require(channels % 2 == 0, "model.channels", "be even", channels)
-    depth = 2 * blocks * block_cells + group_cells * sum(groups)
+    depth = 2 * (blocks * block_cells + group_cells * sum(groups))
     return NVAE(
         observation=likelihoods.build(likelihood),
         image_shape=(height, width, colours),

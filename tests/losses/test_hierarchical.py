@@ -114,11 +114,12 @@ def test_the_penalty_is_the_sum_of_largest_values_and_scales():
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
 def test_the_weight_of_the_penalty_goes_by_beta(beta):
-    options = {"smoothness_start": 1.0, "balanced": False}
+    options = {"smoothness_start": 0.5, "balanced": False}
     loss, aux = outcome(options=options, beta=beta, smoothness=0.01)
     bare, _ = outcome(options={"balanced": False}, beta=beta)
     penalty = aux.metrics["spectral_norms"] + aux.metrics["norm_scales"]
-    np.testing.assert_allclose((loss - bare) / penalty, 0.01**beta, rtol=1e-3)
+    wanted = 0.5 ** (1 - beta) * 0.01**beta
+    np.testing.assert_allclose((loss - bare) / penalty, wanted, rtol=1e-3)
 
 
 def test_vectors_are_handed_on_in_training_only():

@@ -4,13 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from jvae import layers
 from jvae.models.hierarchy.autoregressive import (
     AutoregressiveStep,
     VolumePreservingFlow,
 )
-from jvae.models.hierarchy.cells import BottomUpCell, Style, TopDownCell
+from jvae.models.hierarchy.cells import (
+    BottomUpCell,
+    HalvingSkip,
+    SqueezeExcite,
+    Style,
+    TopDownCell,
+)
 from jvae.models.hierarchy.convolutions import Convolution, conv_kernels, norm_scales
 from jvae.models.hierarchy.groups import gaussian
 from tests.perturbed import perturbed
@@ -148,11 +154,54 @@ def test_a_sum_of_gains_is_what_squeeze_and_excite_multiplies_by():
     assert float(ratio.std()) > 0.01
 
 
-def test_the_map_is_halved_phase_by_phase():
-    """The skip of a halving cell sees every pixel once."""
-    cell = BottomUpCell(Style("plain"), "down")
-    x = jax.random.normal(KEY, (1, 4, 4, 4))
+def test_the_skip_halves_the_map_phase_by_phase():
+    """Each quarter of the channels is a 1x1 convolution of one phase of the pixels."""
+    skip = HalvingSkip(Style("plain"))
+    x = jax.random.normal(KEY, (1, 4, 6, 4))
+    variables = perturbed(skip.init(KEY, x), 0.3)
+    found = skip.apply(variables, x)
+    assert found.shape == (1, 2, 3, 8)
+    for i, (row, column) in enumerate(((0, 0), (1, 1), (0, 1), (1, 0))):
+        layer = variables["params"][f"Convolution_{i}"]
+        phase = nn.swish(x[:, row::2, column::2])
+        wanted = phase @ layer["kernel"][0, 0] + layer["bias"].reshape(1, 1, 1, -1)
+        part = found[..., 2 * i : 2 * i + 2]
+        np.testing.assert_allclose(part, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("cells", "factor"), [("batch_norm", 0.1), ("plain", 1.0)])
+def test_a_cell_is_its_input_and_a_share_of_its_branch(cells, factor):
+    """Of a branch that is its last bias alone, behind the gate."""
+    cell = BottomUpCell(Style(cells))
+    x = jax.random.normal(KEY, (2, 4, 4, 4))
+    params = dict(cell.init(KEY, x)["params"])
+    stats = {k: v for k, v in cell.init(KEY, x).items() if k != "params"}
+    last = dict(params["Convolution_1"])
+    last["kernel"], last["bias"] = 0.0 * last["kernel"], jnp.array([1.0, 2.0, 3.0, 4.0])
+    params["Convolution_1"] = last
+    branch = jnp.zeros_like(x) + last["bias"].reshape(1, 1, 1, 4)
+    gate = SqueezeExcite().apply({"params": params["SqueezeExcite_0"]}, branch)
+    found = cell.apply({"params": params, **stats}, x)
+    np.testing.assert_allclose(found, x + factor * gate, rtol=1e-5, atol=1e-6)
+
+
+def test_heads_are_not_rounded_where_cells_are():
+    style, x = Style("plain", dtype=jnp.bfloat16), jax.random.normal(KEY, (1, 3, 3, 8))
+    for layer, error in ((style.head(5, 1), 1e-6), (style.convolution(5, 1), 1e-2)):
+        variables = perturbed(layer.init(KEY, x), 0.3)
+        params = variables["params"]
+        exact = x @ params["kernel"][0, 0] + params["bias"].reshape(1, 1, 1, -1)
+        off = float(jnp.abs(layer.apply(variables, x) - exact).max())
+        assert 0.1 * error < off < 10 * error or error == 1e-6 and off < error
+
+
+def test_statistics_move_by_a_twentieth_of_the_way_to_the_batch():
+    cell = TopDownCell(Style())
+    x = 3.0 + jax.random.normal(KEY, (8, 4, 4, 4))
     variables = cell.init(KEY, x)
-    gradient = jax.grad(lambda x: cell.apply(variables, x).sum())(x)
-    assert (jnp.abs(gradient) > 0).all()
-    assert layers.space_to_depth(x).shape[:3] == cell.apply(variables, x).shape[:3]
+    _, new = cell.apply(variables, x, mutable=["batch_stats"])
+    first = new["batch_stats"]["BatchNorm_0"]
+    first = first.get("BatchNorm_0", first)
+    np.testing.assert_allclose(first["mean"], 0.05 * x.mean((0, 1, 2)), rtol=1e-5)
+    wanted = 0.95 + 0.05 * x.var((0, 1, 2))
+    np.testing.assert_allclose(first["var"], wanted, rtol=1e-3)

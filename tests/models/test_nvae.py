@@ -10,7 +10,8 @@ import pytest
 
 from jvae import losses, models
 from jvae.errors import ConfigError
-from jvae.models.hierarchy.groups import Draws, Noise
+from jvae.models.hierarchy.cells import Style
+from jvae.models.hierarchy.groups import Draws, GroupSizes, Noise, stacked_bottom_up
 from tests.perturbed import perturbed
 
 KEY = jax.random.key(0)
@@ -51,8 +52,8 @@ SMALL = {
         ({**MNIST, "channels": 16, "groups": (2, 4)}, 3_629_214, None),
         (CIFAR, 130_852_480, 153_600),
         (CELEBA, 153_281_364, 467_200),
-        (IMAGENET, None, 143_360),
-        (HQ, None, 6_005_760),
+        (IMAGENET, 268_509_444, 143_360),
+        (HQ, 330_798_664, 6_005_760),
     ],
 )
 def test_as_many_parameters_and_latents_as_published(fields, parameters, latents):
@@ -188,8 +189,41 @@ def test_coarse_scales_stay_and_fine_ones_are_drawn(kept):
     again = call(model, variables, first, jax.random.key(7), kept, method="resample")
     for i, (a, b) in enumerate(zip(first.z, again.z, strict=True)):
         assert bool((a == b).all()) == (i < kept)
-    with pytest.raises(ConfigError, match="kept must be within 0 and 2"):
-        model.apply(variables, first, KEY, 3, method="resample")
+    for wrong in (3, np.int64(3), -1):
+        with pytest.raises(ConfigError, match="kept must be within 0 and 2"):
+            model.apply(variables, first, KEY, wrong, method="resample")
+    with pytest.raises(ConfigError, match="latents must be arrays of z, got a code"):
+        model.apply(variables, Noise(first.z), KEY, 1, method="resample")
+
+
+def test_each_image_may_keep_another_number_of_scales():
+    model, variables = made()
+    first = draw(model, variables, KEY, 3, method="sample_prior")
+    kept = jnp.array([0, 1, 2])
+    again = call(model, variables, first, jax.random.key(7), kept, method="resample")
+    for i, (a, b) in enumerate(zip(first.z, again.z, strict=True)):
+        same = (a == b).reshape(3, -1).all(1)
+        np.testing.assert_array_equal(same, [i < k for k in (0, 1, 2)])
+
+
+def test_groups_on_the_way_down_are_mirrored_on_the_way_up():
+    """The last group on the way up, which has seen the most, is the first down."""
+    groups = stacked_bottom_up(Style("plain"), GroupSizes(1, 1, 0, "keep"), 3)
+    x = jax.random.normal(KEY, (1, 3, 3, 4))
+    variables = jax.jit(groups.init)(KEY, x, None)
+
+    @jax.jit
+    def taps(scale):
+        moved = jax.tree.map(
+            lambda a: a * scale.reshape(3, *(1,) * (a.ndim - 1)), variables
+        )
+        return groups.apply(moved, x, None)[1]
+
+    before = taps(jnp.ones(3))
+    for i in range(3):
+        after = taps(jnp.ones(3).at[i].set(1.5))
+        changed = (jnp.abs(after - before) > 1e-6).reshape(3, -1).any(1)
+        np.testing.assert_array_equal(changed, [tap <= i for tap in range(3)])
 
 
 def test_a_posterior_that_says_nothing_has_the_code_zero():

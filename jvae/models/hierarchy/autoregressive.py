@@ -39,7 +39,7 @@ class AutoregressiveStep(nn.Module):
 
 
 class VolumePreservingFlow(nn.Module):
-    """Pairs of steps, the second of each from the last variable to the first.
+    """Pairs of steps, the second of each from the last pixel to the first.
 
     Attributes:
       num_pairs: how many.

@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from jvae import layers
 from jvae.distributions import DiagGaussian
+from jvae.distributions.events import sum_events
 from jvae.models.hierarchy.autoregressive import VolumePreservingFlow
 from jvae.models.hierarchy.cells import BottomUpCell, Style, TopDownCell
 from jvae.types import Array, Key
@@ -90,8 +91,8 @@ class Draws(NamedTuple):
         its posterior.
       temperature: factor on standard deviations of the prior.
       mask: [B] for BatchNorm, or None.
-      kept: where z is given, of how many groups it is taken, and drawn of the others;
-        None for all.
+      kept: where z is given, of how many groups it is taken, one number or [B], and
+        drawn of the others; None for all.
     """
 
     keys: Key | None
@@ -100,9 +101,15 @@ class Draws(NamedTuple):
     kept: Array | int | None = None
 
 
-def cell_type(kind: type[nn.Module], memory: Memory) -> Any:
-    """Returns the class of a cell, which remembers its input alone if it is to."""
-    return nn.remat(kind, prevent_cse=False) if memory == "recompute" else kind
+def cell_type(kind: type[nn.Module], memory: Memory, in_loop: bool = True) -> Any:
+    """Returns the class of a cell, which remembers its input alone if it is to.
+
+    Args:
+      kind: of cells.
+      memory: what the gradient keeps.
+      in_loop: whether they are cells of groups, which are scanned.
+    """
+    return layers.recomputed(kind, in_loop) if memory == "recompute" else kind
 
 
 class BottomUpGroup(nn.Module):
@@ -151,9 +158,9 @@ class LatentGroup(nn.Module):
         if not self.is_first:
             kind = cell_type(TopDownCell, sizes.memory)
             self.cells = [kind(style) for _ in range(sizes.cells)]
-            self.prior_head = style.convolution(2 * sizes.latents, 1)
+            self.prior_head = style.head(2 * sizes.latents, 1)
             self.combine = style.convolution(self.channels, 1)
-        self.posterior_head = style.convolution(2 * sizes.latents, 3)
+        self.posterior_head = style.head(2 * sizes.latents, 3)
         self.flow = VolumePreservingFlow(sizes.flow_pairs, style.dtype)
         self.merge = style.convolution(self.channels, 1)
 
@@ -183,7 +190,8 @@ class LatentGroup(nn.Module):
                 key = _group_key(draws.keys, index)
                 new = prior.tempered(draws.temperature).sample(key)
                 if z is not None and draws.kept is not None:
-                    new = jnp.where(index < draws.kept, z, new)
+                    kept = jnp.reshape(draws.kept, (-1, 1, 1, 1))
+                    new = jnp.where(index < kept, z, new)
                 drawn = Drawn(new)
             else:
                 known = features if self.is_first else features + self.combine(state)
@@ -206,15 +214,16 @@ class LatentGroup(nn.Module):
     ) -> Drawn:
         """Returns a draw of the posterior, or without keys its mean; what it costs."""
         start = q.mean if keys is None else q.sample(_group_key(keys, index))
-        z, log_q = self.flow(start), q.log_prob(start)
-        log_ratio = log_q - prior.log_prob(z)
+        z = self.flow(start)
+        # Latent by latent: the difference of two large sums would be a rounded one.
+        log_ratio = sum_events(q.log_prob_per_dim(start) - prior.log_prob_per_dim(z))
         kl = q.kl_to(prior) if self.sizes.flow_pairs == 0 else log_ratio
         return Drawn(z, kl, log_ratio, (z - prior.mean) / prior.std)
 
 
 def _two(outputs: Array) -> tuple[Array, Array]:
     """Returns (means, log standard deviations), both [B, h, w, d] in float32."""
-    mean, log_std = jnp.split(outputs.astype(jnp.float32), 2, axis=-1)
+    mean, log_std = jnp.split(outputs, 2, axis=-1)
     return mean, log_std
 
 

@@ -1,0 +1,209 @@
+"""Features of images to compare sets of them by: a small classifier's of their labels.
+
+What a Fréchet distance measures depends on the features, so they have a name that says
+what they are, and stay with the run in a file: numbers of two runs can be compared if
+the file is the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import io
+import json
+import zipfile
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from etils import epath
+from flax import linen as nn
+
+from jvae.data.sources import Source
+from jvae.errors import DataError, WorkdirError
+from jvae.types import Array, Params
+
+WIDTH = 64
+"""Features of an image."""
+NUM_STEPS = 2000
+BATCH_SIZE = 128
+LEARNING_RATE = 1e-3
+CHUNK = 512
+"""Images whose features are computed at once."""
+
+
+class Classifier(nn.Module):
+    """Three convolutions, a mean over all places, and one layer for the labels.
+
+    Attributes:
+      num_classes: labels are 0 .. num_classes - 1.
+    """
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        """Returns (features [B, WIDTH], logits [B, num_classes]) of intensities."""
+        for channels, stride in ((32, 2), (64, 2), (WIDTH, 1)):
+            layer = nn.Conv(channels, (3, 3), strides=(stride, stride))
+            x = nn.relu(layer(x))
+        features = x.mean((1, 2))
+        return features, nn.Dense(self.num_classes)(features)
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """A trained classifier.
+
+    Attributes:
+      params: its parameters.
+      num_classes: of its labels.
+      accuracy: on test images.
+      image_shape: [H, W, C] of the images that it takes.
+    """
+
+    params: Params
+    num_classes: int
+    accuracy: float
+    image_shape: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """What to write beside a number that was computed on them."""
+        right = f"{100 * self.accuracy:.1f}% right"
+        return f"classifier of {self.num_classes} labels, {right}, {self.digest[:8]}"
+
+    @property
+    def digest(self) -> str:
+        """Of the parameters: the same for the same features."""
+        found = hashlib.sha256()
+        for leaf in jax.tree.leaves(self.params):
+            found.update(np.asarray(leaf).tobytes())
+        return found.hexdigest()
+
+    def of(self, images: np.ndarray) -> np.ndarray:
+        """Returns [N, WIDTH], the features of intensities [N, H, W, C] in [0, 1]."""
+        parts = []
+        for start in range(0, len(images), CHUNK):
+            part = jnp.asarray(images[start : start + CHUNK], jnp.float32)
+            parts.append(np.asarray(_outputs(self.params, part, self.num_classes)[0]))
+        return np.concatenate(parts)
+
+
+def fit_features(
+    train: Source,
+    test: Source,
+    num_classes: int,
+    *,
+    seed: int = 0,
+    num_steps: int = NUM_STEPS,
+) -> Features:
+    """Returns the features of a classifier that has learned the labels.
+
+    Args:
+      train: images with labels, uint8 or in [0, 1].
+      test: more of them, for the accuracy.
+      num_classes: how many labels there are.
+      seed: of the parameters and of the order.
+      num_steps: updates, Adam with 128 images each.
+
+    Raises:
+      DataError: images without labels.
+    """
+    if "label" not in train.shapes:
+        raise DataError(
+            "features need labels and the data set has none",
+            fix="Set fd_examples to 0.",
+        )
+    model, shape = Classifier(num_classes), train.shapes["image"]
+    params = model.init(jax.random.key(seed), jnp.zeros((1, *shape)))["params"]
+    optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, num_steps))
+    state = optimizer.init(params)
+    rng = np.random.default_rng(seed)
+    for _ in range(num_steps):
+        rows = rng.integers(len(train), size=min(BATCH_SIZE, len(train)))
+        batch = train.read(rows)
+        params, state = _update(
+            params, state, unit(batch["image"]), batch["label"], model, optimizer
+        )
+    found = Features(params, num_classes, 0.0, shape)
+    right = total = 0
+    for start in range(0, len(test), CHUNK):
+        part = test.read(np.arange(start, min(start + CHUNK, len(test))))
+        logits = _outputs(params, jnp.asarray(unit(part["image"])), num_classes)[1]
+        right += int((np.asarray(logits).argmax(-1) == part["label"]).sum())
+        total += len(part["label"])
+    return dataclasses.replace(found, accuracy=right / total)
+
+
+def unit(image: np.ndarray) -> np.ndarray:
+    """Returns stored pixels as intensities in [0, 1], float32."""
+    scale = 255.0 if image.dtype == np.uint8 else 1.0
+    return np.asarray(image, np.float32) / scale
+
+
+@functools.partial(jax.jit, static_argnames=("num_classes",))
+def _outputs(params: Params, x: Array, num_classes: int) -> Any:
+    return Classifier(num_classes).apply({"params": params}, x)
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5), donate_argnums=(0, 1))
+def _update(
+    params: Params, state: Any, x: Array, label: Array, model: Any, optimizer: Any
+) -> tuple[Params, Any]:
+    """Returns (parameters, optimizer state) after one update."""
+
+    def negative(params):
+        logits = model.apply({"params": params}, x)[1]
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+        return losses.mean()
+
+    changes, state = optimizer.update(jax.grad(negative)(params), state)
+    return optax.apply_updates(params, changes), state
+
+
+def write_features(features: Features, path: epath.PathLike) -> None:
+    """Writes an npz file, whole or not at all."""
+    numbers = {
+        "num_classes": features.num_classes,
+        "accuracy": features.accuracy,
+        "image_shape": features.image_shape,
+    }
+    flat = {
+        jax.tree_util.keystr(p, simple=True, separator="/"): np.asarray(a)
+        for p, a in jax.tree_util.tree_leaves_with_path(features.params)
+    }
+    buffer = io.BytesIO()
+    entries: dict[str, Any] = {**flat, "about": np.array(json.dumps(numbers))}
+    np.savez(buffer, **entries)
+    target = epath.Path(path)
+    unfinished = target.parent / f"{target.name}.unfinished"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished.write_bytes(buffer.getvalue())
+    unfinished.rename(target)
+
+
+def read_features(path: epath.PathLike) -> Features:
+    """Returns what `write_features` wrote. Nothing in the file runs code.
+
+    Raises:
+      WorkdirError: no such file, or one that is damaged.
+    """
+    try:
+        blob = io.BytesIO(epath.Path(path).read_bytes())
+        with np.load(blob, allow_pickle=False) as archive:
+            about = json.loads(str(archive["about"]))
+            params: dict[str, Any] = {}
+            for name in archive.files:
+                if name != "about":
+                    layer, leaf = name.split("/")
+                    params.setdefault(layer, {})[leaf] = jnp.asarray(archive[name])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        raise WorkdirError(
+            f"features cannot be read: {error}", where=str(path)
+        ) from error
+    shape = tuple(about["image_shape"])
+    return Features(params, about["num_classes"], about["accuracy"], shape)
