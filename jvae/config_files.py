@@ -123,7 +123,7 @@ def known_fields(
 
 
 def parse_value(path: str, text: str, annotation: Any) -> Any:
-    """Returns `text` as a value that `annotation` accepts.
+    """Returns `text` as a value that `annotation` accepts, such as 'a,b' as two words.
 
     Raises:
       ConfigError: it is none.
@@ -136,7 +136,7 @@ def parse_value(path: str, text: str, annotation: Any) -> Any:
     words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         candidates.append(words[text.lower()])
-    candidates.append(text)
+    candidates += [text, [word.strip() for word in text.split(",")]]
     for value in candidates:
         if fields.accepts(annotation, value):
             return float(value) if annotation is float else value
