@@ -134,7 +134,8 @@ def scale_bars(scales: Sequence[Scale]) -> bytes:
         panels[1].bar(places, share, **style)
     panels[0].set_title("KL to the prior, nats", loc="left", fontsize=10, color=INK)
     panels[1].set_title("share of active latents", loc="left", fontsize=10, color=INK)
-    panels[1].set_ylim(0.0, 1.0)
+    shares = [n / scale.num_latents for scale in scales for n in scale.active]
+    panels[1].set_ylim(0.0, max(1.1 * max(shares), MIN_AXIS))
     panels[1].set_xlabel("group of latents, from the top")
     if begin <= MAX_TICKS:
         panels[1].set_xticks(np.arange(begin))
