@@ -12,6 +12,7 @@ import functools
 import hashlib
 import io
 import json
+import math
 import zipfile
 from typing import Any
 
@@ -36,7 +37,7 @@ CHUNK = 512
 
 
 class Classifier(nn.Module):
-    """Three convolutions, a mean over all places, and one layer for the labels.
+    """Convolutions that halve the map to 8x8 or less, and two layers.
 
     Attributes:
       num_classes: labels are 0 .. num_classes - 1.
@@ -47,10 +48,11 @@ class Classifier(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
         """Returns (features [B, WIDTH], logits [B, num_classes]) of intensities."""
-        for channels, stride in ((32, 2), (64, 2), (WIDTH, 1)):
-            layer = nn.Conv(channels, (3, 3), strides=(stride, stride))
-            x = nn.relu(layer(x))
-        features = x.mean((1, 2))
+        halvings = max(2, math.ceil(math.log2(max(x.shape[1:3]) / 8)))
+        for i in range(halvings):
+            channels = min(32 * 2**i, 128)
+            x = nn.relu(nn.Conv(channels, (3, 3), strides=(2, 2))(x))
+        features = nn.relu(nn.Dense(WIDTH)(x.reshape(x.shape[0], -1)))
         return features, nn.Dense(self.num_classes)(features)
 
 

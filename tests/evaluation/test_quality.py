@@ -1,5 +1,8 @@
 """Features that tell labels, and samples beside real images by them."""
 
+import functools
+
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,9 +106,12 @@ def test_half_of_the_data_is_precise_and_covers_less(features, subject):
 
 
 def test_samplers_have_rows_of_their_own(features, toys):
+    @flax.struct.dataclass
     class Still:
+        code: jax.Array
+
         def sample(self, key, n, temperature=1.0):
-            return jnp.zeros((n, 64))
+            return jnp.tile(self.code[None], (n, 1))
 
     class Model(toys.PixelCode):
         def decode(self, z):
@@ -115,7 +121,11 @@ def test_samplers_have_rows_of_their_own(features, toys):
             return Half.generate(key, n, temperature, label)
 
     subject = toys.subject(Model((1.0,)))
-    options = {"key": KEY, "num_examples": 50, "samplers": {"still": Still()}}
+    options = {
+        "key": KEY,
+        "num_examples": 50,
+        "samplers": {"still": Still(jnp.zeros(64))},
+    }
     prior, still = evaluate_quality(subject, features, TEST, **options).rows
     assert still.sampler == "still" and still.frechet_distance > prior.frechet_distance
     assert still.recall == 0.0
@@ -131,7 +141,11 @@ def test_too_few_images_and_images_of_another_size_are_refused(features, subject
         evaluate_quality(subject, features, small, key=KEY, num_examples=50)
 
 
-def test_an_evaluation_fits_what_it_needs_once_and_reports_it(tiny, tmp_path):
+def test_an_evaluation_fits_what_it_needs_once_and_reports_it(
+    tiny, tmp_path, monkeypatch
+):
+    quick_fit = functools.partial(fit_features, num_steps=20)
+    monkeypatch.setattr("jvae.fitted.fit_features", quick_fit)
     experiment.run(tiny, tmp_path / "run")
     quick = {"num_samples": 1, "num_examples": 32, "num_images": 4, "batch_size": 32}
     asked = {"fd_examples": 60, "samplers": ["gaussian", "gmm"]}
