@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 import jvae
-from jvae import experiment, losses, manifest, models
+from jvae import experiment, losses, models
 from jvae.errors import ConfigError, DataError, WorkdirError
-from jvae.refresh import refresh
 from tests.commands import assert_same_run, cut_off, metrics, steps
 
 MLP = {"name": "mlp", "image_shape": [8, 8, 1], "hidden": [12], "latent_dim": 3}
@@ -75,7 +74,7 @@ NVAE = {
     "groups": [1, 2],
     "latent_channels": 2,
     "group_cells": 1,
-    "blocks": 1,
+    "blocks": 0,
     "block_cells": 1,
 }
 FLOWING = {**MLP, "latent": {"name": "flow", "posterior_depth": 2, "prior_depth": 2}}
@@ -139,6 +138,7 @@ def config(request, tiny):
     return tiny
 
 
+@pytest.mark.timeout(600)  # a deep model is many programs
 @pytest.mark.parametrize(
     ("name", "config"), [(n, n) for n in SYSTEMS], indirect=["config"]
 )
@@ -204,33 +204,10 @@ def test_it_trains_goes_on_bit_for_bit_is_evaluated_and_restored(
         again = restored.reconstruct(x, jax.random.key(0))
         assert again.shape == (3, 8, 8, 1) and len(results["kl_per_group"]) == 3
         assert [len(scale["kl"]) for scale in results["scales"]] == [1, 2]
-        assert restored.interpolate(x[:1], x[1:2], 3).shape == (1, 3, 8, 8, 1)
-        check_refreshed(restored, whole, tmp_path / "refreshed")
         pictures = results["pictures"].keys()
         assert {"scales.png", "kept_1.png", "samples_t0.7.png"} <= pictures
     elif name not in ("without_noise", "language"):
         assert restored.encode(x).mean.shape[0] == 3
-
-
-def check_refreshed(restored, workdir, out):
-    """Statistics of samples: the way up keeps its own, and no likelihood is bounded."""
-    refreshed = refresh(workdir, out, num_passes=1, batch_size=4, temperature=0.7)
-    pairs = zip(
-        jax.tree_util.tree_leaves_with_path(restored.state["batch_stats"]),
-        jax.tree.leaves(refreshed.state["batch_stats"]),
-        strict=True,
-    )
-    changed = {
-        manifest.path_name(path) for (path, a), b in pairs if not np.array_equal(a, b)
-    }
-    assert any("groups" in name for name in changed)
-    assert any(name.startswith("after") for name in changed)
-    assert not any("/up/" in f"/{n}/" or n.startswith("before") for n in changed)
-    x = np.zeros((1, 8, 8, 1), "float32")
-    with pytest.raises(ConfigError, match=r"at temperature 0.7, so it bounds no"):
-        refreshed.elbo(x, jax.random.key(0))
-    with pytest.raises(ConfigError, match=r"at temperature 0.7, so it bounds no"):
-        experiment.evaluate(out)
 
 
 def check_sentences(restored, x):

@@ -1,11 +1,14 @@
 """A workdir for samples: statistics change, parameters do not."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 import jvae
-from jvae import experiment
+from jvae import checkpoints, experiment, manifest, parts
+from jvae import config as configs
 from jvae.errors import ConfigError, WorkdirError
 from jvae.refresh import command, refresh
 
@@ -72,3 +75,56 @@ def test_what_cannot_be_refreshed_is_said(run, tmp_path, tiny):
         refresh(tmp_path / "mlp", tmp_path / "out")
     with pytest.raises(ConfigError, match="Did you mean '--temperature'"):
         command(["--temprature=1"])
+
+
+NVAE = {
+    "name": "nvae",
+    "image_shape": [8, 8, 1],
+    "channels": 4,
+    "groups": [1, 2],
+    "latent_channels": 2,
+    "group_cells": 1,
+    "blocks": 0,
+    "block_cells": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """A workdir with a hierarchy at step 0, without the time to compile a step."""
+    from tests.conftest import TINY
+
+    workdir = tmp_path_factory.mktemp("nvae")
+    loss = {"name": "hierarchical_elbo"}
+    experiment_ = configs.read({**TINY, "model": NVAE, "loss": loss})
+    state = parts.create_state(parts.assemble(experiment_))
+    folder = checkpoints.Checkpoints(workdir / checkpoints.CHECKPOINTS, keep=1)
+    item = {"params": state.params, "ema": None, "state": state.state}
+    folder.save(0, {"model": item}, {"config": dataclasses.asdict(experiment_)})
+    folder.wait()
+    folder.close()
+    return workdir
+
+
+def test_of_a_hierarchy_the_way_up_keeps_its_own(untrained, tmp_path):
+    """And no likelihood is bounded by what the way down then has."""
+    before = jvae.restore(untrained, params="raw")
+    out = tmp_path / "out"
+    options = {"num_passes": 1, "batch_size": 4, "temperature": 0.7}
+    after = refresh(untrained, out, **options)
+    pairs = zip(
+        jax.tree_util.tree_leaves_with_path(before.state["batch_stats"]),
+        jax.tree.leaves(after.state["batch_stats"]),
+        strict=True,
+    )
+    moved = {
+        manifest.path_name(path) for (path, a), b in pairs if not np.array_equal(a, b)
+    }
+    assert {name.split("/")[0] for name in moved} == {"doublings_0", "scales_1"}
+    assert all("/groups/" in name for name in moved if name.startswith("scales_1"))
+    x = np.zeros((1, 8, 8, 1), "float32")
+    for bound in (after.elbo, lambda x, key: after.log_likelihood(x, key, 2)):
+        with pytest.raises(ConfigError, match="at temperature 0.7, so it bounds no"):
+            bound(x, jax.random.key(0))
+    with pytest.raises(ConfigError, match="at temperature 0.7, so it bounds no"):
+        experiment.evaluate(out)
