@@ -54,7 +54,9 @@ def export(
     safetensors = _packages()
     folder = epath.Path(out)
     if folder.exists() and any(folder.iterdir()):
-        raise WorkdirError("is not empty", where=str(out), fix="Name a new folder.")
+        raise WorkdirError(
+            "the folder is not empty", where=str(out), fix="Name a new folder."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     variables = jax.tree.map(np.asarray, {"params": model.params, **model.state})
     labels = {"config": json.dumps(model.config), "step": str(model.step)}

@@ -50,7 +50,9 @@ def write(
     """
     folder = epath.Path(out)
     if folder.exists() and any(folder.iterdir()):
-        raise WorkdirError("is not empty", where=str(out), fix="Name a new folder.")
+        raise WorkdirError(
+            "the folder is not empty", where=str(out), fix="Name a new folder."
+        )
     if not model.subject.makes_images:
         raise ConfigError(f"{type(model.model).__name__} makes no images")
     chosen = None
