@@ -67,6 +67,43 @@ def with_common(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """Adds which model of a run is meant, see `choice_of`."""
+    parser.add_argument(
+        "--step", default="best", help="'best', 'last' or a step (default best)"
+    )
+    parser.add_argument(
+        "--params", default="ema", help="'ema' or 'raw' parameters (default ema)"
+    )
+
+
+def choice_of(flags: argparse.Namespace) -> dict[str, Any]:
+    """Returns 'step' and 'params' as `jvae.restore` takes them."""
+    step = int(flags.step) if flags.step.isdigit() else flags.step
+    return {"step": step, "params": flags.params}
+
+
+def model_parser(prog: str, description: str | None) -> argparse.ArgumentParser:
+    """Returns the flags of a command that restores a model and writes a folder."""
+    parser = Parser(
+        prog=prog, description=description, allow_abbrev=False, add_help=False
+    )
+    parser.add_argument("workdir", nargs="?", help="folder of the run")
+    parser.add_argument("out", nargs="?", help="the new folder")
+    add_choice(parser)
+    add_imports(parser)
+    return with_common(parser)
+
+
+def add_imports(parser: argparse.ArgumentParser) -> None:
+    """Adds --allow_imports."""
+    parser.add_argument(
+        "--allow_imports",
+        action="store_true",
+        help="import the model, loss or data set of your own that the run names",
+    )
+
+
 def eval_parser(options: Mapping[str, fields.Field]) -> argparse.ArgumentParser:
     """Returns the flags of eval.py; `options` are those of the evaluation."""
     parser = Parser(
@@ -80,11 +117,7 @@ def eval_parser(options: Mapping[str, fields.Field]) -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", help="folder for results; WORKDIR/evaluation/SPLIT_STEP if not given"
     )
-    parser.add_argument(
-        "--allow_imports",
-        action="store_true",
-        help="import the model, loss or data set of your own that the run names",
-    )
+    add_imports(parser)
     return with_common(parser)
 
 
@@ -97,12 +130,7 @@ def add_evaluation(
       parser: gets the flags.
       options: the fields of `jvae.evaluation.settings.Settings`.
     """
-    parser.add_argument(
-        "--step", default="best", help="'best', 'last' or a step (default best)"
-    )
-    parser.add_argument(
-        "--params", default="ema", help="'ema' or 'raw' parameters (default ema)"
-    )
+    add_choice(parser)
     parser.add_argument(
         "--split", default="test", help="'test', 'validation' or 'train' (default test)"
     )
@@ -123,8 +151,7 @@ def evaluation_of(
         for name, field in options.items()
         if getattr(flags, name) is not None
     }
-    step = int(flags.step) if flags.step.isdigit() else flags.step
-    return {"step": step, "params": flags.params, "split": flags.split, **given}
+    return {**choice_of(flags), "split": flags.split, **given}
 
 
 def main(command: Callable[[Sequence[str]], None]) -> int:

@@ -211,27 +211,16 @@ def _packages() -> Any:
 
 def command(arguments: Sequence[str]) -> None:
     """What python -m jvae.export does with its arguments."""
-    flags_of = cli.Parser(
-        prog="python -m jvae.export",
-        description=__doc__,
-        allow_abbrev=False,
-        add_help=False,
-    )
-    flags_of.add_argument("workdir", nargs="?", help="folder of the run")
-    flags_of.add_argument("out", nargs="?", help="the new folder")
-    flags_of.add_argument("--step", default="best", help="'best', 'last' or a number")
-    flags_of.add_argument("--params", default="ema", help="'ema' or 'raw'")
+    flags_of = cli.model_parser("python -m jvae.export", __doc__)
     flags_of.add_argument("--platforms", default=",".join(PLATFORMS))
-    flags_of.add_argument("--allow_imports", action="store_true")
-    flags = cli.parse(cli.with_common(flags_of), arguments)
+    flags = cli.parse(flags_of, arguments)
     if flags.help:
         print(flags_of.format_help())
         return
     if not flags.out:
         raise ConfigError("WORKDIR and OUT are missing", where=flags_of.prog)
-    step = int(flags.step) if flags.step.isdigit() else flags.step
     model = restore(
-        flags.workdir, step, flags.params, allow_imports=flags.allow_imports
+        flags.workdir, allow_imports=flags.allow_imports, **cli.choice_of(flags)
     )
     about = export(model, flags.out, flags.platforms.split(","))
     names = ", ".join(about["functions"])

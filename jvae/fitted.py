@@ -52,10 +52,6 @@ def sampler(
     model: Pretrained,
     name: str,
     train: data.Source | None = None,
-    *,
-    seed: int = 0,
-    num_examples: int = NUM_CODES,
-    **options: Any,
 ) -> Any:
     """Fits a sampler to a restored model unless it was, and returns it.
 
@@ -63,12 +59,9 @@ def sampler(
       model: from `jvae.restore`.
       name: a key of `jvae.samplers.SAMPLERS`.
       train: the training split; None to open the data set of the run.
-      seed: of the codes and of the fit.
-      num_examples: at most so many training images.
-      **options: of the fit.
 
     Raises:
-      ConfigError: an unknown name or option, or a model whose codes none stands for.
+      ConfigError: an unknown name, or a model whose codes none stands for.
       DataError: the training data is not there.
     """
     folder = model.samplers
@@ -79,9 +72,8 @@ def sampler(
     if train is None:
         train = parts.split_of(model.config["data"], "train", model.vocabulary)
     codes = training_codes(
-        model.subject, train, key=jax.random.key(seed), num_examples=num_examples
+        model.subject, train, key=jax.random.key(0), num_examples=NUM_CODES
     )
-    made = samplers.build(name, codes, seed, **options)
-    about = {"name": name, "codes": len(codes), "seed": seed, "options": options}
-    samplers.save(made, name, folder, about)
+    made = samplers.build(name, codes)
+    samplers.save(made, name, folder, {"codes": len(codes)})
     return made

@@ -98,9 +98,8 @@ def command(arguments: Sequence[str]) -> None:
     flags_of.add_argument("--num_passes", type=int, default=500)
     flags_of.add_argument("--batch_size", type=int, default=16)
     flags_of.add_argument("--seed", type=int, default=0)
-    flags_of.add_argument("--step", default="best", help="'best', 'last' or a number")
-    flags_of.add_argument("--params", default="ema", help="'ema' or 'raw'")
-    flags_of.add_argument("--allow_imports", action="store_true")
+    cli.add_choice(flags_of)
+    cli.add_imports(flags_of)
     flags = cli.parse(cli.with_common(flags_of), arguments)
     if flags.help:
         print(flags_of.format_help())
@@ -108,7 +107,6 @@ def command(arguments: Sequence[str]) -> None:
     for name in ("workdir", "out"):
         if not getattr(flags, name):
             raise ConfigError(f"--{name} is missing", fix=f"E.g. --{name}=runs/nvae.")
-    step = int(flags.step) if flags.step.isdigit() else flags.step
     model = refresh(
         flags.workdir,
         flags.out,
@@ -116,9 +114,8 @@ def command(arguments: Sequence[str]) -> None:
         num_passes=flags.num_passes,
         batch_size=flags.batch_size,
         seed=flags.seed,
-        step=step,
-        params=flags.params,
         allow_imports=flags.allow_imports,
+        **cli.choice_of(flags),
     )
     print(f"step {model.step} with statistics of its samples in {flags.out}")
 

@@ -20,9 +20,8 @@ from etils import epath
 from jvae import cli, fitted, samplers
 from jvae.errors import ConfigError, WorkdirError
 from jvae.evaluation import pictures
+from jvae.evaluation.quality import PRIOR
 from jvae.pretrained import Pretrained, restore
-
-PRIOR = "prior"
 
 
 def write(
@@ -68,31 +67,20 @@ def write(
 
 def command(arguments: Sequence[str]) -> None:
     """What python -m jvae.sample does with its arguments."""
-    flags_of = cli.Parser(
-        prog="python -m jvae.sample",
-        description=__doc__,
-        allow_abbrev=False,
-        add_help=False,
-    )
-    flags_of.add_argument("workdir", nargs="?", help="folder of the run")
-    flags_of.add_argument("out", nargs="?", help="the new folder of images")
+    flags_of = cli.model_parser("python -m jvae.sample", __doc__)
     flags_of.add_argument("--n", type=int, default=100, help="number of images")
     flags_of.add_argument("--temperature", type=float, default=1.0)
     flags_of.add_argument("--seed", type=int, default=0)
     known = ", ".join((PRIOR, *samplers.SAMPLERS))
     flags_of.add_argument("--sampler", default=PRIOR, help=known)
-    flags_of.add_argument("--step", default="best", help="'best', 'last' or a number")
-    flags_of.add_argument("--params", default="ema", help="'ema' or 'raw'")
-    flags_of.add_argument("--allow_imports", action="store_true")
-    flags = cli.parse(cli.with_common(flags_of), arguments)
+    flags = cli.parse(flags_of, arguments)
     if flags.help:
         print(flags_of.format_help())
         return
     if not flags.out:
         raise ConfigError("WORKDIR and OUT are missing", where=flags_of.prog)
-    step = int(flags.step) if flags.step.isdigit() else flags.step
     model = restore(
-        flags.workdir, step, flags.params, allow_imports=flags.allow_imports
+        flags.workdir, allow_imports=flags.allow_imports, **cli.choice_of(flags)
     )
     options = {"seed": flags.seed, "temperature": flags.temperature}
     write(model, flags.out, flags.n, sampler=flags.sampler, **options)

@@ -104,7 +104,7 @@ def test_a_damaged_file_is_one_line(tmp_path):
     samplers.save(fit_gaussian(BLOBS), "gaussian", tmp_path, {})
     file = tmp_path / "gaussian.npz"
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(WorkdirError, match="a sampler cannot be read"):
+    with pytest.raises(WorkdirError, match="arrays cannot be read"):
         samplers.load("gaussian", tmp_path)
     with pytest.raises(
         ConfigError, match="'gmm' was not fitted .* there are: gaussian"

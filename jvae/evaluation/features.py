@@ -10,10 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import io
-import json
 import math
-import zipfile
 from typing import Any
 
 import jax
@@ -23,8 +20,9 @@ import optax
 from etils import epath
 from flax import linen as nn
 
+from jvae import arrays
 from jvae.data.sources import Source
-from jvae.errors import DataError, WorkdirError
+from jvae.errors import DataError
 from jvae.types import Array, Params
 
 WIDTH = 64
@@ -174,38 +172,15 @@ def write_features(features: Features, path: epath.PathLike) -> None:
         "accuracy": features.accuracy,
         "image_shape": features.image_shape,
     }
-    flat = {
-        jax.tree_util.keystr(p, simple=True, separator="/"): np.asarray(a)
-        for p, a in jax.tree_util.tree_leaves_with_path(features.params)
-    }
-    buffer = io.BytesIO()
-    entries: dict[str, Any] = {**flat, "about": np.array(json.dumps(numbers))}
-    np.savez(buffer, **entries)
-    target = epath.Path(path)
-    unfinished = target.parent / f"{target.name}.unfinished"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished.write_bytes(buffer.getvalue())
-    unfinished.rename(target)
+    arrays.write(path, features.params, numbers)
 
 
 def read_features(path: epath.PathLike) -> Features:
-    """Returns what `write_features` wrote. Nothing in the file runs code.
+    """Returns what `write_features` wrote.
 
     Raises:
       WorkdirError: no such file, or one that is damaged.
     """
-    try:
-        blob = io.BytesIO(epath.Path(path).read_bytes())
-        with np.load(blob, allow_pickle=False) as archive:
-            about = json.loads(str(archive["about"]))
-            params: dict[str, Any] = {}
-            for name in archive.files:
-                if name != "about":
-                    layer, leaf = name.split("/")
-                    params.setdefault(layer, {})[leaf] = jnp.asarray(archive[name])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-        raise WorkdirError(
-            f"features cannot be read: {error}", where=str(path)
-        ) from error
+    params, about = arrays.read(path)
     shape = tuple(about["image_shape"])
     return Features(params, about["num_classes"], about["accuracy"], shape)

@@ -100,7 +100,7 @@ def evaluate(
             num_examples=settings.fd_examples,
             temperatures=settings.temperatures,
             samplers=samplers,
-            others=train,
+            others=None if split == "train" else train,
         )
     written = []
     if subject.vocabulary is not None:

@@ -68,7 +68,7 @@ def test_features_tell_labels_and_survive_the_disk(features, tmp_path):
     file = tmp_path / "f.npz"
     file.write_bytes(file.read_bytes()[:90])
     for name in ("f.npz", "none.npz"):
-        with pytest.raises(WorkdirError, match="features cannot be read"):
+        with pytest.raises(WorkdirError, match="arrays cannot be read"):
             read_features(tmp_path / name)
 
 
