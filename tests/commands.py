@@ -33,7 +33,8 @@ class Command:
     """A running script or module; its output lies in `file`."""
 
     def __init__(self, script, *arguments, devices=1, cwd=ROOT, **environment):
-        self.file = Path(f"{arguments[-1].partition('=')[2]}.{time.time_ns()}.log")
+        folder = arguments[-1].partition("=")[2] or arguments[-1]
+        self.file = Path(f"{folder}.{time.time_ns()}.log")
         flags = f"--xla_force_host_platform_device_count={devices}"
         inherited = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
         env = {**inherited, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}

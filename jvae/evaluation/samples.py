@@ -46,7 +46,7 @@ def reconstructions(
     if not subject.has_latents:
         raise ConfigError(f"{type(subject.model).__name__} has no code to decode")
     if mode == "mean":
-        return subject.run(_decode_codes, codes(subject, x))
+        return decoded(subject, codes(subject, x))
     return subject.run(_redraw, x, keys.per_example(key, len(x)))
 
 
@@ -73,6 +73,16 @@ def codes(subject: Subject, x: Array | np.ndarray) -> Any:
             fix="Use mode 'sample'.",
         )
     return subject.run(code_of, x)
+
+
+def decoded(subject: Subject, z: Any) -> Array:
+    """Returns the means of p(x|z), [B, H, W, C], or the likeliest sentences [B, T].
+
+    Args:
+      subject: the model.
+      z: [B, ...], as `codes` gives them.
+    """
+    return subject.run(_decode_codes, z)
 
 
 def has_codes(subject: Subject) -> bool:
