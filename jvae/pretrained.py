@@ -263,7 +263,7 @@ class Pretrained:
         """
         return samples.variations(self.subject, key, n, num, kept, temperature)
 
-    def interpolate(self, a: Array, b: Array, n: int) -> Array:
+    def interpolate(self, a: Array, b: Array, n: int, spherical: bool = False) -> Array:
         """Returns [B, n, H, W, C], decoded between the modes of q(z|a) and q(z|b).
 
         On the straight line, on a sphere on the great circle; of one-hot codes on the
@@ -274,16 +274,18 @@ class Pretrained:
           a: images [B, H, W, C].
           b: as many images.
           n: points on the path, ends included, at least 2.
+          spherical: whether to go along the arc that keeps the distance to 0, of codes
+            that are vectors.
 
         Raises:
-          ConfigError: a and b differ in shape, or n < 2.
+          ConfigError: a and b differ in shape, n < 2, or codes without arcs.
         """
         self._require_decoder()
         a, b = self._image(a), self._image(b)
         if self.vocabulary is not None:  # filled up to one width
             width = max(a.shape[1], b.shape[1])
             a, b = (jnp.pad(s, ((0, 0), (0, width - s.shape[1]))) for s in (a, b))
-        return samples.interpolations(self.subject, a, b, n)
+        return samples.interpolations(self.subject, a, b, n, spherical)
 
     def corners(self, x: Array, n: int) -> Array:
         """Returns [n, n, H, W, C], decoded between the modes of q(z|x) of four images.

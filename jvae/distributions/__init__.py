@@ -22,7 +22,12 @@ from jvae.distributions.gaussian import (
 from jvae.distributions.gumbel_softmax import GumbelSoftmax
 from jvae.distributions.mixture import GaussianMixture
 from jvae.distributions.sentences import Sentences
-from jvae.distributions.von_mises_fisher import UniformOnSphere, VonMisesFisher, slerp
+from jvae.distributions.von_mises_fisher import (
+    UniformOnSphere,
+    VonMisesFisher,
+    arc,
+    slerp,
+)
 
 __all__ = [
     "LOG_TWO_PI",
@@ -38,6 +43,7 @@ __all__ = [
     "Sentences",
     "UniformOnSphere",
     "VonMisesFisher",
+    "arc",
     "draw",
     "kl_per_group",
     "slerp",

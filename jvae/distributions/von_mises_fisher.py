@@ -280,3 +280,22 @@ def slerp(start: Array, end: Array, fraction: Array) -> Array:
     angle = jnp.arctan2(sine, cosine)
     side = side / jnp.maximum(sine, 1e-12)
     return jnp.cos(fraction * angle) * start + jnp.sin(fraction * angle) * side
+
+
+def arc(start: Array, end: Array, fraction: Array) -> Array:
+    """Returns points whose directions go along `slerp` and whose lengths on the line.
+
+    Between two draws of N(0, I) in many dimensions, whose lengths are nearly the same,
+    the points are as long as they; those of the straight line are shorter.
+
+    Args:
+      start: [..., d], not 0.
+      end: vectors that broadcast against `start`.
+      fraction: from 0 at start to 1 at end; broadcasts against [..., 1].
+    """
+    lengths = [jnp.linalg.norm(a, axis=-1, keepdims=True) for a in (start, end)]
+    units = [
+        a / jnp.maximum(n, 1e-12) for a, n in zip((start, end), lengths, strict=True)
+    ]
+    length = (1.0 - fraction) * lengths[0] + fraction * lengths[1]
+    return length * slerp(units[0], units[1], fraction)

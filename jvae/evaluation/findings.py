@@ -241,6 +241,9 @@ def _numbers_of_latents(latents: Latents, subject: Subject) -> dict[str, Any]:
     }
     if latents.active is not None:
         numbers["active"] = latents.active.tolist()
+    if latents.draws is not None:
+        mean, std = latents.draws.mean(0), latents.draws.std(0)
+        numbers["aggregate"] = {"mean": mean.tolist(), "std": std.tolist()}
     if latents.information is not None:
         numbers["mutual_info_cap"] = latents.information.cap
         numbers["clamped"] = list(latents.information.clamped)

@@ -2,55 +2,28 @@
 
 from __future__ import annotations
 
-import base64
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jvae.data.sources import Source
-from jvae.evaluation import neighbours, pictures, samples
+from jvae.evaluation import figures, latent_pictures, samples
 from jvae.evaluation.classification import Classification
 from jvae.evaluation.clustering import Clusters
 from jvae.evaluation.findings import Findings
-from jvae.evaluation.latents import Latents
-from jvae.evaluation.scales import Scale
+from jvae.evaluation.pictures import COLUMNS, Picture, sheet
+from jvae.evaluation.projection import Projection
 from jvae.evaluation.subject import Subject
-from jvae.types import Array, Key
+from jvae.types import Key
 
-COLUMNS = 10
-"""Images in a row."""
 CLUSTER_ROWS = 2
 """Rows of members on the page of a cluster, and of samples."""
 VARIED_ROWS = 5
 """Samples whose fine scales are drawn again."""
 MAX_CLUSTER_PAGES = 20
 """Pages of clusters, the largest first."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """A PNG file of a report.
-
-    Attributes:
-      file: its name.
-      title: a few words.
-      caption: what is seen, for those who see it and those who do not.
-      png: its bytes.
-    """
-
-    file: str
-    title: str
-    caption: str
-    png: bytes
-
-    @property
-    def uri(self) -> str:
-        """The picture as a data URI, so that a page needs no other file."""
-        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
 def make(
@@ -64,6 +37,7 @@ def make(
     reach: float,
     history: Sequence[Mapping[str, Any]] | None = None,
     samplers: Mapping[str, Any] | None = None,
+    projection: Projection = "pca",
 ) -> list[Picture]:
     """Returns the pictures that the model has methods for.
 
@@ -77,6 +51,7 @@ def make(
       reach: of traversals.
       history: rows of metrics.jsonl; None for no curves.
       samplers: what draws codes in the prior's place, by name.
+      projection: of the map of codes.
     """
     shown: list[Picture] = []
     if subject.makes_images:
@@ -96,13 +71,11 @@ def make(
     if found.classification is not None:
         shown.append(_confusion(found.classification))
     if found.latents is not None:
-        if found.latents.means is not None and not subject.is_generative:
-            shown += _neighbours(subject, source, found.latents.means, key)
-        shown.append(_scales(found.scales) if found.scales else _kl_bars(found.latents))
+        shown += latent_pictures.make(subject, source, found, key, projection)
     if found.clusters is not None:
         place = jax.random.fold_in(key, 1)
         shown += cluster_pages(subject, source, found.clusters, place)
-    curves = pictures.curves(history or ())
+    curves = figures.curves(history or ())
     if curves is not None:
         caption = "Metrics over training; axes are fitted to all but the first tenth."
         shown.append(Picture("curves.png", "Training", caption, curves))
@@ -126,6 +99,8 @@ def _images(
     shown = [_reconstructions(subject, x, draw_key)]
     if samples.has_codes(subject) and len(x) > 1:
         shown.append(_interpolations(subject, x))
+        if found.latents is not None and found.latents.draws is not None:
+            shown.append(_interpolations(subject, x, spherical=True))
     if samples.has_codes(subject) and len(x) >= 4:
         shown.append(_corners(subject, x))
     if hasattr(subject.model, "generate"):
@@ -138,13 +113,6 @@ def _images(
     return shown
 
 
-def _grid(subject: Subject, images: Array | np.ndarray, columns: int) -> bytes:
-    """Returns the PNG of images [..., H, W, C] in the support of the likelihood."""
-    unit = np.asarray(subject.transform.to_unit(jnp.asarray(images)))
-    flat = unit.reshape(-1, *unit.shape[-3:])
-    return pictures.encode_png(pictures.grid(flat, columns))
-
-
 def _reconstructions(subject: Subject, x: np.ndarray, key: Key) -> Picture:
     mode: Literal["mean", "sample"] = "mean" if samples.has_codes(subject) else "sample"
     code = {"mean": "the mode", "sample": "a draw"}[mode] + " of q(z|x)"
@@ -154,7 +122,7 @@ def _reconstructions(subject: Subject, x: np.ndarray, key: Key) -> Picture:
     pairs = np.stack([x[:whole], np.asarray(again)[:whole]])
     rows = pairs.reshape(2, -1, columns, *x.shape[1:]).swapaxes(0, 1)
     text = f"Rows in pairs: what the model is given, and the mean of p(x|z) at {code}."
-    png = _grid(subject, rows, columns)
+    png = sheet(subject, rows, columns)
     return Picture("reconstructions.png", "Reconstructions", text, png)
 
 
@@ -168,7 +136,7 @@ def _samples(subject: Subject, key: Key, n: int, temperature: float) -> Picture:
         text += f" with its standard deviation times {temperature:g}."
     if getattr(subject.model, "num_classes", None) is not None:
         text += " Classes take turns along a row."
-    png = _grid(subject, images, COLUMNS)
+    png = sheet(subject, images, COLUMNS)
     return Picture(f"samples_t{float(temperature)}.png", title, text, png)
 
 
@@ -177,7 +145,7 @@ def _drawn_by(subject: Subject, key: Key, n: int, name: str, sampler: Any) -> Pi
     text = (
         f"Means of p(x|z), z drawn by the sampler '{name}', fitted to training codes."
     )
-    png = _grid(subject, images, COLUMNS)
+    png = sheet(subject, images, COLUMNS)
     return Picture(f"samples_{name}.png", f"Samples by {name}", text, png)
 
 
@@ -197,24 +165,31 @@ def _variations(
             f"ones are drawn anew at temperature {temperature:g}."
         )
         title = f"Kept up to {size}, varied below"
-        png = _grid(subject, images, COLUMNS)
+        png = sheet(subject, images, COLUMNS)
         shown.append(Picture(f"kept_{kept}.png", title, text, png))
     return shown
 
 
-def _interpolations(subject: Subject, x: np.ndarray) -> Picture:
+def _interpolations(
+    subject: Subject, x: np.ndarray, spherical: bool = False
+) -> Picture:
     num_rows = min(len(x) // 2, 6)
     ends = x[:num_rows], x[num_rows : 2 * num_rows]
-    images = samples.interpolations(subject, *ends, COLUMNS)
+    images = samples.interpolations(subject, *ends, COLUMNS, spherical)
     text = "Each row decodes points on the path between the codes of two examples."
-    png = _grid(subject, images, COLUMNS)
-    return Picture("interpolations.png", "Interpolations", text, png)
+    name, title = "interpolations.png", "Interpolations"
+    if spherical:
+        name, title = "interpolations_arc.png", "Interpolations along an arc"
+        text += (
+            " The path keeps the distance to 0, where the straight line comes nearer."
+        )
+    return Picture(name, title, text, sheet(subject, images, COLUMNS))
 
 
 def _corners(subject: Subject, x: np.ndarray) -> Picture:
     images = samples.corners(subject, x[:4], COLUMNS)
     text = "Points between the codes of the four examples whose images are the corners."
-    png = _grid(subject, images, COLUMNS)
+    png = sheet(subject, images, COLUMNS)
     return Picture("corners.png", "Between four examples", text, png)
 
 
@@ -228,36 +203,8 @@ def _traversals(
         f"{reach:g}. Dimensions from the top, most KL first: "
         f"{', '.join(map(str, dims))}."
     )
-    png = _grid(subject, images, COLUMNS + 1)
+    png = sheet(subject, images, COLUMNS + 1)
     return Picture("traversals.png", "Traversals", text, png)
-
-
-def _kl_bars(latents: Latents) -> Picture:
-    kl, active = latents.kl_per_dim, latents.active
-    if kl is None or active is None:
-        kl, active = latents.kl, None
-    count = len(kl)
-    text = f"Mean KL to the prior of {count} groups of latents, sorted."
-    if active is not None:
-        used = int(active.sum())
-        text = f"Mean KL to the prior of {count} dimensions, sorted; {used} active."
-        if used < count:
-            text += " The others are hollow, with a cross."
-    png = pictures.kl_bars(kl, active)
-    return Picture("kl_per_dimension.png", "KL of each dimension", text, png)
-
-
-def _scales(scales: Sequence[Scale]) -> Picture:
-    parts = []
-    for scale in scales:
-        active, total = sum(scale.active), len(scale.kl) * scale.num_latents
-        parts.append(
-            f"{scale.height}x{scale.width}: {sum(scale.kl):.1f} nats, {active:,} of "
-            f"{total:,} latents active"
-        )
-    text = f"Groups from the top, which is drawn first. {'; '.join(parts)}."
-    png = pictures.scale_bars(scales)
-    return Picture("scales.png", "KL and active latents of each group", text, png)
 
 
 def _confusion(found: Classification) -> Picture:
@@ -266,36 +213,8 @@ def _confusion(found: Classification) -> Picture:
         f"Examples by true label (rows) and by the label they are given (columns); "
         f"{wrong:,} of {found.confusion.sum():,} are off the diagonal."
     )
-    png = pictures.confusion(found.confusion)
+    png = figures.confusion(found.confusion)
     return Picture("confusion.png", "Confusion", text, png)
-
-
-def _neighbours(
-    subject: Subject, source: Source, codes: np.ndarray, key: Key
-) -> list[Picture]:
-    """Returns a picture of nearest neighbours for each way to measure nearness."""
-    columns = min(COLUMNS, len(codes))
-    queries = np.arange(columns)
-    if columns < 2:
-        return []
-    shown = []
-    metrics: dict[neighbours.Metric, str] = {
-        "euclidean": "distance",
-        "cosine": "cosine similarity",
-    }
-    for metric, title in metrics.items():
-        found = neighbours.nearest(codes, queries, columns - 1, metric)
-        places = np.concatenate([queries[:, None], found], axis=1).reshape(-1)
-        pixels = source.read(places)["image"]
-        x = np.asarray(subject.prepare(pixels, jax.random.split(key, len(places))))
-        text = (
-            "Left column: the first examples. Beside each: those of the "
-            f"{len(codes) - 1:,} others with the nearest codes by {title}, in order."
-        )
-        heading = f"Nearest codes by {title}"
-        png = _grid(subject, x, columns)
-        shown.append(Picture(f"neighbours_{metric}.png", heading, text, png))
-    return shown
 
 
 def cluster_pages(
@@ -311,7 +230,7 @@ def cluster_pages(
     """
     sizes = clusters.histogram
     text = f"Examples of each cluster; {int((sizes > 0).sum())} of {len(sizes)} used."
-    png = pictures.cluster_bars(sizes)
+    png = figures.cluster_bars(sizes)
     bars = Picture("cluster_sizes.png", "Sizes of the clusters", text, png)
     largest = np.argsort(-sizes, kind="stable")[:MAX_CLUSTER_PAGES]
     return [bars, *(_cluster(subject, source, clusters, int(y), key) for y in largest)]
@@ -338,5 +257,5 @@ def _cluster(
             f"{len(places):,} members. Upper {CLUSTER_ROWS} rows: the first of them; "
             f"lower: means of p(x|z), z from p(z|{cluster})."
         )
-    png = _grid(subject, images, COLUMNS)
+    png = sheet(subject, images, COLUMNS)
     return Picture(f"cluster_{cluster:03d}.png", f"Cluster {cluster}", text, png)

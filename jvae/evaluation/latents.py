@@ -67,12 +67,14 @@ class Latents:
       means: [N, D], posterior means; None without one posterior over vectors, or where
         the prior is a flow.
       information: see there; None without one posterior that has a density.
+      draws: [N, D], one of each posterior, where the prior is one N(0, I); else None.
     """
 
     kl: np.ndarray
     num_examples: int
     means: np.ndarray | None = None
     information: Information | None = None
+    draws: np.ndarray | None = None
 
     @property
     def active(self) -> np.ndarray | None:
@@ -177,7 +179,10 @@ def evaluate_latents(
     log_prior = found["log_prior"] if found["one_prior"].all() else None
     has_means = hasattr(q, "mean") and q.mean.ndim == 2 and found["has_scale"].all()
     means = np.asarray(q.mean) if has_means else None
-    return Latents(kl, len(found["kl"]), means, information(q, z, log_prior=log_prior))
+    is_normal = has_means and log_prior is not None and not subject.has_uniform_prior
+    draws = np.asarray(z) if is_normal else None
+    parts = information(q, z, log_prior=log_prior)
+    return Latents(kl, len(found["kl"]), means, parts, draws)
 
 
 def active_units(means: np.ndarray) -> np.ndarray:

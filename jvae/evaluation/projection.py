@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 
+Projection = Literal["pca", "tsne"]
+
 PERPLEXITY = 30.0
 """Neighbours that t-SNE keeps near, about; fewer where there are few codes."""
+GAP = 0.11
+"""How far apart `apart` keeps places, in parts of the map's longer side."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,3 +76,19 @@ def tsne(codes: np.ndarray, seed: int = 0) -> np.ndarray:
         random_state=seed,
     )
     return search.fit_transform(np.asarray(codes, np.float32))
+
+
+def apart(places: np.ndarray, gap: float = GAP) -> np.ndarray:
+    """Returns the first places of which none is near another, as indices.
+
+    Args:
+      places: [N, 2].
+      gap: least distance along one of the axes, in parts of the longer extent.
+    """
+    least = gap * max(float(np.ptp(places, axis=0).max()), 1e-12)
+    chosen: list[int] = []
+    for i, place in enumerate(places):
+        far = np.abs(places[chosen] - place).max(-1) >= least if chosen else True
+        if np.all(far):
+            chosen.append(i)
+    return np.asarray(chosen)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.metadata
-import importlib.resources
 import json
 import math
 import platform
@@ -12,14 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 
 import jvae
+from jvae.checksums import checksums
 from jvae.data.sources import Source
-from jvae.evaluation import gallery, passages
+from jvae.evaluation import gallery, page, passages, samples
 from jvae.evaluation.features import Features
 from jvae.evaluation.findings import measure, numbers_of, probe
-from jvae.evaluation.measures import format_value
+from jvae.evaluation.pictures import Picture
 from jvae.evaluation.probes import FEATURES
 from jvae.evaluation.quality import evaluate_quality
 from jvae.evaluation.settings import Settings
@@ -90,6 +92,7 @@ def evaluate(
         reach=settings.reach,
         history=history,
         samplers=samplers,
+        projection=settings.projection,
     )
     if features is not None and subject.makes_images:
         found.quality = evaluate_quality(
@@ -116,6 +119,11 @@ def evaluate(
         "settings": dataclasses.asdict(settings),
         "config": config,
         "versions": versions(),
+        "checksums": {
+            "parameters": digest(checksums(subject.params)),
+            "state": digest(checksums(subject.state)),
+            "config": digest(strict_json(config)),
+        },
     }
     results = strict_json({**numbers, **origin})
     if jax.process_index() == 0:
@@ -126,7 +134,7 @@ def evaluate(
 def write(
     out_dir: epath.PathLike,
     results: Mapping[str, Any],
-    shown: Sequence[gallery.Picture],
+    shown: Sequence[Picture],
 ) -> None:
     """Writes results.json, the pictures and report.html into a folder.
 
@@ -144,28 +152,26 @@ def write(
     (folder / "report.html").write_text(render(results, shown))
 
 
-def render(results: Mapping[str, Any], shown: Sequence[gallery.Picture]) -> str:
+def render(results: Mapping[str, Any], shown: Sequence[Picture]) -> str:
     """Returns the page, one file without any other.
 
     Args:
       results: from `evaluate`.
       shown: the pictures.
     """
-    import jinja2
-
-    template = importlib.resources.files("jvae.evaluation") / "report.html"
-    environment = jinja2.Environment(
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
+    kl, active = results.get("kl_per_group") or [], results.get("active") or []
+    dimensions = (
+        []
+        if len(kl) < len(active)
+        else samples.by_kl(np.asarray(kl[: len(active)]), len(active))
     )
-    environment.filters["number"] = format_value
-    return environment.from_string(template.read_text()).render(
+    return page.render(
+        "report.html",
         results=results,
         pictures=shown,
         config=dict(flat(results["config"])),
         probe_features=FEATURES,
+        dimensions=dimensions,
     )
 
 
@@ -187,6 +193,12 @@ def strict_json(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if isinstance(value, bool | int | str | None) else str(value)
+
+
+def digest(value: Any) -> str:
+    """Returns the SHA-256 of JSON, whatever the order of its fields."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jvae import keys
+from jvae.distributions import arc
 from jvae.errors import ConfigError, require
 from jvae.evaluation.subject import Subject
 from jvae.losses.elbo import apply
@@ -212,11 +213,17 @@ def checked_label(
 
 
 def interpolations(
-    subject: Subject, a: Array | np.ndarray, b: Array | np.ndarray, num: int
+    subject: Subject,
+    a: Array | np.ndarray,
+    b: Array | np.ndarray,
+    num: int,
+    spherical: bool = False,
 ) -> Array:
     """Returns decoded points on the paths between the codes of a and b, [B, num, ...].
 
-    A path is the model's `between(start, end, fraction)`, or else the straight line.
+    A path is the model's `between(start, end, fraction)`, or else the straight line; if
+    `spherical` the arc of `jvae.distributions.arc`, which stays as far from 0 as codes
+    are.
 
     The first and last of each row are the reconstructions of a and b.
 
@@ -225,16 +232,22 @@ def interpolations(
       a: [B, H, W, C].
       b: [B, H, W, C].
       num: points on a line, at least 2.
+      spherical: whether to go along an arc; codes must be vectors.
 
     Raises:
-      ConfigError: a and b differ in shape, num < 2, or the model has no posterior.
+      ConfigError: a and b differ in shape, num < 2, the model has no posterior, or arcs
+        are asked for of codes that are no vectors.
     """
     require(num >= 2, "num", "be at least 2", num)
     if a.shape != b.shape:
         raise ConfigError(
             f"a and b must have one shape, got {list(a.shape)} and {list(b.shape)}"
         )
-    return subject.run(_decode_lines, codes(subject, a), codes(subject, b), num=num)
+    start, end = codes(subject, a), codes(subject, b)
+    is_vector = isinstance(start, jax.Array) and start.ndim == 2
+    if spherical and not is_vector:
+        raise ConfigError(f"the codes of {type(subject.model).__name__} have no arcs")
+    return subject.run(_decode_lines, start, end, num=num, spherical=spherical)
 
 
 def corners(subject: Subject, x: Array | np.ndarray, num: int) -> Array:
@@ -379,10 +392,12 @@ def _decode_all(model, params, state, z, num_axes):
     return images.reshape(*axes, *images.shape[1:])
 
 
-def _paths(model, params, state, start, end, *, num):
+def _paths(model, params, state, start, end, *, num, spherical=False):
     """Returns the points [B, num, *event] between codes [B, *event]."""
 
     def between(model, start, end, t):
+        if spherical:
+            return arc(start, end, t)
         if hasattr(model, "between"):
             return model.between(start, end, t)
         return (1.0 - t) * start + t * end
@@ -393,8 +408,8 @@ def _paths(model, params, state, start, end, *, num):
     return _call(model, params, state, between, *ends, t)
 
 
-def _decode_lines(model, params, state, start, end, *, num):
-    points = _paths(model, params, state, start, end, num=num)
+def _decode_lines(model, params, state, start, end, *, num, spherical=False):
+    points = _paths(model, params, state, start, end, num=num, spherical=spherical)
     return _decode_all(model, params, state, points, 2)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from jvae.errors import require
+from jvae.evaluation.projection import Projection
 from jvae.evaluation.subject import Subject
 
 NUM_PROBED = 10_000
@@ -36,6 +37,8 @@ class Settings:
         distance, precision and recall are computed; 0 for none.
       features: a file of features for these; None for a classifier of the labels that
         is trained once and kept in the workdir.
+      projection: of the map of codes: 'pca', the plane of most variance, or 'tsne',
+        which takes a minute.
       statistics: of BatchNorm and its like: the 'running' values of training, or those
         of the whole 'train' split, measured anew.
 
@@ -54,6 +57,7 @@ class Settings:
     samplers: Sequence[str] = ()
     fd_examples: int = 0
     features: str | None = None
+    projection: Projection = "pca"
     statistics: Literal["running", "train"] = "running"
 
     def __post_init__(self) -> None:
@@ -68,6 +72,8 @@ class Settings:
         probe = self.probe_examples
         rule = "be None or at least 0"
         require(probe is None or probe >= 0, "probe_examples", rule, probe)
+        known = self.projection in get_args(Projection)
+        require(known, "projection", "be 'pca' or 'tsne'", self.projection)
         count = self.fd_examples
         require(count >= 0, "fd_examples", "be at least 0", count)
 

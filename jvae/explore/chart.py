@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from jvae.evaluation.pictures import BLUE, INK, ORANGE
+from jvae.evaluation.figures import INK, ORANGE, draw_codes
 from jvae.evaluation.projection import Plane
 
 SIZE = 560
 """Pixels of a side."""
 MARGIN = 0.06
 """Of the codes' extent, on every side."""
-MAX_SIGNS = 10
-"""Kinds of codes that are drawn as numbers; with more all are dots."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +80,6 @@ def _drawn(
     places: np.ndarray, signs: np.ndarray | None, low: np.ndarray, high: np.ndarray
 ) -> Any:
     """Returns the picture of the codes, whose edges are exactly `low` and `high`."""
-    from matplotlib import colormaps
     from matplotlib.figure import Figure
     from PIL import Image
 
@@ -91,14 +88,7 @@ def _drawn(
     axes.set_axis_off()
     axes.set_xlim(low[0], high[0])
     axes.set_ylim(low[1], high[1])
-    kinds = [] if signs is None else np.unique(signs).tolist()
-    if 1 < len(kinds) <= MAX_SIGNS:
-        for i, kind in enumerate(kinds):
-            x, y = places[signs == kind].T
-            color = colormaps["tab10"](i)
-            axes.scatter(x, y, 34, color=color, marker=f"${kind}$", linewidths=0.3)
-    else:
-        axes.scatter(places[:, 0], places[:, 1], 9, color=BLUE, alpha=0.6, linewidths=0)
+    draw_codes(axes, places, signs)
     for line, at in ((axes.axhline, 0.0), (axes.axvline, 0.0)):
         line(at, color=INK, alpha=0.35, linewidth=0.8)
     buffer = io.BytesIO()

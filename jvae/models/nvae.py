@@ -22,8 +22,7 @@ import numpy as np
 from flax import linen as nn
 
 from jvae import keys
-from jvae.distributions import Distribution
-from jvae.distributions.von_mises_fisher import slerp
+from jvae.distributions import Distribution, arc
 from jvae.errors import ConfigError, require
 from jvae.layers.spectral import power_iteration, power_start
 from jvae.models import likelihoods
@@ -355,12 +354,8 @@ def _scale_by_scale(latents: Latents | Noise | Sequence[Array]) -> list[Array | 
 
 def _arc(start: Array, end: Array, fraction: Array) -> Array:
     """Returns `between` of one scale."""
-    flat = [a.reshape(*a.shape[:-3], -1) for a in (start, end)]
-    lengths = [jnp.linalg.norm(a, axis=-1, keepdims=True) for a in flat]
-    units = [a / jnp.maximum(n, 1e-12) for a, n in zip(flat, lengths, strict=True)]
-    t = fraction.reshape(fraction.shape[:-2])
-    length = (1.0 - t) * lengths[0] + t * lengths[1]
-    points = length * slerp(units[0], units[1], t)
+    first, last = (a.reshape(*a.shape[:-3], -1) for a in (start, end))
+    points = arc(first, last, fraction.reshape(fraction.shape[:-2]))
     return points.reshape(*points.shape[:-1], *start.shape[-3:])
 
 

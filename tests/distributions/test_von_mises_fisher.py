@@ -17,6 +17,7 @@ from jvae.distributions import (
     Distribution,
     UniformOnSphere,
     VonMisesFisher,
+    arc,
     kl_per_group,
     slerp,
 )
@@ -327,3 +328,20 @@ def test_the_great_circle_is_on_the_sphere_and_of_equal_speed():
     angle = np.arccos((a * b).sum(-1))
     assert np.all(2 * np.sin(angle / 16) > 0.99 * steps[:, :1])  # the shorter way
     np.testing.assert_allclose(slerp(a, a, t), a.repeat(9, 1), atol=1e-6)
+
+
+def test_an_arc_turns_evenly_and_changes_its_length_evenly():
+    a, b = jnp.array([[2.0, 0.0]]), jnp.array([[0.0, 4.0]])
+    t = jnp.linspace(0.0, 1.0, 5)[:, None]
+    angle, length = 0.5 * np.pi * t, 2.0 + 2.0 * t
+    wanted = np.concatenate([length * np.cos(angle), length * np.sin(angle)], 1)
+    np.testing.assert_allclose(arc(a, b, t), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("end", [[2.0, 0.0], [4.0, 1e-9], [0.0, 0.0], [-2.0, 0.0]])
+def test_an_arc_begins_and_ends_at_its_ends(end):
+    a, b = jnp.array([[2.0, 0.0]]), jnp.array([end])
+    points = arc(a, b, jnp.array([[0.0], [0.5], [1.0]]))
+    assert np.isfinite(points).all()
+    np.testing.assert_allclose(points[0], a[0], atol=1e-6)
+    np.testing.assert_allclose(points[2], b[0], atol=1e-6)

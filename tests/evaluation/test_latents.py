@@ -88,6 +88,7 @@ def test_every_model_with_a_gaussian_posterior_has_its_kl_decomposed(
     params = jax.tree.map(lambda a: a.astype(np.float32), variables["params"])
     subject = Subject(model, params, {}, toys.AS_STORED, toys.ONE_DEVICE)
     found = evaluate_latents(subject, source, batch_size=24, key=KEY)
+    assert (found.draws is None) == conditional
     one_prior = {"marginal_kl", "dimension_wise_kl"}
     assert found.information.terms.keys() == (
         {"mutual_info", "total_correlation"} | (set() if conditional else one_prior)

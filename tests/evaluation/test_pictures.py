@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from jvae.errors import ConfigError
-from jvae.evaluation.pictures import GAP, curves, encode_png, grid, kl_bars, write_png
+from jvae.evaluation.figures import curves, kl_bars
+from jvae.evaluation.pictures import GAP, encode_png, grid, write_png
 
 
 def test_tiles_are_whole_multiples_row_by_row_with_gaps_around():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from jvae.evaluation.projection import Plane, tsne
+from jvae.evaluation.projection import Plane, apart, tsne
 
 
 def codes(n=50, d=5, seed=0):
@@ -65,3 +65,17 @@ def test_tsne_keeps_clusters_apart_and_repeats_itself():
 @pytest.mark.parametrize(("n", "d"), [(2, 3), (3, 1), (5, 4)])
 def test_tsne_of_few_codes(n, d):
     assert np.isfinite(tsne(codes(n=n, d=d))).all()
+
+
+def test_places_that_are_chosen_are_apart_and_the_others_are_not():
+    places = np.random.default_rng(3).uniform(size=(300, 2))
+    chosen = apart(places, 0.2)
+    least = 0.2 * np.ptp(places, axis=0).max()
+    gaps = np.abs(places[:, None] - places[chosen][None]).max(-1)
+    between = gaps[chosen] + np.eye(len(chosen)) * 9.0
+    assert between.min() >= least and chosen[0] == 0 and len(chosen) > 5
+    assert (gaps.min(1) < least).all()  # no other would have fitted
+
+
+def test_places_that_are_one_are_chosen_once():
+    assert apart(np.ones((5, 2))).tolist() == [0]

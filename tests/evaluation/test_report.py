@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import re
@@ -87,9 +88,44 @@ def test_a_hierarchical_model_has_a_report_of_what_it_offers(toys, tmp_path):
     source = toys.source(np.full((9, 2), 0.5))
     options = {"config": {}, "step": 0, "split": "test", "key": KEY}
     results = evaluate(subject, source, tmp_path, settings=QUICK, **options)
-    assert results["pictures"].keys() == {"reconstructions.png", "kl_per_dimension.png"}
+    pictures = {"reconstructions.png", "kl_per_dimension.png", "rate_distortion.png"}
+    assert results["pictures"].keys() == pictures
     assert results["num_examples"] == 9
     assert results["metrics"].keys() == {"elbo", "nll", "log_likelihood", "kl"}
+
+
+def test_the_codes_of_all_data_are_told_dimension_by_dimension(toys, tmp_path):
+    # z = 2 x + noise of deviation 0.5, over x with mean 0.5 and deviation 0.1.
+    pixels = np.random.default_rng(0).normal(0.5, 0.1, (4000, 1))
+    model = toys.PixelCode((2.0,), log_var=2 * math.log(0.5))
+    options = {"config": {}, "step": 0, "split": "test", "key": KEY}
+    settings = dataclasses.replace(QUICK, num_examples=4000, batch_size=400)
+    subject, source = toys.subject(model), toys.source(pixels)
+    found = evaluate(subject, source, tmp_path, settings=settings, **options)
+    assert found["aggregate"]["mean"] == pytest.approx([1.0], abs=0.04)
+    std = math.hypot(2.0 * 0.1, 0.5)
+    assert found["aggregate"]["std"] == pytest.approx([std], abs=0.03)
+    assert f"{found['aggregate']['std'][0]:.2f}" in found["pictures"]["aggregate.png"]
+    page = (tmp_path / "report.html").read_text()
+    assert "Every dimension of the code" in page
+
+
+def test_checksums_are_those_of_the_parameters_whatever_the_devices(toys, tmp_path):
+    def checksums(offset, devices, config):
+        params = {"offset": jnp.full((1, 1), offset)}
+        model = toys.PixelCode((1.0,))
+        subject = toys.subject(model, params=params, devices=devices)
+        options = {"config": config, "step": 0, "split": "test", "key": KEY}
+        source = toys.source(np.full((9, 1), 0.5))
+        found = evaluate(subject, source, tmp_path, settings=QUICK, **options)
+        return found["checksums"]
+
+    first = checksums(0.0, None, {"a": 1, "b": 2})
+    assert first == checksums(0.0, toys.ONE_DEVICE, {"b": 2, "a": 1})
+    other = checksums(1e-7, None, {"a": 1, "b": 3})
+    assert other["parameters"] != first["parameters"]
+    assert other["config"] != first["config"] and other["state"] == first["state"]
+    assert all(re.fullmatch("[0-9a-f]{64}", value) for value in first.values())
 
 
 def test_numbers_that_are_not_finite_become_null():
@@ -109,7 +145,13 @@ def test_every_setting_says_what_it_means():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("num_examples", 0), ("chunk_size", 0), ("temperatures", [-1.0]), ("reach", 0.0)],
+    [
+        ("num_examples", 0),
+        ("chunk_size", 0),
+        ("temperatures", [-1.0]),
+        ("reach", 0.0),
+        ("projection", "umap"),
+    ],
 )
 def test_settings_out_of_range_are_refused(name, value):
     with pytest.raises(ConfigError, match=f"{name} must be"):

@@ -118,6 +118,17 @@ def test_corners_are_four(subject, x):
         corners(subject, x[:3], 3)
 
 
+def test_interpolations_along_an_arc_keep_the_length_of_the_codes(toys):
+    subject = toys.subject(toys.PixelCode((1.0, 1.0)))
+    a, b = np.zeros((2, 1, 1, 2, 1), np.float32)
+    a[..., 0, 0], b[..., 1, 0] = 1.0, 1.0
+    found = np.asarray(interpolations(subject, a, b, 5, spherical=True))[0, :, 0, :, 0]
+    angle = np.linspace(0.0, np.pi / 2, 5)
+    np.testing.assert_allclose(
+        found, np.stack([np.cos(angle), np.sin(angle)], 1), atol=1e-6
+    )
+
+
 def test_interpolations_between_unequal_batches_are_refused(subject, x):
     with pytest.raises(ConfigError, match="a and b must have one shape"):
         interpolations(subject, x[:1], x[2:], 5)
