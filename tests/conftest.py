@@ -10,6 +10,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import copy  # noqa: E402
 import gc  # noqa: E402
+import shutil  # noqa: E402
 import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -33,6 +34,8 @@ ROOT = Path(__file__).parent.parent
 # Linux lets a process map 65,530 pieces of memory; a compiled program takes several,
 # and the one that finds none left brings the process down.
 MAPS, MOST_MAPS = Path("/proc/self/maps"), 20_000
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 TINY = {
     "num_steps": 12,
@@ -80,3 +83,19 @@ def trained(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("trained") / "run"
     experiment.run(TINY, workdir)
     return workdir
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A Chromium of this machine, without a window; tests are skipped without one."""
+    reason = "Playwright is not installed"
+    playwright = pytest.importorskip("playwright.sync_api", reason=reason)
+    found = os.environ.get("CHROMIUM")
+    found = found or next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if found is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with playwright.sync_playwright() as started:
+        options = {"executable_path": found, "args": ["--no-sandbox"]}
+        browser = started.chromium.launch(**options)
+        yield browser
+        browser.close()

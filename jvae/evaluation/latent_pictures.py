@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jvae.data.sources import Source
-from jvae.evaluation import figures, neighbours, samples
+from jvae.evaluation import figures, latent_figures, neighbours, samples
 from jvae.evaluation.findings import Findings
 from jvae.evaluation.latents import Latents
 from jvae.evaluation.measures import Measure
@@ -61,7 +61,7 @@ def _kl_bars(latents: Latents) -> Picture:
         text = f"Mean KL to the prior of {count} dimensions, sorted; {used} active."
         if used < count:
             text += " The others are hollow, with a cross."
-    png = figures.kl_bars(kl, active)
+    png = latent_figures.kl_bars(kl, active)
     return Picture("kl_per_dimension.png", "KL of each dimension", text, png)
 
 
@@ -74,7 +74,7 @@ def _scales(scales: Sequence[Scale]) -> Picture:
             f"{total:,} latents active"
         )
     text = f"Groups from the top, which is drawn first. {'; '.join(parts)}."
-    png = figures.scale_bars(scales)
+    png = latent_figures.scale_bars(scales)
     return Picture("scales.png", "KL and active latents of each group", text, png)
 
 
@@ -106,7 +106,7 @@ def _aggregate(latents: Latents) -> Picture:
         f"{np.abs(draws.mean(0)).max():.2f} from 0. Below: the first dimensions, and "
         "the density of N(0, 1) as a dashed line."
     )
-    png = figures.aggregate(draws, order)
+    png = latent_figures.aggregate(draws, order)
     return Picture("aggregate.png", "Codes of all data and the prior", text, png)
 
 
@@ -129,11 +129,11 @@ def _map(
         unit = np.clip(np.asarray(subject.transform.to_unit(x)), 0.0, 1.0)
         thumbnails = list(zip(chosen, unit, strict=True))
     text = f"Means of q(z|x) of {len(means):,} examples."
-    if signs is not None and len(np.unique(signs)) <= figures.MAX_SIGNS:
+    if signs is not None and len(np.unique(signs)) <= latent_figures.MAX_SIGNS:
         text += f" Their numbers are {are}."
     if thumbnails:
         text += f" {len(thumbnails)} of them are shown as they are."
-    png = figures.latent_map(places, signs, names, thumbnails)
+    png = latent_figures.latent_map(places, signs, names, thumbnails)
     return Picture("map.png", "Map of the codes", text, png)
 
 

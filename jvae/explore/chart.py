@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from jvae.evaluation.figures import INK, ORANGE, draw_codes
+from jvae.evaluation.latent_figures import draw_codes
 from jvae.evaluation.projection import Plane
+from jvae.evaluation.style import INK, ORANGE
 
 SIZE = 560
 """Pixels of a side."""

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jvae.evaluation import figures
-from jvae.evaluation.figures import Point, latent_map, rate_distortion
+from jvae.evaluation import figures, latent_figures, style
+from jvae.evaluation.figures import Point, rate_distortion
+from jvae.evaluation.latent_figures import latent_map
 
 
 def decoded(png):
@@ -49,7 +50,7 @@ def test_models_with_one_elbo_are_on_one_line():
     """The first is at the lower right of the second, in the middle of the figure."""
     points = [Point("a", 20.0, 80.0), Point("b", 10.0, 90.0)]
     image = decoded(rate_distortion(points))
-    colors = [np.array(figures._color(i)[:3]) * 255 for i in (0, 1)]
+    colors = [np.array(style.color(i)[:3]) * 255 for i in (0, 1)]
     at = [
         middle(np.abs(image[..., :3] - c).max(-1) + (255 - image[..., 3]) < 30)
         for c in colors
@@ -74,7 +75,9 @@ def test_codes_like_the_prior_fill_its_density():
     wide, narrow = rng.normal(size=(5000, 2)), 0.1 * rng.normal(size=(5000, 2))
 
     def blue(draws):
-        r, _, b, alpha = np.moveaxis(decoded(figures.aggregate(draws, [0, 1])), -1, 0)
+        r, _, b, alpha = np.moveaxis(
+            decoded(latent_figures.aggregate(draws, [0, 1])), -1, 0
+        )
         half = (b - r > 60) & (alpha > 150)
         return half[half.shape[0] // 2 :].sum()
 

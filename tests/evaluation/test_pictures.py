@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from jvae.errors import ConfigError
-from jvae.evaluation.figures import curves, kl_bars
+from jvae.evaluation.figures import curves
+from jvae.evaluation.latent_figures import kl_bars
 from jvae.evaluation.pictures import GAP, encode_png, grid, write_png
 
 

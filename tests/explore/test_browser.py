@@ -1,36 +1,15 @@
 """The page in a real browser: sliders, clicks, errors, and nothing from outside."""
 
-import os
 import re
-import shutil
 import statistics
 import time
 
 import pytest
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PICTURE = ".shown img >> visible=true"
 WAIT = 15_000
 """Milliseconds that the page may take."""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A Chromium of this machine, without a window."""
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="Playwright is not installed"
-    )
-    found = os.environ.get("CHROMIUM") or next(
-        filter(None, map(shutil.which, NAMES)), ""
-    )
-    if not found:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with playwright.sync_playwright() as started:
-        options = {"executable_path": found, "args": ["--no-sandbox"]}
-        browser = started.chromium.launch(**options)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

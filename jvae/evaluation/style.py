@@ -1,0 +1,62 @@
+"""What all figures look like, and how they become PNG bytes.
+
+They have no background and a mid grey for text, so that the same file reads on a light
+page, a dark page and paper.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+INK, BLUE, ORANGE = "#757a82", "#3b7dd8", "#d9822b"
+MARKERS = "osD^vP*Xp<"
+"""Of several runs, so that colour alone tells nothing."""
+MAX_TICKS = 20
+"""Bars that are numbered one by one."""
+
+
+def color(i: int) -> Any:
+    """Returns the colour of the i-th kind or run."""
+    from matplotlib import colormaps
+
+    return colormaps["tab10"](i % 10)
+
+
+def panels(num_panels: int, height: float) -> tuple[Any, list[Any]]:
+    """Returns a figure and its panels, one below the other, `height` inches each.
+
+    Narrow, so that its text can be read on a phone; without pyplot's global state.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6, num_panels * height), layout="constrained")
+    panels = list(figure.subplots(num_panels, sharex=True, squeeze=False)[:, 0])
+    for axes in panels:
+        styled(axes)
+    return figure, panels
+
+
+def styled(axes: Any) -> Any:
+    """Returns the axes, made to be read on any page."""
+    axes.set_facecolor("none")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(INK)
+    axes.tick_params(colors=INK, labelsize=8)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    axes.grid(axis="y", color=INK, alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return axes
+
+
+def legend(axes: Any) -> None:
+    """Adds a legend, without a frame."""
+    axes.legend(frameon=False, labelcolor=INK, fontsize=8)
+
+
+def png(figure: Any) -> bytes:
+    """Returns the figure as a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=220, transparent=True)
+    return buffer.getvalue()
