@@ -18,14 +18,16 @@ from jvae.evaluation.report import flat
 HIGHER = frozenset(
     "elbo accuracy accuracy_of_draws label_information label_information_bits "
     "majority_accuracy matched_accuracy normalized_mutual_info adjusted_rand_index "
-    "mig sap disentanglement completeness informativeness factor_vae".split()
+    "mig sap psnr ssim disentanglement completeness informativeness factor_vae".split()
 )
 LOWER = frozenset(
     "elbo_bits nll nll_bits nll_per_symbol perplexity cross_entropy "
-    "cross_entropy_bits".split()
+    "cross_entropy_bits mse".split()
 )
 """Measures of which more, or less, is better; of others neither is."""
-OF_DATA = frozenset("elbo elbo_bits nll nll_bits nll_per_symbol perplexity".split())
+OF_DATA = frozenset(
+    "elbo elbo_bits nll nll_bits nll_per_symbol perplexity mse psnr ssim".split()
+)
 """Those that say something only beside others of the same data."""
 ERRORS = 2.0
 """Standard errors of a difference that the best is ahead by, at least."""

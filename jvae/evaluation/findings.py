@@ -51,6 +51,11 @@ from jvae.evaluation.measures import (
 )
 from jvae.evaluation.probes import Probes, evaluate_probes, probe_measures
 from jvae.evaluation.quality import Quality
+from jvae.evaluation.reconstruction import (
+    evaluate_reconstructions,
+    reconstruction_measures,
+)
+from jvae.evaluation.samples import has_codes
 from jvae.evaluation.scales import Scale, evaluate_scales, has_scales
 from jvae.evaluation.settings import Settings
 from jvae.evaluation.subject import Subject
@@ -115,6 +120,9 @@ def measure(
             lengths = source.read(np.arange(found.num_examples))["length"]
             each = per_symbol(log_p, lengths, settings.num_samples)
             found.measures |= sentence_measures(each)
+    if subject.makes_images and has_codes(subject):
+        near = evaluate_reconstructions(subject, source, key=elbo_key, **common)
+        found.measures |= reconstruction_measures(near)
     if subject.is_classifier:
         found.classification = evaluate_classification(
             subject,

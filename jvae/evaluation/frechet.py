@@ -73,12 +73,29 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     if a.total.shape != b.total.shape:
         shapes = f"{list(a.total.shape)} and {list(b.total.shape)}"
         raise ConfigError(f"features must be the same, got shapes {shapes}")
-    values, vectors = np.linalg.eigh(a.covariance)
+    return between_gaussians(a.mean, a.covariance, b.mean, b.covariance)
+
+
+def between_gaussians(
+    mean_a: np.ndarray,
+    covariance_a: np.ndarray,
+    mean_b: np.ndarray,
+    covariance_b: np.ndarray,
+) -> float:
+    """Returns the Fréchet distance of two Gaussians, see `frechet_distance`.
+
+    Args:
+      mean_a: [F].
+      covariance_a: [F, F], symmetric and not negative.
+      mean_b: [F].
+      covariance_b: [F, F].
+    """
+    values, vectors = np.linalg.eigh(covariance_a)
     root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
-    inner = np.linalg.eigvalsh(root @ b.covariance @ root)
+    inner = np.linalg.eigvalsh(root @ covariance_b @ root)
     trace = np.sqrt(np.maximum(inner, 0.0)).sum()
-    difference = a.mean - b.mean
-    spread = np.trace(a.covariance) + np.trace(b.covariance) - 2.0 * trace
+    difference = mean_a - mean_b
+    spread = np.trace(covariance_a) + np.trace(covariance_b) - 2.0 * trace
     return float(max(0.0, difference @ difference + spread))
 
 

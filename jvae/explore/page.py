@@ -24,7 +24,8 @@ ALL, PRIOR = "all", "prior"
 MAX_MESSAGE = 300
 """Characters of an error that the page shows: a request may be long."""
 CSS = """
-.gradio-container { max-width: 72rem !important; margin: 0 auto !important; }
+.gradio-container { max-width: 72rem !important; margin: 0 auto !important;
+  width: 100%; }
 #map img, #examples img { width: 100%; height: auto; }
 .shown img { max-width: 100%; height: auto; image-rendering: pixelated; }
 .shown p, .shown li { margin: 0 0 .4rem; }
@@ -84,7 +85,14 @@ class Asking:
 
     alert: gr.HTML
 
-    def on(self, event: Callable, answer: Callable, given: Any, shown: Any) -> None:
+    def on(
+        self,
+        event: Callable,
+        answer: Callable,
+        given: Any,
+        shown: Any,
+        is_slow: bool = False,
+    ) -> None:
         """Has the page ask `answer` at an event.
 
         The next request waits until the last one is answered and those between are left
@@ -95,6 +103,7 @@ class Asking:
           answer: (values of `given`) -> what `shown` shows.
           given: components.
           shown: one component, or a list of them.
+          is_slow: whether the page says that it waits.
         """
         places = shown if isinstance(shown, list) else [shown]
 
@@ -112,7 +121,7 @@ class Asking:
             given,
             [*places, self.alert],
             queue=False,
-            show_progress="hidden",
+            show_progress="full" if is_slow else "hidden",
             trigger_mode="always_last",
             api_visibility="private",
         )
@@ -307,7 +316,7 @@ def _drawing(ask: Asking, answer: Callable, given: Sequence[Any]) -> None:
         following = (int(seed) + 1) % MAX_SEED
         return following, answer(following, *values)
 
-    ask.on(again.click, answer, [seed, *given], box)
-    ask.on(more.click, others, [seed, *given], [seed, box])
+    ask.on(again.click, answer, [seed, *given], box, is_slow=True)
+    ask.on(more.click, others, [seed, *given], [seed, box], is_slow=True)
     for part in given:
         ask.on(part.input, answer, [seed, *given], box)
