@@ -33,11 +33,11 @@ MAX_TEMPERATURE = 2.0
 MAX_SEED = 2**31 - 1
 LARGE_TILE = 256
 """Pixels of the one picture that a point is decoded to."""
+NAMED = 3
+"""Dimensions whose values are said in words."""
 NUMBERS = (int, float, np.integer, np.floating)
 MOST = 1e6
 """What a number of a code cannot be beyond."""
-
-
 Point = Sequence[float] | np.ndarray
 
 
@@ -208,8 +208,9 @@ class Explorer:
         point = self._point(z)
         made = samples.decoded(self.model.subject, point[None])
         what = "The likeliest sentence" if self.is_text else "The mean of p(x|z)"
-        some = ", ".join(f"z_{d} = {point[d]:.2f}" for d in self.dims[:3])
-        return self._shown(made, f"{what} at {some}, ...", LARGE_TILE)
+        some = ", ".join(f"z_{d} = {point[d]:.2f}" for d in self.dims[:NAMED])
+        more = ", ..." if len(self.dims) > NAMED else ""
+        return self._shown(made, f"{what} at {some}{more}", LARGE_TILE)
 
     def beside(self, index: Any) -> Shown:
         """Returns an example, beside its reconstruction if the model decodes."""
