@@ -54,6 +54,11 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
         )
 
 
+def platform(mesh: Mesh) -> str:
+    """Returns 'cpu', 'gpu' or 'tpu', what the devices are."""
+    return mesh.devices.flat[0].platform
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())

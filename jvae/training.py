@@ -12,7 +12,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from jvae import keys, layers, mesh
+from jvae import compiler, keys, layers, mesh
 from jvae.types import (
     Array,
     Aux,
@@ -128,9 +128,7 @@ def create_state(
 ) -> TrainState:
     """Returns the state at step 0, created where it will live."""
     places = jax.tree.map(lambda s: s.sharding, abstract_state(create, devices))
-    # It runs once: to compile it well takes a CPU longer than to run it as it is.
-    is_cpu = devices.devices.flat[0].platform == "cpu"
-    options = {"xla_backend_optimization_level": 0} if is_cpu else None
+    options = compiler.quick(mesh.platform(devices))
     return jax.jit(create, out_shardings=places, compiler_options=options)(key)
 
 
@@ -300,4 +298,5 @@ def compile_train_step(
         donate_argnums=0,
         in_shardings=(state_shardings, batches),
         out_shardings=(state_shardings, mesh.replicated(devices)),
+        compiler_options=compiler.fast(mesh.platform(devices)),
     )

@@ -48,16 +48,17 @@ def check_values_and_gradients(layer, oracle, x, kernel):
 
 
 @pytest.mark.parametrize(("size", "kernel_shape"), CASES)
-@pytest.mark.parametrize("channels", [(3, 2), (2, 3)])
+@pytest.mark.parametrize("channels", [(3, 2), (2, 9), (9, 10), (10, 9)])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_convolution_in_a_loop_equals_lax(stride, channels, size, kernel_shape):
+@pytest.mark.parametrize("loop", [False, True], ids=["outside", "in a loop"])
+def test_convolution_equals_lax(loop, stride, channels, size, kernel_shape):
     x = normal(0, 2, *size, channels[0])
     kernel = normal(1, *kernel_shape, *channels)
     layer, oracle = (
         functools.partial(f, stride=stride)
         for f in (layers.convolution, lax_convolution)
     )
-    with layers.loop_body():
+    with layers.loop_body() if loop else contextlib.nullcontext():
         check_values_and_gradients(layer, oracle, x, kernel)
 
 
@@ -71,9 +72,25 @@ def test_upsampling_convolution_equals_lax(loop, size, kernel_shape):
         )
 
 
+@pytest.mark.parametrize("layer", [layers.convolution, layers.upsampling_convolution])
+def test_gradients_can_be_differentiated_forwards(layer):
+    """As Newton's method needs it: the derivative of a gradient along a direction."""
+    x, kernel = normal(0, 2, 5, 4, 3), normal(1, 3, 3, 3, 2)
+
+    def gradient(layer):
+        return jax.grad(lambda x: jnp.sin(layer(x, kernel)).sum())
+
+    oracle = functools.partial(lax_convolution, stride=1)
+    oracle = oracle if layer is layers.convolution else lax_transposed
+    found, wanted = (
+        jax.jvp(gradient(f), (x,), (jnp.cos(x),))[1] for f in (layer, oracle)
+    )
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_convolution_outside_a_loop_is_laxs_own(stride):
-    x, kernel = normal(0, 2, 5, 4, 3), normal(1, 3, 3, 3, 2)
+    x, kernel = normal(0, 2, 5, 4, 9), normal(1, 3, 3, 9, 9)
     found = jax.make_jaxpr(lambda x, k: layers.convolution(x, k, stride))(x, kernel)
     wanted = jax.make_jaxpr(lambda x, k: lax_convolution(x, k, stride))(x, kernel)
     assert str(found) == str(wanted)
@@ -103,9 +120,9 @@ def test_scanned_convolutions_train_like_unrolled_ones():
 
 def test_scan_takes_the_loop_form_inside_its_body_only():
     def body(carry, x):
-        return carry, layers.convolution(x, np.ones((3, 3, 1, 1), "float32"))
+        return carry, layers.convolution(x, np.ones((3, 3, 9, 9), "float32"))
 
-    x = np.ones((2, 1, 4, 4, 1), "float32")
+    x = np.ones((2, 1, 4, 4, 9), "float32")
     inside = str(jax.make_jaxpr(lambda x: layers.scan(body, None, x))(x))
     assert "custom_vjp" in inside
     after = str(jax.make_jaxpr(lambda x: body(None, x))(x[0]))
@@ -115,7 +132,7 @@ def test_scan_takes_the_loop_form_inside_its_body_only():
 def test_the_loop_form_ends_with_the_loop_even_after_an_error():
     with pytest.raises(KeyError), layers.loop_body():
         raise KeyError
-    x, kernel = normal(0, 1, 4, 4, 1), normal(1, 3, 3, 1, 1)
+    x, kernel = normal(0, 1, 4, 4, 9), normal(1, 3, 3, 9, 9)
     assert "custom_vjp" not in str(jax.make_jaxpr(layers.convolution)(x, kernel))
 
 

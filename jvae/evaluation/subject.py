@@ -11,12 +11,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jvae import keys
+from jvae import compiler, keys, mesh
 from jvae.data import transforms
 from jvae.data.pipeline import eval_batches
 from jvae.data.sources import Source
 from jvae.data.transforms import Transform
-from jvae.mesh import check_batch_size, put_batch, replicated
 from jvae.types import Array, Batch, Key, Params, State
 
 
@@ -82,7 +81,10 @@ class Subject:
           Arrays that every device, hence every process, holds whole.
         """
         program = (_Same(self.model), function, tuple(options.items()), self.mesh)
-        return _run(program, self.params, self.state, args)
+        arguments = (program, self.params, self.state, args)
+        if compiler.is_tracing(self.params, self.state, args):
+            return _run(*arguments)
+        return _compiled(mesh.platform(self.mesh))(*arguments)
 
     def prepare(self, image: Any, key: Key) -> Array:
         """Returns stored pixels in the support of the likelihood, [B, H, W, C].
@@ -116,11 +118,17 @@ def _transformed(image: Any, key: Key, transform: Transform) -> Array:
     return transforms.prepare({"image": image}, key, transform)["image"]
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.cache
+def _compiled(platform: str) -> Callable:
+    """Returns `_run`, compiled for a platform."""
+    options = compiler.fast(platform)
+    return jax.jit(_run, static_argnums=0, compiler_options=options)
+
+
 def _run(program: tuple, params: Params, state: State, args: tuple) -> Any:
-    model, function, options, mesh = program
+    model, function, options, devices = program
     results = function(model.value, params, state, *args, **dict(options))
-    return jax.lax.with_sharding_constraint(results, replicated(mesh))
+    return jax.lax.with_sharding_constraint(results, mesh.replicated(devices))
 
 
 def over_examples(
@@ -217,7 +225,7 @@ def _each_batch(
     **options: Any,
 ) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
     """Yields (what `function` gives for a batch, its mask and index [B]), in numpy."""
-    check_batch_size(batch_size, subject.mesh)
+    mesh.check_batch_size(batch_size, subject.mesh)
     batches = eval_batches(
         source,
         batch_size=batch_size,
@@ -228,7 +236,9 @@ def _each_batch(
     options |= {"function": function, "transform": subject.transform}
     running = None
     for batch in batches:
-        started = subject.run(_prepared, key, put_batch(batch, subject.mesh), **options)
+        started = subject.run(
+            _prepared, key, mesh.put_batch(batch, subject.mesh), **options
+        )
         # One batch is computed while the next one is read, and no more wait in memory.
         if running is not None:
             yield jax.device_get(running)

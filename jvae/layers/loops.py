@@ -56,7 +56,7 @@ def recomputed(kind: type[nn.Module], in_loop: bool) -> Any:
       kind: the class.
       in_loop: whether its modules are parts of a loop's body.
     """
-    if not in_loop and jax.default_backend() == "cpu":
+    if not in_loop and on_cpu():
         return kind
     # A loop's body cannot be merged with another.
     return nn.remat(kind, prevent_cse=not in_loop)
@@ -64,4 +64,9 @@ def recomputed(kind: type[nn.Module], in_loop: bool) -> Any:
 
 def in_loop_on_cpu() -> bool:
     """Returns whether a loop's body is being traced, for a CPU."""
-    return _in_loop.get() and jax.default_backend() == "cpu"
+    return _in_loop.get() and on_cpu()
+
+
+def on_cpu() -> bool:
+    """Returns whether programs are for a CPU."""
+    return jax.default_backend() == "cpu"
