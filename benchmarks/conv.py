@@ -33,7 +33,7 @@ from jvae.evaluation import samples
 from jvae.evaluation.likelihood import evaluate_log_likelihood
 from jvae.loop import subject_of
 
-BATCH, SAMPLES, CHUNK = 100, 10_000, 256
+BATCH, SAMPLES, CHUNK = 100, 10_000, 128
 DRAWS, DRAWS_AT_ONCE, SCORED = 500, 5, 20
 SAME_LOSS, COMPARED = 0.01, 1000
 HOWS = {
@@ -112,7 +112,7 @@ class Jvae:
         return time.perf_counter() - began
 
     def evaluate(self, x):
-        """Fixes what is evaluated: the parameters of now, binary images [B, H, W, 1]."""
+        """Takes the parameters of now, and binary images [B, H, W, 1]."""
         self.subject = subject_of(self.built, self.state)
         self.scored = data.ArraySource({"image": (255 * x).astype(np.uint8)})
 
@@ -256,7 +256,10 @@ def main() -> int:
     x = (np.random.default_rng(0).random(pixels.shape) < pixels).astype(np.float32)
     first = {one.name: one.loss(x) for one in everyone}
     turns.check_equal("loss at the same parameters", first, 1e-4)
-    result = {"training": training(everyone, x, flags), **evaluation(everyone, x[:SCORED], flags)}
+    result = {
+        "training": training(everyone, x, flags),
+        **evaluation(everyone, x[:SCORED], flags),
+    }
     machine.write("conv", result)
     return 0
 

@@ -12,7 +12,7 @@
    turns in one process.
 
     pip install -e '.[bench]'
-    python -m benchmarks.flows [--rounds 9] [--steps 6] [--no-compile]
+    python -m benchmarks.flows [--rounds 15] [--steps 6] [--no-compile]
 """
 
 import argparse
@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks import machine
+from benchmarks import machine, turns
 from benchmarks.peers import glow as peer
 from jvae import config as configs
 from jvae import mesh, models, parts
@@ -247,7 +247,7 @@ def orders_of(built):
 
 
 def training(flags):
-    """Returns images/s of all, and the ratio to the best of PyTorch."""
+    """Returns images/s of all, the best of PyTorch and the ratio to it."""
     rng = np.random.default_rng(0)
     levels = np.zeros((BATCH, SIZE, SIZE, 1), np.int32)
     levels[:, 12:20, 12:20] = rng.integers(0, 256, (BATCH, 8, 8, 1))
@@ -258,24 +258,12 @@ def training(flags):
     peers = [Torch(levels, flow, orders, how) for how in hows]
     everyone = [jvae, *peers]
     first = {one.name: one.loss(levels) for one in everyone}
-    print("loss at the same parameters", first)
-    values = np.array([*first.values()])
-    assert np.allclose(values, values[0], rtol=1e-4), "not the same model"
-    seconds = {one.name: [] for one in everyone}
+    turns.check_equal("loss at the same parameters", first, 1e-4)
     for one in everyone:
         one.train(2)
-    for _ in range(flags.rounds):
-        for one in everyone:
-            seconds[one.name].append(one.train(flags.steps))
-    medians = {name: statistics.median(x) for name, x in seconds.items()}
-    best = min((p.name for p in peers), key=medians.__getitem__)
-    ratio = statistics.median(
-        p / j for j, p in zip(seconds["jvae"], seconds[best], strict=True)
-    )
-    speeds = {name: BATCH * flags.steps / x for name, x in medians.items()}
-    for name, speed in speeds.items():
-        print(f"training {name:20} {speed:8,.1f} images/s")
-    return {"images_per_second": speeds, "best_peer": best}, ratio
+    work = {one.name: lambda one=one: one.train(flags.steps) for one in everyone}
+    seconds = turns.in_turns(work, flags.rounds)
+    return turns.compared("training", seconds, BATCH * flags.steps, "images")
 
 
 def moved(params):
@@ -290,7 +278,7 @@ def moved(params):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--no-compile", action="store_true")
     flags = parser.parse_args()
@@ -302,12 +290,12 @@ def main() -> int:
     print(f"gradient at depth 16: scanned {scanned:.4f} s, written out {out:.4f} s")
     memory = {depth: temporary_bytes(depth) for depth in (8, 32)}
     print("temporary bytes of the inverting gradient", memory)
-    trained, ratio = training(flags)
+    trained = training(flags)
     found = {
         "compile_ratio": deep / shallow,
         "scanned_speed": speed,
         "memory_growth": memory[32] / memory[8],
-        "training": ratio,
+        "training": trained["ratio"],
     }
     kept = True
     for name, value in found.items():

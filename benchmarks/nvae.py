@@ -15,7 +15,6 @@
 """
 
 import argparse
-import statistics
 import sys
 import time
 
@@ -25,7 +24,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from benchmarks import machine
+from benchmarks import machine, turns
 from benchmarks.peers import nvae as peer
 from jvae import config as configs
 from jvae import mesh, parts
@@ -282,7 +281,7 @@ def fill(module, source):
 
 
 def training(flags):
-    """Returns images/s of all, and the ratio to the best of PyTorch."""
+    """Returns images/s of all, the best of PyTorch and the ratio to it."""
     jvae = Jvae()
     hows = ("eager", "channels_last") + (() if flags.no_compile else ("compiled",))
     peers = [Torch(jvae.state.params, jvae.state.state, how) for how in hows]
@@ -293,21 +292,11 @@ def training(flags):
         np.testing.assert_allclose(others, logits, rtol=1e-3, atol=1e-3)
         np.testing.assert_allclose(other_kl, kl, rtol=1e-3)
     everyone = [jvae, *peers]
-    seconds = {one.name: [] for one in everyone}
     for one in everyone:
         one.train(2)
-    for _ in range(flags.rounds):
-        for one in everyone:
-            seconds[one.name].append(one.train(flags.steps))
-    medians = {name: statistics.median(spent) for name, spent in seconds.items()}
-    best = min((p.name for p in peers), key=medians.__getitem__)
-    ratio = statistics.median(
-        p / j for j, p in zip(seconds["jvae"], seconds[best], strict=True)
-    )
-    speeds = {name: BATCH * flags.steps / x for name, x in medians.items()}
-    for name, speed in speeds.items():
-        print(f"training {name:20} {speed:8,.1f} images/s")
-    return {"images_per_second": speeds, "best_peer": best}, ratio
+    work = {one.name: lambda one=one: one.train(flags.steps) for one in everyone}
+    seconds = turns.in_turns(work, flags.rounds)
+    return turns.compared("training", seconds, BATCH * flags.steps, "images")
 
 
 def main() -> int:
@@ -319,12 +308,14 @@ def main() -> int:
     flags = parser.parse_args()
     jax.config.update("jax_enable_compilation_cache", False)
 
-    trained, ratio = training(flags)
+    trained = training(flags)
     if flags.only_training:
-        print(f"training {ratio:.2f}")
         return 0
     seconds, memory = growth(), temporary_bytes()
-    found = {"training": ratio, "compile_30_to_5": seconds[30][0] / seconds[5][0]}
+    found = {
+        "training": trained["ratio"],
+        "compile_30_to_5": seconds[30][0] / seconds[5][0],
+    }
     kept = True
     for name, value in found.items():
         word, limit = LIMITS[name]

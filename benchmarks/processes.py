@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from etils import epath
@@ -150,11 +151,23 @@ def checkpoints(rounds, path):
 
 
 def new_run(path, hidden):
-    """Returns (the parts of configs/fashion_mlp.py at another width, their state)."""
+    """Returns (the parts of configs/fashion_mlp.py at another width, a state).
+
+    Its numbers are random, as zeros would be written in no space.
+    """
     config = experiment_config("configs/fashion_mlp.py", {"data.path": path})
     config["model"]["hidden"] = hidden
     built = parts.assemble(configs.read(config))
-    return built, parts.create_state(built)
+    rng = np.random.default_rng(0)
+
+    def random(a):
+        is_real = jnp.issubdtype(a.dtype, jnp.floating)
+        return rng.normal(size=a.shape).astype(a.dtype) if is_real else a
+
+    state = parts.create_state(built)
+    return built, jax.device_put(
+        jax.tree.map(random, state), jax.tree.map(lambda a: a.sharding, state)
+    )
 
 
 def checkpoint(built, state):

@@ -12,6 +12,7 @@ The symbols of padding are no tokens.
 """
 
 import argparse
+import functools
 import statistics
 import sys
 import time
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks import machine
+from benchmarks import machine, turns
 from benchmarks.peers import text as peer
 from jvae import config as configs
 from jvae import data, mesh, parts
@@ -29,8 +30,7 @@ from jvae.config_files import experiment_config
 from jvae.data.sentences import SentenceSource, sources
 
 WORDS, BATCH, SAMPLES, LENGTH = 4000, 64, 512, 61
-WORK = ("training", "sampling")
-REQUIRED, AIM = 0.7, 1.0
+REQUIRED, AIM, SAME_LOSS = 0.7, 1.0, 0.01
 
 
 def novel_like(num: int) -> SentenceSource:
@@ -208,41 +208,28 @@ def main() -> int:
     everyone = [jvae, *peers]
 
     first = {one.name: one.loss_at_means(batches[0]) for one in everyone}
-    print("loss at the same parameters", first)
-    values = np.array([*first.values()])
-    assert np.allclose(values, values[0], rtol=1e-4), "not the same model"
+    turns.check_equal("loss at the same parameters", first, 1e-4)
+    losses = {}
 
-    seconds = {one.name: [] for one in everyone}
-    losses, sampling = {}, {one.name: [] for one in everyone}
-    for one in everyone:
-        one.train(flags.steps)  # compiles
-        one.sample(0)
-    for _ in range(flags.rounds):
-        for one in everyone:
-            time_spent, found = one.train(flags.steps)
-            seconds[one.name].append(time_spent)
-            losses[one.name] = statistics.mean(found)
-    for number in range(flags.rounds):
-        for one in everyone:
-            time_spent, count = one.sample(number)
-            sampling[one.name].append(time_spent / count)
+    def train(one):
+        seconds, found = one.train(flags.steps)
+        losses[one.name] = statistics.mean(found)
+        return seconds
 
+    def sample(one):
+        seconds, count = one.sample(seed=0)
+        return seconds / count
+
+    work = {"training": (train, tokens), "sampling": (sample, 1)}
     result = {"tokens_per_round": tokens, "rounds": flags.rounds, "losses": losses}
-    for what, each in zip(WORK, (seconds, sampling), strict=True):
-        per_symbol = tokens if what == "training" else 1
-        medians = {name: statistics.median(x) for name, x in each.items()}
-        best = min((p.name for p in peers), key=medians.__getitem__)
-        ratio = statistics.median(
-            p / j for j, p in zip(each["jvae"], each[best], strict=True)
-        )
-        speeds = {name: per_symbol / x for name, x in medians.items()}
-        for name, speed in speeds.items():
-            print(f"{what} {name:15} {speed:10,.0f} symbols/s")
-        print(f"{what}: jvae is {ratio:.2f} times as fast as {best}")
-        result[what] = {"symbols_per_second": speeds, "best_peer": best, "ratio": ratio}
-    print("mean losses of the last round", losses)
+    for what, (function, amount) in work.items():
+        each = {one.name: functools.partial(function, one) for one in everyone}
+        turns.in_turns(each, 1)  # compiles
+        seconds = turns.in_turns(each, flags.rounds)
+        result[what] = turns.compared(what, seconds, amount, "symbols")
+    turns.check_equal("mean loss of the last round", losses, SAME_LOSS)
     machine.write("text", {**result, "aim": AIM, "required": REQUIRED})
-    return 0 if min(result[w]["ratio"] for w in WORK) >= REQUIRED else 1
+    return 0 if min(result[w]["ratio"] for w in work) >= REQUIRED else 1
 
 
 if __name__ == "__main__":

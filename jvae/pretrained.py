@@ -207,7 +207,7 @@ class Pretrained:
         n: int,
         temperature: float = 1.0,
         label: Array | int | None = None,
-        batch_size: int = 256,
+        batch_size: int = samples.CHUNK,
         sampler: str | None = None,
     ) -> np.ndarray:
         """Returns the means of p(x|z) for n draws of z from the prior, [n, H, W, C].

@@ -45,7 +45,7 @@ class Torch:
         self.model = MlpVAE()
         fill(self.model.linears(), layers)
         self.loss = torch.compile(self.model) if compiled else self.model
-        self.images = torch.from_numpy(images.reshape(-1, 784))
+        self.images = torch.from_numpy(images.reshape(-1, 784).copy())
         self.optimizer = torch.optim.Adam(self.model.parameters(), 1e-3, fused=True)
         self.params = [p.data for p in self.model.parameters()]
         self.ema = [p.clone() for p in self.params]

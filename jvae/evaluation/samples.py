@@ -21,8 +21,8 @@ from jvae.losses.elbo import apply
 from jvae.mesh import rows
 from jvae.types import Array, Key, Params, State
 
-CHUNK = 256
-"""Images that are made at once."""
+CHUNK = 128
+"""Images that are made at once; with more a CPU waits for memory."""
 
 
 def reconstructions(
