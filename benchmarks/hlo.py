@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2}
@@ -32,14 +31,17 @@ _IOTA_GROUPS = re.compile(r"replica_groups=\[(\d+),(\d+)\]")
 _LISTED_GROUPS = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 
 
-def matrix_flops(function: Any, *arguments: Any) -> int:
-    """Returns the operations of all matrix products and convolutions of a call.
+def matrix_flops(program: Any) -> int:
+    """Returns the operations of all matrix products and convolutions of a jaxpr.
 
     Two for each multiplication and addition; everything else is left out, which is the
     usual count of a model's operations. A loop counts as often as it runs, and of two
     branches the dearer one.
+
+    Args:
+      program: from `jax.make_jaxpr(function)(...)`, or of `jax.jit(...).trace(...)`.
     """
-    return _flops(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return _flops(program.jaxpr)
 
 
 def _flops(jaxpr: Any) -> int:

@@ -61,9 +61,8 @@ def lowered(name, rows, params):
     shutil.rmtree(folder)
     state = parts.abstract_state(built)
     raw = dict(built.splits.train.read(np.arange(batch)))
-    step = parts.compile_step(built, state)
-    flops = hlo.matrix_flops(step, state, raw)
-    return step.lower(state, raw), flops, state
+    traced = parts.compile_step(built, state).trace(state, raw)
+    return traced.lower(), hlo.matrix_flops(traced.jaxpr), state
 
 
 def measure(name, params):
