@@ -1,0 +1,61 @@
+"""What XLA is told, and that a program within another is told nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jvae
+from jvae import compiler
+
+
+def test_options_are_for_cpus_and_such_that_this_version_knows():
+    options = compiler.fast("cpu")
+    assert options is None or set(options) == {compiler.LIBRARY}
+    doubled = jax.jit(lambda x: 2 * x, compiler_options=options)
+    assert doubled(3.0) == 6.0
+    assert compiler.fast("gpu") is compiler.fast("tpu") is None
+    assert compiler.quick("cpu") and compiler.quick("tpu") is None
+
+
+def test_a_flag_that_xla_does_not_know_is_left_out(monkeypatch):
+    monkeypatch.setattr(compiler, "LIBRARY", "xla_cpu_no_such_flag")
+    assert compiler.fast.__wrapped__("cpu") is None
+
+
+def test_a_transformed_function_is_known_as_such():
+    seen = []
+
+    def look(x):
+        seen.append(compiler.is_tracing(x))
+        return x * 1.0
+
+    look(1.0)
+    jax.jit(look)(1.0)
+    jax.grad(look)(1.0)
+    jax.vmap(look)(jnp.ones(2))
+    assert seen == [False, True, True, True]
+
+    def constant(x):
+        seen.append(compiler.is_tracing(np.ones(2)))
+        return x
+
+    jax.jit(constant)(1.0)
+    assert seen[-1]
+
+
+@pytest.fixture(scope="module")
+def run(trained):
+    return jvae.restore(trained)
+
+
+def test_a_restored_model_can_be_part_of_another_program(run):
+    z = jnp.ones((2, 3)) * jnp.arange(3.0)[None]
+    images = run.decode(z)
+    for other in (jax.jit(run.decode)(z), jax.vmap(run.decode)(z[:, None])[:, 0]):
+        np.testing.assert_allclose(other, images, atol=1e-6)
+    slope = jax.grad(lambda z: run.decode(z).sum())(z)
+    step = 1e-2 * jnp.sign(slope)
+    assert run.decode(z + step).sum() > images.sum()
+    still = jax.jit(lambda: run.decode(z))()
+    np.testing.assert_allclose(still, images, atol=1e-6)
