@@ -74,6 +74,23 @@ def test_collectives_are_found_with_their_bytes_devices_and_runs():
     assert seen == [("all-reduce", 240, 4, 1), ("all-reduce", 240, 8, 5)]
 
 
+def test_groups_are_read_as_xla_writes_them():
+    program = """
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  %a = f32[8]{0} all-reduce(%x), replica_groups=[4,2]<=[8], to_apply=%add
+  %b = bf16[16,2]{1,0} all-gather(%a), replica_groups={{0,1,2,3},{4,5,6,7}}
+  ROOT %c = (f32[2]{0}, s8[3]{0}) all-to-all(%b, %b), replica_groups={}
+}
+"""
+    found = [(one.kind, one.size, one.devices) for one in hlo.collectives(program, 8)]
+    assert found == [
+        ("all-reduce", 32, 2),
+        ("all-gather", 64, 4),
+        ("all-to-all", 11, 8),
+    ]
+
+
 def test_what_a_device_sends_in_a_ring():
     def sent(kind, size=800, devices=8, times=3):
         return hlo.Collective(kind, size, devices, times).sent

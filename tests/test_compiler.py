@@ -1,5 +1,7 @@
 """What XLA is told, and that a program within another is told nothing."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 import jvae
 from jvae import compiler
+from jvae.evaluation import samples
 
 
 def test_options_are_for_cpus_and_such_that_this_version_knows():
@@ -45,17 +48,17 @@ def test_a_transformed_function_is_known_as_such():
 
 
 @pytest.fixture(scope="module")
-def run(trained):
-    return jvae.restore(trained)
+def decoded(trained):
+    """Codes -> images of a restored model, the way evaluation makes them."""
+    return functools.partial(samples.decoded, jvae.restore(trained).subject)
 
 
-def test_a_restored_model_can_be_part_of_another_program(run):
+def test_an_evaluation_can_be_part_of_another_program(decoded):
     z = jnp.ones((2, 3)) * jnp.arange(3.0)[None]
-    images = run.decode(z)
-    for other in (jax.jit(run.decode)(z), jax.vmap(run.decode)(z[:, None])[:, 0]):
+    images = decoded(z)
+    for other in (jax.jit(decoded)(z), jax.vmap(decoded)(z[:, None])[:, 0]):
         np.testing.assert_allclose(other, images, atol=1e-6)
-    slope = jax.grad(lambda z: run.decode(z).sum())(z)
-    step = 1e-2 * jnp.sign(slope)
-    assert run.decode(z + step).sum() > images.sum()
-    still = jax.jit(lambda: run.decode(z))()
+    slope = jax.grad(lambda z: decoded(z).sum())(z)
+    assert decoded(z + 1e-2 * jnp.sign(slope)).sum() > images.sum()
+    still = jax.jit(lambda: decoded(z))()
     np.testing.assert_allclose(still, images, atol=1e-6)
