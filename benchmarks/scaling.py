@@ -8,6 +8,8 @@ compiled program, matrix operations from the jaxpr; docs/performance.md turns th
 times on hardware that is not here.
 
     python -m benchmarks.scaling [--devices 1 8 64 256] [--runs mlp conv nvae]
+
+What was found of other runs stays in benchmarks/results/scaling.json.
 """
 
 import argparse
@@ -127,7 +129,9 @@ def main() -> int:
     if flags.measure:
         measure(flags.measure[0], int(flags.measure[1]))
         return 0
-    rows = []
+    file = machine.RESULTS / "scaling.json"
+    rows = json.loads(file.read_text())["rows"] if file.exists() else []
+    rows = [row for row in rows if row["run"] not in flags.runs]
     for name in flags.runs:
         for devices in flags.devices:
             for params in sorted({1, min(SPLIT, devices)}):
