@@ -358,7 +358,7 @@ def abstract_state(parts: Parts) -> TrainState:
 def compile_step(parts: Parts, state: TrainState) -> Any:
     """Returns the jitted training step of an experiment: (state, batch) -> both new."""
     step = training.make_train_step(
-        parts.loss,
+        training.gathered(parts.loss, parts.devices),
         parts.optimizer,
         prepare=parts.prepare_training,
         run_key=parts.keys["steps"],

@@ -211,6 +211,24 @@ def make_train_step(
     return train_step
 
 
+def gathered(loss: LossFn, devices: Mesh) -> LossFn:
+    """Returns the loss at parameters that every device has put together for the step.
+
+    Split parameters are what a device holds, not what it computes with: left to itself
+    XLA splits the layers too, and exchanges their activations.
+
+    Args:
+      loss: takes parameters first.
+      devices: the mesh.
+    """
+    whole = mesh.replicated(devices)
+
+    def at_whole(params, *arguments):
+        return loss(jax.lax.with_sharding_constraint(params, whole), *arguments)
+
+    return at_whole
+
+
 def _gradient_fn(loss: LossFn, accumulate_steps: int) -> Callable[..., Any]:
     """Returns ((loss, aux), gradient) as a function of the arguments of `loss`.
 
