@@ -5,7 +5,7 @@ all comparisons within one are of turns in one process. The table below is made 
 files, so that a benchmark may be repeated alone.
 
     pip install -e '.[bench]'
-    python -m benchmarks                 # all of them, an hour and a half on two cores
+    python -m benchmarks                 # all of them; NVAE's compilations take longest
     python -m benchmarks mlp conv        # some
     python -m benchmarks --table         # the table of what is there
 """

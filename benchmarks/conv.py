@@ -188,11 +188,11 @@ def load(model, params):
         target.data.copy_(array)
 
     def put_conv(layer, source, transposed=False):
-        kernel = np.asarray(source["kernel"])[::-1, ::-1]  # [h, w, in, out]
-        if transposed:  # torch's is the gradient of a convolution: turned once more
-            kernel = kernel[::-1, ::-1]
-        order = (2, 3, 0, 1) if transposed else (3, 2, 0, 1)
-        put(layer.weight, kernel.transpose(order))
+        kernel = np.asarray(source["kernel"])  # [h, w, in, out]
+        if transposed:  # torch's is the gradient of a convolution, turned as it is
+            put(layer.weight, kernel.transpose(2, 3, 0, 1))
+        else:
+            put(layer.weight, kernel[::-1, ::-1].transpose(3, 2, 0, 1))
         put(layer.bias, source["bias"])
 
     encoder, decoder = params["encoder"], params["decoder"]
@@ -215,12 +215,9 @@ def load(model, params):
 
 def training(everyone, x, flags):
     """Returns images/s of all; checks that all of them learn the same."""
-    work = {one.name: lambda one=one: one.train(flags.steps) for one in everyone}
-    turns.in_turns(work, 1)  # compiles
-    seconds = turns.in_turns(work, flags.rounds)
+    found = turns.training(everyone, flags.steps, flags.rounds, BATCH)
     last = {one.name: one.loss(x) for one in everyone}
     turns.check_equal("loss after the same steps", last, SAME_LOSS)
-    found = turns.compared("training", seconds, flags.steps * BATCH, "images")
     return {**found, "losses": last, "steps": (flags.rounds + 1) * flags.steps}
 
 

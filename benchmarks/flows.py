@@ -259,11 +259,7 @@ def training(flags):
     everyone = [jvae, *peers]
     first = {one.name: one.loss(levels) for one in everyone}
     turns.check_equal("loss at the same parameters", first, 1e-4)
-    for one in everyone:
-        one.train(2)
-    work = {one.name: lambda one=one: one.train(flags.steps) for one in everyone}
-    seconds = turns.in_turns(work, flags.rounds)
-    return turns.compared("training", seconds, BATCH * flags.steps, "images")
+    return turns.training(everyone, flags.steps, flags.rounds, BATCH)
 
 
 def moved(params):

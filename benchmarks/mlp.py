@@ -46,15 +46,6 @@ EMA_DECAY = 0.999
 SAME_LOSS = 0.01
 
 
-def bare_params(key, sizes=((784, 512), (512, 32), (16, 512), (512, 784))):
-    glorot = jax.nn.initializers.glorot_uniform()
-    keys = jax.random.split(key, len(sizes))
-    return [
-        (glorot(k, size, jnp.float32), jnp.zeros(size[1]))
-        for k, size in zip(keys, sizes, strict=True)
-    ]
-
-
 def bare_loss(params, x, key):
     (w1, b1), (w2, b2), (w3, b3), (w4, b4) = params
     mean, log_var = jnp.split(jax.nn.relu(x @ w1 + b1) @ w2 + b2, 2, axis=-1)

@@ -292,11 +292,7 @@ def training(flags):
         np.testing.assert_allclose(others, logits, rtol=1e-3, atol=1e-3)
         np.testing.assert_allclose(other_kl, kl, rtol=1e-3)
     everyone = [jvae, *peers]
-    for one in everyone:
-        one.train(2)
-    work = {one.name: lambda one=one: one.train(flags.steps) for one in everyone}
-    seconds = turns.in_turns(work, flags.rounds)
-    return turns.compared("training", seconds, BATCH * flags.steps, "images")
+    return turns.training(everyone, flags.steps, flags.rounds, BATCH)
 
 
 def main() -> int:

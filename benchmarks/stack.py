@@ -32,16 +32,13 @@ def written_out(convolve):
     return loss
 
 
-def scanned(scan):
-    """Returns the loss with `scan` over the layers."""
+def scanned(kernels, x):
+    """Returns the loss with `layers.scan` over the layers."""
 
-    def loss(kernels, x):
-        def layer(x, kernel):
-            return jax.nn.relu(layers.convolution(x, kernel)), None
+    def layer(x, kernel):
+        return jax.nn.relu(layers.convolution(x, kernel)), None
 
-        return scan(layer, x, kernels)[0].sum()
-
-    return loss
+    return layers.scan(layer, x, kernels)[0].sum()
 
 
 def by_xla(x, kernel):
@@ -65,7 +62,7 @@ def main() -> int:
     kernels = 0.08 * jax.random.normal(key, (LAYERS, 3, 3, CHANNELS, CHANNELS))
     x = jax.random.normal(key, (*SHAPE, CHANNELS))
     forms = {
-        turns.OURS: scanned(layers.scan),
+        turns.OURS: scanned,
         "layers": written_out(layers.convolution),
         "xla": written_out(by_xla),
         "loop's gradient": written_out(by_loop),

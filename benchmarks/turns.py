@@ -8,6 +8,7 @@ turns is what is reported.
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -32,9 +33,25 @@ def in_turns(
     return seconds
 
 
-def ratio(seconds: Mapping[str, Sequence[float]], peer: str, ours: str = OURS) -> float:
-    """Returns how many times as fast as `peer` ours is, the median of the rounds."""
-    pairs = zip(seconds[ours], seconds[peer], strict=True)
+def training(
+    everyone: Sequence[Any], steps: int, rounds: int, batch: int
+) -> dict[str, Any]:
+    """Returns `compared` of training, after a turn of each that is not counted.
+
+    Args:
+      everyone: has a `name`, and `train(steps)` that returns its seconds.
+      steps: of a turn.
+      rounds: turns of each.
+      batch: images of a step.
+    """
+    work = {one.name: functools.partial(one.train, steps) for one in everyone}
+    in_turns(work, 1)  # compiles
+    return compared("training", in_turns(work, rounds), steps * batch, "images")
+
+
+def ratio(seconds: Mapping[str, Sequence[float]], peer: str) -> float:
+    """Returns how many times as fast as `peer` jvae is, the median of the rounds."""
+    pairs = zip(seconds[OURS], seconds[peer], strict=True)
     return statistics.median(theirs / mine for mine, theirs in pairs)
 
 
@@ -43,7 +60,6 @@ def compared(
     seconds: Mapping[str, Sequence[float]],
     amount: float,
     unit: str,
-    ours: str = OURS,
 ) -> dict[str, Any]:
     """Returns and prints the speeds of all, and the ratio to the fastest other.
 
@@ -52,16 +68,15 @@ def compared(
       seconds: of every turn, by name.
       amount: how much of `unit` a turn does.
       unit: what is counted, 'images'.
-      ours: the name that is compared with the fastest of the others.
     """
     medians = {name: statistics.median(spent) for name, spent in seconds.items()}
-    others = [name for name in medians if name != ours]
+    others = [name for name in medians if name != OURS]
     best = min(others, key=medians.__getitem__)
     speeds = {name: amount / spent for name, spent in medians.items()}
     for name, speed in speeds.items():
         print(f"{what:12} {name:22} {speed:12,.1f} {unit}/s")
-    found = ratio(seconds, best, ours)
-    print(f"{what}: {ours} is {found:.2f} times as fast as {best}", flush=True)
+    found = ratio(seconds, best)
+    print(f"{what}: {OURS} is {found:.2f} times as fast as {best}", flush=True)
     return {f"{unit}_per_second": speeds, "best_peer": best, "ratio": found}
 
 

@@ -60,9 +60,9 @@ TINY = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def _few_programs():
-    """Drops compiled programs, after a module, when they have become many."""
+    """Drops compiled programs, after a test, when they have become many."""
     yield
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
         jax.clear_caches()

@@ -15,14 +15,6 @@ from jvae import experiment, losses, models
 from jvae.errors import ConfigError, DataError, WorkdirError
 from tests.commands import assert_same_run, cut_off, metrics, steps
 
-
-@pytest.fixture(autouse=True)
-def _few_programs_at_once():
-    """Drops a system's programs, which no other needs: all together are many."""
-    yield
-    jax.clear_caches()
-
-
 MLP = {"name": "mlp", "image_shape": [8, 8, 1], "hidden": [12], "latent_dim": 3}
 CLUSTERS = {"num_clusters": 4, "classifier_hidden": [6]}
 MIXTURE = {"num_clusters": 4, "assignment": "responsibilities", "mean_std": 1.0}

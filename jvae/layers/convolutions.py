@@ -76,7 +76,7 @@ def _same_size(x: Array, kernel: Array, pads: list[tuple[int, int]]) -> Array:
 
 @jax.custom_vjp
 def _own_convolution(x: Array, kernel: Array) -> Array:
-    """A stride-1 'SAME' convolution with gradients that XLA:CPU runs fast in a loop."""
+    """A stride-1 'SAME' convolution for CPU, its gradients fast in a loop too."""
     return _own_forward(x, kernel)[0]
 
 

@@ -1,8 +1,6 @@
 """The page in a real browser: sliders, clicks, errors, and nothing from outside."""
 
 import re
-import statistics
-import time
 
 import pytest
 
@@ -136,14 +134,3 @@ def test_the_page_wants_nothing_from_outside(page, served):
         tab(page, name)
         page.wait_for_timeout(200)
     assert page.strayed == [] and served.errors == ""
-
-
-def test_the_way_there_and_back_is_measured(page):
-    taken = []
-    for i in range(20):
-        before = picture(page)
-        began = time.monotonic()
-        slide(page, 0, round(-1.0 + 0.1 * i, 2))
-        changed(page, before)
-        taken.append(time.monotonic() - began)
-    print(f"slider to picture: median {1000 * statistics.median(taken):.0f} ms")
