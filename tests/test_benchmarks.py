@@ -115,6 +115,15 @@ def test_data_parallel_training_sends_its_gradients_twice():
     np.testing.assert_allclose(operations, expected, rtol=1e-3)
 
 
+def test_split_parameters_are_put_together_once_and_no_activations_are_sent():
+    step, _, state = scaling.lowered("mlp", 64, params=8)
+    found = hlo.collectives(step.compile().as_text(), 8)
+    assert {one.kind for one in found} == {"all-gather", "all-reduce"}
+    size = 4 * sum(a.size for a in jax.tree.leaves(state.params))
+    # Gathered once, and their gradients summed, which takes twice as much.
+    assert sum(one.sent for one in found) <= 1.001 * 3 * 7 / 8 * size
+
+
 def test_seconds_are_those_of_turns_and_the_order_turns_round():
     order = []
 
