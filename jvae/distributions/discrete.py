@@ -7,6 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from jvae import threefry
 from jvae.distributions.events import draw, flat_noise, sum_events
 from jvae.types import Array, Key
 
@@ -44,7 +45,7 @@ class Bernoulli:
         """Returns zeros and ones in float32, [B, ...] or [n, B, ...]."""
 
         def sample(key, mean):
-            uniform = flat_noise(jax.random.uniform, key, mean)
+            uniform = flat_noise(threefry.uniform, key, mean)
             return (uniform < mean).astype(jnp.float32)
 
         return draw(sample, key, n, self.mean)

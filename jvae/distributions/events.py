@@ -39,12 +39,12 @@ def sum_events(terms: Array) -> Array:
 
 
 def flat_noise(sample: Callable[[Key, tuple[int]], Array], key: Key, like: Array):
-    """Returns sample(key, shape of `like`), the same numbers, drawn as a vector.
+    """Returns sample(key, shape of `like`) in the dtype of `like`, drawn as a vector.
 
     XLA:CPU compiles and runs draws of several dimensions slower: normals for 128
     examples of 32x32x3 take 0.56 s to compile and 3.2 ms, as vectors 0.15 s and 2.1 ms.
     """
-    return sample(key, (like.size,)).reshape(like.shape)
+    return sample(key, (like.size,)).reshape(like.shape).astype(like.dtype)
 
 
 def draw(sample: Callable[..., Array], key: Key, n: int | None, *arrays: Any) -> Array:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
 import chex
 import flax.struct
-import jax
 import jax.numpy as jnp
 
+from jvae import threefry
 from jvae.distributions.events import draw, flat_noise, sum_events
 from jvae.types import Array, Key
 
@@ -42,10 +41,9 @@ class DiagGaussian:
 
     def sample(self, key: Key, n: int | None = None) -> Array:
         """Returns mean + std * eps, [B, ...] or [n, B, ...]; differentiable."""
-        normal = functools.partial(jax.random.normal, dtype=self.mean.dtype)
 
         def sample(key, mean, std):
-            return mean + std * flat_noise(normal, key, mean)
+            return mean + std * flat_noise(threefry.normal, key, mean)
 
         return draw(sample, key, n, self.mean, self.std)
 

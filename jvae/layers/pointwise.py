@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jvae import threefry
 from jvae.types import Array, Key
 
 Activation = Literal["relu", "leaky_relu", "elu", "gelu", "swish", "tanh"]
@@ -60,8 +60,6 @@ bounded.defvjp(_bounded_forward, _bounded_backward)
 def dropout(x: Array, rate: float, key: Key | None) -> Array:
     """Returns x with entries set to 0 at random, the others scaled to keep the mean.
 
-    Eight random bits an entry, so a rate is rounded to a multiple of 1/256.
-
     Srivastava et al., 2014, https://jmlr.org/papers/v15/srivastava14a.html.
 
     Args:
@@ -69,15 +67,7 @@ def dropout(x: Array, rate: float, key: Key | None) -> Array:
       rate: of the entries that are dropped, within [0, 1).
       key: [B] keys, one per example; None for no dropout.
     """
-    dropped = min(round(256 * rate), 255)
-    if key is None or dropped == 0:
+    if key is None or rate == 0:
         return x
-    size = math.prod(x.shape[1:])
-
-    def kept(key):
-        words = jax.random.bits(key, (-(-size // 4),), jnp.uint32)
-        draws = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)
-        return draws[:size] >= dropped
-
-    keep = jax.vmap(kept)(key).reshape(x.shape)
-    return jnp.where(keep, x * (256 / (256 - dropped)), 0.0)
+    uniform = jax.vmap(lambda k: threefry.uniform(k, x.shape[1:]))(key)
+    return jnp.where(uniform >= rate, x / (1.0 - rate), 0.0)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jvae import keys
+from jvae import keys, threefry
 from jvae.distributions import DiagGaussian
 from jvae.errors import require
 from jvae.flows import Bijection, Glow, Nice
@@ -173,8 +173,7 @@ def noise(key: Key, x: Array) -> Array:
 
     So level and noise are added exactly in float32, and floor gives the level back.
     """
-    draw = jax.vmap(lambda k: jax.random.bits(k, x.shape[1:], jnp.uint16))
-    return draw(key).astype(jnp.float32) / 2.0**16
+    return jax.vmap(lambda k: threefry.uniform16(k, x.shape[1:]))(key)
 
 
 def glow(
