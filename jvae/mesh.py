@@ -64,6 +64,15 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def gathered(tree: Any, mesh: Mesh) -> Any:
+    """Returns a traced tree with every array whole on every device.
+
+    Split arrays are what a device holds, not what it computes with: left to itself XLA
+    splits the layers that they belong to, and exchanges activations.
+    """
+    return jax.lax.with_sharding_constraint(tree, replicated(mesh))
+
+
 def rows(mesh: Mesh, leading: int = 0) -> NamedSharding:
     """Returns the sharding of a batch: its rows over all devices.
 

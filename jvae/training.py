@@ -212,19 +212,19 @@ def make_train_step(
 
 
 def gathered(loss: LossFn, devices: Mesh) -> LossFn:
-    """Returns the loss at parameters that every device has put together for the step.
+    """Returns the loss at variables that every device has put together for the step.
 
-    Split parameters are what a device holds, not what it computes with: left to itself
-    XLA splits the layers too, and exchanges their activations.
+    The new collections are whole too: XLA would else find their split in the layers
+    that they are the statistics of.
 
     Args:
-      loss: takes parameters first.
+      loss: takes parameters and collections first.
       devices: the mesh.
     """
-    whole = mesh.replicated(devices)
 
-    def at_whole(params, *arguments):
-        return loss(jax.lax.with_sharding_constraint(params, whole), *arguments)
+    def at_whole(params, collections, *arguments):
+        value, aux = loss(*mesh.gathered((params, collections), devices), *arguments)
+        return value, Aux(aux.metrics, mesh.gathered(aux.state, devices))
 
     return at_whole
 

@@ -8,6 +8,9 @@ import pytest
 
 from jvae import config as configs
 from jvae import mesh, parts
+from jvae.config_files import experiment_config
+from jvae.evaluation.likelihood import elbo_per_example
+from jvae.evaluation.subject import Subject
 
 OPERATIONS = (
     "all-reduce",
@@ -18,6 +21,8 @@ OPERATIONS = (
     "collective-broadcast",
 )
 SIZES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "pred": 1, "f64": 8, "s8": 1, "u8": 1}
+
+ROWS = np.arange(64)
 
 
 def collectives(text):
@@ -46,7 +51,7 @@ def compiled(tiny, **changes):
 
 
 def parameter_bytes(state):
-    return sum(x.nbytes for x in jax.tree.leaves(state.params))
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params))
 
 
 @pytest.fixture
@@ -103,3 +108,39 @@ def test_a_device_holds_its_share_of_parameters_and_moments(wide, monkeypatch):
     for name in ("params", "opt_state", "ema"):
         one, part = held(getattr(whole, name)), held(getattr(shared, name))
         assert one / 8 <= part < one / 6, name
+
+
+@pytest.fixture
+def hierarchy(monkeypatch):
+    """Parts of a small NVAE, its groups in a loop, all its parameters split by 8."""
+    monkeypatch.setattr(mesh, "MIN_SHARDED_SIZE", 64)
+    changes = {"mesh.data": "1", "mesh.params": "8", "model.blocks": "0"}
+    config = experiment_config("configs/nvae_digits.py", changes)
+    config["model"]["groups"] = (2,)
+    return parts.assemble(configs.read(config))
+
+
+def test_layers_in_a_loop_are_not_split_with_their_parameters(hierarchy):
+    """A gather of the parameters, a sum of gradients, statistics of channels."""
+    state = parts.abstract_state(hierarchy)
+    batch = mesh.put_batch(hierarchy.splits.train.read(ROWS), hierarchy.devices)
+    program = parts.compile_step(hierarchy, state).lower(state, batch).compile()
+    sent = sum(n for _, n in collectives(program.as_text()))
+    assert sent <= 2.2 * parameter_bytes(state)
+
+
+def test_evaluation_does_not_split_layers_with_their_parameters(hierarchy):
+    """A gather of the parameters, and what the bound is summed of: pixels, latents."""
+    state = parts.abstract_state(hierarchy)
+    batch = mesh.put_batch(hierarchy.splits.train.read(ROWS), hierarchy.devices)
+
+    def run(params, collections, image):
+        devices, transform = hierarchy.devices, hierarchy.transform
+        subject = Subject(hierarchy.model, params, collections, transform, devices)
+        each = jax.random.split(jax.random.key(0), ROWS.size)
+        x = {"image": subject.prepare(image, each)}
+        return subject.run(elbo_per_example, each, x)
+
+    lowered = jax.jit(run).lower(state.params, state.state, batch["image"])
+    sent = sum(n for _, n in collectives(lowered.compile().as_text()))
+    assert sent <= 1.5 * parameter_bytes(state)

@@ -127,8 +127,9 @@ def _compiled(platform: str) -> Callable:
 
 def _run(program: tuple, params: Params, state: State, args: tuple) -> Any:
     model, function, options, devices = program
+    params, state = mesh.gathered((params, state), devices)
     results = function(model.value, params, state, *args, **dict(options))
-    return jax.lax.with_sharding_constraint(results, mesh.replicated(devices))
+    return mesh.gathered(results, devices)
 
 
 def over_examples(
