@@ -10,7 +10,7 @@ images from the same parameters, in one process and in turns of one epoch:
 - PyTorch with fused Adam, eager and compiled, with averaged parameters;
 - pythae's own trainer, without them.
 
-The images are 150 batches of Fashion-MNIST that were binarised once, as pythae does not
+The images are 140 batches of Fashion-MNIST that were binarised once, as pythae does not
 do it in every step. After the last turn every model is scored on all of them, and the
 -ELBOs must be within 1%. The share of the wall time that devices wait for input is
 counted in train.py's turns: waits for a batch that end when the last step is done.
@@ -41,7 +41,7 @@ from jvae import data, loop, parts
 from jvae.config_files import experiment_config
 from jvae.stopping import Stop
 
-BATCH, STEPS = 128, 150
+BATCH, STEPS = 128, 140
 EMA_DECAY = 0.999
 SAME_LOSS = 0.01
 
@@ -172,7 +172,7 @@ class Trainer:
 
 
 def binarised(path):
-    """Returns 150 batches of images whose pixels are 0 or 255."""
+    """Returns 140 batches of images whose pixels are 0 or 255."""
     train = data.build("idx", path=path).train
     images = train.read(np.arange(BATCH * STEPS))["image"]
     draws = np.random.default_rng(0).random(images.shape)

@@ -7,11 +7,11 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.num_steps = 4690
-    config.log_every_steps = 100
+    config.log_every_steps = 140
     config.eval_every_steps = 2345
     config.checkpoint_every_steps = 2345
     config.ema_decay = 0.999
-    config.steps_per_dispatch = 5
+    config.steps_per_dispatch = 35
 
     config.data = ConfigDict()
     config.data.name = "idx"
