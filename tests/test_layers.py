@@ -289,6 +289,18 @@ def test_activations_are_the_functions_of_their_names(name, negative):
     np.testing.assert_allclose(found, [negative, 0.0], rtol=1e-6)
 
 
+def test_dropout_drops_its_rate_of_every_example_and_scales_the_rest():
+    n, rate = 20_000, 0.1
+    keys = jax.random.split(jax.random.key(0), 3)
+    y = np.asarray(layers.dropout(jnp.full((3, n), 2.0), rate, keys))
+    assert set(np.unique(y)) == {0.0, np.float32(2.0 / 0.9)}
+    dropped = (y == 0).mean(1)
+    assert np.abs(dropped - rate).max() < 5 * np.sqrt(rate * (1 - rate) / n)
+    assert (y[0] != y[1]).any() and (y[1] != y[2]).any()
+    x = jnp.ones((3, n))
+    assert layers.dropout(x, 0.0, keys) is x and layers.dropout(x, rate, None) is x
+
+
 def test_by_rows_is_the_layer_itself_and_so_are_its_gradients():
     key = jax.random.key(0)
     x, kernel = jax.random.normal(key, (2, 3, 4, 5)), jax.random.normal(key, (5, 6))
