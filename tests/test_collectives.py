@@ -1,6 +1,7 @@
 """What a compiled training step sends between devices, read from its HLO."""
 
 import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -22,6 +23,7 @@ OPERATIONS = (
 )
 SIZES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "pred": 1, "f64": 8, "s8": 1, "u8": 1}
 
+ROOT = Path(__file__).parent.parent
 ROWS = np.arange(64)
 
 
@@ -115,7 +117,7 @@ def hierarchy(monkeypatch):
     """Parts of a small NVAE, its groups in a loop, all its parameters split by 8."""
     monkeypatch.setattr(mesh, "MIN_SHARDED_SIZE", 64)
     changes = {"mesh.data": "1", "mesh.params": "8", "model.blocks": "0"}
-    config = experiment_config("configs/nvae_digits.py", changes)
+    config = experiment_config(str(ROOT / "configs/nvae_digits.py"), changes)
     config["model"]["groups"] = (2,)
     return parts.assemble(configs.read(config))
 
