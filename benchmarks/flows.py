@@ -30,7 +30,7 @@ import torch
 from benchmarks import machine, turns
 from benchmarks.peers import glow as peer
 from jvae import config as configs
-from jvae import mesh, models, parts
+from jvae import memory, mesh, models, parts
 from jvae.flows import Chain, GlowSteps
 from jvae.models.flow import scaled
 
@@ -278,19 +278,20 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--no-compile", action="store_true")
     flags = parser.parse_args()
+    memory.keep_freed()  # as train.py does
     jax.config.update("jax_enable_compilation_cache", False)
 
     shallow, deep = compile_seconds(4), compile_seconds(32)
     print(f"compiling a level: depth 4 {shallow:.2f} s, depth 32 {deep:.2f} s")
     scanned, out, speed = scanned_speed(flags.rounds)
     print(f"gradient at depth 16: scanned {scanned:.4f} s, written out {out:.4f} s")
-    memory = {depth: temporary_bytes(depth) for depth in (8, 32)}
-    print("temporary bytes of the inverting gradient", memory)
+    temporary = {depth: temporary_bytes(depth) for depth in (8, 32)}
+    print("temporary bytes of the inverting gradient", temporary)
     trained = training(flags)
     found = {
         "compile_ratio": deep / shallow,
         "scanned_speed": speed,
-        "memory_growth": memory[32] / memory[8],
+        "memory_growth": temporary[32] / temporary[8],
         "training": trained["ratio"],
     }
     kept = True
@@ -302,7 +303,7 @@ def main() -> int:
     details = {
         "compile_seconds": {"4": shallow, "32": deep},
         "gradient_seconds": {"scanned": scanned, "written_out": out},
-        "temporary_bytes": memory,
+        "temporary_bytes": temporary,
         "training": trained,
     }
     machine.write("flows", {**found, "limits": LIMITS, "details": details})

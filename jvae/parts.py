@@ -65,6 +65,23 @@ class Parts:
         names = ("init", "steps", "evaluation", "start")
         return {name: jax.random.fold_in(root, i) for i, name in enumerate(names)}
 
+    @functools.cached_property
+    def initialiser(self) -> Callable[[Key], TrainState]:
+        """Key -> the state at step 0; one function, as JAX traces each only once."""
+        return training.initialiser(
+            self.model,
+            self.optimizer,
+            self.example_batch,
+            self.experiment.ema_decay,
+            self.experiment.spike_factor,
+        )
+
+    @functools.cached_property
+    def example_batch(self) -> Batch:
+        """A prepared batch of one row, shapes and dtypes only."""
+        raw = self.splits.train.read(np.zeros(1, np.int64))
+        return jax.eval_shape(self.prepare, raw, jax.random.key(0))
+
     def prepare(self, batch: Batch, key: Key) -> dict[str, Any]:
         """Returns a raw batch in the support of the likelihood."""
         return transforms.prepare(batch, key, self.transform)
@@ -183,10 +200,10 @@ def _check_fit(parts: Parts) -> None:
             raise ConfigError(
                 f"model.num_classes must be at least the data's {found}, got {classes}"
             )
+    state = jax.eval_shape(parts.initialiser, jax.random.key(0))
     if getattr(parts.model, "target", None) in ("image", "tokens"):
-        _check_support(parts, _likelihood(parts))
-    _check_loss(parts)
-    jax.eval_shape(initialiser(parts), jax.random.key(0))
+        _check_support(parts, _likelihood(parts, state))
+    _check_loss(parts, state)
 
 
 def _check_examples(parts: Parts) -> None:
@@ -254,51 +271,30 @@ def _check_support(parts: Parts, likelihood: Any) -> None:
         )
 
 
-def _check_loss(parts: Parts) -> None:
+def _check_loss(parts: Parts, state: TrainState) -> None:
     """Traces the loss of a batch: what it refuses is said before a file is written."""
     rows = _data_options(parts.experiment)["batch_size"]
     rows //= parts.experiment.accumulate_steps
-
-    def loss(one, key):
-        batch = {k: jnp.broadcast_to(v, (rows, *v.shape[1:])) for k, v in one.items()}
-        variables = dict(parts.model.init(key, batch, key))
-        arguments = (variables.pop("params"), variables, key, batch)
-        return parts.loss(*arguments, parts.coefficients(0))
-
-    jax.eval_shape(loss, example_batch(parts), jax.random.key(0))
+    batch = {
+        name: jax.ShapeDtypeStruct((rows, *one.shape[1:]), one.dtype)
+        for name, one in parts.example_batch.items()
+    }
+    arguments = (state.params, state.state, jax.random.key(0), batch)
+    jax.eval_shape(parts.loss, *arguments, parts.coefficients(0))
 
 
-def example_batch(parts: Parts) -> Batch:
-    """Returns a prepared batch of one row, shapes and dtypes only."""
-    raw = parts.splits.train.read(np.zeros(1, np.int64))
-    return jax.eval_shape(parts.prepare, raw, jax.random.key(0))
-
-
-def _likelihood(parts: Parts) -> Any:
+def _likelihood(parts: Parts, state: TrainState) -> Any:
     """Returns p(x|z) of the model with shapes in place of arrays."""
-
-    def trace(batch, key):
-        variables = parts.model.init(key, batch, key)
-        return parts.model.apply(variables, batch, key, mutable=list(variables))[0]
-
-    return jax.eval_shape(trace, example_batch(parts), jax.random.key(0))
-
-
-def initialiser(parts: Parts) -> Callable[[Key], TrainState]:
-    """Returns key -> the state at step 0."""
-    return training.initialiser(
-        parts.model,
-        parts.optimizer,
-        example_batch(parts),
-        parts.experiment.ema_decay,
-        parts.experiment.spike_factor,
-    )
+    variables = {"params": state.params, **state.state}
+    arguments = (variables, parts.example_batch, jax.random.key(0))
+    apply = functools.partial(parts.model.apply, mutable=list(variables))
+    return jax.eval_shape(apply, *arguments)[0]
 
 
 def create_state(parts: Parts) -> TrainState:
     """Returns the state at step 0, on the mesh."""
     key = parts.keys["init"]
-    return training.create_state(initialiser(parts), key, parts.devices)
+    return training.create_state(parts.initialiser, key, parts.devices)
 
 
 def started(
@@ -352,7 +348,7 @@ def started(
 
 def abstract_state(parts: Parts) -> TrainState:
     """Returns the shapes and places of the state."""
-    return training.abstract_state(initialiser(parts), parts.devices)
+    return training.abstract_state(parts.initialiser, parts.devices)
 
 
 def compile_step(parts: Parts, state: TrainState) -> Any:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jvae import experiment
+from jvae import config, experiment, parts, training
 from jvae.errors import ConfigError
 
 
@@ -24,3 +24,21 @@ def test_a_loss_that_cannot_be_leaves_no_workdir(
         experiment.run(tiny, tmp_path / "run")
     assert message in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_first_state_is_traced_once(monkeypatch, tiny):
+    traced = []
+    create = training.initialiser
+
+    def counted(*arguments):
+        def call(key):
+            traced.append(key)
+            return create(*arguments)(key)
+
+        return call
+
+    monkeypatch.setattr(training, "initialiser", counted)
+    built = parts.assemble(config.read(tiny))
+    state = parts.create_state(built)
+    assert parts.abstract_state(built).params.keys() == state.params.keys()
+    assert len(traced) == 1
