@@ -27,7 +27,7 @@ import torch
 from benchmarks import machine, turns
 from benchmarks.peers import conv as peer
 from jvae import config as configs
-from jvae import data, memory, parts
+from jvae import data, parts
 from jvae.config_files import experiment_config
 from jvae.evaluation import samples
 from jvae.evaluation.likelihood import evaluate_log_likelihood
@@ -246,7 +246,6 @@ def main() -> int:
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--path", default="/usr/share/datasets/fashion-mnist")
     flags = parser.parse_args()
-    memory.keep_freed()  # as train.py does
     jvae = Jvae(flags.path)
     hows = [how for how, (slow, _) in HOWS.items() if not (slow and flags.no_compile)]
     everyone = [jvae, *(Torch(how, jvae) for how in hows)]

@@ -30,7 +30,7 @@ import torch
 from benchmarks import machine, turns
 from benchmarks.peers import glow as peer
 from jvae import config as configs
-from jvae import memory, mesh, models, parts
+from jvae import mesh, models, parts
 from jvae.flows import Chain, GlowSteps
 from jvae.models.flow import scaled
 
@@ -278,7 +278,6 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--no-compile", action="store_true")
     flags = parser.parse_args()
-    memory.keep_freed()  # as train.py does
     jax.config.update("jax_enable_compilation_cache", False)
 
     shallow, deep = compile_seconds(4), compile_seconds(32)

@@ -37,7 +37,7 @@ from etils import epath
 from benchmarks import machine, turns
 from benchmarks.peers import mlp as peer
 from jvae import config as configs
-from jvae import data, loop, memory, parts
+from jvae import data, loop, parts
 from jvae.config_files import experiment_config
 from jvae.stopping import Stop
 
@@ -193,7 +193,6 @@ def main() -> int:
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--path", default="/usr/share/datasets/fashion-mnist")
     flags = parser.parse_args()
-    memory.keep_freed()  # as train.py does
     images = binarised(flags.path)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

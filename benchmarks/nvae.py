@@ -29,7 +29,7 @@ from torch.nn import functional as F  # noqa: N812
 from benchmarks import machine, turns
 from benchmarks.peers import nvae as peer
 from jvae import config as configs
-from jvae import memory, mesh, parts
+from jvae import mesh, parts
 
 BATCH, SIDE = 64, 28
 LIMITS = {
@@ -313,7 +313,6 @@ def main() -> int:
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--only-training", action="store_true")
     flags = parser.parse_args()
-    memory.keep_freed()  # as train.py does
     jax.config.update("jax_enable_compilation_cache", False)
 
     trained = training(flags)

@@ -9,7 +9,7 @@ times on hardware that is not here.
 
     python -m benchmarks.scaling [--devices 1 8 64 256] [--runs mlp conv nvae]
 
-What was found of other runs stays in benchmarks/results/scaling.json.
+What was found of other runs and devices stays in benchmarks/results/scaling.json.
 """
 
 import argparse
@@ -95,6 +95,7 @@ def measure(name, params):
         "rows_per_device": RUNS[name][1],
         "parameters": parameters,
         "matrix_flops_per_device": flops / n,
+        "processor": machine.describe()["processor"],
         "seconds_to_trace": tracing,
         "seconds_to_compile": compiling,
         "state_bytes_per_device": memory.argument_size_in_bytes,
@@ -131,7 +132,11 @@ def main() -> int:
         return 0
     file = machine.RESULTS / "scaling.json"
     rows = json.loads(file.read_text())["rows"] if file.exists() else []
-    rows = [row for row in rows if row["run"] not in flags.runs]
+    rows = [
+        row
+        for row in rows
+        if row["run"] not in flags.runs or row["devices"] not in flags.devices
+    ]
     for name in flags.runs:
         for devices in flags.devices:
             for params in sorted({1, min(SPLIT, devices)}):
@@ -146,6 +151,7 @@ def main() -> int:
                     f"{sent / 2**20:,.1f} MiB sent",
                     flush=True,
                 )
+    rows.sort(key=lambda row: (row["run"], row["devices"], row["split"]))
     machine.write("scaling", {"rows": rows})
     return 0
 

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from benchmarks import machine, turns
-from jvae import compiler, layers, memory
+from jvae import compiler, layers
 
 LAYERS, CHANNELS, SHAPE = 8, 32, (64, 14, 14)
 
@@ -58,7 +58,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     flags = parser.parse_args()
-    memory.keep_freed()  # as train.py does
     key = jax.random.key(0)
     kernels = 0.08 * jax.random.normal(key, (LAYERS, 3, 3, CHANNELS, CHANNELS))
     x = jax.random.normal(key, (*SHAPE, CHANNELS))

@@ -25,7 +25,7 @@ import torch
 from benchmarks import machine, turns
 from benchmarks.peers import text as peer
 from jvae import config as configs
-from jvae import data, memory, mesh, parts
+from jvae import data, mesh, parts
 from jvae.config_files import experiment_config
 from jvae.data.sentences import SentenceSource, sources
 
@@ -200,7 +200,6 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--no-compile", action="store_true")
     flags = parser.parse_args()
-    memory.keep_freed()  # as train.py does
     batches = prepared_batches(flags.steps)
     tokens = sum(int(batch["length"].sum()) for batch in batches)
     jvae = Jvae(batches)

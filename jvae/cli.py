@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jvae
-from jvae import compile_cache, config_files, distributed, fields, memory
+from jvae import compile_cache, config_files, distributed, fields
 from jvae.errors import ConfigError, JvaeError, StoppedError, nearest
 from jvae.writers import let_go
 
@@ -160,7 +160,6 @@ def main(command: Callable[[Sequence[str]], None]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("jvae").setLevel(logging.INFO)
     compile_cache.switch_on()
-    memory.keep_freed()
     try:
         status = _status(command, sys.argv[1:])
     except Exception:  # a bug

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-MIN_SECONDS = 0.2
+MIN_SECONDS = 0.03
 """Programs that compile faster are not kept."""
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 

@@ -69,12 +69,6 @@ def _few_programs():
         gc.collect()
 
 
-@pytest.fixture(autouse=True)
-def _returned_memory(monkeypatch):
-    """A command that a test calls does not tell its process to keep all memory."""
-    monkeypatch.setattr("jvae.cli.memory.keep_freed", lambda: False)
-
-
 @pytest.fixture
 def tiny():
     """A config that trains in a second on the bundled digits."""
