@@ -284,13 +284,13 @@ def main() -> int:
     print(f"compiling a level: depth 4 {shallow:.2f} s, depth 32 {deep:.2f} s")
     scanned, out, speed = scanned_speed(flags.rounds)
     print(f"gradient at depth 16: scanned {scanned:.4f} s, written out {out:.4f} s")
-    temporary = {depth: temporary_bytes(depth) for depth in (8, 32)}
-    print("temporary bytes of the inverting gradient", temporary)
+    memory = {depth: temporary_bytes(depth) for depth in (8, 32)}
+    print("temporary bytes of the inverting gradient", memory)
     trained = training(flags)
     found = {
         "compile_ratio": deep / shallow,
         "scanned_speed": speed,
-        "memory_growth": temporary[32] / temporary[8],
+        "memory_growth": memory[32] / memory[8],
         "training": trained["ratio"],
     }
     kept = True
@@ -302,7 +302,7 @@ def main() -> int:
     details = {
         "compile_seconds": {"4": shallow, "32": deep},
         "gradient_seconds": {"scanned": scanned, "written_out": out},
-        "temporary_bytes": temporary,
+        "temporary_bytes": memory,
         "training": trained,
     }
     machine.write("flows", {**found, "limits": LIMITS, "details": details})

@@ -11,7 +11,7 @@
    and train in turns.
 
     pip install -e '.[bench]'
-    python -m benchmarks.nvae [--rounds 5] [--steps 3] [--no-compile]
+    python -m benchmarks.nvae [--rounds 5] [--steps 3] [--compilations 3] [--no-compile]
 """
 
 import argparse
@@ -83,11 +83,11 @@ def raw_batch():
 
 
 def lowered_step(**model):
-    """Returns (the training step of this model, lowered, its state, a batch)."""
+    """Returns the training step of this model, lowered."""
     built = parts.assemble(configs.read(config(**model)))
     state = parts.create_state(built)
     batch = mesh.put_batch(raw_batch(), built.devices)
-    return parts.compile_step(built, state).lower(state, batch), state, batch
+    return parts.compile_step(built, state).lower(state, batch)
 
 
 def growth(rounds):
@@ -99,7 +99,7 @@ def growth(rounds):
     lowered, found = {}, {}
     for groups in (5, 10, 30):
         began = time.perf_counter()
-        lowered[groups], *_ = lowered_step(groups=(groups, groups), channels=4)
+        lowered[groups] = lowered_step(groups=(groups, groups), channels=4)
         found[groups] = {"to_lower": time.perf_counter() - began}
 
     def compiled(groups):
@@ -122,8 +122,8 @@ def temporary_bytes():
     found = {}
     for cells in ("keep", "recompute"):
         for features in ("keep", "recompute"):
-            step, *_ = lowered_step(memory=cells, features=features)
-            size = step.compile().memory_analysis().temp_size_in_bytes
+            step = lowered_step(memory=cells, features=features).compile()
+            size = step.memory_analysis().temp_size_in_bytes
             found[f"memory={cells}, features={features}"] = size
             print(f"cells {cells}, features {features}: {size / 2**20:.0f} MiB")
     return found
