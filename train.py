@@ -5,6 +5,9 @@ import sys
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback out of the imports
+    from jvae import pages
+
+    pages.use_large()  # starts this script over, before anything heavy is imported
     from jvae import cli
 
     sys.exit(cli.main(cli.train))

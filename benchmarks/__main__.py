@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import machine
+from jvae import pages
 
 SUITE = ("mlp", "conv", "text", "flows", "nvae", "stack", "processes", "scaling")
 ROOT = Path(__file__).parent.parent
@@ -130,11 +131,12 @@ def main() -> int:
     unknown = sorted(set(flags.names) - set(SUITE))
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(SUITE)}")
+    environment = pages.environment()  # train.py's own, and PyTorch has it too
     failed = []
     for name in () if flags.table else flags.names or SUITE:
         print(f"== {name}", flush=True)
         command = [sys.executable, "-m", f"benchmarks.{name}"]
-        if subprocess.run(command, cwd=ROOT, check=False).returncode:
+        if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:
             failed.append(name)
     print("\n".join(table()))
     if failed:

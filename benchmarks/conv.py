@@ -231,7 +231,7 @@ def evaluation(everyone, x, flags):
     for what, amount in (("nll", SCORED), ("sample", SAMPLES)):
         work = {one.name: getattr(one, what) for one in everyone}
         turns.in_turns(work, 1)
-        seconds = turns.in_turns(work, max(3, flags.rounds // 2))
+        seconds = turns.in_turns(work, flags.rounds)
         found[what] = turns.compared(what, seconds, amount, "images")
         if what == "nll":
             bounds = {one.name: -one.bound for one in everyone}

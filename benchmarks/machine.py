@@ -6,11 +6,13 @@ import os
 import platform
 from pathlib import Path
 
+from jvae import pages
+
 RESULTS = Path(__file__).parent / "results"
 
 
 def describe() -> dict[str, str | int | None]:
-    """Returns the machine and the versions that a figure depends on."""
+    """Returns the machine, its settings and the versions a figure depends on."""
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -25,6 +27,7 @@ def describe() -> dict[str, str | int | None]:
     return {
         "processor": processor,
         "cores": len(os.sched_getaffinity(0)),
+        "pages": os.environ.get(pages.VARIABLE),
         "python": platform.python_version(),
         **versions,
     }
