@@ -10,10 +10,14 @@ from jax.errors import JaxRuntimeError
 
 LIBRARY = "xla_cpu_experimental_ynn_fusion_type"
 PRODUCTS = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+FUSIONS = "xla_cpu_use_fusion_emitters"
+
+Options = dict[str, str | int]
+UNOPTIMISED: Options = {"xla_backend_optimization_level": 0}
 
 
 @functools.cache
-def fast(platform: str) -> dict[str, str] | None:
+def fast(platform: str) -> Options | None:
     """Returns options of a program that runs often, for `jax.jit(compiler_options=)`.
 
     On CPU: convolutions are XLA's own. Those of the library YNNPACK, which jaxlib 0.10
@@ -25,23 +29,32 @@ def fast(platform: str) -> dict[str, str] | None:
     """
     if platform != "cpu":
         return None
-    options = {LIBRARY: PRODUCTS}
-    try:  # it is an experimental flag of XLA, that another version may not know
-        jax.jit(jnp.negative, compiler_options=options).lower(0.0).compile()
-    except JaxRuntimeError:
-        return None
-    return options
+    return _if_known({LIBRARY: PRODUCTS})
 
 
-def quick(platform: str) -> dict[str, int] | None:
+@functools.cache
+def quick(platform: str) -> Options | None:
     """Returns options of a program that runs once.
 
-    On CPU: no optimisation, which takes longer than to run the program as it is.
+    On CPU: no optimisation, which takes longer than to run the program as it is, and
+    fusions without XLA's compiler of fusions, which sets itself up anew for every
+    program and takes as long again.
 
     Args:
       platform: 'cpu', 'gpu' or 'tpu'.
     """
-    return {"xla_backend_optimization_level": 0} if platform == "cpu" else None
+    if platform != "cpu":
+        return None
+    return _if_known(UNOPTIMISED | {FUSIONS: False}) or UNOPTIMISED
+
+
+def _if_known(options: Options) -> Options | None:
+    """Returns `options`, None where this version of XLA does not know one of them."""
+    try:
+        jax.jit(jnp.negative, compiler_options=options).lower(0.0).compile()
+    except JaxRuntimeError:
+        return None
+    return options
 
 
 def is_tracing(*trees: object) -> bool:

@@ -62,10 +62,11 @@ def _must_be_asked_for() -> bool:
 
 
 def _is_plain_script() -> bool:
-    """Returns whether `python [options] SCRIPT ...` runs and nothing watches it."""
+    """Returns whether `python [options] FILE ...` runs and nothing watches it."""
     if sys.gettrace() or sys.getprofile() or not sys.executable:
         return False
     words = sys.orig_argv[1:]
     options = words[: len(words) - len(sys.argv)]
     is_plain = all(word.startswith("-") for word in options)
-    return is_plain and words[len(options) :] == sys.argv
+    is_whole = words[len(options) :] == sys.argv
+    return is_plain and is_whole and Path(sys.argv[0]).is_file()  # stdin is read once

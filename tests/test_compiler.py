@@ -12,18 +12,23 @@ from jvae import compiler
 from jvae.evaluation import samples
 
 
-def test_options_are_for_cpus_and_such_that_this_version_knows():
-    options = compiler.fast("cpu")
-    assert options is None or set(options) == {compiler.LIBRARY}
-    doubled = jax.jit(lambda x: 2 * x, compiler_options=options)
+@pytest.mark.parametrize("options", [compiler.fast, compiler.quick])
+def test_options_are_for_cpus_and_such_that_this_version_knows(options):
+    doubled = jax.jit(lambda x: 2 * x, compiler_options=options("cpu"))
     assert doubled(3.0) == 6.0
-    assert compiler.fast("gpu") is compiler.fast("tpu") is None
-    assert compiler.quick("cpu") and compiler.quick("tpu") is None
+    assert options("gpu") is options("tpu") is None
+
+
+def test_nothing_else_is_told():
+    assert {*(compiler.fast("cpu") or ())} <= {compiler.LIBRARY}
+    assert {*compiler.quick("cpu")} - {compiler.FUSIONS} == {*compiler.UNOPTIMISED}
 
 
 def test_a_flag_that_xla_does_not_know_is_left_out(monkeypatch):
     monkeypatch.setattr(compiler, "LIBRARY", "xla_cpu_no_such_flag")
+    monkeypatch.setattr(compiler, "FUSIONS", "xla_cpu_no_such_flag")
     assert compiler.fast.__wrapped__("cpu") is None
+    assert compiler.quick.__wrapped__("cpu") == compiler.UNOPTIMISED
 
 
 def test_a_transformed_function_is_known_as_such():

@@ -11,6 +11,7 @@ import pytest
 from jvae import pages
 
 ROOT = Path(pages.__file__).parent.parent
+SCRIPT_FILE = str(ROOT / "train.py")
 SCRIPT = """
 import json, os, resource, sys
 from jvae import pages
@@ -43,7 +44,7 @@ def asked(environment, monkeypatch, tmp_path):
     system.write_text("always [madvise] never\n")
     monkeypatch.setattr(pages, "SYSTEM", system)
     monkeypatch.setattr(os, "confstr", lambda _: "glibc 2.36")
-    monkeypatch.setattr(sys, "argv", ["train.py", "--workdir=here"])
+    monkeypatch.setattr(sys, "argv", [SCRIPT_FILE, "--workdir=here"])
     monkeypatch.setattr(sys, "orig_argv", ["python", "-u", *sys.argv])
     monkeypatch.setattr(sys, "gettrace", lambda: None)  # of a debugger of the tests
     return system
@@ -172,12 +173,12 @@ def test_a_system_that_does_not_know_its_c_library(calls, monkeypatch):
 @pytest.mark.parametrize(
     "words",
     [
-        ["-m", "cProfile", "train.py", "--workdir=here"],
-        ["-m", "pdb", "train.py", "--workdir=here"],
-        ["-c", "import runpy; runpy.run_path('train.py')"],
-        ["/usr/bin/coverage", "run", "train.py", "--workdir=here"],
-        ["other.py", "train.py", "--workdir=here"],
-        ["train.py"],
+        ["-m", "cProfile", SCRIPT_FILE, "--workdir=here"],
+        ["-m", "pdb", SCRIPT_FILE, "--workdir=here"],
+        ["-c", f"import runpy; runpy.run_path({SCRIPT_FILE!r})"],
+        ["/usr/bin/coverage", "run", SCRIPT_FILE, "--workdir=here"],
+        ["other.py", SCRIPT_FILE, "--workdir=here"],
+        [SCRIPT_FILE],
         [],
     ],
 )
@@ -186,6 +187,20 @@ def test_only_a_script_that_python_itself_runs_starts_over(calls, monkeypatch, w
     monkeypatch.setattr(sys, "orig_argv", ["python", *words])
     pages.use_large()
     assert not calls
+
+
+@pytest.mark.parametrize("source", ["-", "/dev/stdin"])
+def test_a_script_that_comes_through_a_pipe_is_run_once(environment, source):
+    """It could not be read again, and nothing would run."""
+    done = subprocess.run(
+        [sys.executable, source],
+        input="from jvae import pages; pages.use_large(); print('runs')",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "runs\n"
 
 
 @pytest.mark.parametrize("watcher", ["gettrace", "getprofile"])
