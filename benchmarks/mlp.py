@@ -13,8 +13,8 @@ images from the same parameters, in one process and in turns of one epoch:
 The images are 420 batches of Fashion-MNIST that were binarised once, as pythae does not
 do it in every step. After the last turn every model is scored on all of them, and the
 -ELBOs must be within 1%. The share of the wall time that devices wait for input is
-counted in train.py's turns: waits for a batch that end when the last step is done. The
-first of every turn is one of them, which a run that is not in turns does not have.
+counted in train.py's turns: waits for a batch at whose end the last step is done,
+but for the first of a turn, where devices have waited for the turns of the others.
 
     pip install -e '.[bench]'
     python -m benchmarks.mlp [--turns 10] [--no-compile] [--path FOLDER]
@@ -153,7 +153,8 @@ class Trainer:
                     clock.update(began=time.perf_counter(), waited=0.0)
                 asked = time.perf_counter()
                 batch = next(feed)
-                if run.state.step.is_ready():  # nothing was left to compute
+                is_first = number % dispatches == 0
+                if not is_first and run.state.step.is_ready():  # nothing left to do
                     clock["waited"] += time.perf_counter() - asked
                 yield batch
 
