@@ -68,7 +68,10 @@ def run(tmp_path, *options, before=""):
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
-        out, _ = process.communicate("typed", timeout=60)
+        try:
+            out, _ = process.communicate("typed", timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 0
     found = json.loads(out)
     assert found.pop("pid") == process.pid
