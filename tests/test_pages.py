@@ -213,9 +213,10 @@ def test_not_while_a_debugger_or_profiler_looks_on(calls, monkeypatch, watcher):
     assert not calls
 
 
-def test_a_python_that_cannot_be_started_goes_on(asked, monkeypatch):
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    pages.use_large()
+@needs_large_pages
+def test_a_python_that_cannot_be_started_goes_on(environment, tmp_path):
+    found = run(tmp_path, before="import sys; sys.executable = '/nowhere/python'\n")
+    assert found["tunables"] is None and found["faults"] > 10_000
 
 
 def test_a_python_that_does_not_know_where_it_is(calls, monkeypatch):
