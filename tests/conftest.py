@@ -3,35 +3,35 @@
 import os
 from importlib.metadata import version
 
-# The tests are many small programs: XLA's optimiser would take most of their time, and
-# its compiler of fusions, which sets itself up anew for each, half of what is left.
-# Newer versions of XLA cannot leave that out, and end at a flag that they do not know.
-flags = os.environ.get("XLA_FLAGS", "")
-flags += " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+# The tests are many small programs that run once: XLA's optimiser would take most of
+# their time, its compiler of fusions half of what is left, and splitting a program of
+# a few operations among threads a fifth of the rest. Newer versions of XLA cannot leave
+# the fusions out, and end at a flag that they do not know.
+flags = [
+    os.environ.get("XLA_FLAGS", ""),
+    "--xla_force_host_platform_device_count=8",
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_parallel_codegen_split_count=1",
+]
 if version("jaxlib").startswith("0.10."):
-    flags += " --xla_cpu_use_fusion_emitters=false"
-os.environ["XLA_FLAGS"] = flags
+    flags.append("--xla_cpu_use_fusion_emitters=false")
+os.environ["XLA_FLAGS"] = " ".join(flags)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # NumPy's threads wait for work by trying again and again, beside those of the tests.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import copy  # noqa: E402
 import gc  # noqa: E402
+import itertools  # noqa: E402
 import shutil  # noqa: E402
-import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-jax.config.update("jax_numpy_rank_promotion", "raise")
-# What one test has compiled another need not compile again; gone with the session. A
-# folder for each worker: JAX does not write whole files at once, and half a program of
-# another worker's is a warning, that is an error here.
-_CACHE = tempfile.TemporaryDirectory(prefix="jvae-test-cache-")
-jax.config.update("jax_compilation_cache_dir", _CACHE.name)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+from jvae import compile_cache  # noqa: E402
 
+jax.config.update("jax_numpy_rank_promotion", "raise")
 # Hundreds of compiled programs are a large heap: to search it often takes a sixth of
 # the time, and there is little to find.
 gc.set_threshold(200_000, 10, 10)
@@ -41,6 +41,10 @@ ROOT = Path(__file__).parent.parent
 # Linux lets a process map 65,530 pieces of memory; a compiled program takes several,
 # and the one that finds none left brings the process down.
 MAPS, MOST_MAPS = Path("/proc/self/maps"), 20_000
+TESTS_BETWEEN_LOOKS = 20
+"""At these maps, which takes milliseconds."""
+MOST_CACHED = 2**30
+"""Bytes of compiled programs, after which the folder begins again."""
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -67,11 +71,39 @@ TINY = {
 }
 
 
+def pytest_configure(config):
+    """Keeps compiled programs in pytest's cache, for all workers and the next run.
+
+    In a folder for each kind of processor; JAX tells versions and flags apart. A worker
+    that reads a program while another writes it compiles it, see setup.cfg.
+    """
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR") and hasattr(config, "cache"):
+        folder = config.cache.mkdir(f"jax-{compile_cache.folder().name}")
+        is_worker = hasattr(config, "workerinput")
+        if not is_worker and sum(f.stat().st_size for f in folder.iterdir()) > (
+            MOST_CACHED
+        ):
+            shutil.rmtree(folder)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: the garbage collector need not look at it."""
+    gc.collect()
+    gc.freeze()
+
+
+_tests_done = itertools.count(1)
+
+
 @pytest.fixture(autouse=True)
 def _few_programs():
-    """Drops compiled programs, after a test, when they have become many."""
+    """Drops compiled programs, between tests, when they have become many."""
     yield
-    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+    if next(_tests_done) % TESTS_BETWEEN_LOOKS or not MAPS.exists():
+        return
+    if MAPS.read_bytes().count(b"\n") > MOST_MAPS:
         jax.clear_caches()
         gc.collect()
 

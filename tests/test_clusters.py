@@ -30,6 +30,7 @@ def clustered(request, tiny):
     return tiny
 
 
+@pytest.mark.slow
 def test_what_it_reports_and_what_it_can_be_asked(clustered, tmp_path):
     whole = tmp_path / "whole"
     experiment.run(clustered, whole)
@@ -68,6 +69,7 @@ def test_it_starts_from_a_plain_vae_of_the_same_layers(
     assert "cluster_means" in new and "encoder" not in new and "decoder" not in new
 
 
+@pytest.mark.slow
 def test_components_are_fitted_to_the_codes_of_the_runs_first_examples(clustered):
     """The same at one seed and others at another; averages start there too."""
     clustered["model"]["clusters"] |= {"components": "codes"}
@@ -91,6 +93,7 @@ def test_components_are_fitted_to_the_codes_of_the_runs_first_examples(clustered
     assert np.abs(first - other).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_run_begins_where_its_model_starts(clustered, tmp_path):
     clustered["model"]["clusters"] |= {"components": "codes"}
     clustered |= {"num_steps": 1, "eval_every_steps": 0}
@@ -108,6 +111,7 @@ def test_a_model_without_clusters_has_none_to_give(trained):
         model.cluster(np.zeros((1, 8, 8, 1)))
 
 
+@pytest.mark.slow
 def test_fewer_clusters_than_there_are_classes_are_no_mistake(tiny, tmp_path):
     tiny["model"]["clusters"] = {"num_clusters": 3}
     tiny |= {"num_steps": 2, "eval_every_steps": 0}

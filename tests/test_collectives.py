@@ -122,6 +122,7 @@ def hierarchy(monkeypatch):
     return parts.assemble(configs.read(config))
 
 
+@pytest.mark.slow
 def test_layers_in_a_loop_are_not_split_with_their_parameters(hierarchy):
     """A gather of the parameters, a sum of gradients, statistics of channels."""
     state = parts.abstract_state(hierarchy)

@@ -21,6 +21,7 @@ def blocks(page):
     return re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(), re.M | re.S)
 
 
+@pytest.mark.slow
 def test_losses_elsewhere_runs_from_top_to_bottom(capsys):
     namespace = {"__name__": "page"}
     with jax.numpy_rank_promotion("allow"):
@@ -29,6 +30,7 @@ def test_losses_elsewhere_runs_from_top_to_bottom(capsys):
     assert "elbo" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning_and_holds_every_public_name(tmp_path):
     pytest.importorskip("myst_parser", reason="needs the extra 'docs'")
     site = str(tmp_path / "site")
@@ -50,6 +52,7 @@ def mine(tmp_path, monkeypatch):
     sys.modules.pop("mine", None)
 
 
+@pytest.mark.slow
 def test_a_model_loss_and_data_set_of_ones_own_need_no_change_to_the_package(
     mine, tiny, tmp_path
 ):

@@ -138,9 +138,15 @@ def config(request, tiny):
     return tiny
 
 
+def whole_way(name):
+    """One system of images, one of text and one flow go the whole way by default."""
+    marks = () if name in {"conv", "text", "nice"} else pytest.mark.slow
+    return pytest.param(name, name, marks=marks, id=name)
+
+
 @pytest.mark.timeout(600)  # a deep model is many programs
 @pytest.mark.parametrize(
-    ("name", "config"), [(n, n) for n in SYSTEMS], indirect=["config"]
+    ("name", "config"), [*map(whole_way, SYSTEMS)], indirect=["config"]
 )
 def test_it_trains_goes_on_bit_for_bit_is_evaluated_and_restored(
     name, config, tmp_path
@@ -231,6 +237,7 @@ def check_sentences(restored, x):
     assert restored.interpolate(x[:1], short, 3).shape[:2] == (1, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["text"], indirect=True)
 def test_a_dry_run_of_sentences_and_one_that_starts_from_another(config, tmp_path):
     config["data"] = {**GRAMMAR, "num_buckets": 3}
@@ -249,6 +256,7 @@ def test_a_dry_run_of_sentences_and_one_that_starts_from_another(config, tmp_pat
     experiment.evaluate(tmp_path / "first", data_fields=fewer, num_samples=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["bottleneck"], indirect=True)
 def test_a_classifier_reports_and_classifies(config, tmp_path):
     experiment.run(config, tmp_path)
@@ -268,6 +276,7 @@ def test_a_classifier_reports_and_classifies(config, tmp_path):
         model.classify(x, jax.random.key(0), num_samples=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["infomax"], indirect=True)
 def test_an_encoder_reports_neighbours_and_probes(config, tmp_path):
     experiment.run(config, tmp_path)
@@ -289,6 +298,7 @@ def test_an_encoder_reports_neighbours_and_probes(config, tmp_path):
         jvae.restore(tmp_path).classify(np.zeros((1, 8, 8, 1)))
 
 
+@pytest.mark.slow
 def test_probes_of_a_vae_are_made_if_they_are_asked_for(trained):
     results = experiment.evaluate(
         trained, num_samples=2, num_images=4, probe_examples=100
@@ -322,6 +332,7 @@ def test_data_without_labels_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["infomax"], indirect=True)
 def test_an_encoder_of_data_without_labels_has_no_probes(config, tmp_path):
     config["data"] |= unlabelled(tmp_path)

@@ -92,7 +92,13 @@ def called(model, method, *args):
     return call(*args)
 
 
-@pytest.mark.parametrize("name", NAMES)
+def kind(name):
+    """A VAE, a classifier and a model of sentences are enough by default."""
+    fast = {"plain", "bottleneck", "language"}
+    return pytest.param(name, marks=() if name in fast else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", [*map(kind, NAMES)])
 def test_functions_of_the_arrays_are_those_of_the_model(name, tmp_path):
     model = restored(name)
     export.export(model, tmp_path)

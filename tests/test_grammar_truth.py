@@ -15,7 +15,7 @@ from jvae.evaluation import likelihood
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_nll_is_near_the_truth_and_not_below_it(tmp_path):
     """Within 2% of the exact mean of -log p of the same sentences, the KL over 1 nat.

@@ -1,4 +1,4 @@
-"""NVAE at the published size: a minute, `pytest -m long -n0`."""
+"""NVAE at the published size: a minute, and not in the default run."""
 
 import math
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 from jvae import config as configs
 from jvae import config_files, parts
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 FILE = Path(__file__).parent.parent / "configs" / "nvae_cifar10.py"
 

@@ -38,6 +38,7 @@ def config(tiny, kind):
     return tiny
 
 
+@pytest.mark.slow
 def test_what_they_report_and_what_they_can_be_asked(config, kind, tmp_path):
     run = tmp_path / "run"
     experiment.run(config, run)

@@ -31,6 +31,7 @@ def run(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_only_statistics_of_layers_that_samples_pass_change(run, tmp_path):
     before = jvae.restore(run)
     after = refresh(run, tmp_path / "out", num_passes=3, batch_size=8)
@@ -106,6 +107,7 @@ def untrained(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_of_a_hierarchy_the_way_up_keeps_its_own(untrained, tmp_path):
     """And no likelihood is bounded by what the way down then has."""
     before = jvae.restore(untrained, params="raw")

@@ -87,6 +87,7 @@ def results_of(run):
     return json.loads(file.read_text())["metrics"]
 
 
+@pytest.mark.slow
 def test_a_restart_repeats_no_finished_run(swept):
     root, calls = swept
     left = ["loss.beta=0.5/seed=1", "loss.beta=4/seed=1"]
@@ -95,6 +96,7 @@ def test_a_restart_repeats_no_finished_run(swept):
     assert found == {f"loss.beta={b}/seed={s}" for b in ("0.5", "4") for s in (0, 1)}
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_of_a_sweep_goes_on_as_if_nothing_had_happened(
     swept, file, tmp_path
 ):
@@ -107,6 +109,7 @@ def test_an_interrupted_run_of_a_sweep_goes_on_as_if_nothing_had_happened(
     assert_same_run(tmp_path / "whole", swept[0] / trial.name)
 
 
+@pytest.mark.slow
 def test_the_table_has_numpys_quantiles_of_the_results_in_their_units(swept):
     root, _ = swept
     table = json.loads((root / "table.json").read_text())
@@ -127,6 +130,7 @@ def test_the_table_has_numpys_quantiles_of_the_results_in_their_units(swept):
     assert checked == len(rows) >= 20
 
 
+@pytest.mark.slow
 def test_the_three_formats_of_the_table_say_the_same(swept):
     root, _ = swept
     rows = json.loads((root / "table.json").read_text())["rows"]
@@ -145,6 +149,7 @@ def test_the_three_formats_of_the_table_say_the_same(swept):
     assert "Seeds 0 to 1; test split, at most 64 examples" in text
 
 
+@pytest.mark.slow
 def test_other_questions_to_finished_runs_train_nothing(
     swept, file, monkeypatch, capsys
 ):
@@ -169,6 +174,7 @@ def test_other_questions_to_finished_runs_train_nothing(
     assert len(calls) == 2
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_config_is_refused_before_any_run(
     swept, file, tmp_path, monkeypatch, capsys
 ):
@@ -185,6 +191,7 @@ def test_a_folder_of_another_config_is_refused_before_any_run(
     assert calls == []
 
 
+@pytest.mark.slow
 def test_a_value_that_diverges_or_fails_does_not_end_the_sweep(
     file, tmp_path, monkeypatch, capsys
 ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -54,8 +55,14 @@ def build(name: str, num_bits: int = 8, padding: int = 0) -> Transform:
         num_bits,
     )
     require(padding >= 0, "padding", "be at least 0", padding)
-    transform = fields.resolve(TRANSFORMS, name, "data.transform")(num_bits)
-    return dataclasses.replace(transform, padding=padding)
+    factory = fields.resolve(TRANSFORMS, name, "data.transform")
+    return dataclasses.replace(_made(factory, num_bits), padding=padding)
+
+
+@functools.cache
+def _made(factory: Callable[[int], Transform], num_bits: int) -> Transform:
+    """Returns one object for each transform, so that programs with it are shared."""
+    return factory(num_bits)
 
 
 def prepare(batch: Batch, key: Key, transform: Transform) -> dict[str, Array]:

@@ -24,8 +24,8 @@ class Subject:
     """A model with its parameters, and what its input goes through.
 
     Attributes:
-      model: offers `infer`, `likelihood` and `target`; pass the same object again and
-        nothing is compiled twice.
+      model: offers `infer`, `likelihood` and `target`; for one of equal fields nothing
+        is compiled twice.
       params: its parameters, on `mesh` or on no particular device.
       state: its other collections, {} if it has none.
       transform: from stored pixels to the support of the likelihood.
@@ -80,7 +80,7 @@ class Subject:
         Returns:
           Arrays that every device, hence every process, holds whole.
         """
-        program = (_Same(self.model), function, tuple(options.items()), self.mesh)
+        program = (_Static(self.model), function, tuple(options.items()), self.mesh)
         arguments = (program, self.params, self.state, args)
         if compiler.is_tracing(self.params, self.state, args):
             return _run(*arguments)
@@ -96,21 +96,29 @@ class Subject:
         return _transformed(image, key, self.transform)
 
 
-class _Same:
-    """A static argument that is compared by identity.
+class _Static:
+    """A model as a static argument: one of equal fields runs the same programs.
 
     Models are hashable only if all their fields are, and a field from a JSON file may
-    be a list.
+    be a list; a field may also be an array, whose comparison is no truth value.
     """
 
     def __init__(self, value: Any):
         self.value = value
 
     def __hash__(self) -> int:
-        return id(self.value)
+        return hash(type(self.value))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.value is other.value
+        if not isinstance(other, _Static):
+            return False
+        if self.value is other.value:
+            return True
+        try:
+            same_type = type(self.value) is type(other.value)
+            return same_type and bool(self.value == other.value)
+        except (TypeError, ValueError):
+            return False
 
 
 @functools.partial(jax.jit, static_argnames="transform")

@@ -109,6 +109,7 @@ def test_codes_and_factors_of_different_lengths_are_refused():
         d.scores(IDENTITY[:5], FACTORS)
 
 
+@pytest.mark.slow
 def test_a_model_is_scored_where_factors_are_known_whatever_the_batches(toys):
     """A code that is the pixels, which are the factors."""
     images = IDENTITY.astype("float32")

@@ -51,6 +51,7 @@ def test_less_than_a_plane_is_a_map_too(points):
     np.testing.assert_allclose(plane.point(places), points, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_tsne_keeps_clusters_apart_and_repeats_itself():
     rng = np.random.default_rng(2)
     points = np.concatenate([rng.normal(c, 0.1, (40, 6)) for c in (-3.0, 3.0)])

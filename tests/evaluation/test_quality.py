@@ -72,6 +72,7 @@ def test_features_tell_labels_and_survive_the_disk(features, tmp_path):
             read_features(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_features(features):
     assert fit_features(TRAIN, TEST, 2, num_steps=40).digest == features.digest
     assert fit_features(TRAIN, TEST, 2, num_steps=41).digest != features.digest
@@ -141,6 +142,7 @@ def test_too_few_images_and_images_of_another_size_are_refused(features, subject
         evaluate_quality(subject, features, small, key=KEY, num_examples=50)
 
 
+@pytest.mark.slow
 def test_an_evaluation_fits_what_it_needs_once_and_reports_it(
     tiny, tmp_path, monkeypatch
 ):

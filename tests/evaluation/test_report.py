@@ -110,6 +110,7 @@ def test_the_codes_of_all_data_are_told_dimension_by_dimension(toys, tmp_path):
     assert "Every dimension of the code" in page
 
 
+@pytest.mark.slow
 def test_checksums_are_those_of_the_parameters_whatever_the_devices(toys, tmp_path):
     def checksums(offset, devices, config):
         params = {"offset": jnp.full((1, 1), offset)}

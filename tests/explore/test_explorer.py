@@ -233,6 +233,7 @@ def test_answers_do_not_depend_on_who_else_asks(plain):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_scales_of_a_hierarchy_stay_along_a_row():
     explored = explorer("nvae")

@@ -215,6 +215,7 @@ def test_the_encoder_has_finite_gradients_at_every_temperature(temperature):
     assert all(np.any(g != 0) for g in leaves)
 
 
+@pytest.mark.slow
 def test_monte_carlo_kl_of_a_relaxed_model_is_a_bound_that_more_draws_tighten():
     """With the densities of relaxed variables; the closed form is another number."""
     model, variables = made("discrete")

@@ -51,9 +51,9 @@ SMALL = {
         (MNIST, 33_363_134, 14_400),
         ({**MNIST, "channels": 16, "groups": (2, 4)}, 3_629_214, None),
         (CIFAR, 130_852_480, 153_600),
-        (CELEBA, 153_281_364, 467_200),
-        (IMAGENET, 268_509_444, 143_360),
-        (HQ, 330_798_664, 6_005_760),
+        pytest.param(CELEBA, 153_281_364, 467_200, marks=pytest.mark.slow),
+        pytest.param(IMAGENET, 268_509_444, 143_360, marks=pytest.mark.slow),
+        pytest.param(HQ, 330_798_664, 6_005_760, marks=pytest.mark.slow),
     ],
 )
 def test_as_many_parameters_and_latents_as_published(fields, parameters, latents):
@@ -106,6 +106,7 @@ def without_heads(params):
     return jax.tree_util.tree_map_with_path(silent, params)
 
 
+@pytest.mark.slow
 def test_a_posterior_that_says_nothing_costs_nothing():
     model, variables = made()
     variables = {**variables, "params": without_heads(variables["params"])}
@@ -114,6 +115,7 @@ def test_a_posterior_that_says_nothing_costs_nothing():
     np.testing.assert_allclose(inference.log_ratio, np.zeros(3), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_its_draws_are_then_those_of_the_prior():
     model, variables = made()
     variables = {**variables, "params": without_heads(variables["params"])}
@@ -124,6 +126,7 @@ def test_its_draws_are_then_those_of_the_prior():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_groups_add_up_and_estimates_agree_in_the_mean():
     """The closed forms of all groups are the mean of log q - log p."""
     model, variables = made()
@@ -137,12 +140,14 @@ def test_groups_add_up_and_estimates_agree_in_the_mean():
     assert inference.kl.sum(-1).mean() > 10 * error
 
 
+@pytest.mark.slow
 def test_with_flows_the_cost_of_a_group_is_the_ratio_at_the_draw():
     model, variables = made(flow_pairs=1)
     inference = call(model, variables, images(3), KEY, method="infer")
     np.testing.assert_allclose(inference.kl.sum(-1), inference.log_ratio, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_draw_belongs_to_its_example():
     model, variables = made()
     batch = images(4)
@@ -155,6 +160,7 @@ def test_a_draw_belongs_to_its_example():
         np.testing.assert_allclose(a[2:], b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_latents_alone_decode_to_what_the_way_down_had():
     model, variables = made()
     latents = call(model, variables, images(3), KEY, method="infer").latents
@@ -165,6 +171,7 @@ def test_latents_alone_decode_to_what_the_way_down_had():
     assert with_features.shape == (3, 6, 8, 1)
 
 
+@pytest.mark.slow
 def test_without_temperature_every_sample_is_the_same():
     model, variables = made()
     cold = draw(model, variables, KEY, 3, 0.0, method="generate")
@@ -173,6 +180,7 @@ def test_without_temperature_every_sample_is_the_same():
     assert float(jnp.abs(warm[0] - warm[1]).max()) > 1e-3
 
 
+@pytest.mark.slow
 def test_the_temperature_is_that_of_every_group():
     """The first group's prior is N(0, 1.01^2), so its draws scale with it."""
     model, variables = made()
@@ -182,6 +190,7 @@ def test_the_temperature_is_that_of_every_group():
     assert abs(float(one.std()) - 1.01) < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [0, 1, 2])
 def test_coarse_scales_stay_and_fine_ones_are_drawn(kept):
     model, variables = made()
@@ -196,6 +205,7 @@ def test_coarse_scales_stay_and_fine_ones_are_drawn(kept):
         model.apply(variables, Noise(first.z), KEY, 1, method="resample")
 
 
+@pytest.mark.slow
 def test_each_image_may_keep_another_number_of_scales():
     model, variables = made()
     first = draw(model, variables, KEY, 3, method="sample_prior")
@@ -226,6 +236,7 @@ def test_groups_on_the_way_down_are_mirrored_on_the_way_up():
         np.testing.assert_array_equal(changed, [tap <= i for tap in range(3)])
 
 
+@pytest.mark.slow
 def test_a_posterior_that_says_nothing_has_the_code_zero():
     model, variables = made()
     variables = {**variables, "params": without_heads(variables["params"])}
@@ -236,6 +247,7 @@ def test_a_posterior_that_says_nothing_has_the_code_zero():
     np.testing.assert_allclose(call(model, variables, code, method="decode"), cold)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flow_pairs", [0, 1])
 def test_a_code_decodes_to_what_its_latents_do(flow_pairs):
     """The way down makes of the noise the latents that it was taken from."""
@@ -258,6 +270,7 @@ def test_a_code_decodes_to_what_its_latents_do(flow_pairs):
     assert float(jnp.abs(other - by_noise).max()) > 1e-3
 
 
+@pytest.mark.slow
 def test_an_arc_between_codes_keeps_their_lengths_and_meets_them():
     model, _ = made()
     shapes = [(2, 1, *shape) for shape in model.latent_shapes]
@@ -301,6 +314,7 @@ def kept():
     return outcome({})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields",
     [
@@ -318,6 +332,7 @@ def test_what_is_recomputed_changes_nothing(kept, fields):
         np.testing.assert_allclose(b, a, rtol=0.0, atol=1e-4 * scale, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_padding_is_within_the_model_and_not_scored():
     model = models.build("nvae", **{**SMALL, "padding": 1, "groups": (1, 1)})
     batch = images(2)
