@@ -98,6 +98,7 @@ def test_another_run_is_refused_before_its_first_checkpoint_too(tiny, tmp_path):
     assert (tmp_path / "config.json").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_data_set_of_another_size_is_refused_with_both(tiny, tmp_path):
     """The order of the data depends on its size, so the run would not be the same."""
     rows = np.zeros((300, 8, 8, 1), np.uint8)
@@ -120,11 +121,13 @@ def test_a_half_written_last_line_of_metrics_is_mended(trained, tiny, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_saving_does_not_disturb_training(trained, tiny, tmp_path):
     experiment.run(tiny | {"checkpoint_every_steps": 1}, tmp_path)
     assert_same_run(trained, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_checkpoint_holds_the_state_of_its_step(tiny, tmp_path):
     tiny["keep_checkpoints"] = 9
     experiment.run(tiny, tmp_path / "long")

@@ -157,6 +157,7 @@ def test_an_unknown_model_in_a_checkpoint_is_not_guessed(trained, tmp_path):
         jvae.restor(trained)
 
 
+@pytest.mark.slow
 def test_a_conditional_model_samples_the_class_it_is_told(tiny, tmp_path):
     tiny["model"]["num_classes"] = 10
     experiment.run(tiny | {"num_steps": 2}, tmp_path)

@@ -47,6 +47,7 @@ def test_only_statistics_of_layers_that_samples_pass_change(run, tmp_path):
     assert not np.array_equal(before.sample(key, 2), after.sample(key, 2))
 
 
+@pytest.mark.slow
 def test_statistics_are_those_at_the_temperature(run, tmp_path):
     hot, again, cold = (
         refresh(run, tmp_path / name, temperature=t, num_passes=3, batch_size=8)

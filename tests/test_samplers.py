@@ -61,6 +61,7 @@ def test_points_between_neighbours_lie_on_their_lines():
     assert all((codes == z).all(1).any() for z in still)
 
 
+@pytest.mark.slow
 def test_a_flow_comes_near_the_density_of_its_codes():
     """In nats per code, of a Gaussian, against the exact entropy."""
     found = fit_flow(SKEW, num_steps=600, width=16)

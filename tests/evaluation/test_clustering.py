@@ -172,6 +172,7 @@ def evaluated(toys, source, folder):
     return report.evaluate(subject, source, folder, settings=settings, **options)
 
 
+@pytest.mark.slow
 def test_a_report_has_the_clusters_beside_everything_else(toys, tmp_path):
     results = evaluated(toys, LABELLED, tmp_path)
     assert json.loads((tmp_path / "results.json").read_text()) == results

@@ -57,6 +57,7 @@ def subject(toys):
     return toys.subject(Model((1.0,)))
 
 
+@pytest.mark.slow
 def test_features_tell_labels_and_survive_the_disk(features, tmp_path):
     assert features.accuracy > 0.99 and features.image_shape == (8, 8, 1)
     assert features.name.startswith("classifier of 2 labels, 100.0% right, ")
@@ -83,6 +84,7 @@ def test_images_without_labels_have_none():
         fit_features(ArraySource({"image": TRAIN.arrays["image"]}), TEST, 2)
 
 
+@pytest.mark.slow
 def test_half_of_the_data_is_precise_and_covers_less(features, subject):
     """The temperature goes all the way: at 0.5 the toy draws one class alone."""
     found = evaluate_quality(
@@ -106,6 +108,7 @@ def test_half_of_the_data_is_precise_and_covers_less(features, subject):
     assert found.features == features.name and found.num_examples == 200
 
 
+@pytest.mark.slow
 def test_samplers_have_rows_of_their_own(features, toys):
     @flax.struct.dataclass
     class Still:

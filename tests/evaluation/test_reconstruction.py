@@ -101,6 +101,7 @@ def test_reconstructions_of_a_model_are_measured(toys):
     assert rows["ssim"].num_examples == 33
 
 
+@pytest.mark.slow
 def test_where_nothing_is_lost_there_is_no_psnr_and_a_report(toys, tmp_path):
     subject = toys.subject(toys.PixelCode((1.0, 1.0)))
     options = {"config": {}, "step": 0, "split": "test", "key": KEY}

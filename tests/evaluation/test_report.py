@@ -94,6 +94,7 @@ def test_a_hierarchical_model_has_a_report_of_what_it_offers(toys, tmp_path):
     assert results["metrics"].keys() == {"elbo", "nll", "log_likelihood", "kl"}
 
 
+@pytest.mark.slow
 def test_the_codes_of_all_data_are_told_dimension_by_dimension(toys, tmp_path):
     # z = 2 x + noise of deviation 0.5, over x with mean 0.5 and deviation 0.1.
     pixels = np.random.default_rng(0).normal(0.5, 0.1, (4000, 1))

@@ -80,6 +80,7 @@ def test_matched_moments_match_over_the_split(variance):
 CONV = {"name": "conv", "image_shape": (2, 2, 1), "latent_dim": D, "channels": (3,)}
 
 
+@pytest.mark.slow
 def test_layers_further_down_and_few_examples():
     """A BatchNorm in the encoder before the one on the mean; the first 20 examples."""
     before = subject(CONV, batch_norm=True, latent="normalised_gaussian")

@@ -162,6 +162,7 @@ def test_without_a_decoder_there_is_a_map_of_examples(name):
     np.testing.assert_array_equal(explored.beside(5).sheet, sheet)
 
 
+@pytest.mark.slow
 def test_sentences_are_read_and_written(text):
     sentence = text.model.write(jnp.asarray(text.x[2:3]))[0]
     np.testing.assert_allclose(text.read(sentence), text.code(2), atol=1e-5)

@@ -32,6 +32,7 @@ from jvae.flows import (
     check_scales,
     random_orders,
 )
+from tests.tiers import others_slow
 
 
 class Given(Bijection):
@@ -76,6 +77,7 @@ LAYERS = {
     ),
     "nice": (lambda: Nice((2, 3, 1), depth=3, hidden=(5,)), (2, 3, 1)),
 }
+PRECISIONS = others_slow(["single", "double"], "double")
 NO_CHANGE = {"squeeze", "permutation", "additive"}
 
 
@@ -98,7 +100,7 @@ def call(layer, variables, *args, method="forward", **kwargs):
     return jax.jit(run)(variables, *args)
 
 
-@pytest.mark.parametrize("precision", ["single", "double"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_inverse_gives_x_back(name, precision):
     double = precision == "double"
@@ -114,7 +116,7 @@ def test_the_inverse_gives_x_back(name, precision):
         assert jnp.abs(y.reshape(-1) - x.reshape(-1)).max() > 0.1
 
 
-@pytest.mark.parametrize("precision", ["single", "double"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_volume_is_the_jacobians(name, precision):
     double = precision == "double"
@@ -211,6 +213,7 @@ def test_every_scanned_step_is_started_by_what_the_steps_before_make():
         x, _ = call(layer.step(order), {"params": params}, x)
 
 
+@pytest.mark.slow
 def test_random_parameters_give_a_density_of_mass_one():
     layer, variables, _ = made("plane")
     edge = jnp.linspace(-40.0, 40.0, 2001)

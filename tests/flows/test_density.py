@@ -17,6 +17,7 @@ from jvae.flows import (
     InvertibleConv,
     VectorSteps,
 )
+from tests.tiers import others_slow
 
 LINEAR = Chain([ActNorm(3), InvertibleConv((2, 0, 1)), ActNorm(3)])
 
@@ -95,6 +96,7 @@ def test_a_linear_flow_is_a_gaussian_posterior_whose_kl_is_known():
     assert abs(ratio.mean() - kl) < 4 * ratio.std() / np.sqrt(count) < 0.1
 
 
+@pytest.mark.slow
 def test_a_posteriors_density_is_that_of_its_inverse_and_depends_on_x():
     keys = jax.random.split(jax.random.key(0), 4)
     mean, log_var = (jax.random.normal(k, (6, 4)) for k in keys[:2])
@@ -125,6 +127,7 @@ def test_temperature_acts_on_the_codes():
     np.testing.assert_allclose(half, 0.5 * whole, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_between_two_points_codes_are_on_a_line():
     prior = prior_of(VectorSteps(2, 3, hidden=(8,)), 2, 4)
     start, end = prior.sample(jax.random.key(0)), prior.sample(jax.random.key(1))
@@ -146,7 +149,10 @@ VAE = {"name": "mlp", "image_shape": (4, 4, 1), "hidden": (8,), "latent_dim": 3}
 
 @pytest.mark.parametrize(
     "latent",
-    [LATENT, {**LATENT, "prior_depth": 0}, {**LATENT, "posterior_depth": 0}],
+    others_slow(
+        [LATENT, {**LATENT, "prior_depth": 0}, {**LATENT, "posterior_depth": 0}],
+        {**LATENT, "posterior_depth": 0},
+    ),
     ids=["both", "posterior", "prior"],
 )
 def test_a_vae_begins_as_one_with_gaussians(latent):

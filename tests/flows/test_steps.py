@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jvae.flows import GlowSteps, VectorSteps
+from tests.tiers import others_slow
 
 KINDS = {
     "maps": (lambda **o: GlowSteps(4, 4, hidden=5, **o), (2, 2, 4), None),
@@ -36,7 +37,7 @@ def made(kind, **options):
     return steps, jax.tree.unflatten(tree, noisy), x, cond
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", others_slow([*KINDS], "vectors"))
 def test_they_are_the_steps_one_after_the_other(kind):
     steps, variables, x, cond = made(kind)
     found, log_det = jax.jit(steps.apply)(variables, x, cond)
@@ -64,7 +65,7 @@ def gradients(kind, memory):
 
 
 @pytest.mark.parametrize("memory", ["couplings", "recompute", "invert"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", others_slow([*KINDS], "vectors"))
 def test_the_gradient_is_that_of_what_is_kept(kind, memory):
     with jax.enable_x64(True):
         wanted, found = gradients(kind, "keep"), gradients(kind, memory)
@@ -75,7 +76,7 @@ def test_the_gradient_is_that_of_what_is_kept(kind, memory):
         assert np.abs(a).max() > 0, name
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", others_slow([*KINDS], "vectors"))
 def test_in_single_precision_going_back_costs_few_digits(kind):
     wanted, found = gradients(kind, "keep"), gradients(kind, "invert")
     for a, b in zip(*map(jax.tree.leaves, (wanted, found)), strict=True):
@@ -118,6 +119,7 @@ def temporary_bytes(depth, memory):
     return compiled.memory_analysis().temp_size_in_bytes - gradient
 
 
+@pytest.mark.slow
 def test_going_back_through_the_inverses_takes_no_more_memory_with_depth():
     kept = [temporary_bytes(depth, "keep") for depth in (4, 12)]
     between = temporary_bytes(12, "couplings")

@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec
 from jvae import losses, mesh, models
 from tests.losses.classifier import Classifier
 from tests.losses.hierarchy import TwoGroups
+from tests.tiers import others_slow
 
 COUPLED = ["decomposed_elbo", "cluster_elbo", "infomax", "hierarchical_elbo"]
 UNCOUPLED = [name for name in losses.LOSSES if name not in COUPLED]
@@ -142,11 +143,18 @@ def assert_trees_close(found, wanted, rtol=1e-5):
 
 class VariantsTest(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True, with_pmap=True)
-    @parameterized.parameters(
-        *((name, kind_of(name)) for name in losses.LOSSES), *OTHER_LATENTS
-    )
+    @parameterized.parameters((name, kind_of(name)) for name in losses.LOSSES)
     def test_value_is_that_of_every_variant(self, name, kind):
         """Here with one key: it means the keys of its split."""
+        self.check(name, kind)
+
+    @pytest.mark.slow
+    @chex.variants(with_jit=True, without_jit=True, with_pmap=True)
+    @parameterized.parameters(*OTHER_LATENTS)
+    def test_value_of_other_latents_is_that_of_every_variant(self, name, kind):
+        self.check(name, kind)
+
+    def check(self, name, kind):
         _, params, state, batch = example(kind)
         found = self.variant(build(name, kind))(params, state, KEY, batch, {})
         assert_trees_close(found, reference(name, kind)[0])
@@ -155,7 +163,7 @@ class VariantsTest(chex.TestCase):
 @pytest.mark.parametrize(
     ("name", "kind"),
     [(name, k) for name in losses.LOSSES for k in (kind_of(name), norm_kind_of(name))]
-    + OTHER_LATENTS,
+    + others_slow(OTHER_LATENTS),
 )
 def test_value_and_gradient_are_the_same_on_eight_devices_with_padding(name, kind):
     """Rows that do not count change nothing, whatever they hold and wherever.

@@ -101,6 +101,7 @@ def test_a_classifier_costs_its_divergence_from_the_true_clusters_of_the_code():
     np.testing.assert_allclose(difference, wanted, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @every_kind
 def test_the_bound_is_below_log_p_of_x_and_importance_weights_reach_it(kind):
     """With one latent dimension log p(x) is an integral over a fine grid."""

@@ -69,6 +69,7 @@ def test_at_first_importance_weights_reach_the_exact_probability_of_levels(name)
     assert (values.mean(0) < exact + 3 * values.std(0) / np.sqrt(200)).all()
 
 
+@pytest.mark.slow
 def test_all_images_together_have_the_mass_that_samples_put_within_the_levels():
     """Of 2x2 pixels of 2 levels, 16 images, at random parameters."""
     shape = (2, 2, 1)
@@ -101,6 +102,7 @@ def test_examples_at_the_start_set_the_actnorms():
     assert abs(float(before.std()) - 1.0) > 0.2
 
 
+@pytest.mark.slow
 def test_a_start_that_leaves_no_inverse_is_an_error(tiny):
     """As by examples, or parameters of another run, that are not finite."""
     tiny["data"]["transform"] = "levels"
@@ -115,6 +117,7 @@ def test_a_start_that_leaves_no_inverse_is_an_error(tiny):
         parts.started(built, state)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_from_another_keeps_the_scales_that_it_brings(
     tiny, tmp_path
 ):

@@ -13,6 +13,7 @@ from jvae.distributions import DiagGaussian
 from jvae.errors import ConfigError
 from jvae.layers import space_to_depth
 from tests.flows.test_density import noisy
+from tests.tiers import others_slow
 
 FIELDS = {
     "name": "fvae",
@@ -57,8 +58,10 @@ def with_std(params, s):
     return {**params, "log_std": log_std, "observation": observation}
 
 
-@pytest.mark.parametrize("s", [0.05, 0.7])
-@pytest.mark.parametrize("double", [False, True], ids=["single", "double"])
+@pytest.mark.parametrize(
+    ("double", "s"),
+    others_slow([(True, 0.05), (True, 0.7), (False, 0.05), (False, 0.7)], (True, 0.05)),
+)
 def test_without_layers_it_is_the_flow_draw_by_draw(double, s):
     """E = G = id: the bound at a draw is the flow's log density there, of any s."""
     with jax.enable_x64(double):
@@ -141,6 +144,7 @@ def test_a_scalar_deviation_costs_its_logarithm_in_every_dimension(factor):
     np.testing.assert_allclose(log_q[1] - log_q[0], wanted, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_encoder_and_decoder_begin_as_inverses_and_are_trained():
     model, variables, x = made()
     code = applied(model, variables, x, method="encode").mean

@@ -125,6 +125,7 @@ def test_kernels_as_matrices_are_those_that_convolve(fields):
         np.testing.assert_allclose(seen, wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_kernels_and_scales_are_found_and_dense_layers_left_out():
     cell = TopDownCell(Style(), resize="up")
     params = cell.init(KEY, jnp.zeros((1, 2, 2, 4)))["params"]

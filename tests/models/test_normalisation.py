@@ -177,6 +177,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_any_vae_takes_them_and_its_kl_stays_up_from_the_first_step_to_the_last(name):
     """With beta 20, under which a plain VAE's KL is gone after these 60 steps."""

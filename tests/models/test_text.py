@@ -153,6 +153,7 @@ def test_what_is_written_greedily_is_the_likeliest_symbol_each_time(fields):
         assert len(np.unique(lengths)) > 1 and len(np.unique(tokens, axis=0)) > 3
 
 
+@pytest.mark.slow
 def test_sentences_that_are_drawn_come_as_often_as_their_probability_says():
     """20,000 draws, every count within 5 standard errors."""
     model, params = made(LM, max_length=3)
@@ -207,7 +208,7 @@ def test_dropout_acts_in_training_alone_and_every_sentence_has_its_own():
     evaluated, _ = loss_of(model, params, given, train=False)
     np.testing.assert_allclose(evaluated, without, rtol=1e-5)
     # a loss is the mean of those of its rows, each with its own key
-    loss = losses.build("elbo", model)
+    loss = jax.jit(losses.build("elbo", model))
     each = jax.random.split(KEY, B)
     rows = [
         loss(
