@@ -22,7 +22,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import copy  # noqa: E402
 import gc  # noqa: E402
-import itertools  # noqa: E402
 import shutil  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -40,9 +39,7 @@ ROOT = Path(__file__).parent.parent
 
 # Linux lets a process map 65,530 pieces of memory; a compiled program takes several,
 # and the one that finds none left brings the process down.
-MAPS, MOST_MAPS = Path("/proc/self/maps"), 20_000
-TESTS_BETWEEN_LOOKS = 20
-"""At these maps, which takes milliseconds."""
+MAPS, MOST_MAPS = Path("/proc/self/maps"), 8_000
 MOST_CACHED = 2**30
 """Bytes of compiled programs, after which the folder begins again."""
 
@@ -94,16 +91,11 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-_tests_done = itertools.count(1)
-
-
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _few_programs():
-    """Drops compiled programs, between tests, when they have become many."""
+    """Drops the compiled programs of a file of tests when there are many."""
     yield
-    if next(_tests_done) % TESTS_BETWEEN_LOOKS or not MAPS.exists():
-        return
-    if MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
         jax.clear_caches()
         gc.collect()
 

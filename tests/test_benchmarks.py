@@ -101,6 +101,7 @@ def test_what_a_device_sends_in_a_ring():
     assert sent("all-reduce", devices=1) == 0.0
 
 
+@pytest.mark.slow
 def test_data_parallel_training_sends_its_gradients_twice():
     """An all-reduce of all gradients: almost twice their bytes, and some scalars."""
     step, operations, state = scaling.lowered("mlp", 2, params=1)
@@ -115,6 +116,7 @@ def test_data_parallel_training_sends_its_gradients_twice():
     np.testing.assert_allclose(operations, expected, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_split_parameters_are_put_together_once_and_no_activations_are_sent():
     step, _, state = scaling.lowered("mlp", 64, params=8)
     found = hlo.collectives(step.compile().as_text(), 8)

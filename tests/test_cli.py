@@ -8,6 +8,7 @@ import pytest
 from jvae import cli, config_files, fields
 from jvae.config import Experiment
 from jvae.errors import ConfigError, DataError, JvaeError
+from tests.tiers import others_slow
 
 ROOT = Path(__file__).parent.parent
 DIGITS = f"--config={ROOT / 'configs' / 'digits.py'}"
@@ -186,7 +187,7 @@ def test_a_data_set_that_is_not_there_is_exit_3(monkeypatch, capsys, tmp_path):
     assert not (tmp_path / "w").exists()
 
 
-@pytest.mark.parametrize("script", ["train.py", "eval.py"])
+@pytest.mark.parametrize("script", others_slow(["train.py", "eval.py"], "eval.py"))
 def test_the_scripts_answer_help(script):
     command = [sys.executable, str(ROOT / script), "--help"]
     done = subprocess.run(

@@ -58,6 +58,7 @@ def test_what_it_reports_and_what_it_can_be_asked(clustered, tmp_path):
         model.elbo(x, KEY, label=np.zeros(5, int))
 
 
+@pytest.mark.slow
 def test_it_starts_from_a_plain_vae_of_the_same_layers(
     trained, clustered, tmp_path, capsys
 ):

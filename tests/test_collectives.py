@@ -79,6 +79,7 @@ def test_data_parallel_steps_send_the_gradients_once_and_little_else(wide):
     assert size <= sent <= 1.01 * size + 256
 
 
+@pytest.mark.slow
 def test_a_dispatch_of_many_steps_sends_no_more_in_each(wide):
     changes = {"steps_per_dispatch": 2, "log_every_steps": 2, "num_steps": 12}
     changes |= {"eval_every_steps": 6, "checkpoint_every_steps": 4}
@@ -99,6 +100,7 @@ def test_sharded_parameters_are_gathered_and_their_gradients_reduced(wide, monke
     assert sent <= 4 * size + pixels
 
 
+@pytest.mark.slow
 def test_a_device_holds_its_share_of_parameters_and_moments(wide, monkeypatch):
     monkeypatch.setattr(mesh, "MIN_SHARDED_SIZE", 1024)
 
@@ -132,6 +134,7 @@ def test_layers_in_a_loop_are_not_split_with_their_parameters(hierarchy):
     assert sent <= 2.2 * parameter_bytes(state)
 
 
+@pytest.mark.slow
 def test_evaluation_does_not_split_layers_with_their_parameters(hierarchy):
     """A gather of the parameters, and what the bound is summed of: pixels, latents."""
     state = parts.abstract_state(hierarchy)

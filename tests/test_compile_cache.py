@@ -101,6 +101,7 @@ print(*jax.jit(lambda x: jnp.sin(x) @ jnp.cos(x) + jnp.cumsum(x))(x).tolist())
 """
 
 
+@pytest.mark.slow
 def test_damaged_programs_are_compiled_again(tmp_path):
     kept = {k: v for k, v in os.environ.items() if "COMPILATION_CACHE" not in k}
     environment = {**kept, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}

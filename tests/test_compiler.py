@@ -58,6 +58,7 @@ def decoded(trained):
     return functools.partial(samples.decoded, jvae.restore(trained).subject)
 
 
+@pytest.mark.slow
 def test_an_evaluation_can_be_part_of_another_program(decoded):
     z = jnp.ones((2, 3)) * jnp.arange(3.0)[None]
     images = decoded(z)

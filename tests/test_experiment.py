@@ -9,6 +9,7 @@ from jvae.checkpoints import Checkpoints
 from jvae.errors import ConfigError, DataError, WorkdirError
 from jvae.evaluation import likelihood
 from tests.commands import arrays, assert_same_run, metrics
+from tests.tiers import others_slow
 
 
 class Interrupted(Exception):
@@ -37,7 +38,7 @@ def test_the_same_seed_repeats_a_run_and_another_does_not(trained, tiny, tmp_pat
     assert metrics(trained) != metrics(tmp_path / "other")
 
 
-@pytest.mark.parametrize("steps_to_crash", [3, 7])
+@pytest.mark.parametrize("steps_to_crash", others_slow([3, 7], 7))
 def test_a_crash_between_checkpoints_changes_nothing(
     trained, tiny, tmp_path, monkeypatch, steps_to_crash
 ):
@@ -65,6 +66,7 @@ def test_a_finished_run_says_so_and_changes_nothing(trained, tiny, capsys):
     assert (trained / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_to_more_steps_as_if_they_had_been_asked_for(tiny, tmp_path):
     experiment.run(tiny | {"num_steps": 24}, tmp_path / "whole")
     experiment.run(tiny, tmp_path / "parts")
@@ -111,6 +113,7 @@ def test_a_data_set_of_another_size_is_refused_with_both(tiny, tmp_path):
         experiment.run(tiny, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_half_written_last_line_of_metrics_is_mended(trained, tiny, tmp_path):
     experiment.run(tiny | {"num_steps": 8}, tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as file:
@@ -165,6 +168,7 @@ def scripted(monkeypatch, elbos):
     monkeypatch.setattr(likelihood, "evaluate_elbo", evaluate)
 
 
+@pytest.mark.slow
 def test_an_elbo_that_is_not_finite_is_never_the_best(tiny, tmp_path, monkeypatch):
     scripted(monkeypatch, [float("nan"), -5.0, float("inf")])
     experiment.run(tiny | {"eval_every_steps": 4}, tmp_path)
@@ -218,6 +222,7 @@ def test_every_event_of_a_run_happens_as_often_as_the_config_says(
     ]
 
 
+@pytest.mark.slow
 def test_evaluation_changes_nothing_in_the_run(tiny, tmp_path):
     experiment.run(tiny | {"eval_every_steps": 0}, tmp_path / "without")
     experiment.run(tiny | {"eval_every_steps": 2}, tmp_path / "with")
@@ -296,6 +301,7 @@ def test_averaged_parameters_are_the_ones_that_are_evaluated(trained):
     assert not any(jax.tree.leaves(same))
 
 
+@pytest.mark.slow
 def test_the_mesh_may_change_when_a_run_goes_on(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(mesh, "MIN_SHARDED_SIZE", 64)
     experiment.run(tiny | {"num_steps": 8}, tmp_path)

@@ -148,6 +148,7 @@ def code_of(page):
     return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [NOTEBOOK, ROOT / "docs" / "export.md"], ids=("notebook", "docs")
 )

@@ -179,6 +179,7 @@ def test_a_run_that_diverges_ends_with_what_it_tripped_over(tiny, tmp_path, caps
         assert examples == expected.tolist()
 
 
+@pytest.mark.slow
 def test_a_diverged_run_keeps_its_last_good_checkpoint(tiny, tmp_path, monkeypatch):
     """Batches are nan from step 6 on; step 4 was saved, and 8 would have been.
 

@@ -69,6 +69,7 @@ def test_what_they_report_and_what_they_can_be_asked(config, kind, tmp_path):
     assert np.isfinite(model.log_likelihood(x, key, num_samples=8)).all()
 
 
+@pytest.mark.slow
 def test_other_latents_are_not_taken_for_the_same_run(config, kind, tmp_path):
     experiment.run(config | {"num_steps": 0}, tmp_path)
     field = {"discrete": "num_values", "sphere": "concentration"}[kind]

@@ -127,6 +127,7 @@ def test_encode_decode_and_likelihood_fit_together(model, images):
     np.testing.assert_allclose(model.elbo(images, KEY), expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_more_importance_samples_raise_the_bound_on_average(model, images):
     one = np.mean([model.elbo(images, jax.random.key(i)).mean() for i in range(20)])
     many = model.log_likelihood(images, KEY, 500).mean()

@@ -15,6 +15,7 @@ from jvae.samplers.fit import training_codes
 from jvae.samplers.flow import fit_flow
 from jvae.samplers.mixture import fit_gaussian, fit_mixture
 from jvae.samplers.neighbours import fit_neighbours
+from tests.tiers import others_slow
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -75,7 +76,7 @@ def test_a_flow_comes_near_the_density_of_its_codes():
     np.testing.assert_allclose(cold, np.tile(cold[:1], (5, 1)), rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", samplers.SAMPLERS)
+@pytest.mark.parametrize("name", others_slow([*samplers.SAMPLERS], "gmm"))
 def test_draws_belong_to_their_keys_and_survive_the_disk(name, tmp_path):
     made = samplers.build(name, BLOBS, **SMALL.get(name, {}))
     keys = jax.random.split(KEY, 6)

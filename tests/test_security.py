@@ -127,6 +127,7 @@ def test_what_a_restored_model_does_not_need_is_not_imported(stranger, sentinel)
     assert not sentinel.exists() and "evil" not in sys.modules
 
 
+@pytest.mark.slow
 def test_the_data_of_an_evaluation_are_imported_if_allowed(stranger, sentinel):
     change(stranger, "data.name", "evil:Data")
     experiment.evaluate(stranger, allow_imports=True, **SMALL)

@@ -391,6 +391,7 @@ class Interrupted(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_run_in_a_bucket_is_interrupted_goes_on_and_ends_the_same(
     redirected, root, trained, tiny, monkeypatch, quick
 ):

@@ -6,6 +6,7 @@ import pytest
 
 from jvae import config as configs
 from jvae import layers, losses, mesh, models, parts, training
+from tests.tiers import others_slow
 
 KEY = jax.random.key(0)
 IMAGES = jax.random.bernoulli(jax.random.key(1), 0.4, (64, 8, 8, 1))
@@ -81,7 +82,9 @@ def test_draws_differ_from_step_to_step():
     assert first["loss"] != second["loss"]
 
 
-@pytest.mark.parametrize("sizes", [{"data": 8}, {"data": 2, "params": 4}])
+@pytest.mark.parametrize(
+    "sizes", others_slow([{"data": 8}, {"data": 2, "params": 4}], {"data": 8})
+)
 def test_eight_devices_train_like_one(sizes):
     runs = {}
     for name, devices in (("one", one_device()), ("many", mesh.build(**sizes))):
@@ -120,6 +123,7 @@ def test_micro_batches_add_up_to_the_batch():
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_micro_batches_hand_their_collections_on():
     """Two equal ones move running statistics twice: r2 - r1 = momentum (r1 - r0)."""
     options = {"channels": (4,), "batch_norm": True}
@@ -139,7 +143,7 @@ def test_micro_batches_hand_their_collections_on():
         np.testing.assert_allclose(c - b, momentum * (b - a), rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("model", ["mlp", "conv"])
+@pytest.mark.parametrize("model", others_slow(["mlp", "conv"], "mlp"))
 def test_many_steps_in_a_dispatch_are_the_same_steps(model):
     options = {"hidden": (16,)} if model == "mlp" else {"channels": (4, 8)}
     built = models.build(model, image_shape=(8, 8, 1), **options)
@@ -160,7 +164,11 @@ def test_many_steps_in_a_dispatch_are_the_same_steps(model):
 
 
 @pytest.mark.parametrize(
-    "decay, steps, value", [(0.999, 1000, 0.632304575), (0.9999, 10000, 0.632138954)]
+    ("decay", "steps", "value"),
+    others_slow(
+        [(0.999, 1000, 0.632304575), (0.9999, 10000, 0.632138954)],
+        (0.999, 1000, 0.632304575),
+    ),
 )
 def test_an_old_average_follows_its_closed_form(decay, steps, value):
     """From 0 towards parameters that stay at 1: 1 - decay^steps."""

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from jvae import config as configs
 from jvae import parts, validation
@@ -31,6 +32,7 @@ def build(tiny, model, loss, **fields):
     return built, subject_of(built, parts.create_state(built))
 
 
+@pytest.mark.slow
 def test_a_classifiers_score_is_its_loss_over_all_examples_once(tiny):
     built, subject = build(tiny, CLASSIFIER, {"name": "bottleneck", "beta": 0.5})
     held_out = built.splits.validation  # 80 in batches of 64

@@ -19,6 +19,7 @@ from jvae import experiment, storage, workdir, writers
 from jvae.checkpoints import Checkpoints
 from jvae.errors import WorkdirError
 from tests.commands import arrays, assert_same_run, metrics, steps
+from tests.tiers import others_slow
 
 FULL = OSError(28, "No space left on device")
 
@@ -77,7 +78,7 @@ def test_rows_end_before_the_first_that_is_none(tmp_path, last):
 # A disk that is full, without one
 
 
-@pytest.mark.parametrize("method", ["append", "flush", "close"])
+@pytest.mark.parametrize("method", others_slow(["append", "flush", "close"], "append"))
 def test_metrics_that_cannot_be_written_are_one_warning(
     trained, tiny, tmp_path, monkeypatch, caplog, method
 ):
@@ -212,6 +213,7 @@ def test_a_full_disk_leaves_older_checkpoints_whole_and_is_exit_4(
     assert_same_run(trained, root)
 
 
+@pytest.mark.slow
 def test_a_disk_that_was_full_for_a_while_is_no_error(
     disk, trained, tiny, monkeypatch, caplog
 ):
@@ -259,6 +261,7 @@ def test_a_workdir_that_may_not_be_written_is_exit_4(for_all, tmp_path, tiny):
         (for_all / "run").chmod(0o755)
 
 
+@pytest.mark.slow
 def test_a_workdir_may_be_named_in_any_way(trained, tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)

@@ -190,6 +190,7 @@ def test_a_report_has_the_clusters_beside_everything_else(toys, tmp_path):
     assert results["pictures"]["cluster_002.png"].startswith("No members")
 
 
+@pytest.mark.slow
 def test_a_report_of_data_without_labels_has_no_accuracy(toys, tmp_path):
     results = evaluated(toys, UNLABELLED, tmp_path)
     assert not {"matched_accuracy", "majority_accuracy"} & results["metrics"].keys()

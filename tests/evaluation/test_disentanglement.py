@@ -61,6 +61,7 @@ def test_thresholds_tell_what_they_can_and_chance_counts_for_nothing():
     np.testing.assert_allclose(table[:, 0], [0.5, 0.0], atol=0.06)
 
 
+@pytest.mark.slow
 def test_a_turned_code_is_as_informative_and_less_disentangled(found):
     turned = d.scores(TURNED, FACTORS)
     assert turned.informativeness > 0.99

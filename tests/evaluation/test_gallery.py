@@ -44,6 +44,7 @@ def tiles(picture, columns):
     )
 
 
+@pytest.mark.slow
 def test_rows_of_reconstructions_come_in_pairs(shown):
     found = tiles(shown["reconstructions.png"], 10)
     given, again = X.reshape(2, 10, 2), AGAIN.reshape(2, 10, 2)

@@ -14,6 +14,7 @@ from jvae.evaluation.latents import (
     information,
 )
 from jvae.evaluation.subject import Subject
+from tests.tiers import others_slow
 
 KEY = jax.random.key(2)
 
@@ -57,6 +58,7 @@ def test_a_collapsed_posterior_has_no_information(toys):
     assert collapse_verdict(found.kl, found.active).status == "collapsed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("elements", [700, 2**30])
 def test_information_in_chunks_is_the_decomposition_of_the_kl(monkeypatch, elements):
     monkeypatch.setattr(latents, "MAP_ELEMENTS", elements)
@@ -72,7 +74,7 @@ def test_information_in_chunks_is_the_decomposition_of_the_kl(monkeypatch, eleme
 
 
 @pytest.mark.parametrize("conditional", [False, True])
-@pytest.mark.parametrize("name", ["mlp", "conv"])
+@pytest.mark.parametrize("name", others_slow(["mlp", "conv"], "mlp"))
 def test_every_model_with_a_gaussian_posterior_has_its_kl_decomposed(
     toys, name, conditional
 ):

@@ -1,3 +1,4 @@
+import functools
 import math
 
 import jax
@@ -21,6 +22,7 @@ from jvae.evaluation.likelihood import (
     log_likelihood_per_example,
     observation,
 )
+from tests.tiers import others_slow
 
 KEY = jax.random.key(1)
 ORACLE = -2.983756801  # log N([1, 1]; 0, W W^T + I) with W = [1, 2]
@@ -32,13 +34,21 @@ def iw(model, key, batch, num_samples, chunk_size):
     return function(model, {}, {}, key, batch, num_samples, chunk_size)
 
 
-@pytest.mark.parametrize("chunks", [(1, 100), (11, 22), (25, 10), (20, 10)])
-def test_the_draws_are_as_many_as_asked_and_the_same_in_chunks(toys, chunks):
+@pytest.mark.parametrize(
+    ("num_samples", "chunk_size"),
+    others_slow([(1, 100), (11, 22), (25, 10), (20, 10)], (11, 22), (25, 10)),
+)
+def test_the_draws_are_as_many_as_asked_and_the_same_in_chunks(
+    toys, num_samples, chunk_size
+):
     model = toys.LinearGaussian(exact=False)
-    weights, _ = losses.log_weights({}, {}, KEY, X, model=model, num_samples=chunks[0])
-    assert weights.shape == (chunks[0], 5)
-    whole = logsumexp(np.asarray(weights, np.float64), 0) - np.log(chunks[0])
-    np.testing.assert_allclose(iw(model, KEY, X, *chunks), whole, atol=1e-5)
+    options = {"model": model, "num_samples": num_samples}
+    weigh = jax.jit(functools.partial(losses.log_weights, **options))
+    weights, _ = weigh({}, {}, KEY, X)
+    assert weights.shape == (num_samples, 5)
+    whole = logsumexp(np.asarray(weights, np.float64), 0) - np.log(num_samples)
+    found = iw(model, KEY, X, num_samples, chunk_size)
+    np.testing.assert_allclose(found, whole, atol=1e-5)
 
 
 def test_every_weight_of_the_exact_posterior_is_the_evidence(toys):

@@ -135,6 +135,7 @@ def test_samplers_have_rows_of_their_own(features, toys):
     assert still.recall == 0.0
 
 
+@pytest.mark.slow
 def test_too_few_images_and_images_of_another_size_are_refused(features, subject):
     with pytest.raises(ConfigError, match="fd_examples must be 0 or at least 6, got 5"):
         evaluate_quality(subject, features, TEST, key=KEY, num_examples=5)

@@ -79,10 +79,12 @@ def test_a_report_is_complete_strict_and_needs_nothing_else(report, tmp_path):
     assert results["verdict"]["sentence"] in page
 
 
+@pytest.mark.slow
 def test_a_report_repeats_itself(report):
     assert report() == report()
 
 
+@pytest.mark.slow
 def test_a_hierarchical_model_has_a_report_of_what_it_offers(toys, tmp_path):
     subject = toys.subject(toys.TwoGroups())
     source = toys.source(np.full((9, 2), 0.5))

@@ -154,6 +154,7 @@ def test_variations_need_scales_and_numbers_in_range(toys, subject):
         variations(toys.subject(toys.TwoGroups(), params={}), KEY, 3, 5, 1)
 
 
+@pytest.mark.slow
 def test_the_gallery_has_a_picture_of_the_scales_and_one_of_each_that_is_kept(
     toys, subject
 ):

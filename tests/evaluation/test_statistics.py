@@ -42,6 +42,7 @@ def means_of(found):
     return np.asarray(q.mean, np.float64), np.exp(np.asarray(q.log_var, np.float64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [8, 32, 64])
 def test_normalised_means_have_their_moments_over_the_split(batch_size):
     """So the floor of BN-VAE holds in evaluation, to rounding."""

@@ -129,6 +129,7 @@ def test_samples_are_those_of_the_model(plain):
     np.testing.assert_array_equal(cold[:tile, :tile], cold[:tile, tile : 2 * tile])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind", "count"), [("conditional", "class", 10), ("mixture", "cluster", 4)]
 )
@@ -142,6 +143,7 @@ def test_samples_of_one_class_or_cluster(name, kind, count):
         explored.drawn(1, 0.5, count)
 
 
+@pytest.mark.slow
 def test_codes_on_a_sphere_are_found_not_moved():
     explored = explorer("sphere")
     assert explored.dims == () and explored.chart is not None
@@ -153,6 +155,7 @@ def test_codes_on_a_sphere_are_found_not_moved():
     np.testing.assert_array_equal(pair.sheet, drawn(explored, both, LARGE_TILE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["infomax", "bottleneck"])
 def test_without_a_decoder_there_is_a_map_of_examples(name):
     explored = explorer(name)
@@ -178,6 +181,7 @@ def test_sentences_are_read_and_written(text):
     assert path.sentences == text.between(2, 3).sentences
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sentence", ["", "   ", "w1 " * 500])
 def test_sentences_of_no_or_too_many_words_are_refused(text, sentence):
     with pytest.raises(ConfigError, match="a sentence must have from 1 to"):

@@ -81,6 +81,7 @@ PRECISIONS = others_slow(["single", "double"], "double")
 NO_CHANGE = {"squeeze", "permutation", "additive"}
 
 
+@functools.cache
 def made(name, dtype=jnp.float32, scale=0.2, seed=0, rows=3):
     """(bijection, random parameters, x [rows, ...]) of a layer of `LAYERS`."""
     make, shape = LAYERS[name]
@@ -201,6 +202,7 @@ def test_the_examples_it_starts_with_come_out_normalised(name):
         np.testing.assert_allclose(y.std((0, 1, 2)), np.ones(4), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_every_scanned_step_is_started_by_what_the_steps_before_make():
     layer, variables, x = made("glow_steps", rows=64)
     _, new = call(layer, variables, x, method="start", mutable=["params"])

@@ -53,6 +53,7 @@ def affine(flow, params, size):
     )
 
 
+@pytest.mark.slow
 def test_the_prior_has_mass_one_and_draws_have_its_moments():
     steps, far = 601, 20.0
     prior = prior_of(VectorSteps(2, 3, hidden=(8,)), 2, steps**2, scale=0.15)
@@ -117,6 +118,7 @@ def test_a_posteriors_density_is_that_of_its_inverse_and_depends_on_x():
     assert jnp.abs(other.sample(keys[3]) - z).max() > 0.01
 
 
+@pytest.mark.slow
 def test_temperature_acts_on_the_codes():
     prior = prior_of(VectorSteps(2, 3, hidden=(8,)), 2, 5)
     cold = prior.tempered(0.0).sample(jax.random.key(0))

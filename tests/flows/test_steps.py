@@ -96,6 +96,7 @@ def test_steps_of_double_precision_take_single_precision(memory):
         np.testing.assert_allclose(back, single, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_parameters_differ_from_step_to_step():
     steps = VectorSteps(6, 4, hidden=(5,))
     params = steps.init(jax.random.key(0), jnp.zeros((1, 6)))["params"]["steps"]

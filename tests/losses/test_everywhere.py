@@ -146,15 +146,16 @@ class VariantsTest(chex.TestCase):
     @parameterized.parameters((name, kind_of(name)) for name in losses.LOSSES)
     def test_value_is_that_of_every_variant(self, name, kind):
         """Here with one key: it means the keys of its split."""
-        self.check(name, kind)
+        _, params, state, batch = example(kind)
+        found = self.variant(build(name, kind))(params, state, KEY, batch, {})
+        assert_trees_close(found, reference(name, kind)[0])
 
-    @pytest.mark.slow
+
+@pytest.mark.slow
+class OtherLatentsTest(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True, with_pmap=True)
     @parameterized.parameters(*OTHER_LATENTS)
-    def test_value_of_other_latents_is_that_of_every_variant(self, name, kind):
-        self.check(name, kind)
-
-    def check(self, name, kind):
+    def test_value_is_that_of_every_variant(self, name, kind):
         _, params, state, batch = example(kind)
         found = self.variant(build(name, kind))(params, state, KEY, batch, {})
         assert_trees_close(found, reference(name, kind)[0])

@@ -21,6 +21,7 @@ def built(**fields):
     return model, model.init(KEY, BATCH, KEY)["params"]
 
 
+@pytest.mark.slow
 def test_the_control_has_the_same_layers_but_for_the_log_variances():
     noisy, plain = built()[1], built(noise=False)[1]
     assert set(noisy) - set(plain) == {"log_var_head"} and set(plain) < set(noisy)
@@ -60,6 +61,7 @@ def test_where_the_noise_is_as_small_as_it_may_be_the_two_say_the_same():
     np.testing.assert_allclose(noisy.logits, plain.logits, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_a_huge_weight_of_the_rate_leaves_chance():
     """The optimum of cross-entropy + beta rate for large beta: q(z|x) = p(z)."""
     model, params = built()

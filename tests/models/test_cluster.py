@@ -218,6 +218,7 @@ def test_a_cluster_without_members_leaves_finite_values_and_gradients():
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
 
 
+@pytest.mark.slow
 def test_every_parameter_of_every_kind_is_learned():
     for clusters in KINDS.values():
         model, params = made(clusters)
@@ -231,6 +232,7 @@ def _leaves(tree):
     return jax.tree_util.tree_leaves_with_path(tree)
 
 
+@pytest.mark.slow
 def test_samples_of_a_cluster_lie_around_its_mean():
     model, params = made(LEARNED)
     bound, label = model.bind({"params": params}), np.arange(12) % K
@@ -264,6 +266,7 @@ def test_clusters_beside_classes_are_refused():
         models.build(**PLAIN, num_classes=3, clusters=CLASSIFIER)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["classifier", "learned"])
 def test_components_fitted_to_codes_make_codes_likelier(kind):
     """Than the components before, and than N(0, I) where variances are fitted too."""

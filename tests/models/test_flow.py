@@ -14,6 +14,7 @@ import jvae
 from jvae import config, experiment, losses, models, parts
 from jvae.errors import ConfigError
 from tests.perturbed import perturbed
+from tests.tiers import others_slow
 
 SHAPE = (4, 4, 1)
 FLOWS = {
@@ -38,7 +39,7 @@ def call(model, variables, *args, method, **kwargs):
     return jax.jit(run)(variables, *args)
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("name", others_slow([*FLOWS], "nice"))
 def test_a_code_gives_the_levels_back(name):
     model, variables, x = made(name)
     code = call(model, variables, x, method="encode").mean
@@ -132,6 +133,7 @@ def test_a_run_that_goes_on_from_another_keeps_the_scales_that_it_brings(
     chex.assert_trees_all_close(first.params, second.params, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_temperature_acts_on_the_codes():
     model, variables, _ = made("glow", scale=0.0)
     cold = call(

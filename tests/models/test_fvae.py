@@ -97,6 +97,7 @@ def linear(flow_params):
     return jax.tree_util.tree_map_with_path(without_networks, noisy(flow_params, 0.1))
 
 
+@pytest.mark.slow
 def test_with_a_linear_flow_it_is_a_vae_with_a_gaussian_prior():
     """F(v) = A v + b: the mean of log q - log p over draws is the KL in closed form."""
     model, variables, x = made()
@@ -131,6 +132,7 @@ def test_with_a_linear_flow_it_is_a_vae_with_a_gaussian_prior():
     assert (np.abs(ratios.mean(0) - exact) < 4 * error).all() and error.max() < 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [1.0, 3.0])
 def test_a_scalar_deviation_costs_its_logarithm_in_every_dimension(factor):
     """At one draw of u, log q(v|x) falls by D log of the factor."""
@@ -178,6 +180,7 @@ def test_examples_at_the_start_set_the_actnorms():
     assert abs(float(before.mean())) > 0.3
 
 
+@pytest.mark.slow
 def test_samples_are_decoded_from_the_flow_at_a_temperature():
     model, variables, _ = made()
     variables = {**variables, "params": noisy(variables["params"], 0.1)}

@@ -50,7 +50,7 @@ SMALL = {
     [
         (MNIST, 33_363_134, 14_400),
         ({**MNIST, "channels": 16, "groups": (2, 4)}, 3_629_214, None),
-        (CIFAR, 130_852_480, 153_600),
+        pytest.param(CIFAR, 130_852_480, 153_600, marks=pytest.mark.slow),
         pytest.param(CELEBA, 153_281_364, 467_200, marks=pytest.mark.slow),
         pytest.param(IMAGENET, 268_509_444, 143_360, marks=pytest.mark.slow),
         pytest.param(HQ, 330_798_664, 6_005_760, marks=pytest.mark.slow),
@@ -342,6 +342,7 @@ def test_the_padding_is_within_the_model_and_not_scored():
     assert model.latent_shapes == [(1, 4, 5, 3), (1, 8, 10, 3)]
 
 
+@pytest.mark.slow
 def test_in_bfloat16_costs_and_statistics_are_in_float32():
     model = models.build("nvae", **{**SMALL, "dtype": "bfloat16"})
     shapes = jax.eval_shape(model.init, KEY, images(2), KEY)
