@@ -15,6 +15,7 @@ import contextlib
 import logging
 import re
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,8 @@ COMMIT_FILE = "commit_success.txt"
 """What Orbax writes into a step last."""
 SLICED_FROM = 2**23
 """Bytes of a replicated array from which every device writes a part of it."""
+LOOKS, LOOK_SECONDS, MOST_SECONDS = 5, 0.1, 10.0
+"""A failed save counts as removed when nothing of it has appeared at so many looks."""
 STEP = re.compile(r"\d+(\.orbax-checkpoint-tmp.*)?")
 """The names of steps, finished or not."""
 
@@ -167,18 +170,39 @@ class Checkpoints:
                 tell()
         if remove:
             _wait_for_writers()
-            self._remove_unfinished(step)
+            self._remove_failed(step)
         self._manager.reload()
 
-    def _remove_unfinished(self, step: int | None = None) -> None:
-        """Removes steps (or one) that were never finished, and no other folder."""
+    def _remove_failed(self, step: int) -> None:
+        """Removes a step whose save failed, until no more of it appears.
+
+        Orbax raises the first failure. TensorStore still writes the other arrays then,
+        in threads that cannot be waited for, and makes their folders again.
+        """
+        looks, end = 0, time.monotonic() + MOST_SECONDS
+        while looks < LOOKS and time.monotonic() < end:
+            try:
+                looks = 0 if self._remove_unfinished(step) else looks + 1
+            except OSError:  # a file was added while its folder was being removed
+                looks = 0
+            time.sleep(LOOK_SECONDS)
+
+    def _remove_unfinished(self, step: int | None = None) -> bool:
+        """Removes steps (or one) that were never finished, and no other folder.
+
+        Returns:
+          Whether there were any.
+        """
+        found = False
         if not distributed.is_first():
-            return
+            return found
         for folder in self.folder.iterdir():
             is_step = STEP.fullmatch(folder.name) and folder.is_dir()
             is_meant = step is None or folder.name.partition(".")[0] == str(step)
             if is_step and is_meant and not (folder / COMMIT_FILE).exists():
+                found = True
                 folder.rmtree()
+        return found
 
     def read_meta(self, step: int) -> dict[str, Any]:
         """Returns the JSON of a step.

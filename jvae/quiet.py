@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import logging
+import re
 import sys
 import threading
+import types
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 
@@ -38,7 +42,9 @@ def background_failures() -> None:
     """
     sys.unraisablehook = _filtered(sys.unraisablehook, _is_abandoned)
     threading.excepthook = _filtered(threading.excepthook, _is_event_file)
-    warnings.filterwarnings("ignore", "coroutine '_(read|write)_array", RuntimeWarning)
+    names = "|".join(sorted(map(re.escape, _coroutines_of("orbax"))))
+    never_awaited = f"coroutine '({names})' was never awaited"
+    warnings.filterwarnings("ignore", never_awaited, RuntimeWarning)
     logging.getLogger("asyncio").addFilter(lambda record: not _is_lost(record))
     logging.getLogger("absl").addFilter(lambda record: not _is_of_orbax(record))
 
@@ -47,10 +53,34 @@ def _filtered(hook: Any, is_known: Any) -> Any:
     return lambda arguments: None if is_known(arguments) else hook(arguments)
 
 
+def _coroutines_of(package: str) -> set[str]:
+    """Returns the names of all coroutine functions in a package's loaded modules."""
+    names: set[str] = set()
+
+    def visit(code: types.CodeType) -> None:
+        if code.co_flags & inspect.CO_COROUTINE:
+            names.add(code.co_qualname)
+        for constant in code.co_consts:
+            if isinstance(constant, types.CodeType):
+                visit(constant)
+
+    for name, module in [*sys.modules.items()]:
+        if name.partition(".")[0] != package or module is None:
+            continue
+        for value in [*vars(module).values()]:
+            for member in (
+                [*vars(value).values()] if inspect.isclass(value) else [value]
+            ):
+                if inspect.isfunction(member):
+                    visit(member.__code__)
+    return names
+
+
 def _is_abandoned(unraisable: Any) -> bool:
-    """Returns whether it is an array whose event loop is closed."""
-    is_closed = str(unraisable.exc_value) == "Event loop is closed"
-    return is_closed or "coroutine object _read_array" in repr(unraisable.object)
+    """Returns whether it is a coroutine of Orbax whose event loop is closed."""
+    code = getattr(unraisable.object, "cr_code", None)
+    is_of_orbax = code is not None and "orbax" in Path(code.co_filename).parts
+    return is_of_orbax or str(unraisable.exc_value) == "Event loop is closed"
 
 
 def _is_event_file(arguments: Any) -> bool:

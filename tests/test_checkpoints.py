@@ -51,11 +51,18 @@ def test_what_is_saved_comes_back_bitwise(tmp_path):
     assert meta["step"] == 7 and meta["format"] == manifest.FORMAT
 
 
-def test_a_saved_state_may_change_at_once(tmp_path):
+@pytest.mark.parametrize("is_replicated", [False, True])
+@pytest.mark.parametrize("sliced_from", [0, 2**23])
+def test_a_saved_state_may_change_at_once(
+    tmp_path, monkeypatch, is_replicated, sliced_from
+):
     """The step donates its state, so a save in flight must own its arrays."""
+    monkeypatch.setattr(checkpoints, "SLICED_FROM", sliced_from)
     step = jax.jit(lambda s: jax.tree.map(lambda x: x + 1.0, s), donate_argnums=0)
     manager = Checkpoints(tmp_path)
     state = item(0.0, size=512)
+    if is_replicated:
+        state = jax.device_put(state, mesh.replicated(mesh.build()))
     for i in range(3):
         manager.save(i, {"model": state}, {"config": {}})
         state = step(state)

@@ -56,7 +56,13 @@ GLOW = {
     "hidden": 6,
     "num_bits": 4,
 }
-NICE = {"name": "nice", "image_shape": [8, 8, 1], "hidden": [12], "num_bits": 4}
+NICE = {
+    "name": "nice",
+    "image_shape": [8, 8, 1],
+    "depth": 2,
+    "hidden": [12],
+    "num_bits": 4,
+}
 FVAE = {
     "name": "fvae",
     "image_shape": [12, 12, 1],

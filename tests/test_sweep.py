@@ -87,6 +87,19 @@ def results_of(run):
     return json.loads(file.read_text())["metrics"]
 
 
+def test_a_sweep_of_one_run_leaves_its_results_and_a_table(file, tmp_path, monkeypatch):
+    """In the default tier: the command, once."""
+    command = [f"--config={file}", "--seeds=1", "--set=loss.beta=0.5", *FEW]
+    command += ["--config.num_steps=2", f"--workdir={tmp_path}", "--metrics=elbo,nll"]
+    assert status(*command) == 0
+    results = results_of(tmp_path / "loss.beta=0.5" / "seed=0")
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    found = {row["metric"]: row["median"] for row in rows}
+    assert found == {name: results[name]["value"] for name in ("elbo", "nll")}
+    calls = counted(monkeypatch, "run")
+    assert status(*command) == 0 and calls == []
+
+
 @pytest.mark.slow
 def test_a_restart_repeats_no_finished_run(swept):
     root, calls = swept

@@ -81,19 +81,44 @@ def test_more_examples_than_there_are_is_refused(toys, grey):
         run(toys.subject(toys.PixelCode((1.0,))), grey, 8, num_examples=38)
 
 
+def means(model, params, state, key, batch):
+    return model.apply({"params": params}, batch, method=model.posterior).mean
+
+
 def test_nothing_is_compiled_again_for_new_parameters_even_if_fields_are_lists(toys):
     source = toys.source(np.ones((9, 2)))
     model = toys.PixelCode([1.0, 2.0])
-
-    def means(model, params, state, key, batch):
-        return model.apply({"params": params}, batch, method=model.posterior).mean
-
     for offset in (0.0, 5.0):
         subject = toys.subject(model, params={"offset": jnp.full((1, 1), offset)})
         toys.TRACES.clear()
         found = over_examples(subject, means, source, batch_size=8, key=KEY)
         np.testing.assert_allclose(found, np.tile([1.0, 2.0], (9, 1)) + offset)
     assert toys.TRACES == []
+
+
+@pytest.mark.parametrize(
+    ("scales", "is_shared"),
+    [([1.0, 2.0], True), ((1.0, 2.0), False), ([1.0, 3.0], False)],
+)
+def test_a_model_of_equal_fields_runs_the_same_program(toys, scales, is_shared):
+    """As in a sweep, where every run builds its model again."""
+    source = toys.source(np.ones((8, 2)))
+    options = {"batch_size": 8, "key": KEY}
+    over_examples(toys.subject(toys.PixelCode([1.0, 2.0])), means, source, **options)
+    toys.TRACES.clear()
+    found = over_examples(
+        toys.subject(toys.PixelCode(scales)), means, source, **options
+    )
+    np.testing.assert_allclose(found, np.tile([scales], (8, 1)))
+    assert (toys.TRACES == []) == is_shared
+
+
+def test_fields_that_cannot_be_compared_are_no_error(toys):
+    source, scales = toys.source(np.ones((8, 2))), np.array([1.0, 2.0])
+    for _ in range(2):
+        subject = toys.subject(toys.PixelCode(scales.copy()))
+        found = over_examples(subject, means, source, batch_size=8, key=KEY)
+        np.testing.assert_allclose(found, np.tile([scales], (8, 1)))
 
 
 def test_restoring_needs_no_library_that_draws_or_reads_data():
