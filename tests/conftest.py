@@ -39,7 +39,7 @@ ROOT = Path(__file__).parent.parent
 
 # Linux lets a process map 65,530 pieces of memory; a compiled program takes several,
 # and the one that finds none left brings the process down.
-MAPS, MOST_MAPS = Path("/proc/self/maps"), 8_000
+MAPS, MOST_MAPS = Path("/proc/self/maps"), 4_000
 MOST_CACHED = 2**30
 """Bytes of compiled programs, after which the folder begins again."""
 

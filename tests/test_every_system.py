@@ -146,7 +146,7 @@ def config(request, tiny):
 
 def whole_way(name):
     """One system of images, one of text and one flow go the whole way by default."""
-    marks = () if name in {"conv", "text", "nice"} else pytest.mark.slow
+    marks = () if name in {"plain", "text", "nice"} else pytest.mark.slow
     return pytest.param(name, name, marks=marks, id=name)
 
 

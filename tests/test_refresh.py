@@ -27,7 +27,8 @@ def run(tmp_path_factory):
     from tests.conftest import TINY
 
     workdir = tmp_path_factory.mktemp("refresh") / "run"
-    experiment.run({**TINY, "model": CONV}, workdir)
+    short = {"num_steps": 4, "eval_every_steps": 0}
+    experiment.run({**TINY, "model": CONV, **short}, workdir)
     return workdir
 
 
