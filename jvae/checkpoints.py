@@ -176,8 +176,9 @@ class Checkpoints:
     def _remove_failed(self, step: int) -> None:
         """Removes a step whose save failed, until no more of it appears.
 
-        Orbax raises the first failure. TensorStore still writes the other arrays then,
-        in threads that cannot be waited for, and makes their folders again.
+        Orbax raises the first failure and closes its event loops. What they had handed
+        to other threads is still done then, nobody waits for it, and it makes the
+        folders that it writes to again.
         """
         looks, end = 0, time.monotonic() + MOST_SECONDS
         while looks < LOOKS and time.monotonic() < end:

@@ -13,6 +13,7 @@ import logging
 import re
 import sys
 import threading
+import traceback
 import types
 import warnings
 from collections.abc import Iterator
@@ -79,7 +80,7 @@ def _coroutines_of(package: str) -> set[str]:
 def _is_abandoned(unraisable: Any) -> bool:
     """Returns whether it is a coroutine of Orbax whose event loop is closed."""
     code = getattr(unraisable.object, "cr_code", None)
-    is_of_orbax = code is not None and "orbax" in Path(code.co_filename).parts
+    is_of_orbax = code is not None and _is_in_orbax(code)
     return is_of_orbax or str(unraisable.exc_value) == "Event loop is closed"
 
 
@@ -90,11 +91,18 @@ def _is_event_file(arguments: Any) -> bool:
 
 
 def _is_lost(record: logging.LogRecord) -> bool:
-    """Returns whether it is a failure of TensorStore that nobody waited for."""
+    """Returns whether it is a failure of Orbax or TensorStore nobody waited for."""
     error = record.exc_info[1] if record.exc_info else None
-    return "exception was never retrieved" in record.getMessage() and any(
-        word in str(error) for word in ("TensorStore", "OCDBT")
-    )
+    if error is None or "exception was never retrieved" not in record.getMessage():
+        return False
+    frames = traceback.walk_tb(error.__traceback__)
+    is_of_orbax = any(_is_in_orbax(frame.f_code) for frame, _ in frames)
+    return is_of_orbax or any(word in str(error) for word in ("TensorStore", "OCDBT"))
+
+
+def _is_in_orbax(code: types.CodeType) -> bool:
+    """Returns whether code is of a file of Orbax."""
+    return "orbax" in Path(code.co_filename).parts
 
 
 def _is_of_orbax(record: logging.LogRecord) -> bool:

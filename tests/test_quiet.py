@@ -1,6 +1,8 @@
 """What is kept off the screen is Orbax's, and nothing of anybody else."""
 
+import asyncio
 import gc
+import logging
 import sys
 import warnings
 from types import SimpleNamespace
@@ -57,3 +59,26 @@ def test_an_exception_in_a_dropped_coroutine_of_orbax_is_not_printed(make, is_qu
     hook(SimpleNamespace(object=coroutine, exc_value=RuntimeWarning("never awaited")))
     coroutine.close()
     assert len(told) == 1 - is_quiet
+
+
+def never_retrieved(function, *arguments):
+    """Returns a record as asyncio logs a future whose exception nobody asked for."""
+    try:
+        function(*arguments)
+    except Exception:
+        failure = sys.exc_info()
+    words = "Future exception was never retrieved"
+    return logging.LogRecord("asyncio", logging.ERROR, "", 0, words, (), failure)
+
+
+def test_a_failure_in_a_thread_of_orbax_is_not_printed_and_others_are(tmp_path):
+    def write():
+        (tmp_path / "no" / "file").write_text("")
+
+    class Disk:
+        def write_text(self, text):
+            write()
+
+    of_orbax = never_retrieved(asyncio.run, async_path.write_text(Disk(), ""))
+    assert quiet._is_lost(of_orbax) and not quiet._is_lost(never_retrieved(write))
+    assert not quiet._is_lost(logging.LogRecord("asyncio", 40, "", 0, "x", (), None))

@@ -1,5 +1,6 @@
 """Files and screens that cannot be written: the run goes on, and says so once."""
 
+import concurrent.futures.thread
 import gc
 import json
 import os
@@ -7,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -211,6 +214,33 @@ def test_a_full_disk_leaves_older_checkpoints_whole_and_is_exit_4(
     (disk / "ballast").unlink()
     experiment.run(tiny, root)
     assert_same_run(trained, root)
+
+
+def test_what_a_failed_save_still_writes_in_other_threads_is_removed(
+    disk, monkeypatch, capfd
+):
+    """Work that event loops have handed on is done late, as on a busy machine."""
+    work = concurrent.futures.thread._WorkItem
+    run = work.run
+
+    def late(item):
+        if threading.current_thread().name.startswith("asyncio"):
+            time.sleep(0.2)
+        run(item)
+
+    manager = Checkpoints(disk / "checkpoints")
+    manager.save(4, item(), {"config": {}})
+    manager.wait()
+    fill(disk)
+    monkeypatch.setattr(work, "run", late)
+    manager.save(12, item(), {"config": {}})
+    with pytest.raises(WorkdirError, match="no space left on device"):
+        manager.wait()
+    time.sleep(0.4)  # twice as long as the work that is late
+    assert [p.name for p in (disk / "checkpoints").iterdir()] == ["4"]
+    manager.close()
+    gc.collect()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.slow
