@@ -8,6 +8,7 @@ import pytest
 from jvae import cli, config_files, fields
 from jvae.config import Experiment
 from jvae.errors import ConfigError, DataError, JvaeError
+from tests.commands import TIMEOUT
 from tests.tiers import others_slow
 
 ROOT = Path(__file__).parent.parent
@@ -191,6 +192,6 @@ def test_a_data_set_that_is_not_there_is_exit_3(monkeypatch, capsys, tmp_path):
 def test_the_scripts_answer_help(script):
     command = [sys.executable, str(ROOT / script), "--help"]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, cwd=ROOT, check=True
+        command, capture_output=True, text=True, timeout=TIMEOUT, cwd=ROOT, check=True
     )
     assert script in done.stdout

@@ -10,6 +10,7 @@ import jax
 import pytest
 
 from jvae import compile_cache
+from tests.commands import TIMEOUT
 
 ROOT = Path(compile_cache.__file__).parent.parent
 NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
@@ -112,7 +113,7 @@ def test_damaged_programs_are_compiled_again(tmp_path):
             env={**environment, "JAX_PLATFORMS": "cpu"},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=TIMEOUT,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

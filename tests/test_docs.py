@@ -12,6 +12,7 @@ import jvae.distributions
 import jvae.flows
 import jvae.losses
 from jvae import experiment
+from tests.commands import TIMEOUT
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -35,7 +36,7 @@ def test_the_site_builds_without_a_warning_and_holds_every_public_name(tmp_path)
     pytest.importorskip("myst_parser", reason="needs the extra 'docs'")
     site = str(tmp_path / "site")
     command = [sys.executable, "-m", "sphinx", "-q", "-W", str(DOCS), site]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
     assert run.returncode == 0, run.stderr
     page = (tmp_path / "site" / "reference.html").read_text()
     for module in (jvae.losses, jvae.distributions, jvae.flows):

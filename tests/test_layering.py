@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import TIMEOUT
+
 ROOT = Path(__file__).parent.parent
 TABLE = re.search(
     r"^## Layers$(.*?)^## ", (ROOT / "docs/architecture.md").read_text(), re.M | re.S
@@ -99,5 +101,7 @@ def test_losses_and_models_need_jax_and_flax_alone():
         f"print(*sorted(set('{heavy}'.split()) & set(sys.modules)))"
     )
     command = [sys.executable, "-W", "error", "-c", code]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    run = subprocess.run(
+        command, capture_output=True, text=True, timeout=TIMEOUT, cwd=ROOT
+    )
     assert (run.returncode, run.stdout.strip()) == (0, ""), run.stderr

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jvae import pages
+from tests.commands import TIMEOUT
 from tests.tiers import others_slow
 
 ROOT = Path(pages.__file__).parent.parent
@@ -70,7 +71,7 @@ def run(tmp_path, *options, before=""):
         text=True,
     ) as process:
         try:
-            out, _ = process.communicate("typed", timeout=60)
+            out, _ = process.communicate("typed", timeout=TIMEOUT)
         finally:
             process.kill()
     assert process.returncode == 0
@@ -201,7 +202,7 @@ def test_a_script_that_comes_through_a_pipe_is_run_once(environment, source):
         input="from jvae import pages; pages.use_large(); print('runs')",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT,
         check=True,
     )
     assert done.stdout == "runs\n"
@@ -231,7 +232,7 @@ def test_a_python_that_does_not_know_where_it_is(calls, monkeypatch):
 def test_the_scripts_start_over_before_they_import_anything_heavy(environment, script):
     words = [sys.executable, "-Ximporttime", str(ROOT / script), "--version"]
     done = subprocess.run(
-        words, capture_output=True, text=True, timeout=120, check=True
+        words, capture_output=True, text=True, timeout=TIMEOUT, check=True
     )
     imports = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines()]
     assert imports.count("jvae.pages") == 2 and imports.count("jax") == 1

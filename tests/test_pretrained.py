@@ -12,6 +12,7 @@ import pytest
 import jvae
 from jvae import data, experiment
 from jvae.errors import ConfigError
+from tests.commands import TIMEOUT
 
 ROOT = Path(__file__).parent.parent
 KEY = jax.random.key(0)
@@ -52,7 +53,7 @@ print(sorted(heavy & set(sys.modules)))
         env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=TIMEOUT,
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr

@@ -17,7 +17,7 @@ from jvae import experiment, mesh, storage, writers
 from jvae.checkpoints import Checkpoints
 from jvae.errors import WorkdirError
 from tests.buckets import FakeBucket
-from tests.commands import metrics
+from tests.commands import TIMEOUT, metrics
 
 HOLDER = """
 import sys, time
@@ -190,7 +190,7 @@ def test_a_heartbeat_keeps_a_lock_fresh(root, quick):
     lock = storage.lock(root)
     file = root / storage.LOCK_FILE
     first = json.loads(file.read_text())
-    end = time.monotonic() + 5
+    end = time.monotonic() + TIMEOUT
     while json.loads(file.read_text())["time"] == first["time"]:
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -258,7 +258,7 @@ def test_a_run_that_has_lost_its_lock_stops_and_leaves_it_alone(
     monkeypatch.setattr(storage.os, "kill", lambda *a: signals.append(a))
     lock = storage.lock(root)
     (root / storage.LOCK_FILE).write_text(owner(0))
-    lock._thread.join(timeout=5)
+    lock._thread.join(timeout=TIMEOUT)
     assert signals == [(os.getpid(), signal.SIGTERM)]
     assert "in use by pid 7 on host elsewhere" in caplog.text
     lock.release()
