@@ -302,6 +302,7 @@ def attempt(folder, mutant, after, tier, limit):
     command += tests_of(mutant.area, tier)
     start = time.monotonic()
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(folder)}
+    env.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder.parent / "compiled"))
     try:
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, timeout=limit, env=env
