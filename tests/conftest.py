@@ -23,6 +23,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import copy  # noqa: E402
 import gc  # noqa: E402
 import shutil  # noqa: E402
+import time  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import jax  # noqa: E402
@@ -39,7 +40,7 @@ ROOT = Path(__file__).parent.parent
 
 # Linux lets a process map 65,530 pieces of memory; a compiled program takes several,
 # and the one that finds none left brings the process down.
-MAPS, MOST_MAPS = Path("/proc/self/maps"), 4_000
+MAPS, MOST_MAPS = Path("/proc/self/maps"), 20_000
 MOST_CACHED = 2**30
 """Bytes of compiled programs, after which the folder begins again."""
 
@@ -76,10 +77,8 @@ def pytest_configure(config):
     """
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR") and hasattr(config, "cache"):
         folder = config.cache.mkdir(f"jax-{compile_cache.folder().name}")
-        is_worker = hasattr(config, "workerinput")
-        if not is_worker and sum(f.stat().st_size for f in folder.iterdir()) > (
-            MOST_CACHED
-        ):
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        if size > MOST_CACHED and not hasattr(config, "workerinput"):
             shutil.rmtree(folder)
         jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -91,13 +90,27 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _few_programs():
-    """Drops the compiled programs of a file of tests when there are many."""
-    yield
-    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+def drop_programs(most_maps):
+    """Drops the compiled programs of this process if they hold more maps than that."""
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > most_maps:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _memory():
+    """Two workers stay below 6 GiB: files of tests share few programs."""
+    yield
+    drop_programs(4_000)
+
+
+@pytest.fixture(autouse=True)
+def _maps():
+    """Looks after tests that may have compiled much; to look takes milliseconds."""
+    start = time.monotonic()
+    yield
+    if time.monotonic() - start > 2.0:
+        drop_programs(MOST_MAPS)
 
 
 @pytest.fixture

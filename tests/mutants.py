@@ -64,6 +64,9 @@ EQUIVALENT = {
     "jvae/layers/convolutions.py:_thin_gradient: c_in <= c_out -> c_in < c_out": (
         "with as many channels on both sides either way gives the gradient"
     ),
+    "jvae/layers/convolutions.py:_phases: p + k -> p - (k) #2": (
+        "modulo 2 both are the same"
+    ),
     "jvae/storage.py:append: time.monotonic() - self._written > self.SECONDS -> "
     "time.monotonic() - self._written >= self.SECONDS": "a time is never exactly that",
 }
@@ -88,12 +91,14 @@ class Mutant:
     end: int
     before: str
     after: str
+    nth: int = 1
 
     @property
     def name(self):
-        """What EQUIVALENT calls it."""
+        """What EQUIVALENT calls it; ' #2' where a function has the same text twice."""
         before, after = (" ".join(t.split()) for t in (self.before, self.after))
-        return f"{self.file}:{self.function}: {before} -> {after}"
+        name = f"{self.file}:{self.function}: {before} -> {after}"
+        return name if self.nth == 1 else f"{name} #{self.nth}"
 
 
 class Places(ast.NodeVisitor):
@@ -110,6 +115,7 @@ class Places(ast.NodeVisitor):
         for line in lines:
             self.starts.append(self.starts[-1] + len(line))
         self.functions, self.found = [], []
+        self.names = collections.Counter()
         self.visit(ast.parse(self.source))
 
     def offset(self, line, column):
@@ -137,6 +143,7 @@ class Places(ast.NodeVisitor):
             shown_after = (raw[:a] + after.encode() + raw[b:]).decode()
         else:
             shown_after = after
+        self.names[self.functions[-1], shown, shown_after] += 1
         mutant = Mutant(
             self.area,
             operator,
@@ -147,6 +154,7 @@ class Places(ast.NodeVisitor):
             end,
             shown[:100],
             shown_after[:100],
+            self.names[self.functions[-1], shown, shown_after],
         )
         self.found.append((mutant, after))
 
