@@ -147,7 +147,8 @@ def test_a_fit_begins_at_points_drawn_by_their_squared_distance_from_those_befor
     """20,000 times three of four points; each triple within 5 standard errors."""
     z = np.array([[0, 0, 0], [1, 0, 1], [0, 3, 1], [4, 4, 0]], np.float32)
     count, distance = 20_000, np.square(z[:, None] - z[None]).sum(-1)
-    draw = jax.jit(jax.vmap(lambda key: mixture._apart(z, 3, key)))
+    points = jnp.asarray(z)
+    draw = jax.jit(jax.vmap(lambda key: mixture._apart(points, 3, key)))
     drawn = np.asarray(draw(jax.random.split(jax.random.key(3), count)))
     indices = (drawn[:, :, None] == z).all(-1).argmax(-1)
     for a, b, c in itertools.permutations(range(4), 3):
