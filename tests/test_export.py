@@ -179,3 +179,19 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"safetensors.* is missing. pip install"):
         export.export(restored("plain"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_exports_a_run_and_says_what(trained, tmp_path, capsys):
+    out = tmp_path / "out"
+    export.command([str(trained), str(out), "--platforms=cpu", "--step=last"])
+    assert f"step 12 in {out}: arrays and encode, decode" in capsys.readouterr().out
+    _, calls, about = read(out)
+    assert about["platforms"] == ["cpu"] and set(calls) == {
+        "encode",
+        "decode",
+        "sample",
+    }
+    with pytest.raises(ConfigError, match="WORKDIR and OUT are missing"):
+        export.command([str(trained)])
+    export.command(["--help"])
+    assert "--platforms" in capsys.readouterr().out
