@@ -79,8 +79,8 @@ def _coroutines_of(package: str) -> set[str]:
 
 def _is_abandoned(unraisable: Any) -> bool:
     """Returns whether it is a coroutine of Orbax whose event loop is closed."""
-    code = getattr(unraisable.object, "cr_code", None)
-    is_of_orbax = code is not None and _is_in_orbax(code)
+    dropped = unraisable.object
+    is_of_orbax = inspect.iscoroutine(dropped) and _is_in_orbax(dropped.cr_code)
     return is_of_orbax or str(unraisable.exc_value) == "Event loop is closed"
 
 

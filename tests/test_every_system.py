@@ -14,6 +14,7 @@ import jvae
 from jvae import experiment, losses, models
 from jvae.errors import ConfigError, DataError, WorkdirError
 from tests.commands import assert_same_run, cut_off, metrics, steps
+from tests.tiers import others_slow
 
 MLP = {"name": "mlp", "image_shape": [8, 8, 1], "hidden": [12], "latent_dim": 3}
 CLUSTERS = {"num_clusters": 4, "classifier_hidden": [6]}
@@ -144,15 +145,14 @@ def config(request, tiny):
     return tiny
 
 
-def whole_way(name):
-    """One system of images, one of text and one flow go the whole way by default."""
-    marks = () if name in {"plain", "text", "nice"} else pytest.mark.slow
-    return pytest.param(name, name, marks=marks, id=name)
-
-
 @pytest.mark.timeout(600)  # a deep model is many programs
 @pytest.mark.parametrize(
-    ("name", "config"), [*map(whole_way, SYSTEMS)], indirect=["config"]
+    ("name", "config"),
+    others_slow(
+        [(name, name) for name in SYSTEMS],
+        *((name, name) for name in ("plain", "text", "nice")),
+    ),
+    indirect=["config"],
 )
 def test_it_trains_goes_on_bit_for_bit_is_evaluated_and_restored(
     name, config, tmp_path

@@ -20,6 +20,7 @@ from jvae.evaluation import samples
 from jvae.pretrained import Pretrained
 from tests.perturbed import perturbed
 from tests.test_every_system import SYSTEMS
+from tests.tiers import others_slow
 
 NAMES = ("plain", "conditional", "conv", "discrete", "sphere", "mixture", "bottleneck")
 NAMES += ("infomax", "text", "language", "glow", "fvae", "flow", "nvae")
@@ -92,13 +93,7 @@ def called(model, method, *args):
     return call(*args)
 
 
-def kind(name):
-    """A VAE, a classifier and a model of sentences are enough by default."""
-    fast = {"plain", "bottleneck", "language"}
-    return pytest.param(name, marks=() if name in fast else pytest.mark.slow)
-
-
-@pytest.mark.parametrize("name", [*map(kind, NAMES)])
+@pytest.mark.parametrize("name", others_slow(NAMES, "plain", "bottleneck", "language"))
 def test_functions_of_the_arrays_are_those_of_the_model(name, tmp_path):
     model = restored(name)
     export.export(model, tmp_path)

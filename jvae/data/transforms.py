@@ -55,14 +55,8 @@ def build(name: str, num_bits: int = 8, padding: int = 0) -> Transform:
         num_bits,
     )
     require(padding >= 0, "padding", "be at least 0", padding)
-    factory = fields.resolve(TRANSFORMS, name, "data.transform")
-    return dataclasses.replace(_made(factory, num_bits), padding=padding)
-
-
-@functools.cache
-def _made(factory: Callable[[int], Transform], num_bits: int) -> Transform:
-    """Returns one object for each transform, so that programs with it are shared."""
-    return factory(num_bits)
+    transform = fields.resolve(TRANSFORMS, name, "data.transform")(num_bits)
+    return dataclasses.replace(transform, padding=padding)
 
 
 def prepare(batch: Batch, key: Key, transform: Transform) -> dict[str, Array]:
@@ -167,14 +161,15 @@ def tokens(num_bits: int = 8) -> Transform:
     return Transform(lambda image, keys: image, "tokens", lambda x: x)
 
 
+# One object for each, so that programs that a transform is part of are shared.
 TRANSFORMS: dict[str, Callable[[int], Transform]] = {
-    "binarize": binarize,
-    "dequantize": dequantize,
-    "levels": levels,
-    "signed": signed,
-    "threshold": threshold,
-    "tokens": tokens,
-    "unit": unit,
+    "binarize": functools.cache(binarize),
+    "dequantize": functools.cache(dequantize),
+    "levels": functools.cache(levels),
+    "signed": functools.cache(signed),
+    "threshold": functools.cache(threshold),
+    "tokens": functools.cache(tokens),
+    "unit": functools.cache(unit),
 }
 
 

@@ -196,3 +196,9 @@ def test_bits_out_of_range_are_refused(num_bits):
 def test_an_unknown_transform_gets_the_nearest_name():
     with pytest.raises(ConfigError, match="Did you mean 'binarize'"):
         transforms.build("binarise")
+
+
+def test_a_transform_is_one_object_so_that_its_programs_are_shared():
+    for name in transforms.TRANSFORMS:
+        assert transforms.build(name, 4, 1) == transforms.build(name, 4, 1)
+        assert transforms.build(name, 4) != transforms.build(name, 4, 1)
