@@ -294,7 +294,7 @@ def draw(seed, per_area):
     return chosen
 
 
-def tests_of(area, tier):
+def selected_tests(area, tier):
     """Returns pytest's arguments for one tier of a mutant."""
     if tier == "area":
         return ["-n0", *(f"tests/{name}" for name in AREAS[area][1])]
@@ -307,7 +307,7 @@ def attempt(folder, mutant, after, tier, limit):
     source = file.read_bytes()
     file.write_bytes(source[: mutant.start] + after.encode() + source[mutant.end :])
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-    command += tests_of(mutant.area, tier)
+    command += selected_tests(mutant.area, tier)
     start = time.monotonic()
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(folder)}
     env.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder.parent / "compiled"))

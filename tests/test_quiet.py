@@ -65,7 +65,7 @@ def never_retrieved(function, *arguments):
     """Returns a record as asyncio logs a future whose exception nobody asked for."""
     try:
         function(*arguments)
-    except Exception:
+    except OSError:
         failure = sys.exc_info()
     words = "Future exception was never retrieved"
     return logging.LogRecord("asyncio", logging.ERROR, "", 0, words, (), failure)
