@@ -75,10 +75,13 @@ def test_a_failure_in_a_thread_of_orbax_is_not_printed_and_others_are(tmp_path):
     def write():
         (tmp_path / "no" / "file").write_text("")
 
-    class Disk:
+    class Full:
+        def unlink(self):
+            write()
+
         def write_text(self, text):
             write()
 
-    of_orbax = never_retrieved(asyncio.run, async_path.write_text(Disk(), ""))
+    of_orbax = never_retrieved(asyncio.run, async_path.write_text(Full(), ""))
     assert quiet._is_lost(of_orbax) and not quiet._is_lost(never_retrieved(write))
     assert not quiet._is_lost(logging.LogRecord("asyncio", 40, "", 0, "x", (), None))
