@@ -5,7 +5,6 @@ import itertools
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
@@ -49,14 +48,29 @@ def made(fields, **changes):
 
 
 def call(model, params, method, *args):
-    return jax.jit(functools.partial(model.apply, method=method))(
-        {"params": params}, *args
-    )
+    method = jax.jit(functools.partial(model.apply, method=method))
+    return jax.device_get(method({"params": params}, *args))
+
+
+def log_prob(model, params, z, given):
+    """Returns log p(x|z) of each sentence."""
+    variables = {"params": params}
+    return jax.jit(
+        lambda: model.apply(variables, z, given, method="likelihood").log_prob(
+            given["tokens"]
+        )
+    )()
+
+
+def bound(model, params, given):
+    """Returns the terms of each sentence's bound."""
+    terms = jax.jit(functools.partial(elbo_per_example, model))
+    return jax.device_get(terms(params, {}, KEY, given))
 
 
 def loss_of(model, params, given, **options):
     loss = jax.jit(losses.build("elbo", model, **options))
-    value, aux = loss(params, {}, KEY, given, {})
+    value, aux = jax.device_get(loss(params, {}, KEY, given, {}))
     return value, aux.metrics
 
 
@@ -68,32 +82,33 @@ def test_more_padding_changes_nothing(fields):
     model, params = made(fields)
     given = batch()
     wide = {**given, "tokens": np.pad(given["tokens"], ((0, 0), (0, 7)))}
-    for function in (
-        elbo_per_example,
-        functools.partial(log_likelihood_per_example, num_samples=5, chunk_size=2),
-    ):
-        found, again = (
-            jax.jit(functools.partial(function, model))(params, {}, KEY, each)
-            for each in (given, wide)
-        )
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
-            found,
-            again,
-        )
+
+    @jax.jit
+    def both_bounds(given):
+        about = model, params, {}, KEY, given
+        return elbo_per_example(*about), log_likelihood_per_example(*about, 5, 2)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+        both_bounds(given),
+        both_bounds(wide),
+    )
 
 
 @both
 def test_a_symbol_depends_on_those_before_it_alone(fields):
     model, params = made(fields)
     given = batch()
-    z = jnp.zeros((B, D if fields is VAE else 0))
-    logits = call(model, params, "likelihood", z, given).logits
+    z = np.zeros((B, D if fields is VAE else 0), "f4")
+    likelihood = jax.jit(
+        lambda given: model.apply({"params": params}, z, given, method="likelihood")
+    )
+    logits = np.asarray(likelihood(given).logits)
     for t in range(T):
         changed = given["tokens"].copy()
         changed[:, t] = (changed[:, t] + 1) % V
         other = {**given, "tokens": changed}
-        found = call(model, params, "likelihood", z, other).logits
+        found = np.asarray(likelihood(other).logits)
         np.testing.assert_array_equal(found[:, : t + 1], logits[:, : t + 1])
         if t + 1 < T:
             assert np.abs(found[:, t + 1] - logits[:, t + 1]).max() > 1e-3
@@ -113,16 +128,18 @@ def test_probabilities_of_all_sentences_add_up_to_one(fields):
     tokens = np.array([row + [0] * (longest - len(row)) for row in rows], np.int32)
     given = {"tokens": tokens, "length": np.array([len(r) for r in rows], np.int32)}
     z = np.tile(np.linspace(-1, 1, D if fields is VAE else 0)[None], (len(rows), 1))
-    log_p = call(model, params, "likelihood", z.astype("f4"), given).log_prob(tokens)
+    log_p = log_prob(model, params, z.astype("f4"), given)
     assert scipy.special.logsumexp(log_p) == pytest.approx(0.0, abs=1e-4)
 
 
 def test_a_language_model_is_the_decoder_and_its_bound_is_exact():
     model, params = made(LM)
     given = batch()
-    terms = elbo_per_example(model, params, {}, KEY, given)
+    terms = bound(model, params, given)
     np.testing.assert_array_equal(terms["kl"], 0.0)
-    weighted = log_likelihood_per_example(model, params, {}, KEY, given, 3, 2)
+    weighted = jax.jit(
+        lambda: log_likelihood_per_example(model, params, {}, KEY, given, 3, 2)
+    )()
     np.testing.assert_allclose(weighted, terms["elbo"], rtol=1e-5)
     vae, theirs = made(VAE)
     lstm = {k: v for k, v in theirs["decoder"]["lstm"].items() if k != "constant"}
@@ -143,13 +160,13 @@ def test_what_is_written_greedily_is_the_likeliest_symbol_each_time(fields):
     model, params = made(fields)
     width = D if fields is VAE else 0
     z = np.random.default_rng(3).standard_normal((40, width)).astype("f4")
-    tokens = np.asarray(call(model, params, "decode", z))
+    tokens = call(model, params, "decode", z)
     assert tokens.shape == (40, T) and tokens.dtype == np.int32
     lengths = call(model, params, "as_batch", tokens)["length"]
     for row, length in zip(tokens, lengths, strict=True):
         assert not row[length:].any() and row[: length - 1].all()
     given = {"tokens": tokens, "length": lengths}
-    best = np.asarray(call(model, params, "likelihood", z, given).mean)
+    best = call(model, params, "likelihood", z, given).logits.argmax(-1)
     is_symbol = np.arange(T)[None] < lengths[:, None]
     np.testing.assert_array_equal(best[is_symbol], tokens[is_symbol])
     if width:
@@ -167,8 +184,7 @@ def test_sentences_that_are_drawn_come_as_often_as_their_probability_says():
     rows, counts = np.unique(tokens, axis=0, return_counts=True)
     given = call(model, params, "as_batch", rows)
     z = np.zeros((len(rows), 0), "f4")
-    likelihood = call(model, params, "likelihood", z, given)
-    p = np.exp(np.asarray(likelihood.log_prob(rows), np.float64))
+    p = np.exp(np.asarray(log_prob(model, params, z, given), np.float64))
     error = np.sqrt(count * p * (1 - p))
     np.testing.assert_array_less(np.abs(counts - count * p), 5 * error + 1e-9)
     assert len(rows) > 20 and 0.99 < p.sum() <= 1.0 + 1e-6
@@ -179,6 +195,7 @@ def test_a_sentence_is_the_same_however_many_are_made_with_it(fields):
     model, params = made(fields)
     each = jax.random.split(KEY, 6)
     draw = functools.partial(model.apply, {"params": params}, method="generate")
+    draw = jax.jit(draw, static_argnums=1)
     six = np.asarray(draw(each, 6))
     np.testing.assert_array_equal(draw(each[2:4], 2), six[2:4])
     assert len(np.unique(six, axis=0)) > 1
@@ -187,14 +204,15 @@ def test_a_sentence_is_the_same_however_many_are_made_with_it(fields):
 def test_a_nucleus_holds_the_likeliest_symbols_of_that_probability():
     p = np.array([[0.5, 0.1, 0.3, 0.1], [0.97, 0.01, 0.01, 0.01]], "f4")
     logits = np.log(p) + 3.0
-    for top_p, kept in (
-        (0.4, [[1, 0, 0, 0], [1, 0, 0, 0]]),
-        (0.6, [[1, 0, 1, 0], [1, 0, 0, 0]]),
-        (1.0, [[1, 1, 1, 1], [1, 1, 1, 1]]),
-        (0.0, [[1, 0, 0, 0], [1, 0, 0, 0]]),
-    ):
-        found = nucleus(jnp.asarray(logits), top_p)
-        np.testing.assert_array_equal(np.isfinite(found), np.array(kept, bool))
+    wanted = {
+        0.4: [[1, 0, 0, 0], [1, 0, 0, 0]],
+        0.6: [[1, 0, 1, 0], [1, 0, 0, 0]],
+        1.0: [[1, 1, 1, 1], [1, 1, 1, 1]],
+        0.0: [[1, 0, 0, 0], [1, 0, 0, 0]],
+    }
+    found = jax.jit(lambda x: {top_p: nucleus(x, top_p) for top_p in wanted})(logits)
+    for top_p, kept in wanted.items():
+        np.testing.assert_array_equal(np.isfinite(found[top_p]), np.array(kept, bool))
 
 
 def test_dropout_acts_in_training_alone_and_every_sentence_has_its_own():
@@ -206,20 +224,20 @@ def test_dropout_acts_in_training_alone_and_every_sentence_has_its_own():
     drawn, _ = loss_of(model, params, given)
     assert abs(drawn - without) > 1e-3
     # evaluation draws z with other keys than a loss that deals out keys for dropout
-    found = elbo_per_example(model, params, {}, KEY, given)["elbo"].mean()
+    found = bound(model, params, given)["elbo"].mean()
     np.testing.assert_allclose(-found, without, rtol=1e-5)
     evaluated, _ = loss_of(model, params, given, train=False)
     np.testing.assert_allclose(evaluated, without, rtol=1e-5)
     # a loss is the mean of those of its rows, each with its own key
-    loss = jax.jit(losses.build("elbo", model))
-    each = jax.random.split(KEY, B)
-    rows = [
-        loss(
-            params, {}, each[i : i + 1], {k: v[i : i + 1] for k, v in given.items()}, {}
-        )
-        for i in range(B)
-    ]
-    np.testing.assert_allclose(drawn, np.mean([r[0] for r in rows]), rtol=1e-5)
+    loss = losses.build("elbo", model)
+
+    @jax.vmap
+    def losses_of_rows(key, row):
+        row = {name: value[None] for name, value in row.items()}
+        return loss(params, {}, key[None], row, {})[0]
+
+    rows = jax.jit(losses_of_rows)(jax.random.split(KEY, B), given)
+    np.testing.assert_allclose(drawn, np.asarray(rows).mean(), rtol=1e-5)
 
 
 def test_a_decoder_without_its_latents_scores_like_one_that_never_had_any():
@@ -242,7 +260,7 @@ def test_perplexity_counts_ends_and_every_sentence_once():
     model, params = made(LM)
     params = jax.tree.map(np.zeros_like, params)
     given = batch(40)
-    log_p = elbo_per_example(model, params, {}, KEY, given)["elbo"]
+    log_p = bound(model, params, given)["elbo"]
     assert math.exp(per_symbol(log_p, given["length"], 1).mean) == pytest.approx(V)
 
 
@@ -264,9 +282,9 @@ def test_symbols_of_a_verse_are_independent_given_its_code():
     changed = {**given, "tokens": (given["tokens"] + 1) % V}
     again = call(model, params, "likelihood", z, changed).logits
     np.testing.assert_array_equal(again, logits)
-    tokens = np.asarray(call(model, params, "decode", z))
+    tokens = call(model, params, "decode", z)
     lengths = call(model, params, "as_batch", tokens)["length"]
-    best = np.asarray(call(model, params, "logits", z)).argmax(-1)
+    best = call(model, params, "logits", z).argmax(-1)
     for row, wanted, length in zip(tokens, best, lengths, strict=True):
         np.testing.assert_array_equal(row[:length], wanted[:length])
         assert not row[length:].any()
@@ -278,8 +296,8 @@ def test_verses_are_drawn_by_their_probability():
     model, params = made(VERSES)
     z = np.ones((20_000, D), "f4")
     tokens = call(model, params, "write", z, jax.random.split(KEY, 20_000))
-    p = jax.nn.softmax(call(model, params, "logits", z[:1])[0, 0])
-    counts = np.bincount(np.asarray(tokens)[:, 0], minlength=V)
+    p = scipy.special.softmax(call(model, params, "logits", z[:1])[0, 0])
+    counts = np.bincount(tokens[:, 0], minlength=V)
     error = np.sqrt(20_000 * p * (1 - p))
     np.testing.assert_array_less(np.abs(counts - 20_000 * p), 5 * error + 1e-9)
 
