@@ -129,9 +129,8 @@ def on(path, *damages, slow=False):
         *on("biggest", halve, remove, slow=True),
         *on("model/manifest.ocdbt", remove, slow=True),
         *on("model/_METADATA", empty, slow=True),
-        *on("meta/metadata", garble),
-        *on("meta/metadata", change_a_digit, slow=True),
-        *on("training", remove),
+        *on("meta/metadata", garble, change_a_digit, slow=True),
+        *on("training", remove, slow=True),
     ],
 )
 def test_a_run_goes_back_to_the_checkpoint_before_and_ends_the_same(
@@ -233,6 +232,7 @@ def test_what_was_never_finished_is_removed_and_what_is_not_ours_stays(
     assert (root / "notes" / "mine").read_text() == "kept"
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_its_last_file_was_never_saved(
     whole, config, copied, capfd
 ):
@@ -252,6 +252,7 @@ def test_where_every_checkpoint_is_damaged_nothing_is_begun_anew(config, copied)
     assert (copied / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_damaged_best_does_not_stop_training(trained, tiny, tmp_path, capfd):
     copied = shutil.copytree(trained, tmp_path / "run")
     (best,) = Checkpoints(copied / "best", read_only=True).steps()

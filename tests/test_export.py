@@ -93,7 +93,7 @@ def called(model, method, *args):
     return call(*args)
 
 
-@pytest.mark.parametrize("name", others_slow(NAMES, "plain", "bottleneck", "language"))
+@pytest.mark.parametrize("name", others_slow(NAMES, "plain"))
 def test_functions_of_the_arrays_are_those_of_the_model(name, tmp_path):
     model = restored(name)
     export.export(model, tmp_path)

@@ -29,6 +29,7 @@ def images(model):
     return model.prepare(pixels, KEY)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_needs_nothing_but_the_workdir(trained, model, tmp_path):
     """Moved, without data set, optimizer or flags, and with the core libraries only."""
     shutil.copytree(trained, tmp_path / "moved", ignore=shutil.ignore_patterns("best"))

@@ -122,6 +122,13 @@ def test_what_a_restored_model_does_not_need_is_not_imported(stranger, sentinel)
     model.sample(jax.random.key(0), 2)
     with pytest.raises(ConfigError, match="data.name 'evil:Data' is an import path"):
         experiment.evaluate(stranger, **SMALL)
+    assert not sentinel.exists() and "evil" not in sys.modules
+
+
+@pytest.mark.slow
+def test_what_an_evaluation_does_not_need_is_not_imported(stranger, sentinel):
+    for path, value in UNUSED.items():
+        change(stranger, path, value)
     change(stranger, "data.name", "digits")
     experiment.evaluate(stranger, **SMALL)
     assert not sentinel.exists() and "evil" not in sys.modules

@@ -73,7 +73,7 @@ def test_information_in_chunks_is_the_decomposition_of_the_kl(monkeypatch, eleme
         assert term.mean == pytest.approx(float(truth[name]), abs=1e-5)
 
 
-@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("conditional", others_slow([False, True], True))
 @pytest.mark.parametrize("name", others_slow(["mlp", "conv"], "mlp"))
 def test_every_model_with_a_gaussian_posterior_has_its_kl_decomposed(
     toys, name, conditional

@@ -121,6 +121,7 @@ def test_fields_that_cannot_be_compared_are_no_error(toys):
         np.testing.assert_allclose(found, np.tile([scales], (8, 1)))
 
 
+@pytest.mark.slow
 def test_restoring_needs_no_library_that_draws_or_reads_data():
     heavy = {"matplotlib", "sklearn", "PIL", "jinja2", "grain", "ml_collections"}
     code = (

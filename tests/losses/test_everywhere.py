@@ -142,9 +142,9 @@ def assert_trees_close(found, wanted, rtol=1e-5):
 
 
 class VariantsTest(chex.TestCase):
-    @chex.variants(with_jit=True, without_jit=True, with_pmap=True)
+    @chex.variants(without_jit=True)
     @parameterized.parameters((name, kind_of(name)) for name in losses.LOSSES)
-    def test_value_is_that_of_every_variant(self, name, kind):
+    def test_value_is_that_of_eager(self, name, kind):
         """Here with one key: it means the keys of its split."""
         _, params, state, batch = example(kind)
         found = self.variant(build(name, kind))(params, state, KEY, batch, {})
@@ -152,10 +152,19 @@ class VariantsTest(chex.TestCase):
 
 
 @pytest.mark.slow
-class OtherLatentsTest(chex.TestCase):
+class MoreVariantsTest(chex.TestCase):
+    """Jit is what all others are compared with; pmap is that of parts of a batch."""
+
+    @chex.variants(with_jit=True, with_pmap=True)
+    @parameterized.parameters((name, kind_of(name)) for name in losses.LOSSES)
+    def test_value_is_that_of_every_variant(self, name, kind):
+        _, params, state, batch = example(kind)
+        found = self.variant(build(name, kind))(params, state, KEY, batch, {})
+        assert_trees_close(found, reference(name, kind)[0])
+
     @chex.variants(with_jit=True, without_jit=True, with_pmap=True)
     @parameterized.parameters(*OTHER_LATENTS)
-    def test_value_is_that_of_every_variant(self, name, kind):
+    def test_value_of_other_latents_is_that_of_every_variant(self, name, kind):
         _, params, state, batch = example(kind)
         found = self.variant(build(name, kind))(params, state, KEY, batch, {})
         assert_trees_close(found, reference(name, kind)[0])
@@ -185,8 +194,9 @@ def test_value_and_gradient_are_the_same_on_eight_devices_with_padding(name, kin
         assert_trees_close(part, wanted, rtol=1e-6 if "batch_norm" in kind else 1e-5)
 
 
-@every_loss
+@pytest.mark.parametrize("name", others_slow(list(losses.LOSSES), "elbo"))
 def test_batch_norm_makes_value_and_state_those_of_the_global_batch(name):
+    """In the default tier once: the test of padding says it of every objective."""
     kind = norm_kind_of(name)
     _, params, state, batch = example(kind)
     loss = jax.jit(build(name, kind))
@@ -248,9 +258,16 @@ def shard_mapped(loss, params, state, each, batch):
     [
         *((name, kind_of(name), pmapped) for name in UNCOUPLED),
         *((name, kind_of(name), vmapped) for name in UNCOUPLED),
-        *((name, kind, pmapped) for name, kind in OTHER_LATENTS),
-        *(("elbo", kind, vmapped) for kind in ("discrete", "sphere")),
-        *(("elbo", kind, shard_mapped) for kind in ("conditional", "discrete")),
+        ("elbo", "conditional", shard_mapped),
+        *others_slow(
+            [
+                *((name, kind, pmapped) for name, kind in OTHER_LATENTS),
+                *(("elbo", kind, vmapped) for kind in ("discrete", "sphere")),
+                ("elbo", "discrete", shard_mapped),
+            ],
+            ("elbo", "discrete", pmapped),
+            ("elbo", "sphere", pmapped),
+        ),
     ],
 )
 def test_the_mean_over_parts_of_a_batch_is_the_value_of_the_batch(name, kind, mapped):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from jvae import models
+from tests.tiers import others_slow
 
 MLP = {"name": "mlp", "image_shape": (28, 28, 1), "latent_dim": 2, "hidden": (256,)}
 CONV = {
@@ -116,7 +117,7 @@ FLOWS = {
 }
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("name", others_slow(list(FLOWS), "nice"))
 def test_the_flows_have_their_parameter_counts(name):
     fields, counts = FLOWS[name]
     if name == "glow":
