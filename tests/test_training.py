@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,13 +16,15 @@ BATCH = {"image": IMAGES.astype(jnp.float32)}
 ROW = {"image": BATCH["image"][:1]}
 
 
+MODEL = models.build("mlp", image_shape=(8, 8, 1), hidden=(16,))
+ADAM, STILL = optax.adam(1e-2), optax.sgd(0.0)
+
+
 def prepare(batch, key):
     return batch
 
 
-def setup(model=None, optimizer=None, devices=None, ema_decay=0.0, **options):
-    model = model or models.build("mlp", image_shape=(8, 8, 1), hidden=(16,))
-    optimizer = optimizer or optax.adam(1e-2)
+def setup(model=MODEL, optimizer=ADAM, devices=None, ema_decay=0.0, **options):
     devices = devices or mesh.build()
     example = jax.eval_shape(lambda: jax.tree.map(lambda a: a[:1], BATCH))
     create = training.initialiser(model, optimizer, example, ema_decay)
@@ -36,6 +40,10 @@ def setup(model=None, optimizer=None, devices=None, ema_decay=0.0, **options):
     return state, step
 
 
+shared = functools.cache(setup)
+"""The same, made once for all tests that leave its state as it is."""
+
+
 def one_device():
     return jax.make_mesh(
         (1, 1),
@@ -46,14 +54,16 @@ def one_device():
 
 
 def leaves_equal(a, b):
+    a, b = jax.device_get((a, b))
     same = jax.tree.map(lambda x, y: bool((x == y).all()), a, b)
     return all(jax.tree.leaves(same))
 
 
 def test_one_step_changes_every_parameter():
-    state, step = setup()
+    state, step = shared()
     new, _ = jax.jit(step)(state, BATCH)
-    changed = jax.tree.map(lambda a, b: bool((a != b).any()), state.params, new.params)
+    before, after = jax.device_get((state.params, new.params))
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), before, after)
     assert all(jax.tree.leaves(changed))
     assert int(new.step) == 1
 
@@ -70,13 +80,13 @@ def test_eight_images_are_overfitted():
 
 
 def test_a_step_is_a_pure_function_of_state_and_batch():
-    state, step = setup()
+    state, step = shared()
     a, b = jax.jit(step)(state, BATCH), jax.jit(step)(state, BATCH)
     assert leaves_equal(a, b)
 
 
 def test_draws_differ_from_step_to_step():
-    state, step = setup(optimizer=optax.sgd(0.0))
+    state, step = shared(optimizer=STILL)
     state, first = jax.jit(step)(state, BATCH)
     _, second = jax.jit(step)(state, BATCH)
     assert first["loss"] != second["loss"]
@@ -172,9 +182,10 @@ def test_many_steps_in_a_dispatch_are_the_same_steps(model):
 )
 def test_an_old_average_follows_its_closed_form(decay, steps, value):
     """From 0 towards parameters that stay at 1: 1 - decay^steps."""
-    state, step = setup(optimizer=optax.sgd(0.0), ema_decay=decay)
+    state, step = shared(optimizer=STILL, ema_decay=decay)
     ones, zeros = (
-        jax.tree.map(lambda p, v=v: jnp.full_like(p, v), state.params) for v in (1, 0)
+        jax.tree.map(lambda p, v=v: np.full(p.shape, v, "float32"), state.params)
+        for v in (1, 0)
     )
     state = state.replace(params=ones, ema=zeros, step=jnp.int32(1_000_000))
     go = jax.jit(lambda s: jax.lax.fori_loop(0, steps, lambda i, s: step(s, ROW)[0], s))
@@ -183,9 +194,9 @@ def test_an_old_average_follows_its_closed_form(decay, steps, value):
 
 
 def test_a_young_average_forgets_the_first_parameters():
-    state, step = setup(optimizer=optax.sgd(0.0), ema_decay=0.999)
-    new = jax.tree.map(jnp.ones_like, state.params)
-    state = state.replace(params=new, ema=jax.tree.map(jnp.zeros_like, new))
+    state, step = shared(optimizer=STILL, ema_decay=0.999)
+    new = jax.tree.map(lambda p: np.ones(p.shape, "float32"), state.params)
+    state = state.replace(params=new, ema=jax.tree.map(np.zeros_like, new))
     first, _ = jax.jit(step)(state, BATCH)
     hundredth, _ = jax.jit(step)(state.replace(step=jnp.int32(80)), BATCH)
     np.testing.assert_allclose(jax.tree.leaves(first.ema)[0], 0.9, rtol=1e-6)
@@ -218,22 +229,21 @@ def test_the_step_compiles_once_for_a_hundred_steps():
 def test_the_norm_is_that_of_the_gradient():
     state, step = setup(optimizer=optax.sgd(1.0))
     after, metrics = jax.jit(step)(state, BATCH)
-    moved = jax.tree.map(lambda a, b: a - b, after.params, state.params)
+    ends = jax.device_get((after.params, state.params))
+    moved = jax.tree.map(lambda a, b: a - b, *ends)
     norm = np.sqrt(sum(np.sum(np.square(m)) for m in jax.tree.leaves(moved)))
     np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-4)
 
 
 def test_annealed_coefficients_reach_the_loss():
-    state, _ = setup()
-    model = models.build("mlp", image_shape=(8, 8, 1), hidden=(16,))
+    state, _ = shared(optimizer=STILL)
     step = training.make_train_step(
-        losses.build("elbo", model),
-        optax.sgd(0.0),
+        losses.build("elbo", MODEL),
+        STILL,
         prepare=prepare,
         run_key=KEY,
         coefficients=lambda step: {"beta": 2.0 * step},
     )
-    state = state.replace(opt_state=optax.sgd(0.0).init(state.params))
     step = jax.jit(step)
     for beta in (0.0, 2.0, 4.0):
         state, m = step(state, BATCH)
