@@ -30,6 +30,9 @@ def unit(path):
     return Path(*path.relative_to(ROOT / "jvae").parts[:1]).stem
 
 
+UNITS = {unit(path) for path in FILES}
+
+
 def imported(path):
     """Returns the units of jvae that a file imports, anywhere in it."""
     names = set()
@@ -40,7 +43,7 @@ def imported(path):
             parent = "jvae." * bool(node.level) + (node.module or "")
             names |= {f"{parent}.{alias.name}" for alias in node.names}
     inside = {name.split(".")[1] for name in names if re.match(r"jvae\.\w", name)}
-    return inside & {unit(file) for file in FILES}
+    return inside & UNITS
 
 
 # Read before any test runs: CPython's parser fails when the garbage collector, called
