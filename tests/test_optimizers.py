@@ -1,5 +1,4 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -7,16 +6,20 @@ import pytest
 from jvae import models, optimizers
 from jvae.errors import ConfigError
 
-PARAMS = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones((2,))}
-GRADS = {"kernel": jnp.full((3, 2), 0.5), "bias": jnp.full((2,), -2.0)}
+PARAMS = {"kernel": np.ones((3, 2), "f4"), "bias": np.ones((2,), "f4")}
+GRADS = {"kernel": np.full((3, 2), 0.5, "f4"), "bias": np.full((2,), -2.0, "f4")}
 
 
 def steps_of(optimizer, params=PARAMS, num=3):
+    @jax.jit
+    def step(params, state):
+        updates, state = optimizer.update(GRADS, state, params)
+        return optax.apply_updates(params, updates), state
+
     state = optimizer.init(params)
     for _ in range(num):
-        updates, state = optimizer.update(GRADS, state, params)
-        params = optax.apply_updates(params, updates)
-    return params
+        params, state = step(params, state)
+    return jax.device_get(params)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +57,7 @@ def test_adamw_decays_kernels_like_optax_and_leaves_biases_alone():
 def test_of_stacked_layers_kernels_alone_decay():
     """Their biases and scales have two axes, as kernels have elsewhere."""
     model = models.build("fvae", image_shape=(8, 8, 1), levels=1, flow_levels=2)
-    key, batch = jax.random.key(0), {"image": jnp.zeros((1, 8, 8, 1))}
+    key, batch = jax.random.key(0), {"image": np.zeros((1, 8, 8, 1), "f4")}
     params = jax.eval_shape(model.init, key, batch, key)["params"]
     flags = jax.tree_util.tree_leaves_with_path(optimizers.is_kernel(params))
     names = {flag: {path[-1].key for path, f in flags if f == flag} for flag in (0, 1)}
@@ -72,7 +75,8 @@ def test_weight_decay_of_sgd_is_part_of_the_gradient():
 def test_the_clipped_gradient_has_at_most_the_norm_asked_for():
     ours, _ = optimizers.build("sgd", num_steps=1, learning_rate=1.0, clip_norm=0.25)
     change = jax.tree.map(lambda a, b: a - b, steps_of(ours, num=1), PARAMS)
-    np.testing.assert_allclose(optax.tree.norm(change), 0.25, rtol=1e-6)
+    norm = np.sqrt(sum(np.square(a).sum() for a in jax.tree.leaves(change)))
+    np.testing.assert_allclose(norm, 0.25, rtol=1e-6)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "exponential"])
@@ -84,11 +88,13 @@ def test_half_the_warm_up_gives_half_the_rate_and_the_end_is_the_floor(schedule)
         warmup_steps=10,
         final_fraction=0.25,
     )
-    assert rate(0) == 0.0
-    np.testing.assert_allclose(rate(5), 0.1, rtol=1e-6)
-    np.testing.assert_allclose(rate(10), 0.2, rtol=1e-6)
+    steps = np.array([0, 5, 10, 100, 1000])
+    start, half, full, *rest = np.asarray(jax.jit(jax.vmap(rate))(steps))
+    assert start == 0.0
+    np.testing.assert_allclose(half, 0.1, rtol=1e-6)
+    np.testing.assert_allclose(full, 0.2, rtol=1e-6)
     end = 0.2 if schedule == "constant" else 0.05
-    np.testing.assert_allclose([rate(100), rate(1000)], end, rtol=1e-5)
+    np.testing.assert_allclose(rest, end, rtol=1e-5)
 
 
 def test_decay_steps_frees_the_schedule_from_the_length_of_the_run():
@@ -118,16 +124,22 @@ def test_what_cannot_be_right_is_refused(fields, words):
 def walked(steps, params, **fields):
     """Returns the parameters after each step with gradients of 1."""
     optimizer, _ = optimizers.build(num_steps=10, learning_rate=0.1, **fields)
+    grads = jax.tree.map(np.ones_like, params)
     state, found = optimizer.init(params), []
-    for _ in range(steps):
-        grads = jax.tree.map(jnp.ones_like, params)
+
+    @jax.jit
+    def step(params, state):
         updates, state = optimizer.update(grads, state, params)
-        params = optax.apply_updates(params, updates)
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(steps):
+        params, state = step(params, state)
         found.append(jax.device_get(params))
     return found
 
 
-TWO = {"decoder": {"kernel": jnp.ones((2, 2))}, "encoder": {"kernel": jnp.ones((2, 2))}}
+ONES = np.ones((2, 2), "f4")
+TWO = {"decoder": {"kernel": ONES}, "encoder": {"kernel": ONES}}
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
@@ -147,7 +159,7 @@ def test_a_decoder_that_lags_is_updated_as_if_the_steps_between_were_not(name):
 
 def test_only_a_model_with_a_decoder_can_have_one_that_lags():
     with pytest.raises(ConfigError, match="decoder_every must be 1 for a model"):
-        walked(1, {"encoder": jnp.ones(2)}, decoder_every=2)
+        walked(1, {"encoder": ONES}, decoder_every=2)
     with pytest.raises(ConfigError, match="decoder_every must be at least 1, got 0"):
         optimizers.build(num_steps=1, decoder_every=0)
     with pytest.raises(ConfigError, match="decoder_every_until must be None or at lea"):
