@@ -1,6 +1,7 @@
 """Samplers of codes: they find what codes are like, are saved, and draw."""
 
 import functools
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from PIL import Image
 from scipy.stats import multivariate_normal
 
 import jvae
-from jvae import experiment, samplers
+from jvae import samplers
 from jvae.errors import ConfigError, WorkdirError
 from jvae.sample import command
 from jvae.samplers.fit import training_codes
@@ -127,13 +128,11 @@ def test_a_damaged_file_is_one_line(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """The workdir of a plain VAE."""
-    from tests.conftest import TINY
-
+def run(trained, tmp_path_factory):
+    """The workdir of a plain VAE, without samplers; these tests add some."""
     workdir = tmp_path_factory.mktemp("samplers") / "run"
-    experiment.run(TINY, workdir)
-    return workdir
+    others = shutil.ignore_patterns("samplers")
+    return shutil.copytree(trained, workdir, ignore=others)
 
 
 def test_the_command_fits_once_and_writes_exactly_so_many_images(run, tmp_path, capsys):
