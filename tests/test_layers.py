@@ -76,6 +76,19 @@ def test_upsampling_convolution_equals_lax(size, kernel_shape):
     check_values_and_gradients(layer, oracle, x, kernel, WHERE)
 
 
+@pytest.mark.parametrize(
+    "function",
+    [layers.convolution, layers.upsampling_convolution, layers.depthwise_convolution],
+)
+def test_a_kernel_may_be_a_constant_of_numpy(function):
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 2, 2)).astype("f4")
+    if function is layers.depthwise_convolution:
+        kernel = kernel[:, :, :1]
+    x = np.ones((1, 4, 4, 2), "f4")
+    found = jax.jit(lambda x: function(x, kernel))(x)
+    np.testing.assert_allclose(found, jax.jit(function)(x, kernel), rtol=1e-6)
+
+
 @pytest.mark.parametrize("layer", [layers.convolution, layers.upsampling_convolution])
 def test_gradients_can_be_differentiated_forwards(layer):
     """As Newton's method needs it: the derivative of a gradient along a direction."""

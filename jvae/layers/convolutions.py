@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from jvae.layers.loops import in_loop_on_cpu, loop_body, on_cpu
@@ -256,7 +257,7 @@ def _phase(x: Array, kernel: Array, row: dict, column: dict) -> Array:
     """
     if not row or not column:  # a kernel of one tap leaves every other output empty
         return jnp.zeros((*x.shape[:3], kernel.shape[3]), x.dtype)
-    taps = kernel[jnp.asarray([*row.values()])][:, jnp.asarray([*column.values()])]
+    taps = kernel[np.array([*row.values()])][:, np.array([*column.values()])]
     return _convolve(x, taps, 1, [(-min(o), max(o)) for o in (row, column)])
 
 
