@@ -89,6 +89,7 @@ def test_a_dispatch_of_many_steps_sends_no_more_in_each(wide):
     assert sum(n for _, n in found) <= 1.01 * parameter_bytes(state) + 256
 
 
+@pytest.mark.slow
 def test_sharded_parameters_are_gathered_and_their_gradients_reduced(wide, monkeypatch):
     """Axis 'params' of 8: no more than a gather and two sums of the parameters."""
     monkeypatch.setattr(mesh, "MIN_SHARDED_SIZE", 1024)

@@ -178,8 +178,7 @@ def test_other_damage_is_found_too(copied, like, capfd, path, damage):
     [
         *on("_CHECKPOINT_METADATA", garble),
         *on("_CHECKPOINT_METADATA", remove, empty, slow=True),
-        *on("model/_sharding", remove),
-        *on("model/_sharding", garble, slow=True),
+        *on("model/_sharding", remove, garble, slow=True),
         *on("training/_sharding", remove, garble, slow=True),
     ],
 )

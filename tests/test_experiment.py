@@ -176,6 +176,7 @@ def test_an_elbo_that_is_not_finite_is_never_the_best(tiny, tmp_path, monkeypatc
     assert pretrained.restore(tmp_path, step="best").step == 8
 
 
+@pytest.mark.slow
 def test_a_run_out_of_patience_ends_that_many_evaluations_after_the_best(
     tiny, tmp_path, monkeypatch, capsys
 ):
@@ -241,6 +242,7 @@ def test_a_run_starts_from_the_parameters_of_another(trained, tiny, tmp_path, ca
     assert "encoder/Dense_0/kernel" in loaded and "posterior_head/kernel" in new
 
 
+@pytest.mark.slow
 def test_nothing_to_start_from_is_an_error(trained, tiny, tmp_path):
     tiny |= {"init_from": str(trained)}
     tiny["model"] |= {"hidden": [7], "latent_dim": 5}

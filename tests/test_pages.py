@@ -10,7 +10,6 @@ import pytest
 
 from jvae import pages
 from tests.commands import TIMEOUT
-from tests.tiers import others_slow
 
 ROOT = Path(pages.__file__).parent.parent
 SCRIPT_FILE = str(ROOT / "train.py")
@@ -228,7 +227,8 @@ def test_a_python_that_does_not_know_where_it_is(calls, monkeypatch):
 
 
 @needs_large_pages
-@pytest.mark.parametrize("script", others_slow(["train.py", "eval.py"], "train.py"))
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["train.py", "eval.py"])
 def test_the_scripts_start_over_before_they_import_anything_heavy(environment, script):
     words = [sys.executable, "-Ximporttime", str(ROOT / script), "--version"]
     done = subprocess.run(

@@ -163,6 +163,7 @@ def test_the_command_fits_once_and_writes_exactly_so_many_images(run, tmp_path, 
         model.sample(KEY, 2, label=1, sampler="gmm")
 
 
+@pytest.mark.slow
 def test_codes_are_draws_whatever_the_batches(run):
     model, train = jvae.restore(run), jvae.data.build("digits").train
     codes = [

@@ -54,6 +54,7 @@ def test_a_classifiers_score_is_its_loss_over_all_examples_once(tiny):
     assert few.numbers["kl"] != n["kl"]
 
 
+@pytest.mark.slow
 def test_running_statistics_are_used_and_kept(tiny):
     built, subject = build(tiny, ENCODER, {"name": "infomax"})
     held_out = built.splits.validation

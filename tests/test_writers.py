@@ -216,6 +216,7 @@ def test_a_full_disk_leaves_older_checkpoints_whole_and_is_exit_4(
     assert_same_run(trained, root)
 
 
+@pytest.mark.slow
 def test_what_a_failed_save_still_writes_in_other_threads_is_removed(
     disk, monkeypatch, capfd
 ):

@@ -9,6 +9,7 @@ import pytest
 from jvae import data
 from jvae.data.sources import ArraySource, Splits
 from jvae.errors import ConfigError, DataError
+from tests.tiers import others_slow
 
 
 def counted(size: int = 40, validation: int = 0) -> Splits:
@@ -95,7 +96,9 @@ def test_an_empty_data_set_is_refused(mine):
         data.build(mine, size=0)
 
 
-@pytest.mark.parametrize("module", ["jvae.data", "jvae.data.transforms"])
+@pytest.mark.parametrize(
+    "module", others_slow(["jvae.data", "jvae.data.transforms"], "jvae.data")
+)
 def test_importing_pulls_in_no_library_that_may_be_absent(module):
     code = f"""
 import sys, {module}

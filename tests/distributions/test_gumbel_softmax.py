@@ -12,6 +12,7 @@ import scipy.stats
 from jvae import keys
 from jvae.distributions import DiagGaussian, Distribution, GumbelSoftmax, kl_per_group
 from tests.distributions.jitted import log_prob, normal, sample
+from tests.tiers import others_slow
 
 KEY = jax.random.key(0)
 N = 40_000
@@ -31,7 +32,7 @@ def sample_and_log_ratio(q, p, key):
     return q.sample_and_log_ratio(key, p)
 
 
-@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("temperature", others_slow(list(TEMPERATURES), None, 0.5))
 def test_the_argmax_of_a_draw_has_the_frequencies_of_the_softmax(temperature):
     """Gumbel-max: 40,000 draws of 15 variables, at any temperature."""
     draws = np.asarray(sample(GumbelSoftmax(LOGITS, temperature), KEY, N))

@@ -152,6 +152,7 @@ def test_a_fit_finds_blobs_that_lie_apart():
     np.testing.assert_allclose(variances[order], wanted, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_of_several_starts_the_likeliest_is_taken():
     one = [fit(BLOBS, 4, k, 1, 3) for k in jax.random.split(KEY, 4)]
     best = max(np.asarray(log_prob(mixture, BLOBS)).mean() for mixture in one)

@@ -23,6 +23,7 @@ from jvae.distributions import (
 )
 from jvae.distributions.von_mises_fisher import angle_table, log_area, mean_length
 from jvae.errors import ConfigError
+from tests.tiers import others_slow
 
 KEY = jax.random.key(0)
 N = 50_000
@@ -151,7 +152,10 @@ def test_in_three_dimensions_it_is_scipys_own():
 
 
 @pytest.mark.parametrize(
-    ("dim", "kappa"), [(2, 0.5), (2, 50.0), (3, 5.0), (4, 20.0), (50, 80.0)]
+    ("dim", "kappa"),
+    others_slow(
+        [(2, 0.5), (2, 50.0), (3, 5.0), (4, 20.0), (50, 80.0)], (2, 50.0), (4, 20.0)
+    ),
 )
 def test_the_cosine_to_the_mean_has_its_exact_law(dim, kappa):
     """Kolmogorov-Smirnov, 50,000 draws; the table itself is within 1e-6."""
@@ -263,7 +267,7 @@ def test_the_gradient_of_an_expectation_on_the_circle_is_that_of_quadrature():
         assert abs(found[:, i].mean() - wanted) < 4 * error
 
 
-@pytest.mark.parametrize("dim", [2, 3, 4, 16])
+@pytest.mark.parametrize("dim", others_slow([2, 3, 4, 16], 2, 3))
 def test_the_gradient_turns_the_mean_of_the_draws(dim):
     """E z = A mean, so d E<a, z> / d mean = A a; no path is long, not for d = 3."""
     kappa, mean, a = 4.0, units(0, 1, dim)[0], units(1, 1, dim)[0]
@@ -295,7 +299,9 @@ def test_it_has_densities_means_and_draws_of_one_shape():
     )
 
 
-@pytest.mark.parametrize("kind", ["von_mises_fisher", "uniform"])
+@pytest.mark.parametrize(
+    "kind", others_slow(["von_mises_fisher", "uniform"], "von_mises_fisher")
+)
 def test_a_draw_depends_on_its_own_key_and_example_alone(kind):
     each, mean = keys.per_example(KEY, 4), units(0, 4, 3)
     order = np.array([2, 0, 3, 1])

@@ -97,6 +97,7 @@ def test_noise_makes_a_draw_worse_than_the_mean_and_many_draws_better(evaluated)
     assert rows[400]["accuracy_of_draws"].value == rows[400]["accuracy"].value == 0.9
 
 
+@pytest.mark.slow
 def test_nothing_depends_on_the_batch_size(evaluated):
     noisy = {"log_var": 0.0}
     a, b = evaluated(batch_size=8, **noisy), evaluated(batch_size=40, **noisy)
@@ -105,6 +106,7 @@ def test_nothing_depends_on_the_batch_size(evaluated):
     np.testing.assert_allclose(a.log_likelihood, b.log_likelihood, rtol=1e-5, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_probabilities_over_draws_are_the_mean_of_those_at_the_draws():
     model = Reader(log_var=0.0)
     batch = {"image": SHOWN[:3].astype("f4").reshape(3, 1, 1, 1)}

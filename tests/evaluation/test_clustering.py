@@ -197,6 +197,7 @@ def test_a_report_of_data_without_labels_has_no_accuracy(toys, tmp_path):
     assert "cluster_labels" not in results and results["cluster_sizes"] == [12, 8, 0]
 
 
+@pytest.mark.slow
 def test_a_page_shows_members_above_samples_of_the_same_cluster(toys):
     subject = toys.subject(ByPixel())
     clusters = Clusters(np.where(LEFT, 0, 1), 3)

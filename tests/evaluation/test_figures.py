@@ -32,6 +32,7 @@ def test_images_stand_at_the_places_of_their_codes():
     assert latent_map(places, None, ("x", "y"), [(0, np.ones((6, 6, 1)))])
 
 
+@pytest.mark.slow
 def test_codes_are_numbers_of_their_own_or_dots_if_there_are_many():
     places = np.random.default_rng(0).normal(size=(40, 2))
     few, many = np.arange(40) % 3, np.arange(40)
@@ -69,6 +70,7 @@ def test_a_model_without_rate_has_a_place_too():
     assert decoded(rate_distortion([Point("a", 0.0, 0.0)])).shape[2] == 4
 
 
+@pytest.mark.slow
 def test_codes_like_the_prior_fill_its_density():
     """Blue under the dashed line for N(0, 1), far from it for a narrow q(z)."""
     rng = np.random.default_rng(1)

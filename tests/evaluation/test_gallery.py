@@ -52,6 +52,7 @@ def test_rows_of_reconstructions_come_in_pairs(shown):
     np.testing.assert_allclose(found, wanted, atol=1 / 255)
 
 
+@pytest.mark.slow
 def test_a_row_of_interpolations_goes_from_one_example_to_another(shown):
     found = tiles(shown["interpolations.png"], 10)
     t = np.linspace(0.0, 1.0, 10)[None, :, None]
@@ -81,6 +82,7 @@ def test_the_caption_counts_the_active_dimensions(shown):
     assert "2 dimensions, sorted; 2 active." in shown["kl_per_dimension.png"].caption
 
 
+@pytest.mark.slow
 def test_no_history_means_no_curves(shown, toys):
     assert "curves.png" not in shown
     subject = toys.subject(toys.PixelCode(tuple(SCALES)))

@@ -14,6 +14,7 @@ from jvae.evaluation.latents import collapse_verdict, evaluate_latents
 from jvae.models import OneGroup
 from jvae.types import batch_size
 from tests.evaluation.conftest import Gaussian
+from tests.tiers import others_slow
 
 KEY = jax.random.key(0)
 N = 64
@@ -76,7 +77,7 @@ def found(toys, kind, used):
     return evaluate_latents(subject, source, batch_size=16, key=KEY)
 
 
-@pytest.mark.parametrize("kind", [Directions, Codes])
+@pytest.mark.parametrize("kind", others_slow([Directions, Codes], Codes))
 def test_separated_posteriors_carry_the_log_of_their_number(toys, kind):
     latents = found(toys, kind, True)
     terms = latents.information.terms
@@ -148,6 +149,7 @@ def test_the_code_of_an_image_is_a_direction_and_its_way_stays_on_the_sphere(toy
     np.testing.assert_allclose(rows[:, -1], codes[4:8], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_code_of_an_image_is_one_hot_and_its_way_a_line(toys):
     subject = toys.subject(Codes())
     x = pixels(Codes).reshape(N, 1, 12, 1).astype("float32")

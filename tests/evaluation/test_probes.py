@@ -109,6 +109,7 @@ def test_a_model_without_codes_cannot_be_probed(toys):
         )
 
 
+@pytest.mark.slow
 def test_the_untrained_encoder_has_other_parameters_of_the_same_shapes(toys):
     model = models.build("mlp", image_shape=(1, 2, 1), hidden=(3,), latent_dim=2)
     batch = {"image": np.zeros((1, 1, 2, 1), "f4")}

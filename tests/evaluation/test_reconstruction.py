@@ -46,7 +46,14 @@ def reference(x, y, size=11):
     return (top / ((ux**2 + uy**2 + c1) * (vx + vy + c2))).mean()
 
 
-@pytest.mark.parametrize("shape", [(3, 28, 28, 1), (2, 16, 20, 3), (2, 11, 12, 1)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param((3, 28, 28, 1), marks=pytest.mark.slow),
+        (2, 16, 20, 3),
+        pytest.param((2, 11, 12, 1), marks=pytest.mark.slow),
+    ],
+)
 def test_ssim_is_that_of_the_paper(shape):
     x, y = images(shape), images(shape, 1)
     measure = jax.jit(ssim)

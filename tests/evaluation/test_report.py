@@ -55,6 +55,7 @@ def report(toys, tiny, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_a_report_is_complete_strict_and_needs_nothing_else(report, tmp_path):
     began = time.process_time()
     results = report(history=HISTORY)

@@ -12,6 +12,7 @@ from jvae import mesh, models
 from jvae.data import ArraySource, transforms
 from jvae.evaluation.statistics import recomputed
 from jvae.evaluation.subject import Subject, over_examples
+from tests.tiers import others_slow
 
 KEY = jax.random.key(0)
 D, N = 3, 53
@@ -56,7 +57,10 @@ def test_normalised_means_have_their_moments_over_the_split(batch_size):
     jax.tree.map(np.testing.assert_array_equal, before.params, after.params)
 
 
-@pytest.mark.parametrize(("scale", "shift"), [(1e4, 0.0), (1.0, 300.0), (0.01, 3.0)])
+@pytest.mark.parametrize(
+    ("scale", "shift"),
+    others_slow([(1e4, 0.0), (1.0, 300.0), (0.01, 3.0)], (1.0, 300.0)),
+)
 def test_means_far_from_zero_or_of_another_size_lose_no_digits(scale, shift):
     before = subject(latent={"name": "normalised_gaussian", "gamma": 0.7})
     head = before.params["posterior_head"]
@@ -67,7 +71,7 @@ def test_means_far_from_zero_or_of_another_size_lose_no_digits(scale, shift):
     np.testing.assert_allclose(means_of(after)[0].std(0), 0.7, rtol=2e-3)
 
 
-@pytest.mark.parametrize("variance", ["signed", "positive"])
+@pytest.mark.parametrize("variance", others_slow(["signed", "positive"], "signed"))
 def test_matched_moments_match_over_the_split(variance):
     latent = {"name": "moment_gaussian", "tau": 0.3, "variance": variance}
     before = subject(latent=latent)

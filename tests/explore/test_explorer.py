@@ -188,6 +188,7 @@ def test_sentences_of_no_or_too_many_words_are_refused(text, sentence):
         text.read(sentence)
 
 
+@pytest.mark.slow
 def test_a_language_model_has_samples_alone():
     explored = explorer("language")
     assert explored.has_samples and explored.chart is None and not explored.has_paths

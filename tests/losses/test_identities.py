@@ -18,6 +18,7 @@ from benchmarks import information as toy
 from jvae import losses
 from jvae.distributions import Categorical, DiagGaussian
 from jvae.types import Inference
+from tests.tiers import others_slow
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 SINGLE = {"rtol": 1e-6, "atol": 1e-6}
@@ -270,7 +271,9 @@ def test_the_mixture_of_a_batch_is_on_average_that_of_the_data_set(estimator, si
         np.testing.assert_allclose(mean[near], wanted[near], rtol=1e-4)
 
 
-@pytest.mark.parametrize("estimator", ["weighted", "stratified"])
+@pytest.mark.parametrize(
+    "estimator", others_slow(["weighted", "stratified"], "stratified")
+)
 def test_a_batch_shows_more_information_than_its_data_set_the_less_the_larger_it_is(
     estimator,
 ):

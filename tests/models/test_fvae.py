@@ -177,6 +177,7 @@ def test_encoder_and_decoder_begin_as_inverses_and_are_trained():
         assert jnp.abs(leaf).max() > 0, jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 def test_examples_at_the_start_set_the_actnorms():
     model, variables, _ = made()
     x = 0.5 + 0.2 * np.random.default_rng(5).random((64, 4, 4, 1), "float32")

@@ -12,6 +12,7 @@ from jvae import losses, models
 from jvae.distributions import GumbelSoftmax, UniformOnSphere, VonMisesFisher
 from jvae.errors import ConfigError
 from jvae.models.latents import MIN_TEMPERATURE
+from tests.tiers import others_slow
 
 KEY = jax.random.key(0)
 B, SHAPE = 6, (4, 4, 1)
@@ -54,7 +55,7 @@ def relaxed(temperature):
     return {"image": IMAGE, "temperature": np.full(B, temperature, "float32")}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", others_slow(list(KINDS), "discrete", "sphere"))
 def test_a_draw_comes_with_its_kl_and_its_log_ratio(kind):
     def infer(model, batch, key):
         q, p, found = (
@@ -75,7 +76,7 @@ def test_a_draw_comes_with_its_kl_and_its_log_ratio(kind):
         np.testing.assert_allclose(found.log_ratio, log_ratio, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", others_slow(list(KINDS), "discrete", "sphere"))
 def test_codes_images_and_samples_have_their_shapes(kind):
     q = call(kind, "encode", IMAGE)
     assert isinstance(q, GumbelSoftmax if "discrete" in kind else VonMisesFisher)
@@ -257,8 +258,18 @@ def test_importance_weights_of_one_hot_codes_give_the_exact_likelihood():
     assert np.all(log_w.mean(0) < exact)  # the ELBO
 
 
-@pytest.mark.parametrize("estimate", ["reparameterized", "doubly_reparameterized"])
-@pytest.mark.parametrize("kind", ["discrete", "sphere"])
+@pytest.mark.parametrize(
+    ("kind", "estimate"),
+    others_slow(
+        [
+            (kind, estimate)
+            for kind in ("discrete", "sphere")
+            for estimate in ("reparameterized", "doubly_reparameterized")
+        ],
+        ("discrete", "doubly_reparameterized"),
+        ("sphere", "reparameterized"),
+    ),
+)
 def test_both_gradients_of_the_importance_weighted_bound_are_finite(kind, estimate):
     model, variables = made(kind)
     loss = losses.build("iwae", model, num_samples=4, gradient=estimate)

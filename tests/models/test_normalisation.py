@@ -147,7 +147,11 @@ def test_a_floor_holds_for_every_row_and_dimension(delta, scale):
 
 @pytest.mark.parametrize(
     "module",
-    [MeanNorm(0.6), MomentNorm(0.5, "signed"), MomentNorm(0.5, "positive")],
+    [
+        pytest.param(MeanNorm(0.6), marks=pytest.mark.slow),
+        MomentNorm(0.5, "signed"),
+        pytest.param(MomentNorm(0.5, "positive"), marks=pytest.mark.slow),
+    ],
     ids=["mean", "signed", "positive"],
 )
 def test_rows_of_padding_change_nothing_and_running_values_reach_those_of_the_batch(

@@ -48,7 +48,7 @@ SMALL = {
 @pytest.mark.parametrize(
     ("fields", "parameters", "latents"),
     [
-        (MNIST, 33_363_134, 14_400),
+        pytest.param(MNIST, 33_363_134, 14_400, marks=pytest.mark.slow),
         ({**MNIST, "channels": 16, "groups": (2, 4)}, 3_629_214, None),
         pytest.param(CIFAR, 130_852_480, 153_600, marks=pytest.mark.slow),
         pytest.param(CELEBA, 153_281_364, 467_200, marks=pytest.mark.slow),

@@ -13,6 +13,7 @@ from flax import linen as nn
 from jvae import losses, models
 from jvae.errors import ConfigError
 from jvae.models import likelihoods
+from tests.tiers import others_slow
 
 KEY = jax.random.key(0)
 B, SHAPE = 6, (4, 4, 1)
@@ -192,7 +193,7 @@ def test_a_constant_batch_keeps_batch_norm_finite():
     assert all(np.isfinite(a).all() for a in leaves)
 
 
-@pytest.mark.parametrize("fields", [MLP, CONV], ids=["mlp", "conv"])
+@pytest.mark.parametrize("fields", others_slow([MLP, CONV], MLP), ids=["mlp", "conv"])
 def test_bfloat16_computes_near_float32_with_float32_parameters(fields):
     (model, variables), (half, shapes) = (
         made(fields),
@@ -248,7 +249,9 @@ LEVELS = {"likelihood": {"name": "categorical", "num_bits": 3}}
 
 
 @pytest.mark.parametrize(
-    "fields", [MLP, CONV, CONDITIONAL], ids=["mlp", "conv", "cvae"]
+    "fields",
+    others_slow([MLP, CONV, CONDITIONAL], MLP, CONDITIONAL),
+    ids=["mlp", "conv", "cvae"],
 )
 def test_the_encoder_sees_intensities_where_the_likelihood_scores_levels(fields):
     """q(z|x) of 3-bit levels is that of the plain model for x / 7."""
