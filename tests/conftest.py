@@ -101,7 +101,7 @@ def drop_programs(most_maps):
 def _memory():
     """Two workers stay below 6 GiB: files of tests share few programs."""
     yield
-    drop_programs(4_000)
+    drop_programs(6_000)
 
 
 @pytest.fixture(autouse=True)

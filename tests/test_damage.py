@@ -92,7 +92,7 @@ def seen(capfd):
     """The lines that the user sees, without the progress."""
     # What threads and the garbage collector would print comes in its own time.
     time.sleep(0.02)
-    gc.collect()
+    gc.collect(1)
     lines = capfd.readouterr().err.splitlines()
     progress = ("step ", "done at", "resumed from", "already at")
     return [line for line in lines if not line.startswith(progress)]
