@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jvae.types import Array
 
-UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
+WORDS = {1: "uint8", 2: "uint16", 4: "uint32", 8: "uint32"}
 """The word that a number of so many bytes is read as; one of 8 bytes as two."""
+ON_HOST = 2**20
+"""Bytes below which an array is summed by NumPy: compiling would take longer."""
 
 
 def checksum(array: Array) -> Array:
@@ -28,29 +32,55 @@ def checksum(array: Array) -> Array:
         array = jax.random.key_data(array)
     if array.dtype == jnp.bool_:
         array = array.astype(jnp.uint8)
-    words = jax.lax.bitcast_convert_type(array, UNSIGNED[array.dtype.itemsize])
-    words = words.reshape(-1).astype(jnp.uint32)
-    position = jax.lax.iota(jnp.uint32, words.size)
-    factor = (position * jnp.uint32(2654435761) + jnp.uint32(1)) | jnp.uint32(1)
-    mixed = (words + jnp.uint32(0x9E3779B9)) * factor
-    mixed = (mixed ^ (mixed >> 16)) * jnp.uint32(0x85EBCA6B)
-    mixed = (mixed ^ (mixed >> 13)) * jnp.uint32(0xC2B2AE35)
-    return jnp.sum(mixed ^ (mixed >> 16), dtype=jnp.uint32)
+    words = jax.lax.bitcast_convert_type(array, WORDS[array.dtype.itemsize])
+    return _sum(words.reshape(-1).astype(jnp.uint32), jnp)
+
+
+def _sum(words: Any, xp: ModuleType) -> Any:
+    """Returns the checksum of words uint32 [N], by NumPy or by JAX."""
+    position = xp.arange(words.size, dtype=xp.uint32)
+    factor = (position * xp.uint32(2654435761) + xp.uint32(1)) | xp.uint32(1)
+    mixed = (words + xp.uint32(0x9E3779B9)) * factor
+    mixed = (mixed ^ (mixed >> 16)) * xp.uint32(0x85EBCA6B)
+    mixed = (mixed ^ (mixed >> 13)) * xp.uint32(0xC2B2AE35)
+    return xp.sum(mixed ^ (mixed >> 16), dtype=xp.uint32)
+
+
+def _on_host(array: np.ndarray) -> int:
+    """Returns the same checksum of an array that the host holds."""
+    array = np.ascontiguousarray(array).reshape(-1)
+    words = array.view(WORDS[array.dtype.itemsize]).astype(np.uint32)
+    return int(_sum(words, np))
 
 
 @jax.jit
-def _checksums(leaves: list[Array]) -> list[Array]:
-    return [checksum(leaf) for leaf in leaves]
+def _checksums(leaves: dict[str, Array]) -> dict[str, Array]:
+    return {path: checksum(leaf) for path, leaf in leaves.items()}
 
 
 def checksums(tree: Any) -> dict[str, int]:
     """Returns the checksum of every array of a pytree, by path 'a/b/kernel'.
 
-    A small computation on the devices that hold the arrays; waits for them.
+    Of large arrays a computation on the devices that hold them, of small ones on the
+    host. Waits for them.
     """
-    paths, leaves = [], []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        paths.append(jax.tree_util.keystr(path, simple=True, separator="/"))
-        leaves.append(leaf)
-    sums = jax.device_get(_checksums(leaves))
-    return {path: int(value) for path, value in zip(paths, sums, strict=True)}
+    leaves = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    small = {path: leaf for path, leaf in leaves.items() if _is_small(leaf)}
+    large = {path: leaf for path, leaf in leaves.items() if path not in small}
+
+    sums = {path: _on_host(leaf) for path, leaf in jax.device_get(small).items()}
+    if large:
+        sums |= {
+            p: int(value) for p, value in jax.device_get(_checksums(large)).items()
+        }
+    return {path: sums[path] for path in leaves}
+
+
+def _is_small(leaf: Array) -> bool:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return False
+    is_here = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+    return is_here and leaf.nbytes < ON_HOST

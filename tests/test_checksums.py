@@ -39,7 +39,14 @@ def bits(size, dtype, seed=0):
 
 
 def of(array):
-    return checksums({"a": jnp.asarray(array)})["a"]
+    return checksums({"a": array})["a"]
+
+
+@pytest.fixture(params=["host", "device"])
+def place(request, monkeypatch):
+    """Where sums are made: small arrays on the host, but for this fixture."""
+    if request.param == "device":
+        monkeypatch.setattr("jvae.checksums.ON_HOST", 0)
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 64])
@@ -49,6 +56,15 @@ def test_it_is_the_one_of_its_definition(dtype, size):
     assert of(array) == written_in_numpy(array)
 
 
+@pytest.mark.parametrize("size", [1, 7])
+def test_devices_make_the_same_sums(size, monkeypatch):
+    monkeypatch.setattr("jvae.checksums.ON_HOST", 0)
+    arrays = {dtype: bits(size, dtype) for dtype in DTYPES.split()}
+    found = checksums(jax.device_put(arrays))
+    assert found == {name: written_in_numpy(a) for name, a in arrays.items()}
+
+
+@pytest.mark.usefixtures("place")
 @pytest.mark.parametrize("dtype", ["float64", "int64", "uint64"])
 def test_words_of_64_bits_count_whole(dtype):
     array = bits(9, dtype)
@@ -115,6 +131,7 @@ def test_zeros_of_another_number_or_sign_are_noticed():
     ],
 )
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "bool"])
+@pytest.mark.usefixtures("place")
 def test_it_does_not_depend_on_where_the_array_lies(axes, spec, dtype):
     array = bits(16 * 24, dtype).reshape(16, 24)
     kinds = (jax.sharding.AxisType.Auto,) * len(axes)

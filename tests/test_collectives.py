@@ -71,6 +71,7 @@ def test_the_reader_of_hlo_counts_what_is_there():
     assert collectives(text) == [("all-reduce", 52), ("all-gather", 32)]
 
 
+@pytest.mark.slow
 def test_data_parallel_steps_send_the_gradients_once_and_little_else(wide):
     program, state, _ = compiled(wide)
     found = collectives(program.as_text())

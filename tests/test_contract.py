@@ -21,6 +21,7 @@ from jvae.distributions import Bernoulli, Categorical, DiagGaussian, draw
 from jvae.layers import BatchNorm
 from jvae.models import OneGroup
 from jvae.types import Array, Inference
+from tests.tiers import others_slow
 
 B, D, K, T = 16, 2, 3, 4  # examples, latent dimensions, classes, words
 KEY = jax.random.key(0)
@@ -368,7 +369,9 @@ def test_the_bound_is_one_number_eager_and_jitted_on_eight_devices(kind):
     assert set(aux.state) == set(state)
 
 
-@pytest.mark.parametrize("kind", TOYS)
+@pytest.mark.parametrize(
+    "kind", others_slow(TOYS, Plain, Text, Hierarchical, FlowPrior)
+)
 def test_importance_weights_tighten_the_bound(kind):
     """64 weighted draws against the mean of the ELBOs of the very same draws."""
     model, params, state, batch = made(kind)

@@ -14,9 +14,10 @@ import jvae
 from jvae import experiment, losses, models
 from jvae.errors import ConfigError, DataError, WorkdirError
 from tests.commands import assert_same_run, cut_off, metrics, steps
+from tests.conftest import TINY
 from tests.tiers import others_slow
 
-MLP = {"name": "mlp", "image_shape": [8, 8, 1], "hidden": [12], "latent_dim": 3}
+MLP = TINY["model"]  # whose programs other tests need too
 CLUSTERS = {"num_clusters": 4, "classifier_hidden": [6]}
 MIXTURE = {"num_clusters": 4, "assignment": "responsibilities", "mean_std": 1.0}
 CONV = {

@@ -31,6 +31,7 @@ def test_a_run_leaves_what_it_promises(trained):
     assert [r["step"] for r in validation] == [6, 12]
 
 
+@pytest.mark.slow
 def test_the_same_seed_repeats_a_run_and_another_does_not(trained, tiny, tmp_path):
     experiment.run(tiny, tmp_path / "again")
     assert_same_run(trained, tmp_path / "again")

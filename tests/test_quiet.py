@@ -28,7 +28,7 @@ def dropped(make):
         warnings.simplefilter("always")
         quiet.background_failures.__wrapped__()
         make()
-        gc.collect()
+        gc.collect(1)
     return [str(w.message) for w in caught]
 
 

@@ -162,6 +162,7 @@ def test_an_import_that_is_allowed_is_allowed_once(stranger, sentinel, trained):
     assert fields.resolve({}, "math:sqrt", "model")(9) == 3
 
 
+@pytest.mark.slow
 def test_files_that_are_dropped_into_a_workdir_are_not_opened(stranger, sentinel, tiny):
     payload = pickle.dumps(Exploit(sentinel))
     script = f"open({str(sentinel)!r}, 'w').close()\n"

@@ -16,7 +16,7 @@ from jvae.errors import ConfigError
 from tests.commands import Command, assert_same_run, steps, write_config
 
 ROOT = Path(__file__).parent.parent
-FEW = ["--num_samples=2", "--num_examples=64", "--num_images=4"]
+FEW = ["--num_samples=2", "--num_examples=64", "--num_images=4", "--batch_size=64"]
 BETAS = ["--seeds=2", "--set=loss.beta=0.5,4", *FEW]
 
 

@@ -68,6 +68,7 @@ def test_one_step_changes_every_parameter():
     assert int(new.step) == 1
 
 
+@pytest.mark.slow
 def test_eight_images_are_overfitted():
     eight = {"image": BATCH["image"][:8]}
     model = models.build("mlp", image_shape=(8, 8, 1), hidden=(64,))

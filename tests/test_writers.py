@@ -156,7 +156,7 @@ def disk(tmp_path):
     if subprocess.run(["mount", *options], capture_output=True).returncode:
         pytest.skip("mounting is not permitted")
     yield folder
-    gc.collect()  # writes that failed unseen are logged here, not amid another test
+    gc.collect(1)  # writes that failed unseen are logged here, not amid another test
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
@@ -240,7 +240,7 @@ def test_what_a_failed_save_still_writes_in_other_threads_is_removed(
     time.sleep(0.4)  # twice as long as the work that is late
     assert [p.name for p in (disk / "checkpoints").iterdir()] == ["4"]
     manager.close()
-    gc.collect()
+    gc.collect(1)
     assert "Traceback" not in capfd.readouterr().err
 
 

@@ -60,6 +60,7 @@ def test_a_row_of_interpolations_goes_from_one_example_to_another(shown):
     np.testing.assert_allclose(found, wanted, atol=1 / 255)
 
 
+@pytest.mark.slow
 def test_traversals_move_the_dimensions_with_the_most_kl_first(shown):
     picture = shown["traversals.png"]
     assert picture.caption.endswith("most KL first: 1, 0.")

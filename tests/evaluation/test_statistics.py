@@ -107,6 +107,7 @@ def test_layers_further_down_and_few_examples():
     assert jax.tree.all(jax.tree.map(lambda a: np.isfinite(a).all(), found))
 
 
+@pytest.mark.slow
 def test_a_model_without_statistics_stays_as_it_is():
     plain = subject()
     assert recomputed(plain, SOURCE, batch_size=8, key=KEY) is plain

@@ -29,7 +29,7 @@ FIELDS = {
     "cluster_elbo": {"balance": 20.0},  # the term that couples
     "hierarchical_elbo": {"beta": 0.5, "smoothness": 0.1},  # at 1 nothing is balanced
 }
-EAGER = ["elbo", "iwae", "infomax"]  # in the default tier
+EAGER = ["elbo", "iwae"]  # in the default tier
 OF_LABELS = {"bottleneck"}  # refuse a model that does not score labels
 ONE_PRIOR = {"decomposed_elbo"}  # refuse a prior that depends on the example
 SIZES = {"image_shape": (2, 2, 1), "latent_dim": 2}
@@ -187,7 +187,6 @@ class MoreVariantsTest(chex.TestCase):
         *others_slow(
             [*((name, kind_of(name)) for name in losses.LOSSES), *OTHER_LATENTS],
             ("elbo", "conditional"),
-            ("infomax", "encoder"),
         ),
     ],
 )

@@ -45,15 +45,16 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "parameters", "latents"),
     [
-        pytest.param(MNIST, 33_363_134, 14_400, marks=pytest.mark.slow),
+        (MNIST, 33_363_134, 14_400),
         ({**MNIST, "channels": 16, "groups": (2, 4)}, 3_629_214, None),
-        pytest.param(CIFAR, 130_852_480, 153_600, marks=pytest.mark.slow),
-        pytest.param(CELEBA, 153_281_364, 467_200, marks=pytest.mark.slow),
-        pytest.param(IMAGENET, 268_509_444, 143_360, marks=pytest.mark.slow),
-        pytest.param(HQ, 330_798_664, 6_005_760, marks=pytest.mark.slow),
+        (CIFAR, 130_852_480, 153_600),
+        (CELEBA, 153_281_364, 467_200),
+        (IMAGENET, 268_509_444, 143_360),
+        (HQ, 330_798_664, 6_005_760),
     ],
 )
 def test_as_many_parameters_and_latents_as_published(fields, parameters, latents):
