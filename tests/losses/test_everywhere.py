@@ -142,14 +142,18 @@ def assert_trees_close(found, wanted, rtol=1e-5):
         np.testing.assert_allclose(f, w, rtol=rtol, atol=rtol * scale)
 
 
+def assert_equals_reference(variant, name, kind):
+    """Here with one key: it means the keys of its split."""
+    _, params, state, batch = example(kind)
+    found = variant(build(name, kind))(params, state, KEY, batch, {})
+    assert_trees_close(found, reference(name, kind)[0])
+
+
 class VariantsTest(chex.TestCase):
     @chex.variants(without_jit=True)
     @parameterized.parameters((name, kind_of(name)) for name in EAGER)
     def test_value_is_that_of_eager(self, name, kind):
-        """Here with one key: it means the keys of its split."""
-        _, params, state, batch = example(kind)
-        found = self.variant(build(name, kind))(params, state, KEY, batch, {})
-        assert_trees_close(found, reference(name, kind)[0])
+        assert_equals_reference(self.variant, name, kind)
 
 
 @pytest.mark.slow
@@ -161,23 +165,17 @@ class MoreVariantsTest(chex.TestCase):
         (name, kind_of(name)) for name in losses.LOSSES if name not in EAGER
     )
     def test_value_is_that_of_eager(self, name, kind):
-        _, params, state, batch = example(kind)
-        found = self.variant(build(name, kind))(params, state, KEY, batch, {})
-        assert_trees_close(found, reference(name, kind)[0])
+        assert_equals_reference(self.variant, name, kind)
 
     @chex.variants(with_jit=True, with_pmap=True)
     @parameterized.parameters((name, kind_of(name)) for name in losses.LOSSES)
     def test_value_is_that_of_every_variant(self, name, kind):
-        _, params, state, batch = example(kind)
-        found = self.variant(build(name, kind))(params, state, KEY, batch, {})
-        assert_trees_close(found, reference(name, kind)[0])
+        assert_equals_reference(self.variant, name, kind)
 
     @chex.variants(with_jit=True, without_jit=True, with_pmap=True)
     @parameterized.parameters(*OTHER_LATENTS)
     def test_value_of_other_latents_is_that_of_every_variant(self, name, kind):
-        _, params, state, batch = example(kind)
-        found = self.variant(build(name, kind))(params, state, KEY, batch, {})
-        assert_trees_close(found, reference(name, kind)[0])
+        assert_equals_reference(self.variant, name, kind)
 
 
 @pytest.mark.parametrize(
