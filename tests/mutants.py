@@ -72,6 +72,13 @@ EQUIVALENT = {
     ),
     "jvae/storage.py:append: time.monotonic() - self._written > self.SECONDS -> "
     "time.monotonic() - self._written >= self.SECONDS": "a time is never exactly that",
+    'jvae/storage.py:_is_stale: time.time() - json.loads(text)["time"] > STALE_SECONDS '
+    '-> time.time() - json.loads(text)["time"] >= STALE_SECONDS': (
+        "a time is never exactly that"
+    ),
+    "jvae/checksums.py:_is_small: leaf.nbytes < ON_HOST -> leaf.nbytes <= ON_HOST": (
+        "the sum is the same wherever it is made"
+    ),
 }
 
 REDUCTIONS = {"sum": "mean", "mean": "sum"}
