@@ -61,6 +61,7 @@ def test_an_override_reaches_the_run(monkeypatch, ran, text, path, value):
     [
         (["--config.optimizer.lerning_rate=1"], "Did you mean 'learning_rate'"),
         (["--config.los.beta=1"], "config.los is unknown.*Did you mean 'loss'"),
+        (["--config.los.a.beta=1"], "config.los is unknown.*Did you mean 'loss'"),
         (["--config.num_step=1"], "Did you mean 'num_steps'"),
         (["--config.num_steps=1e3"], "config.num_steps must be int, got '1e3'"),
         (["--config.loss.beta=abc"], "config.loss.beta must be float, got 'abc'"),

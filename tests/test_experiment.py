@@ -216,14 +216,16 @@ def test_every_event_of_a_run_happens_as_often_as_the_config_says(
     monkeypatch.setattr(loop.Run, "evaluate", counted("evaluations", evaluate))
     scripted(monkeypatch, [-3.0, -4.0, -5.0])
     steps = 3 * -(-(1442 - 80) // 64)
+    tiny["schedules"] = {"beta": {"name": "linear", "end": 1.0, "steps": 100}}
     tiny |= {"num_steps": steps, "eval_every_steps": 22, "log_every_steps": 11}
     experiment.run(tiny | {"checkpoint_every_steps": 33}, tmp_path)
     assert counts == {"steps": 66, "saves": 2 + 1, "evaluations": 3}  # 1: the best
     text = capsys.readouterr().err
     assert text.count("new run in") == 1 and text.count("done at step 66") == 1
-    assert [r["step"] for r in metrics(tmp_path) if r["split"] == "train"] == [
-        *range(11, 67, 11)
-    ]
+    rows = [row for row in metrics(tmp_path) if row["split"] == "train"]
+    assert [row["step"] for row in rows] == [*range(11, 67, 11)]
+    for row in rows:  # what the last of its updates was done with
+        assert row["beta"] == pytest.approx((row["step"] - 1) / 100)
 
 
 @pytest.mark.slow
