@@ -433,3 +433,17 @@ def test_the_gradient_of_a_singular_value_is_the_product_of_its_vectors():
     u, _, vt = np.linalg.svd(w[0])
     found = np.asarray(jax.jit(jax.grad(largest))(w))[0]
     np.testing.assert_allclose(found, np.outer(u[:, 0], vt[0]), atol=1e-3)
+
+
+def test_vectors_that_have_not_converged_are_constants_of_the_gradient():
+    w = normal(0, 1, 4, 6)
+
+    def largest(w):
+        start = spectral.power_start(KEY, {"w": w})
+        values, left = spectral.power_iteration({"w": w}, start, 1)
+        return values["w"].sum(), left["w"]
+
+    found, left = jax.device_get(jax.jit(jax.grad(largest, has_aux=True))(w))
+    right = w[0].T @ left[0]
+    wanted = np.outer(left[0], right / np.linalg.norm(right))
+    np.testing.assert_allclose(found[0], wanted, atol=1e-6)
