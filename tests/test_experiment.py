@@ -216,16 +216,30 @@ def test_every_event_of_a_run_happens_as_often_as_the_config_says(
     monkeypatch.setattr(loop.Run, "evaluate", counted("evaluations", evaluate))
     scripted(monkeypatch, [-3.0, -4.0, -5.0])
     steps = 3 * -(-(1442 - 80) // 64)
-    tiny["schedules"] = {"beta": {"name": "linear", "end": 1.0, "steps": 100}}
     tiny |= {"num_steps": steps, "eval_every_steps": 22, "log_every_steps": 11}
     experiment.run(tiny | {"checkpoint_every_steps": 33}, tmp_path)
     assert counts == {"steps": 66, "saves": 2 + 1, "evaluations": 3}  # 1: the best
     text = capsys.readouterr().err
     assert text.count("new run in") == 1 and text.count("done at step 66") == 1
+    assert [r["step"] for r in metrics(tmp_path) if r["split"] == "train"] == [
+        *range(11, 67, 11)
+    ]
+
+
+def test_metrics_have_what_the_last_of_their_updates_was_done_with(tiny, tmp_path):
+    """In the default tier: no other run of it anneals anything."""
+    annealed = {"beta": {"name": "linear", "end": 1.0, "steps": 100}}
+    decayed = {"schedule": "cosine", "decay_steps": 100}
+    tiny |= {"schedules": annealed, "num_steps": 4, "eval_every_steps": 0}
+    tiny["optimizer"] |= decayed
+    experiment.run(tiny, tmp_path)
     rows = [row for row in metrics(tmp_path) if row["split"] == "train"]
-    assert [row["step"] for row in rows] == [*range(11, 67, 11)]
-    for row in rows:  # what the last of its updates was done with
-        assert row["beta"] == pytest.approx((row["step"] - 1) / 100)
+    assert [row["step"] for row in rows] == [2, 4]
+    for row in rows:
+        done = row["step"] - 1
+        assert row["beta"] == pytest.approx(done / 100)
+        rate = 3e-3 * 0.5 * (1.0 + np.cos(np.pi * done / 100))
+        assert row["learning_rate"] == pytest.approx(rate)
 
 
 @pytest.mark.slow
