@@ -5,9 +5,9 @@ import sys
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback out of the imports
-    from jvae import pages
+    from jvae.runtime import huge_pages
 
-    pages.use_large()  # starts this script over, before anything heavy is imported
-    from jvae import cli
+    huge_pages.use_large()  # starts this script over, before anything heavy is imported
+    from jvae.commands import flags
 
-    sys.exit(cli.main(cli.evaluate))
+    sys.exit(flags.main(flags.evaluate))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import machine
-from jvae import pages
+from jvae.runtime import huge_pages
 
 SUITE = ("mlp", "conv", "text", "flows", "nvae", "stack", "processes", "scaling")
 ROOT = Path(__file__).parent.parent
@@ -131,7 +131,7 @@ def main() -> int:
     unknown = sorted(set(flags.names) - set(SUITE))
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(SUITE)}")
-    environment = pages.environment()  # train.py's own, and PyTorch has it too
+    environment = huge_pages.environment()  # train.py's own, and PyTorch has it too
     failed = []
     for name in () if flags.table else flags.names or SUITE:
         print(f"== {name}", flush=True)

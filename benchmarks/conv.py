@@ -26,12 +26,13 @@ import torch
 
 from benchmarks import machine, turns
 from benchmarks.peers import conv as peer
-from jvae import config as configs
-from jvae import data, parts
-from jvae.config_files import experiment_config
-from jvae.evaluation import samples
-from jvae.evaluation.likelihood import evaluate_log_likelihood
-from jvae.loop import subject_of
+from jvae import data
+from jvae.pretrained import samples
+from jvae.pretrained.likelihood import evaluate_log_likelihood
+from jvae.training import components
+from jvae.training import config as configs
+from jvae.training.config_files import experiment_config
+from jvae.training.loop import subject_of
 
 BATCH, SAMPLES, CHUNK = 100, 10_000, 128
 DRAWS, DRAWS_AT_ONCE, SCORED = 500, 5, 20
@@ -61,10 +62,10 @@ class Jvae:
     name = turns.OURS
 
     def __init__(self, path):
-        self.built = parts.assemble(configs.read(config(path)))
-        self.state = parts.create_state(self.built)
-        self.step = parts.compile_step(self.built, self.state)
-        self.feed = parts.batches(self.built, 0)
+        self.built = components.assemble(configs.read(config(path)))
+        self.state = components.create_state(self.built)
+        self.step = components.compile_step(self.built, self.state)
+        self.feed = components.batches(self.built, 0)
 
     def loss(self, x):
         """Returns -ELBO at z = mean, of binary images [B, H, W, 1]."""

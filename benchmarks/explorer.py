@@ -19,10 +19,10 @@ import urllib.request
 import numpy as np
 
 from benchmarks import machine
-from jvae import parts
-from jvae.evaluation import pictures
-from jvae.explore.explorer import Explorer
-from jvae.pretrained import restore
+from jvae.commands.explore.explorer import Explorer
+from jvae.pretrained import image_grid
+from jvae.pretrained.restore import restore
+from jvae.training import components
 
 MOST_MS = 50.0
 """Of a point on the server, the convolutional VAE of Fashion-MNIST."""
@@ -42,11 +42,13 @@ def median_ms(ask, requests):
 def on_the_server(workdir, points):
     """Returns the median time to decode a point and draw it."""
     model = restore(workdir)
-    explorer = Explorer.of(model, parts.split_of(model.config["data"], "test"), 500)
+    explorer = Explorer.of(
+        model, components.split_of(model.config["data"], "test"), 500
+    )
     rng = np.random.default_rng(0)
     size = explorer.latents.means.shape[1]
     codes = rng.normal(size=(points, size)).astype(np.float32)
-    return median_ms(lambda z: pictures.encode_png(explorer.decoded(z).sheet), codes)
+    return median_ms(lambda z: image_grid.encode_png(explorer.decoded(z).sheet), codes)
 
 
 def over_http(workdir, points):
@@ -54,7 +56,7 @@ def over_http(workdir, points):
     command = [
         sys.executable,
         "-m",
-        "jvae.explore",
+        "jvae.commands.explore",
         workdir,
         "--port=0",
         "--no_browser",

@@ -6,7 +6,7 @@ import os
 import platform
 from pathlib import Path
 
-from jvae import pages
+from jvae.runtime import huge_pages
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -27,7 +27,7 @@ def describe() -> dict[str, str | int | None]:
     return {
         "processor": processor,
         "cores": len(os.sched_getaffinity(0)),
-        "pages": os.environ.get(pages.VARIABLE),
+        "pages": os.environ.get(huge_pages.VARIABLE),
         "python": platform.python_version(),
         **versions,
     }

@@ -37,10 +37,11 @@ from etils import epath
 
 from benchmarks import machine, turns
 from benchmarks.peers import mlp as peer
-from jvae import config as configs
-from jvae import data, loop, parts
-from jvae.config_files import experiment_config
-from jvae.stopping import Stop
+from jvae import data
+from jvae.runtime.preemption import Stop
+from jvae.training import components, loop
+from jvae.training import config as configs
+from jvae.training.config_files import experiment_config
 
 BATCH, STEPS = 128, 420
 EMA_DECAY = 0.999
@@ -126,16 +127,16 @@ class Trainer:
         config = config | {"num_steps": steps, "eval_every_steps": 0}
         # Once on the way, in the middle of a turn.
         config["checkpoint_every_steps"] = (num_turns // 2) * STEPS + STEPS // 2
-        self.built = parts.assemble(configs.read(config))
+        self.built = components.assemble(configs.read(config))
         self.folder, self.seconds, self.waits = epath.Path(folder), [], []
 
     def layers(self):
         """Returns the layers at the start."""
-        return layers_of(parts.create_state(self.built).params)
+        return layers_of(components.create_state(self.built).params)
 
     def train(self, others):
         """Trains; calls `others` after every epoch; the first does not count."""
-        original, clock = parts.batches, {}
+        original, clock = components.batches, {}
 
         def end_turn():
             jax.block_until_ready(run.state)
@@ -158,12 +159,12 @@ class Trainer:
                     clock["waited"] += time.perf_counter() - asked
                 yield batch
 
-        parts.batches = batches
+        components.batches = batches
         with loop.Run(self.built, self.folder, Stop()) as run:
             try:
                 run.train()
             finally:
-                parts.batches = original
+                components.batches = original
             end_turn()  # once the last checkpoint is on disk
             self.params, self.saved = run.state.params, run.archive.states.steps()
         del self.seconds[0], self.waits[0]

@@ -28,8 +28,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from benchmarks import machine, turns
 from benchmarks.peers import nvae as peer
-from jvae import config as configs
-from jvae import mesh, parts
+from jvae.runtime import mesh
+from jvae.training import components
+from jvae.training import config as configs
 
 BATCH, SIDE = 64, 28
 LIMITS = {
@@ -84,10 +85,10 @@ def raw_batch():
 
 def lowered_step(**model):
     """Returns the training step of this model, lowered."""
-    built = parts.assemble(configs.read(config(**model)))
-    state = parts.create_state(built)
+    built = components.assemble(configs.read(config(**model)))
+    state = components.create_state(built)
     batch = mesh.put_batch(raw_batch(), built.devices)
-    return parts.compile_step(built, state).lower(state, batch)
+    return components.compile_step(built, state).lower(state, batch)
 
 
 def growth(rounds):
@@ -135,11 +136,11 @@ class Jvae:
     name = "jvae"
 
     def __init__(self):
-        self.built = parts.assemble(configs.read(config()))
-        state = parts.create_state(self.built)
+        self.built = components.assemble(configs.read(config()))
+        state = components.create_state(self.built)
         self.state = state.replace(params=moved(state.params))
         self.batch = mesh.put_batch(raw_batch(), self.built.devices)
-        self.step = parts.compile_step(self.built, self.state)
+        self.step = components.compile_step(self.built, self.state)
 
     def outputs(self, x):
         """Returns (logits of the prior's means, mean KL of the first group)."""

@@ -27,10 +27,10 @@ import torch
 from etils import epath
 
 from benchmarks import machine, turns
-from jvae import config as configs
-from jvae import parts
-from jvae.archive import Archive
-from jvae.config_files import experiment_config
+from jvae.training import components
+from jvae.training import config as configs
+from jvae.training.config_files import experiment_config
+from jvae.training.run_checkpoints import Archive
 
 ROOT = Path(__file__).parent.parent
 PEAK_STEPS = 210
@@ -88,7 +88,11 @@ def starts(rounds):
             seconds["cold"].append(first_step(cache))
             seconds["warm"].append(first_step(cache))
         began = time.time()
-        imports = [sys.executable, "-c", "import jvae.cli, jvae.experiment"]
+        imports = [
+            sys.executable,
+            "-c",
+            "import jvae.commands.flags, jvae.training.experiment",
+        ]
         subprocess.run(imports, cwd=ROOT, check=True)
         seconds["imports"].append(time.time() - began)
     found = {name: statistics.median(spent) for name, spent in seconds.items()}
@@ -157,14 +161,14 @@ def new_run(path, hidden):
     """
     config = experiment_config("configs/fashion_mlp.py", {"data.path": path})
     config["model"]["hidden"] = hidden
-    built = parts.assemble(configs.read(config))
+    built = components.assemble(configs.read(config))
     rng = np.random.default_rng(0)
 
     def random(a):
         is_real = jnp.issubdtype(a.dtype, jnp.floating)
         return rng.normal(size=a.shape).astype(a.dtype) if is_real else a
 
-    state = parts.create_state(built)
+    state = components.create_state(built)
     return built, jax.device_put(
         jax.tree.map(random, state), jax.tree.map(lambda a: a.sharding, state)
     )
@@ -184,7 +188,7 @@ def checkpoint(built, state):
         os.sync()
         found["seconds_to_save"] = time.perf_counter() - began
         found["bytes"] = size_of(folder)
-        like = parts.abstract_state(built)
+        like = components.abstract_state(built)
         began = time.perf_counter()
         jax.block_until_ready(archive.restored(like))
         found["seconds_to_restore"] = time.perf_counter() - began

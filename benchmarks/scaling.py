@@ -43,9 +43,9 @@ def lowered(name, rows, params):
     import numpy as np
 
     from benchmarks import hlo
-    from jvae import config as configs
-    from jvae import parts
-    from jvae.config_files import experiment_config
+    from jvae.training import components
+    from jvae.training import config as configs
+    from jvae.training.config_files import experiment_config
 
     config = experiment_config(RUNS[name][0], {})
     shape, batch = tuple(config["model"]["image_shape"]), rows * jax.device_count()
@@ -59,11 +59,11 @@ def lowered(name, rows, params):
     }
     config |= {"data": data, "mesh": {"data": -1, "params": params}}
     config["steps_per_dispatch"] = 1
-    built = parts.assemble(configs.read(config))
+    built = components.assemble(configs.read(config))
     shutil.rmtree(folder)
-    state = parts.abstract_state(built)
+    state = components.abstract_state(built)
     raw = dict(built.splits.train.read(np.arange(batch)))
-    traced = parts.compile_step(built, state).trace(state, raw)
+    traced = components.compile_step(built, state).trace(state, raw)
     return traced.lower(), hlo.matrix_flops(traced.jaxpr), state
 
 

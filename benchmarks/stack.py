@@ -16,7 +16,8 @@ import jax
 import numpy as np
 
 from benchmarks import machine, turns
-from jvae import compiler, layers
+from jvae import layers
+from jvae.runtime import xla_options
 
 LAYERS, CHANNELS, SHAPE = 8, 32, (64, 14, 14)
 
@@ -69,7 +70,7 @@ def main() -> int:
     }
     work, results = {}, {}
     for name, loss in forms.items():
-        gradient = jax.jit(jax.grad(loss), compiler_options=compiler.fast("cpu"))
+        gradient = jax.jit(jax.grad(loss), compiler_options=xla_options.fast("cpu"))
         results[name] = np.asarray(gradient(kernels, x))
 
         def once(gradient=gradient):

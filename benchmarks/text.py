@@ -24,10 +24,12 @@ import torch
 
 from benchmarks import machine, turns
 from benchmarks.peers import text as peer
-from jvae import config as configs
-from jvae import data, mesh, parts
-from jvae.config_files import experiment_config
-from jvae.data.sentences import SentenceSource, sources
+from jvae import data
+from jvae.data.vocabulary import SentenceSource, sources
+from jvae.runtime import mesh
+from jvae.training import components
+from jvae.training import config as configs
+from jvae.training.config_files import experiment_config
 
 WORDS, BATCH, SAMPLES, LENGTH = 4000, 64, 512, 61
 REQUIRED, AIM, SAME_LOSS = 0.7, 1.0, 0.01
@@ -63,9 +65,9 @@ class Jvae:
         }
         # A constant rate, as in PyTorch here.
         config["optimizer"] = {"name": "adam", "learning_rate": 2e-3, "clip_norm": 5.0}
-        self.built = parts.assemble(configs.read(config))
-        self.state = parts.create_state(self.built)
-        self.step = parts.compile_step(self.built, self.state)
+        self.built = components.assemble(configs.read(config))
+        self.state = components.create_state(self.built)
+        self.step = components.compile_step(self.built, self.state)
         self.batches, self.done = batches, 0
         model = self.built.model
 

@@ -14,7 +14,7 @@ __all__ = ["restore"]
 def __getattr__(name: str) -> Any:
     """Imports `restore` when it is asked for: it needs Orbax, the losses do not."""
     if name == "restore":
-        from jvae.pretrained import restore
+        from jvae.pretrained.restore import restore
 
         return restore
     raise AttributeError(f"module 'jvae' has no attribute {name!r}")

@@ -29,12 +29,14 @@ from pathlib import Path  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-from jvae import compile_cache  # noqa: E402
+from jvae.runtime import compile_cache  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Hundreds of compiled programs are a large heap: to search it often takes a sixth of
 # the time, and there is little to find.
 gc.set_threshold(200_000, 10, 10)
+
+pytest_plugins = ["tests.toys"]
 
 ROOT = Path(__file__).parent.parent
 
@@ -122,7 +124,7 @@ def tiny():
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A finished run of the tiny config: its workdir."""
-    from jvae import experiment
+    from jvae.training import experiment
 
     workdir = tmp_path_factory.mktemp("trained") / "run"
     experiment.run(TINY, workdir)

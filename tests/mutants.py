@@ -34,28 +34,28 @@ AREAS = {
     "distributions": (["distributions"], ["distributions"]),
     "losses": (["losses"], ["losses"]),
     "flows": (["flows"], ["flows", "models/test_flow.py"]),
-    "layers": (["layers", "recurrent.py"], ["test_layers.py", "test_recurrent.py"]),
+    "layers": (["layers", "recurrent.py"], ["test_layers.py", "test_lstm.py"]),
     "models": (["models"], ["models"]),
     "data": (["data"], ["data"]),
     "training": (
         ["training.py", "optimizers.py", "schedules.py", "loop.py", "validation.py"],
         [
-            *("test_training.py", "test_guard.py", "test_optimizers.py"),
+            *("test_train_step.py", "test_guard.py", "test_optimizers.py"),
             *("test_schedules.py", "test_experiment.py", "test_validation.py"),
         ],
     ),
     "checkpoints": (
         ["checkpoints.py", "archive.py", "manifest.py", "checksums.py", "storage.py"],
         [
-            *("test_checkpoints.py", "test_archive.py", "test_checksums.py"),
-            *("test_storage.py", "test_damage.py", "test_writers.py"),
+            *("test_checkpoints.py", "test_run_checkpoints.py", "test_checksums.py"),
+            *("test_files.py", "test_failures.py", "test_metrics.py"),
         ],
     ),
     "commands": (
         ["cli.py", "fields.py", "config_files.py", "sweep.py", "trials.py"]
         + ["tables.py", "export.py", "sample.py", "refresh.py"],
-        ["test_cli.py", "test_fields.py", "test_config.py", "test_sweep.py"]
-        + ["test_export.py", "evaluation/test_samples.py", "test_refresh.py"],
+        ["test_flags.py", "test_registry.py", "test_config.py", "test_sweep.py"]
+        + ["test_export.py", "evaluation/test_samples.py", "test_recalibrate.py"],
     ),
 }
 
@@ -67,16 +67,16 @@ EQUIVALENT = {
     "jvae/layers/convolutions.py:_phases: p + k -> p - (k) #2": (
         "modulo 2 both are the same"
     ),
-    "jvae/checkpoints.py:_remove_failed: looks < LOOKS -> looks <= LOOKS": (
+    "jvae/workdir/checkpoints.py:_remove_failed: looks < LOOKS -> looks <= LOOKS": (
         "it looks once more before it is content"
     ),
-    "jvae/storage.py:append: time.monotonic() - self._written > self.SECONDS -> "
+    "jvae/workdir/files.py:append: time.monotonic() - self._written > self.SECONDS -> "
     "time.monotonic() - self._written >= self.SECONDS": "a time is never exactly that",
-    'jvae/storage.py:_is_stale: time.time() - json.loads(text)["time"] > STALE_SECONDS '
+    'jvae/workdir/files.py:_is_stale: time.time() - json.loads(text)["time"] > STALE_SECONDS '
     '-> time.time() - json.loads(text)["time"] >= STALE_SECONDS': (
         "a time is never exactly that"
     ),
-    "jvae/checksums.py:_is_small: leaf.nbytes < ON_HOST -> leaf.nbytes <= ON_HOST": (
+    "jvae/workdir/checksums.py:_is_small: leaf.nbytes < ON_HOST -> leaf.nbytes <= ON_HOST": (
         "the sum is the same wherever it is made"
     ),
 }

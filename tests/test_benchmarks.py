@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks import __main__ as suite
 from benchmarks import hlo, machine, predicted, scaling, turns
-from jvae import mesh
+from jvae.runtime import mesh
 
 
 def flops(function, *arguments):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import jvae
-from jvae import config, experiment, parts
 from jvae.errors import ConfigError
-from tests.commands import metrics
+from jvae.training import components, config, experiment
+from tests.runs import metrics
 
 KEY = jax.random.key(0)
 KINDS = {
@@ -77,9 +77,9 @@ def test_components_are_fitted_to_the_codes_of_the_runs_first_examples(clustered
 
     def begin(seed):
         run = clustered | {"seed": seed, "ema_decay": 0.5}
-        built = parts.assemble(config.read(run))
-        before = parts.create_state(built)
-        state = parts.started(built, before)
+        built = components.assemble(config.read(run))
+        before = components.create_state(built)
+        state = components.started(built, before)
         for (path, a), b in zip(
             jax.tree_util.tree_leaves_with_path(before.params),
             jax.tree.leaves(state.params),
@@ -99,8 +99,10 @@ def test_a_run_begins_where_its_model_starts(clustered, tmp_path):
     clustered["model"]["clusters"] |= {"components": "codes"}
     clustered |= {"num_steps": 1, "eval_every_steps": 0}
     clustered["optimizer"] = {"name": "sgd", "learning_rate": 1e-9}
-    built = parts.assemble(config.read(clustered))
-    wanted = parts.started(built, parts.create_state(built)).params["cluster_means"]
+    built = components.assemble(config.read(clustered))
+    wanted = components.started(built, components.create_state(built)).params[
+        "cluster_means"
+    ]
     experiment.run(clustered, tmp_path)
     found = jvae.restore(tmp_path, step="last", params="raw").params["cluster_means"]
     np.testing.assert_allclose(found, wanted, rtol=1e-5)

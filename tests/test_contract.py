@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jvae import keys, losses, mesh
+from jvae import keys, losses
 from jvae.distributions import Bernoulli, Categorical, DiagGaussian, draw
 from jvae.layers import BatchNorm
 from jvae.models import OneGroup
+from jvae.runtime import mesh
 from jvae.types import Array, Inference
 from tests.tiers import others_slow
 

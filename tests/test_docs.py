@@ -11,8 +11,8 @@ import jvae
 import jvae.distributions
 import jvae.flows
 import jvae.losses
-from jvae import experiment
-from tests.commands import TIMEOUT
+from jvae.training import experiment
+from tests.runs import TIMEOUT
 
 DOCS = Path(__file__).parent.parent / "docs"
 

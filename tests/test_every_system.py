@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import jvae
-from jvae import experiment, losses, models
+from jvae import losses, models
 from jvae.errors import ConfigError, DataError, WorkdirError
-from tests.commands import assert_same_run, cut_off, metrics, steps
+from jvae.training import experiment
 from tests.conftest import TINY
+from tests.runs import assert_same_run, cut_off, metrics, steps
 from tests.tiers import others_slow
 
 MLP = TINY["model"]  # whose programs other tests need too

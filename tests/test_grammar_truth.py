@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import jvae
-from jvae.data import build, grammar
-from jvae.evaluation import likelihood
-from tests.commands import train
+from jvae.data import build
+from jvae.data.datasets import grammar
+from jvae.pretrained import likelihood
+from tests.runs import train
 
 ROOT = Path(__file__).parent.parent
 

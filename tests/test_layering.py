@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import TIMEOUT
+from tests.runs import TIMEOUT
 
 ROOT = Path(__file__).parent.parent
 TABLE = re.search(
@@ -88,7 +88,7 @@ def test_the_rule_notices_an_import_from_above(tmp_path):
     file.write_text(
         "import jvae.models.vae\n"
         "from jvae import keys, losses as l\n"
-        "def late():\n    from jvae.training import TrainState\n"
+        "def late():\n    from jvae.training.train_step import TrainState\n"
     )
     assert imported(file) == {"models", "keys", "losses", "training"}
     assert forbidden("losses", imported(file)) == ["models", "training"]

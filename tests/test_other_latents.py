@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import jvae
-from jvae import experiment
-from tests.commands import metrics
+from jvae.training import experiment
+from tests.runs import metrics
 
 TEMPERATURE = {"name": "exponential", "end": 0.1, "decay": 0.9}
 KINDS = {

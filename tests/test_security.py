@@ -1,7 +1,7 @@
 """Nothing that is read runs code: an exploit is planted in each format, and sleeps on.
 
 Those in data sets are in tests/data: pickled objects, headers that lie and zip bombs in
-test_archives.py, picture bombs in test_pictures.py, functions named by a data set's
+test_npz.py, picture bombs in test_image_files.py, functions named by a data set's
 metadata in test_tfds.py.
 """
 
@@ -16,8 +16,11 @@ import jax
 import pytest
 
 import jvae
-from jvae import experiment, fields, manifest, pretrained
+from jvae import registry
 from jvae.errors import ConfigError, JvaeError
+from jvae.pretrained import restore
+from jvae.training import experiment
+from jvae.workdir import metadata
 
 ROOT = Path(jvae.__file__).parent.parent
 
@@ -70,7 +73,7 @@ def change(workdir, path, value):
     for file in workdir.glob("*/*/meta/metadata"):
         meta = json.loads(file.read_text())
         set_in(meta["config"])
-        meta["digest"] = manifest.digest(meta)
+        meta["digest"] = metadata.digest(meta)
         file.write_text(json.dumps(meta))
     config = json.loads((workdir / "config.json").read_text())
     set_in(config)
@@ -156,10 +159,10 @@ def test_an_import_that_is_allowed_is_allowed_once(stranger, sentinel, trained):
     sentinel.unlink()
     del sys.modules["evil"]
     with pytest.raises(ConfigError, match="is an import path"):
-        pretrained.restore(stranger)
+        restore.restore(stranger)
     assert not sentinel.exists()
     # Nor does the prohibition reach what the caller names himself.
-    assert fields.resolve({}, "math:sqrt", "model")(9) == 3
+    assert registry.resolve({}, "math:sqrt", "model")(9) == 3
 
 
 @pytest.mark.slow
@@ -236,10 +239,10 @@ CALLS = {"eval", "exec", "compile", "__import__", "system", "popen", "exec_modul
 CALLS |= {"import_module", "unsafe_load", "loads_pickle", "read_pickle"}
 EXCEPTIONS = {
     (
-        "jvae/config_files.py",
+        "jvae/training/config_files.py",
         "exec_module",
     ): "the config file of a run is Python by design",
-    ("jvae/fields.py", "import_module"): "names in a config, where they are allowed",
+    ("jvae/registry.py", "import_module"): "names in a config, where they are allowed",
     ("jvae/data/libraries.py", "import_module"): "names that are in our own source",
 }
 

@@ -172,7 +172,7 @@ class Splits:
       test: what final numbers are reported on.
       validation: what checkpoints and hyperparameters are chosen by.
       num_classes: labels are 0..num_classes-1; None without labels.
-      vocabulary: of sentences, a `jvae.data.sentences.Vocabulary`; None of others.
+      vocabulary: of sentences, a `jvae.data.vocabulary.Vocabulary`; None of others.
     """
 
     train: Source

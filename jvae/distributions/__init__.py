@@ -13,12 +13,7 @@ from jvae.distributions.discretized_logistic import (
     DiscretizedLogisticMixture,
 )
 from jvae.distributions.events import Distribution, draw, sum_events
-from jvae.distributions.gaussian import (
-    LOG_TWO_PI,
-    DiagGaussian,
-    Gaussian,
-    kl_per_group,
-)
+from jvae.distributions.gaussian import LOG_TWO_PI, DiagGaussian, Gaussian, kl_per_group
 from jvae.distributions.gumbel_softmax import GumbelSoftmax
 from jvae.distributions.mixture import GaussianMixture
 from jvae.distributions.sentences import Sentences

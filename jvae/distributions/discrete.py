@@ -7,8 +7,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jvae import threefry
 from jvae.distributions.events import draw, flat_noise, sum_events
+from jvae.runtime import random_bits
 from jvae.types import Array, Key
 
 
@@ -45,7 +45,7 @@ class Bernoulli:
         """Returns zeros and ones in float32, [B, ...] or [n, B, ...]."""
 
         def sample(key, mean):
-            uniform = flat_noise(threefry.uniform, key, mean)
+            uniform = flat_noise(random_bits.uniform, key, mean)
             return (uniform < mean).astype(jnp.float32)
 
         return draw(sample, key, n, self.mean)

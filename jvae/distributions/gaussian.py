@@ -9,8 +9,8 @@ import chex
 import flax.struct
 import jax.numpy as jnp
 
-from jvae import threefry
 from jvae.distributions.events import draw, flat_noise, sum_events
+from jvae.runtime import random_bits
 from jvae.types import Array, Key
 
 LOG_TWO_PI = math.log(2.0 * math.pi)
@@ -43,7 +43,7 @@ class DiagGaussian:
         """Returns mean + std * eps, [B, ...] or [n, B, ...]; differentiable."""
 
         def sample(key, mean, std):
-            return mean + std * flat_noise(threefry.normal, key, mean)
+            return mean + std * flat_noise(random_bits.normal, key, mean)
 
         return draw(sample, key, n, self.mean, self.std)
 

@@ -13,12 +13,12 @@ import jax
 import numpy as np
 
 from jvae.data.sources import Source
-from jvae.evaluation.likelihood import Estimate
-from jvae.evaluation.measures import Measure
-from jvae.evaluation.subject import Subject, over_examples
+from jvae.evaluation.metrics import Measure
 from jvae.losses.bottleneck import LN_2, bottleneck_terms
 from jvae.losses.elbo import apply
 from jvae.losses.iwae import sample_keys
+from jvae.pretrained.likelihood import Estimate
+from jvae.pretrained.trained_model import Subject, over_examples
 from jvae.types import Array, Batch, Key, Params, State
 
 

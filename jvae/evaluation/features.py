@@ -20,10 +20,10 @@ import optax
 from etils import epath
 from flax import linen as nn
 
-from jvae import arrays
 from jvae.data.sources import Source
 from jvae.errors import DataError
 from jvae.types import Array, Params
+from jvae.workdir import npz
 
 WIDTH = 64
 """Features of an image."""
@@ -172,7 +172,7 @@ def write_features(features: Features, path: epath.PathLike) -> None:
         "accuracy": features.accuracy,
         "image_shape": features.image_shape,
     }
-    arrays.write(path, features.params, numbers)
+    npz.write(path, features.params, numbers)
 
 
 def read_features(path: epath.PathLike) -> Features:
@@ -181,6 +181,6 @@ def read_features(path: epath.PathLike) -> Features:
     Raises:
       WorkdirError: no such file, or one that is damaged.
     """
-    params, about = arrays.read(path)
+    params, about = npz.read(path)
     shape = tuple(about["image_shape"])
     return Features(params, about["num_classes"], about["accuracy"], shape)

@@ -18,10 +18,10 @@ import numpy as np
 from jvae import keys
 from jvae.data.sources import Source
 from jvae.distributions import DiagGaussian
-from jvae.evaluation.likelihood import Estimate
-from jvae.evaluation.subject import Subject, over_examples
 from jvae.flows import FlowPrior
 from jvae.losses.elbo import apply
+from jvae.pretrained.likelihood import Estimate
+from jvae.pretrained.trained_model import Subject, over_examples
 from jvae.types import Array, Batch, Key, Params, State, batch_size
 
 ACTIVE_VARIANCE = 0.01

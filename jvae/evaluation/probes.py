@@ -16,9 +16,9 @@ import numpy as np
 
 from jvae.data.sources import Source
 from jvae.errors import ConfigError, require
-from jvae.evaluation.measures import Measure
-from jvae.evaluation.subject import Subject, over_examples
+from jvae.evaluation.metrics import Measure
 from jvae.losses.elbo import apply
+from jvae.pretrained.trained_model import Subject, over_examples
 from jvae.types import Array, Batch, Key, Params, State
 
 NEIGHBOURS = (1, 20)

@@ -11,9 +11,10 @@ import numpy as np
 
 from jvae.data.sources import Source
 from jvae.errors import DataError, require
-from jvae.evaluation import frechet, samples
+from jvae.evaluation import frechet
 from jvae.evaluation.features import Features, unit
-from jvae.evaluation.subject import Subject
+from jvae.pretrained import samples
+from jvae.pretrained.trained_model import Subject
 from jvae.types import Key
 
 PRIOR = "prior"

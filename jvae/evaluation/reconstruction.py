@@ -10,11 +10,11 @@ import numpy as np
 
 from jvae.data.sources import Source
 from jvae.data.transforms import Transform
-from jvae.evaluation.likelihood import Estimate
-from jvae.evaluation.measures import Measure
-from jvae.evaluation.samples import code_of
-from jvae.evaluation.subject import Subject, over_examples
+from jvae.evaluation.metrics import Measure
 from jvae.losses.elbo import apply
+from jvae.pretrained.likelihood import Estimate
+from jvae.pretrained.samples import code_of
+from jvae.pretrained.trained_model import Subject, over_examples
 from jvae.types import Array, Batch, Key, Params, State
 
 WINDOW, SIGMA = 11, 1.5

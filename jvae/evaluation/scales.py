@@ -11,8 +11,8 @@ import numpy as np
 
 from jvae.data.sources import Source
 from jvae.evaluation.latents import ACTIVE_VARIANCE
-from jvae.evaluation.subject import Subject, over_batches
 from jvae.losses.elbo import apply, masked_mean
+from jvae.pretrained.trained_model import Subject, over_batches
 from jvae.types import Array, Batch, Key, Params, State
 
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from jvae.errors import require
 from jvae.evaluation.projection import Projection
-from jvae.evaluation.subject import Subject
+from jvae.pretrained.trained_model import Subject
 
 NUM_PROBED = 10_000
 """Labelled training examples that probes see where nothing else is asked for."""
@@ -31,7 +31,7 @@ class Settings:
       probe_examples: labelled training examples for nearest neighbours and a linear
         probe on the codes; None for 10,000 of an encoder without a decoder and none of
         others.
-      samplers: names of `jvae.samplers`, fitted to the codes of training images and
+      samplers: names of `jvae.pretrained.samplers`, fitted to the codes of training images and
         drawn from in the prior's place, a picture for each.
       fd_examples: test images, and samples of each kind, between which a Fréchet
         distance, precision and recall are computed; 0 for none.

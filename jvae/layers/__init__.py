@@ -8,6 +8,7 @@ Training mode is what `apply` was told: a collection that is mutable is updated,
 running ones if not. No module takes a `train` flag.
 """
 
+from jvae.layers.batch_norm import BatchNorm
 from jvae.layers.convolutions import (
     Conv,
     ConvTranspose,
@@ -18,7 +19,6 @@ from jvae.layers.convolutions import (
 )
 from jvae.layers.depthwise import depthwise_convolution
 from jvae.layers.loops import loop_body, recomputed, scan
-from jvae.layers.normalisation import BatchNorm
 from jvae.layers.pointwise import ACTIVATIONS, Activation, bounded, by_rows, dropout
 from jvae.layers.resize import double_bilinear, double_nearest
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jvae import threefry
+from jvae.runtime import random_bits
 from jvae.types import Array, Key
 
 Activation = Literal["relu", "leaky_relu", "elu", "gelu", "swish", "tanh"]
@@ -69,5 +69,5 @@ def dropout(x: Array, rate: float, key: Key | None) -> Array:
     """
     if key is None or rate == 0:
         return x
-    uniform = jax.vmap(lambda k: threefry.uniform(k, x.shape[1:]))(key)
+    uniform = jax.vmap(lambda k: random_bits.uniform(k, x.shape[1:]))(key)
     return jnp.where(uniform >= rate, x / (1.0 - rate), 0.0)

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jvae import fields, keys
+from jvae import keys, registry
 from jvae.errors import require
 from jvae.losses.bottleneck import (
     bottleneck_terms,
@@ -86,14 +86,14 @@ def coefficients_of(part: Any) -> dict[str, float]:
     return dict(getattr(part, "coefficients", {}))
 
 
-def config_fields(objective: Callable) -> dict[str, fields.Field]:
+def config_fields(objective: Callable) -> dict[str, registry.Field]:
     """Returns what `build` takes for an objective: its options and coefficients."""
-    texts = fields.meanings(objective)
+    texts = registry.meanings(objective)
     numbers = {
-        name: fields.Field(name, float, default, texts.get(name, ""))
+        name: registry.Field(name, float, default, texts.get(name, ""))
         for name, default in coefficients_of(objective).items()
     }
-    return {**numbers, **fields.of(objective, skip=_CALL)}
+    return {**numbers, **registry.of(objective, skip=_CALL)}
 
 
 def build(name: str, model: Any, *, train: bool = True, **given: Any) -> LossFn:
@@ -113,9 +113,9 @@ def build(name: str, model: Any, *, train: bool = True, **given: Any) -> LossFn:
       ConfigError: an unknown name or field, a coefficient that is negative or not
         finite, an option that is out of range or does not fit the model.
     """
-    objective = fields.resolve(LOSSES, name, "loss")
+    objective = registry.resolve(LOSSES, name, "loss")
     known = config_fields(objective)
-    fields.check_against(known, given, "loss")
+    registry.check_against(known, given, "loss")
     coefficients = coefficients_of(objective).items()
     fixed = {k: float(given.get(k, v)) for k, v in coefficients}
     for k, v in fixed.items():

@@ -30,16 +30,7 @@ from jvae.losses.elbo import (
     with_check,
     with_coefficients,
 )
-from jvae.types import (
-    Array,
-    Aux,
-    Batch,
-    Coefficients,
-    Key,
-    Params,
-    State,
-    batch_size,
-)
+from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State, batch_size
 
 Estimator = Literal["weighted", "stratified"]
 

@@ -20,16 +20,7 @@ from jvae.losses.elbo import (
     with_check,
     with_coefficients,
 )
-from jvae.types import (
-    Array,
-    Aux,
-    Batch,
-    Coefficients,
-    Key,
-    Params,
-    State,
-    batch_size,
-)
+from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State, batch_size
 
 Gradient = Literal["reparameterized", "doubly_reparameterized"]
 

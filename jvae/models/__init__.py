@@ -10,18 +10,18 @@ from typing import Any
 
 from flax import linen as nn
 
-from jvae import fields
+from jvae import registry
 from jvae.models.classifier import BottleneckClassifier, Classifier, mlp_classifier
 from jvae.models.cluster import ClusterVAE
 from jvae.models.conv import ConvDecoder, ConvEncoder, conv
+from jvae.models.conv_text import PoetryVAE, poetry_vae
 from jvae.models.flow import FlowModel, glow, nice
 from jvae.models.fvae import FlowVAE, fvae
 from jvae.models.infomax import InfoMaxEncoder, infomax
 from jvae.models.latents import LATENTS
 from jvae.models.likelihoods import LIKELIHOODS
 from jvae.models.mlp import MlpDecoder, MlpEncoder, mlp
-from jvae.models.nvae import NVAE, nvae
-from jvae.models.poetry import PoetryVAE, poetry_vae
+from jvae.models.nvae.model import NVAE, nvae
 from jvae.models.text import LanguageModel, TextVAE, language_model, text_vae
 from jvae.models.vae import VAE, OneGroup
 
@@ -84,4 +84,4 @@ def build(name: str, **given: Any) -> nn.Module:
     Raises:
       ConfigError: an unknown name or field, a wrong type or an impossible value.
     """
-    return fields.build(MODELS, "model", name, **given)
+    return registry.build(MODELS, "model", name, **given)

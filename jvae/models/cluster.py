@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jvae import fields, keys
+from jvae import keys, registry
 from jvae.distributions import DiagGaussian, GaussianMixture
 from jvae.errors import ConfigError, require
 from jvae.models.latents import MAX_LOG_VAR, MIN_LOG_VAR, GaussianLatent
@@ -230,5 +230,5 @@ def autoencoder(given: Mapping[str, Any] | None, **parts: Any) -> VAE:
             "model.clusters and model.num_classes cannot both be set",
             fix="Clusters are found without labels; set one of them to None.",
         )
-    fields.check(clusters, given, "model.clusters")
+    registry.check(clusters, given, "model.clusters")
     return ClusterVAE(**parts, **clusters(**given))

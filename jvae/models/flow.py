@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jvae import keys, threefry
+from jvae import keys
 from jvae.distributions import DiagGaussian
 from jvae.errors import require
 from jvae.flows import Bijection, Glow, Nice
@@ -27,6 +27,7 @@ from jvae.flows.squeeze import check_squeezes
 from jvae.flows.steps import Memory
 from jvae.models.mlp import check_sizes
 from jvae.models.vae import OneGroup, check_image, flat_size
+from jvae.runtime import random_bits
 from jvae.types import Array, Batch, Key, Params, batch_size
 
 
@@ -173,7 +174,7 @@ def noise(key: Key, x: Array) -> Array:
 
     So level and noise are added exactly in float32, and floor gives the level back.
     """
-    return jax.vmap(lambda k: threefry.uniform16(k, x.shape[1:]))(key)
+    return jax.vmap(lambda k: random_bits.uniform16(k, x.shape[1:]))(key)
 
 
 def glow(

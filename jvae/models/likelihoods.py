@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jvae import distributions, fields
+from jvae import distributions, registry
 from jvae.distributions.discretized_logistic import EDGE, LOOSE_EDGE
 from jvae.errors import require
 from jvae.layers import bounded
@@ -261,4 +261,4 @@ def build(likelihood: str | Mapping[str, Any]) -> nn.Module:
         likelihood = {"name": likelihood}
     if "name" not in likelihood:
         likelihood = {"name": "", **likelihood}
-    return fields.build(LIKELIHOODS, "model.likelihood", **likelihood)
+    return registry.build(LIKELIHOODS, "model.likelihood", **likelihood)

@@ -12,10 +12,10 @@ from flax import linen as nn
 from jvae import keys, layers
 from jvae.distributions import Sentences
 from jvae.errors import require
+from jvae.layers.lstm import Lstm, Memory
 from jvae.models import latents
 from jvae.models.latents import GaussianLatent, Latent
 from jvae.models.vae import OneLatent
-from jvae.recurrent import Lstm, Memory
 from jvae.types import Array, Batch, Inference, Key, batch_size
 
 END = 0

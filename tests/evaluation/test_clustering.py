@@ -15,7 +15,7 @@ from PIL import Image
 from jvae.data.sources import ArraySource
 from jvae.distributions import DiagGaussian, Gaussian, GaussianMixture
 from jvae.errors import ConfigError
-from jvae.evaluation import clustering, gallery, report
+from jvae.evaluation import clustering
 from jvae.evaluation.clustering import (
     Clusters,
     adjusted_rand_index,
@@ -27,6 +27,8 @@ from jvae.evaluation.clustering import (
     normalized_mutual_info,
 )
 from jvae.models import OneGroup
+from jvae.reports import images as gallery
+from jvae.reports import report
 
 KEY = jax.random.key(0)
 LABELS = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 2])

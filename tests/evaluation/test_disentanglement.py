@@ -8,7 +8,7 @@ from sklearn.metrics import mutual_info_score
 from jvae.data.sources import ArraySource
 from jvae.errors import ConfigError
 from jvae.evaluation import disentanglement as d
-from jvae.evaluation.findings import measure
+from jvae.evaluation.results import measure
 from jvae.evaluation.settings import Settings
 
 N = 2000

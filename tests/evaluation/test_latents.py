@@ -13,7 +13,7 @@ from jvae.evaluation.latents import (
     evaluate_latents,
     information,
 )
-from jvae.evaluation.subject import Subject
+from jvae.pretrained.trained_model import Subject
 from tests.tiers import others_slow
 
 KEY = jax.random.key(2)

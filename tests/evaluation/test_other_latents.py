@@ -9,12 +9,13 @@ import pytest
 from flax import linen as nn
 
 from jvae.distributions import GumbelSoftmax, UniformOnSphere, VonMisesFisher
-from jvae.evaluation import measures, samples
+from jvae.evaluation import metrics
 from jvae.evaluation.latents import collapse_verdict, evaluate_latents
 from jvae.models import OneGroup
+from jvae.pretrained import samples
 from jvae.types import batch_size
-from tests.evaluation.conftest import Gaussian
 from tests.tiers import others_slow
+from tests.toys import Gaussian
 
 KEY = jax.random.key(0)
 N = 64
@@ -112,9 +113,9 @@ def test_directions_have_active_units_and_no_dimensions_that_move_alone(toys):
     assert latents.active.shape == (8,) and latents.active.all()
     assert latents.kl.shape == (1,) and latents.kl_per_dim is None
     assert set(latents.information.terms) == {"mutual_info", "marginal_kl"}
-    rows = measures.latent_measures(latents)
+    rows = metrics.latent_measures(latents)
     assert rows["active_units"].unit == "of 8"
-    reasons = " ".join(measures.left_out(latents, True))
+    reasons = " ".join(metrics.left_out(latents, True))
     for name in ("Total correlation", "Traversals", "other temperatures"):
         assert name in reasons
     assert "Active units" not in reasons
@@ -124,16 +125,16 @@ def test_codes_have_a_kl_for_every_variable_and_no_active_units(toys):
     latents = found(toys, Codes, True)
     np.testing.assert_allclose(latents.kl, math.log(3), rtol=1e-5)
     assert latents.active is None
-    assert "active_units" not in measures.latent_measures(latents)
-    assert "total_correlation" in measures.latent_measures(latents)
-    assert "Active units" in " ".join(measures.left_out(latents, True))
+    assert "active_units" not in metrics.latent_measures(latents)
+    assert "total_correlation" in metrics.latent_measures(latents)
+    assert "Active units" in " ".join(metrics.left_out(latents, True))
 
 
 def test_a_gaussian_model_leaves_nothing_out(toys):
     subject = toys.subject(toys.PixelCode((1.0, 1.0)))
     source = toys.source(np.random.default_rng(0).normal(size=(20, 2)))
     latents = evaluate_latents(subject, source, batch_size=16, key=KEY)
-    assert measures.left_out(latents, False) == []
+    assert metrics.left_out(latents, False) == []
 
 
 def test_the_code_of_an_image_is_a_direction_and_its_way_stays_on_the_sphere(toys):

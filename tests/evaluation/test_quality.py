@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jvae import experiment
 from jvae.data.sources import ArraySource
 from jvae.errors import ConfigError, DataError, WorkdirError
 from jvae.evaluation.features import fit_features, read_features, write_features
 from jvae.evaluation.quality import evaluate_quality
+from jvae.training import experiment
 
 KEY = jax.random.key(0)
 
@@ -151,7 +151,7 @@ def test_an_evaluation_fits_what_it_needs_once_and_reports_it(
     tiny, tmp_path, monkeypatch
 ):
     quick_fit = functools.partial(fit_features, num_steps=20)
-    monkeypatch.setattr("jvae.fitted.fit_features", quick_fit)
+    monkeypatch.setattr("jvae.pretrained.fitted.fit_features", quick_fit)
     experiment.run(tiny, tmp_path / "run")
     quick = {"num_samples": 1, "num_examples": 32, "num_images": 4, "batch_size": 32}
     asked = {"fd_examples": 60, "samplers": ["gaussian", "gmm"]}

@@ -14,8 +14,8 @@ from jvae.evaluation.reconstruction import (
     squared_error,
     ssim,
 )
-from jvae.evaluation.report import evaluate
 from jvae.evaluation.settings import Settings
+from jvae.reports.report import evaluate
 
 KEY = jax.random.key(0)
 QUICK = Settings(num_examples=20, batch_size=16, num_samples=2, chunk_size=2)

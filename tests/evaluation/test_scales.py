@@ -11,18 +11,19 @@ from flax import linen as nn
 from jvae import keys
 from jvae.distributions import DiagGaussian, Gaussian
 from jvae.errors import ConfigError
-from jvae.evaluation import gallery, samples
-from jvae.evaluation.findings import measure, numbers_of
-from jvae.evaluation.samples import (
+from jvae.evaluation.results import measure, numbers_of
+from jvae.evaluation.scales import evaluate_scales, has_scales
+from jvae.evaluation.settings import Settings
+from jvae.models.nvae.groups import Noise
+from jvae.pretrained import samples
+from jvae.pretrained.samples import (
     corners,
     interpolations,
     reconstructions,
     traversals,
     variations,
 )
-from jvae.evaluation.scales import evaluate_scales, has_scales
-from jvae.evaluation.settings import Settings
-from jvae.models.hierarchy.groups import Noise
+from jvae.reports import images
 from jvae.types import Inference
 
 KEY = jax.random.key(0)
@@ -161,7 +162,7 @@ def test_the_gallery_has_a_picture_of_the_scales_and_one_of_each_that_is_kept(
     source = toys.source(X)
     found = measure(subject, source, key=KEY, settings=Settings(num_samples=1))
     options = {"temperatures": (0.5, 1.0), "num_images": 4, "reach": 1.0}
-    shown = {p.file: p for p in gallery.make(subject, source, found, KEY, **options)}
+    shown = {p.file: p for p in images.make(subject, source, found, KEY, **options)}
     assert {"scales.png", "kept_1.png", "interpolations.png"} <= shown.keys()
     assert not {"kl_per_dimension.png", "kept_2.png", "traversals.png"} & shown.keys()
     assert "temperature 1." in shown["kept_1.png"].caption

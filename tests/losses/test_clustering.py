@@ -8,10 +8,11 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from jvae import losses, mesh, models
+from jvae import losses, models
 from jvae.errors import ConfigError
 from jvae.losses import cluster_imbalance
 from jvae.losses.clustering import entropy
+from jvae.runtime import mesh
 
 KEY = jax.random.key(0)
 B, K = 16, 4

@@ -15,7 +15,8 @@ import pytest
 from absl.testing import parameterized
 from jax.sharding import PartitionSpec
 
-from jvae import losses, mesh, models
+from jvae import losses, models
+from jvae.runtime import mesh
 from tests.losses.classifier import Classifier
 from tests.losses.hierarchy import TwoGroups
 from tests.tiers import others_slow

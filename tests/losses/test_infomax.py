@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jvae import losses, mesh, models
+from jvae import losses, models
 from jvae.errors import ConfigError
 from jvae.losses.infomax import ESTIMATORS
+from jvae.runtime import mesh
 from jvae.types import Inference, Views
 from tests.tiers import others_slow
 

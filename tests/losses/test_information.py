@@ -10,10 +10,11 @@ import pytest
 import scipy.stats
 from flax import linen as nn
 
-from jvae import losses, mesh, models
+from jvae import losses, models
 from jvae.distributions import DiagGaussian, Gaussian
 from jvae.errors import ConfigError
 from jvae.losses import information
+from jvae.runtime import mesh
 
 KEY = jax.random.key(0)
 ESTIMATORS = ("weighted", "stratified")

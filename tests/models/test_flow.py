@@ -11,8 +11,9 @@ import pytest
 from scipy.stats import norm
 
 import jvae
-from jvae import config, experiment, losses, models, parts
+from jvae import losses, models
 from jvae.errors import ConfigError
+from jvae.training import components, config, experiment
 from tests.flows.test_density import noisy
 from tests.tiers import others_slow
 
@@ -123,13 +124,13 @@ def test_a_start_that_leaves_no_inverse_is_an_error(tiny):
     tiny["data"]["transform"] = "levels"
     tiny["model"] = {**FLOWS["glow"], "image_shape": [8, 8, 1], "num_bits": 4}
     tiny["data"]["num_bits"] = 4
-    built = parts.assemble(config.read(tiny))
-    state = parts.create_state(built)
+    built = components.assemble(config.read(tiny))
+    state = components.create_state(built)
     stack = state.params["flow"]["steps_0"]["steps"]
     stack["parts_2"]["net"]["Conv_1"]["bias"] *= jnp.nan
     message = r"flow/.*log_scale .* nan to nan \(set by the first 256 training"
     with pytest.raises(ConfigError, match=message):
-        parts.started(built, state)
+        components.started(built, state)
 
 
 @pytest.mark.slow

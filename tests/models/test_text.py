@@ -11,12 +11,12 @@ import scipy.special
 
 from jvae import losses, models
 from jvae.errors import ConfigError
-from jvae.evaluation.likelihood import (
+from jvae.models.text import nucleus
+from jvae.pretrained.likelihood import (
     elbo_per_example,
     log_likelihood_per_example,
     per_symbol,
 )
-from jvae.models.text import nucleus
 from tests.tiers import others_slow
 
 KEY = jax.random.key(0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests import commands
-from tests.commands import (
+from tests.runs import (
     arrays,
     metrics,
     steps,

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from tests import commands
-from tests.commands import ROOT, assert_same_run, steps, train, write_config
+from tests.runs import ROOT, assert_same_run, steps, train, write_config
 
 pytestmark = pytest.mark.proc
 

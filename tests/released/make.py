@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import jvae
-from jvae import experiment
+from jvae.training import experiment
 
 CONFIG = {
     "num_steps": 3,

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jvae import fields
+from jvae import registry
 from jvae.errors import require
 from jvae.models.latents.base import Flows, Latent, NoFlows, NoLayer
 from jvae.models.latents.flows import FlowLatent, flow
@@ -31,11 +31,7 @@ from jvae.models.latents.gaussians import (
     moment_gaussian,
     normalised_gaussian,
 )
-from jvae.models.latents.gumbel import (
-    MIN_TEMPERATURE,
-    GumbelLatent,
-    gumbel_softmax,
-)
+from jvae.models.latents.gumbel import MIN_TEMPERATURE, GumbelLatent, gumbel_softmax
 from jvae.models.latents.sphere import SphereLatent, von_mises_fisher
 
 __all__ = [
@@ -83,7 +79,7 @@ def build(
         latent = {"name": latent}
     if "name" not in latent:
         latent = {"name": "", **latent}
-    built = fields.build(LATENTS, "model.latent", **latent)
+    built = registry.build(LATENTS, "model.latent", **latent)
     has_means = num_classes is None or isinstance(built, GaussianLatent)
     rule = "be None unless model.latent is 'gaussian'"
     require(has_means, "model.num_classes", rule, num_classes)

@@ -14,7 +14,7 @@ from flax import linen as nn
 from jvae.distributions import DiagGaussian
 from jvae.errors import require
 from jvae.models.latents.base import NoFlows
-from jvae.models.normalisation import KlFloor, MeanNorm, MomentNorm, Variance
+from jvae.models.latents.normalization import KlFloor, MeanNorm, MomentNorm, Variance
 from jvae.types import Array, Batch, batch_size
 
 MIN_LOG_VAR, MAX_LOG_VAR = -15.0, 10.0
@@ -32,7 +32,7 @@ class GaussianLatent(NoFlows):
     uniform_prior: ClassVar[bool] = False
 
     def layer(self) -> nn.Module | None:
-        """Returns a normalisation, see `jvae.models.normalisation`; None for none."""
+        """Returns a normalisation, see `jvae.models.latents.normalization`; None for none."""
         return None if self.make_layer is None else self.make_layer()
 
     @property

@@ -1,0 +1,1 @@
+"""The commands: train, eval, sample, sweep, export, compare and others."""

@@ -1,0 +1,117 @@
+"""Compares evaluated runs on one page, a file without any other.
+
+python -m jvae.commands.compare RUN RUN ... --out=comparison.html
+
+RUN is a workdir, whose evaluation of the latest step is taken, or the folder of an
+evaluation. The page has the numbers side by side, rate and distortion, KL, training
+curves, the pictures, and where configurations differ. What eval.py writes for one run
+is its report.html.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from etils import epath
+
+from jvae.commands import flags as cli
+from jvae.errors import ConfigError, WorkdirError
+from jvae.reports import comparison
+from jvae.reports.comparison import Run
+from jvae.workdir.metrics import read_metrics
+
+OUT = "comparison.html"
+MARK = '<meta name="generator" content="jvae.commands.compare">'
+"""By which a page is known that may be replaced."""
+
+
+def read(path: str, split: str) -> Run:
+    """Returns the evaluation of a workdir, or the one that lies in a folder.
+
+    Args:
+      path: of either.
+      split: of a workdir's evaluation.
+
+    Raises:
+      WorkdirError: there is none, or it cannot be read.
+    """
+    folder = epath.Path(path).expanduser()
+    if (folder / "results.json").exists():
+        results = comparison.read_results(folder)
+        workdir = folder.parent.parent
+        history = read_metrics(workdir) if folder.parent.name == "evaluation" else []
+        return Run(path, results, folder, history)
+    found = sorted(folder.glob(f"evaluation/{split}_*/results.json"))
+    if not found:
+        raise WorkdirError(
+            f"there is no evaluation of the {split} split",
+            where=path,
+            fix=f"python eval.py --workdir={path} --split={split}",
+        )
+    latest = found[-1].parent
+    return Run(path, comparison.read_results(latest), latest, read_metrics(path))
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """Returns the ends of paths that tell them apart: 'a/run' and 'b/run', or 'run'."""
+    parts = [epath.Path(path).parts for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(p[-depth:]) for p in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise ConfigError("a run is named twice")
+
+
+def write(text: str, out: epath.PathLike) -> None:
+    """Writes the page; an older comparison is replaced, another file is not.
+
+    Raises:
+      WorkdirError: there is another file of that name, or it cannot be written.
+    """
+    file = epath.Path(out).expanduser()
+    try:
+        if file.exists() and MARK not in file.read_text()[:1000]:
+            raise WorkdirError(
+                "this file is no comparison and is kept",
+                where=str(out),
+                fix="Name another with --out.",
+            )
+        file.write_text(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise WorkdirError(
+            f"the page cannot be written: {error}",
+            where=str(out),
+            fix="Name another with --out.",
+        ) from error
+
+
+def command(arguments: Sequence[str]) -> None:
+    """What python -m jvae.commands.compare does with its arguments."""
+    parser = cli.Parser(
+        prog="python -m jvae.commands.compare",
+        description=__doc__,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument("runs", nargs="*", help="workdirs or folders of evaluations")
+    parser.add_argument("--split", default="test", help="of workdirs (default test)")
+    parser.add_argument("--out", default=OUT, help=f"the page (default {OUT})")
+    flags = cli.parse(cli.with_common(parser), arguments)
+    if flags.help:
+        print(parser.format_help())
+        return
+    if len(flags.runs) < 2:
+        raise ConfigError("name two runs or more", where=parser.prog)
+    names = short_names(flags.runs)
+    runs = [read(path, flags.split) for path in flags.runs]
+    named = [
+        Run(name, run.results, run.folder, run.history)
+        for name, run in zip(names, runs, strict=True)
+    ]
+    write(comparison.render(named), flags.out)
+    print(f"comparison: {flags.out}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(command))

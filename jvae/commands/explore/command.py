@@ -1,0 +1,107 @@
+"""Moves through the latent space of a trained model, in a page in the browser.
+
+python -m jvae.commands.explore WORKDIR
+
+Sliders move the most active dimensions, a click on the map decodes that place, two test
+images are interpolated, samples are drawn at a temperature, of a class or a cluster; a
+hierarchy keeps its coarse scales, a model of sentences writes them. The page is served
+to this machine alone unless --host says otherwise, and asks nothing of any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import webbrowser
+from collections.abc import Sequence
+from types import ModuleType
+
+from etils import epath
+
+from jvae import registry
+from jvae.commands import flags as cli
+from jvae.commands.explore.explorer import Explorer
+from jvae.errors import ConfigError
+from jvae.pretrained.restore import restore
+from jvae.training import components
+
+LOOPBACK = ("127.0.0.1", "localhost")
+DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
+
+
+def parser() -> cli.Parser:
+    """Returns the flags."""
+    flags = cli.Parser(
+        prog="python -m jvae.commands.explore",
+        description=__doc__,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    flags.add_argument("workdir", nargs="?", help="folder of the run")
+    cli.add_choice(flags)
+    flags.add_argument("--split", default="test", help="whose examples are shown")
+    flags.add_argument("--num_examples", type=int, default=1000, help="how many")
+    flags.add_argument("--host", default=LOOPBACK[0], help="default 127.0.0.1")
+    flags.add_argument("--port", type=int, default=7860, help="0 takes a free one")
+    flags.add_argument("--no_browser", action="store_true", help="open no browser")
+    cli.add_imports(flags)
+    cli.with_common(flags)
+    return flags
+
+
+def command(arguments: Sequence[str]) -> None:
+    """What python -m jvae.commands.explore does with its arguments."""
+    flags_of = parser()
+    flags = cli.parse(flags_of, arguments)
+    if flags.help:
+        print(flags_of.format_help())
+        return
+    if not flags.workdir:
+        raise ConfigError("WORKDIR is missing", where=flags_of.prog)
+    page, server = _web()
+    imports = {"allow_imports": flags.allow_imports}
+    model = restore(flags.workdir, **imports, **cli.choice_of(flags))
+    with registry.imports(flags.allow_imports):
+        source = components.split_of(
+            model.config["data"], flags.split, model.vocabulary
+        )
+    is_local = flags.host in LOOPBACK
+    listener = server.bound(flags.host, flags.port)
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(listener):
+        os.environ["GRADIO_TEMP_DIR"] = folder  # the page's pictures, gone at the end
+        explorer = Explorer.of(model, source, flags.num_examples)
+        title = f"{epath.Path(flags.workdir).name}, step {model.step}"
+        app = server.application(page.build(explorer, title), is_local)
+        url = f"http://{flags.host}:{listener.getsockname()[1]}"
+        print(f"{title}: {url} (Ctrl-C ends it)", flush=True)
+        if not is_local:
+            print("anyone who reaches this address can use the page", file=sys.stderr)
+        if not flags.no_browser and _has_display():
+            webbrowser.open(url)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve(app, listener)
+
+
+def _web() -> tuple[ModuleType, ModuleType]:
+    """Returns the modules that need Gradio, which is told first to send nothing."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        from jvae.commands.explore import page, server
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"the explorer needs one more package: {error}",
+            fix="pip install 'jvae[app]'.",
+        ) from error
+    return page, server
+
+
+def _has_display() -> bool:
+    return sys.platform in ("darwin", "win32") or any(map(os.environ.get, DISPLAYS))
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(command))

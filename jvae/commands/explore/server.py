@@ -1,0 +1,113 @@
+"""Serves the page: to this machine unless told otherwise, and nothing but the page.
+
+Gradio has addresses that this page has no use for: uploads, proxies, editing. Only what
+the page asks for is answered here.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from jvae.commands.explore.page import CSS
+from jvae.errors import ConfigError
+
+NAMES = ["127.0.0.1", "localhost"]
+"""Of this machine, as a browser on it calls it."""
+ADDRESSES = re.compile(
+    r"/|/config|/theme\.css|/favicon\.ico|/(static|assets|svelte)/[\w./@+-]+"
+    r"|/gradio_api/(startup-events|run/predict|heartbeat/\w+|file=.+)"
+)
+"""What the page asks for; 'file=' gives what the page itself has made, nothing else."""
+MAX_BODY = 2**20
+"""Bytes of a request; those of the page have some thousands."""
+
+
+class OnlyThePage:
+    """Answers requests for `ADDRESSES`, and says 404 or 413 to all others.
+
+    Args:
+      app: the application behind it (https://asgi.readthedocs.io).
+    """
+
+    def __init__(self, app: Callable):
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Callable, send: Callable) -> None:
+        """Answers a request."""
+        if scope["type"] == "http" and (status := _refusal(scope)):
+            await send({"type": "http.response.start", "status": status})
+            await send({"type": "http.response.body", "body": b""})
+        elif scope["type"] in ("http", "lifespan"):
+            await self.app(scope, receive, send)
+
+
+def _refusal(scope: Any) -> int:
+    """Returns the status that a request is refused with, 0 if it is not."""
+    if not ADDRESSES.fullmatch(scope["path"]):
+        return 404
+    headers = dict(scope["headers"])
+    size = headers.get(b"content-length", b"0" if scope["method"] != "POST" else b"")
+    if not size.isdigit():
+        return 411
+    return 413 if int(size) > MAX_BODY else 0
+
+
+def application(page: Any, is_local: bool) -> Any:
+    """Returns the web application of a page.
+
+    Args:
+      page: from `jvae.commands.explore.page.build`.
+      is_local: whether requests that call this machine by another name than `NAMES`
+        are refused: a page elsewhere could have led a browser here.
+    """
+    app = gr.mount_gradio_app(
+        FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
+        page,
+        path="/",
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        show_error=False,
+        theme=gr.themes.Default(font="sans-serif", font_mono="monospace"),
+        css=CSS,
+    )
+    if is_local:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=NAMES)
+    app.add_middleware(OnlyThePage)
+    return app
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """Returns a socket that listens at an address; port 0 takes a free one.
+
+    Raises:
+      ConfigError: the address is taken, or not this machine's.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"cannot listen at {host}:{port}: {getattr(error, 'strerror', error)}",
+            fix="Give another --port, or --port=0 for a free one.",
+        ) from error
+
+
+def serve(app: Any, listener: socket.socket) -> None:
+    """Answers requests until Ctrl-C or SIGTERM.
+
+    Args:
+      app: from `application`.
+      listener: from `bound`.
+    """
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+    uvicorn.Server(config).run(sockets=[listener])

@@ -1,0 +1,233 @@
+"""Writes a trained model for programs without jvae: safetensors and StableHLO.
+
+python -m jvae.commands.export WORKDIR OUT
+
+OUT/variables.safetensors has all arrays, named 'params/encoder/Dense_0/kernel', and the
+config. OUT/encode.jaxexport, decode.jaxexport and sample.jaxexport are functions of
+these arrays and of a batch of any size, for cpu, cuda and tpu; jax.export reads them.
+OUT/export.json says what each takes and gives. See docs/export.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from jvae.commands import flags as cli
+from jvae.errors import ConfigError, WorkdirError
+from jvae.evaluation import classification
+from jvae.pretrained import samples
+from jvae.pretrained.restore import Pretrained, restore
+from jvae.workdir import metadata
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+VARIABLES = "variables.safetensors"
+ABOUT = "export.json"
+
+
+def export(
+    model: Pretrained,
+    out: epath.PathLike,
+    platforms: Sequence[str] = PLATFORMS,
+) -> dict[str, Any]:
+    """Writes the model into a new folder and returns what export.json says.
+
+    Args:
+      model: from `jvae.restore`.
+      out: the folder; made if missing, must be empty.
+      platforms: that the functions are compiled for, of 'cpu', 'cuda' and 'tpu'.
+
+    Raises:
+      WorkdirError: `out` has files in it.
+      ConfigError: an unknown platform, or a package of the extra 'export' is missing.
+    """
+    unknown = sorted(set(platforms) - set(PLATFORMS))
+    if unknown or not platforms:
+        raise ConfigError(f"platforms must be of {list(PLATFORMS)}, got {unknown}")
+    safetensors = _packages()
+    folder = epath.Path(out)
+    if folder.exists() and any(folder.iterdir()):
+        raise WorkdirError(
+            "the folder is not empty", where=str(out), fix="Name a new folder."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    variables = jax.tree.map(np.asarray, {"params": model.params, **model.state})
+    labels = {"config": json.dumps(model.config), "step": str(model.step)}
+    arrays = {
+        metadata.path_name(path): _contiguous(value)
+        for path, value in jax.tree_util.tree_leaves_with_path(variables)
+    }
+    (folder / VARIABLES).write_bytes(safetensors.save(arrays, metadata=labels))
+    described = {}
+    for name, (function, inputs) in functions(model).items():
+        exported = jax.export.export(jax.jit(function), platforms=platforms)(
+            _shapes(variables), *inputs.values()
+        )
+        file = f"{name}.jaxexport"
+        (folder / file).write_bytes(exported.serialize())
+        described[name] = {
+            "file": file,
+            "inputs": {n: _described(a) for n, a in inputs.items()},
+            "outputs": [_described(a) for a in exported.out_avals],
+        }
+    about = {
+        "step": model.step,
+        "platforms": list(platforms),
+        "versions": {"jax": jax.__version__},
+        "image": {"support": model.transform.support},
+        "functions": described,
+        "sha256": {
+            file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in sorted(folder.iterdir())
+        },
+        "config": model.config,
+    }
+    (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
+    return about
+
+
+def functions(model: Pretrained) -> dict[str, tuple[Callable, dict[str, Any]]]:
+    """Returns {name: (function of variables and inputs, its inputs as shapes)}.
+
+    'encode' gives the code of images (the mode of q(z|x)), 'decode' the mean of p(x|z),
+    'sample' the same for draws of the prior, one for each key, 'classify' p(y|z); those
+    that the model has. A code of several arrays is a list of them.
+
+    Args:
+      model: from `jvae.restore`.
+    """
+    module, (size,) = model.model, jax.export.symbolic_shape("b")
+    x = _image_shape(model, size)
+    found: dict[str, tuple[Callable, dict[str, Any]]] = {}
+    if hasattr(module, "code") or hasattr(module, "posterior"):
+        tree = jax.tree.structure(jax.eval_shape(_code_of(module), _all(model), x))
+
+        def encode(variables, x):
+            return _plain(_code_of(module)(variables, x))
+
+        def decode(variables, z):
+            code = jax.tree.unflatten(tree, jax.tree.leaves(z))
+            return module.apply(variables, code, method="decode")
+
+        z = jax.eval_shape(encode, _all(model), x)
+        found["encode"] = (encode, {"x": x})
+        if hasattr(module, "decode"):
+            found["decode"] = (decode, {"z": z})
+    if model.subject.is_classifier:
+        found["classify"] = (_probs_of(module), {"x": x})
+    if model.subject.is_generative and hasattr(module, "generate"):
+        keys = jax.eval_shape(lambda: jax.random.key(0)).update(shape=(size,))
+        inputs = {"keys": keys, "temperature": jax.ShapeDtypeStruct((), jnp.float32)}
+        if getattr(module, "num_classes", None) is not None:
+            inputs["label"] = jax.ShapeDtypeStruct((size,), jnp.int32)
+
+        def sample(variables, keys, temperature, label=None):
+            arguments = (keys, keys.shape[0], temperature, label)
+            return module.apply(variables, *arguments, method="generate")
+
+        found["sample"] = (sample, inputs)
+    return found
+
+
+def _code_of(module: Any) -> Callable:
+    """Returns the function from variables and images to codes."""
+
+    def code(variables, x):
+        params, state = _apart(variables)
+        return samples.code_of(module, params, state, x)
+
+    return code
+
+
+def _probs_of(module: Any) -> Callable:
+    """Returns the function from variables and images to p(y|z) at the mean of q."""
+
+    def classify(variables, x):
+        params, state = _apart(variables)
+        batch = {"image": x}
+        return classification.label_probs(module, params, state, batch, None)
+
+    return classify
+
+
+def _apart(variables: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Returns (params, the other collections)."""
+    return variables["params"], {n: v for n, v in variables.items() if n != "params"}
+
+
+def _all(model: Pretrained) -> Mapping[str, Any]:
+    return _shapes({"params": model.params, **model.state})
+
+
+def _contiguous(array: np.ndarray) -> np.ndarray:
+    """Returns the array in C order: of others safetensors writes the wrong values."""
+    return np.ascontiguousarray(array).reshape(array.shape)
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), tree)
+
+
+def _plain(code: Any) -> Any:
+    """Returns an array, or a list of them in place of a type that JAX cannot write."""
+    leaves = jax.tree.leaves(code)
+    return leaves[0] if len(leaves) == 1 else leaves
+
+
+def _image_shape(model: Pretrained, size: Any) -> jax.ShapeDtypeStruct:
+    """Returns what `encode` takes: images, or symbols of sentences."""
+    if model.vocabulary is not None:
+        return jax.ShapeDtypeStruct((size, model.model.max_length), jnp.int32)
+    return jax.ShapeDtypeStruct((size, *model.model.image_shape), jnp.float32)
+
+
+def _described(a: Any) -> dict[str, Any]:
+    """Returns shape and dtype as JSON; one of each where there are several."""
+    leaves = jax.tree.leaves(a)
+    if len(leaves) > 1:
+        return {"arrays": [_described(leaf) for leaf in leaves]}
+    shape = [n if isinstance(n, int) else str(n) for n in leaves[0].shape]
+    return {"shape": shape, "dtype": str(leaves[0].dtype)}
+
+
+def _packages() -> Any:
+    """Returns safetensors.numpy; says which extra has it if it is not there."""
+    try:
+        import flatbuffers  # noqa: F401, jax.export writes by it
+        import safetensors.numpy
+    except ImportError as error:
+        raise ConfigError(
+            f"package {error.name} is missing", fix="pip install 'jvae[export]'"
+        ) from error
+    return safetensors.numpy
+
+
+def command(arguments: Sequence[str]) -> None:
+    """What python -m jvae.commands.export does with its arguments."""
+    flags_of = cli.model_parser("python -m jvae.commands.export", __doc__)
+    flags_of.add_argument("--platforms", default=",".join(PLATFORMS))
+    flags = cli.parse(flags_of, arguments)
+    if flags.help:
+        print(flags_of.format_help())
+        return
+    if not flags.out:
+        raise ConfigError("WORKDIR and OUT are missing", where=flags_of.prog)
+    model = restore(
+        flags.workdir, allow_imports=flags.allow_imports, **cli.choice_of(flags)
+    )
+    about = export(model, flags.out, flags.platforms.split(","))
+    names = ", ".join(about["functions"])
+    print(f"step {model.step} in {flags.out}: arrays and {names}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(command))

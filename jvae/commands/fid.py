@@ -1,0 +1,144 @@
+"""FID between two sets of images, from Inception features that you have computed.
+
+python -m jvae.commands.fid REAL SAMPLES
+
+Each file is .npy, features [N, D], or .npz with 'mu' [D] and 'sigma' [D, D], as tools
+that compute FID write them. `python -m jvae.commands.sample` writes the images. Of two files of
+features, precision, recall, density and coverage too. See docs/samples.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import zipfile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from jvae.commands import flags as cli
+from jvae.errors import ConfigError, DataError
+from jvae.evaluation import frechet
+
+FIX = "Give features [N, D] as .npy, or 'mu' and 'sigma' as .npz."
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """What is known of a set of images.
+
+    Attributes:
+      mean: [D], of its features.
+      covariance: [D, D].
+      values: [N, D]; None where the file has the moments alone.
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    values: np.ndarray | None = None
+
+
+def read(path: epath.PathLike) -> Features:
+    """Returns the features of a file, or their moments.
+
+    Raises:
+      DataError: no such file, or one that holds anything else.
+    """
+    try:
+        with epath.Path(path).expanduser().open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                return _of_values(np.asarray(found, np.float64), path)
+            return _of_moments(dict(found), path)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"features cannot be read: {error}", where=str(path), fix=FIX
+        ) from error
+
+
+def _of_values(values: np.ndarray, path: Any) -> Features:
+    if values.ndim != 2 or len(values) < 2 or not np.isfinite(values).all():
+        raise DataError(
+            "features must be finite numbers [N, D], N at least 2, got shape "
+            f"{list(values.shape)}",
+            where=str(path),
+            fix=FIX,
+        )
+    return Features(values.mean(0), np.atleast_2d(np.cov(values.T)), values)
+
+
+def _of_moments(arrays: dict[str, np.ndarray], path: Any) -> Features:
+    mean, covariance = (arrays.get(name) for name in ("mu", "sigma"))
+    if mean is None or covariance is None:
+        raise DataError(
+            f"'mu' and 'sigma' are not among {sorted(arrays)}", where=str(path), fix=FIX
+        )
+    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+        shapes = f"{list(mean.shape)} and {list(covariance.shape)}"
+        raise DataError(
+            f"'mu' and 'sigma' must be [D] and [D, D], got {shapes}",
+            where=str(path),
+            fix=FIX,
+        )
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise DataError("'mu' and 'sigma' must be finite", where=str(path))
+    return Features(mean.astype(np.float64), covariance.astype(np.float64))
+
+
+def compare(real: Features, made: Features) -> dict[str, float]:
+    """Returns 'fid', and of two files of features the measures of overlap.
+
+    Args:
+      real: of real images.
+      made: of samples.
+
+    Raises:
+      DataError: features of another size.
+    """
+    sizes = [len(f.mean) for f in (real, made)]
+    if sizes[0] != sizes[1]:
+        raise DataError(f"features have {sizes[0]} and {sizes[1]} numbers")
+    both = (real.mean, real.covariance, made.mean, made.covariance)
+    found = {"fid": frechet.between_gaussians(*both)}
+    if real.values is not None and made.values is not None:
+        enough = min(len(real.values), len(made.values)) > frechet.NEIGHBOURS
+        if enough:
+            overlap = frechet.overlap(real.values, made.values)
+            found |= dataclasses.asdict(overlap)
+    return found
+
+
+def command(arguments: Sequence[str]) -> None:
+    """What python -m jvae.commands.fid does with its arguments."""
+    parser = cli.Parser(
+        prog="python -m jvae.commands.fid",
+        description=__doc__,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument("real", nargs="?", help="of real images")
+    parser.add_argument("samples", nargs="?", help="of samples")
+    flags = cli.parse(cli.with_common(parser), arguments)
+    if flags.help:
+        print(parser.format_help())
+        return
+    if not flags.samples:
+        raise ConfigError("name two files", where=parser.prog, fix=FIX)
+    sets = [read(path) for path in (flags.real, flags.samples)]
+    for path, features in zip((flags.real, flags.samples), sets, strict=True):
+        if features.values is None:
+            print(f"{path}: moments of {len(features.mean)} features")
+            continue
+        count, size = features.values.shape
+        few = " (fewer than the covariance needs)" if count <= size else ""
+        print(f"{path}: {count:,} images, {size} features{few}")
+    for name, value in compare(*sets).items():
+        print(f"{name:10s} {value:.6g}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(command))

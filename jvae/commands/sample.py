@@ -1,0 +1,91 @@
+"""Draws images from a trained model and writes each as a PNG file.
+
+python -m jvae.commands.sample WORKDIR OUT --n=100 --temperature=0.8 --sampler=gmm
+
+A sampler other than the prior is fitted to the codes of training images, unless it has
+been for this checkpoint, and is saved in the workdir, where
+`jvae.restore(WORKDIR).sample(..., sampler='gmm')` finds it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from jvae.commands import flags as cli
+from jvae.errors import ConfigError, WorkdirError
+from jvae.evaluation.quality import PRIOR
+from jvae.pretrained import fitted, image_grid, samplers
+from jvae.pretrained.restore import Pretrained, restore
+
+
+def write(
+    model: Pretrained,
+    out: epath.PathLike,
+    n: int,
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+    sampler: str = PRIOR,
+) -> None:
+    """Writes OUT/00000.png and so on, n files.
+
+    Args:
+      model: from `jvae.restore`, of images.
+      out: a folder; made if missing, must be empty.
+      n: how many images.
+      seed: of the draws.
+      temperature: factor on the prior's standard deviation.
+      sampler: 'prior' or a name of `jvae.pretrained.samplers.SAMPLERS`.
+
+    Raises:
+      WorkdirError: `out` has files in it.
+      ConfigError: a number out of range, a model without images.
+    """
+    folder = epath.Path(out)
+    if folder.exists() and any(folder.iterdir()):
+        raise WorkdirError(
+            "the folder is not empty", where=str(out), fix="Name a new folder."
+        )
+    if not model.subject.makes_images:
+        raise ConfigError(f"{type(model.model).__name__} makes no images")
+    chosen = None
+    if sampler != PRIOR:
+        fitted.sampler(model, sampler)
+        chosen = sampler
+    images = model.sample(jax.random.key(seed), n, temperature, sampler=chosen)
+    unit = np.clip(np.asarray(model.transform.to_unit(jnp.asarray(images))), 0.0, 1.0)
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, image in enumerate(np.round(255.0 * unit).astype(np.uint8)):
+        image_grid.write_png(folder / f"{i:05d}.png", image)
+
+
+def command(arguments: Sequence[str]) -> None:
+    """What python -m jvae.commands.sample does with its arguments."""
+    flags_of = cli.model_parser("python -m jvae.commands.sample", __doc__)
+    flags_of.add_argument("--n", type=int, default=100, help="number of images")
+    flags_of.add_argument("--temperature", type=float, default=1.0)
+    flags_of.add_argument("--seed", type=int, default=0)
+    known = ", ".join((PRIOR, *samplers.SAMPLERS))
+    flags_of.add_argument("--sampler", default=PRIOR, help=known)
+    flags = cli.parse(flags_of, arguments)
+    if flags.help:
+        print(flags_of.format_help())
+        return
+    if not flags.out:
+        raise ConfigError("WORKDIR and OUT are missing", where=flags_of.prog)
+    model = restore(
+        flags.workdir, allow_imports=flags.allow_imports, **cli.choice_of(flags)
+    )
+    options = {"seed": flags.seed, "temperature": flags.temperature}
+    write(model, flags.out, flags.n, sampler=flags.sampler, **options)
+    print(f"step {model.step}: {flags.n} images in {flags.out}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(command))

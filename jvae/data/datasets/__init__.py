@@ -1,0 +1,98 @@
+"""The data sets by name, and how a config's data section becomes one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jvae import registry
+from jvae.data.checks import check_splits
+from jvae.data.datasets.digits import digits
+from jvae.data.datasets.grammar import grammar
+from jvae.data.datasets.idx import idx
+from jvae.data.datasets.images import images
+from jvae.data.datasets.npz import npz
+from jvae.data.datasets.shapes import shapes
+from jvae.data.datasets.text import text
+from jvae.data.datasets.tfds import tfds
+from jvae.data.pipeline import order
+from jvae.data.sources import Splits, Subset
+from jvae.errors import ConfigError, DataError, require
+
+DATASETS: dict[str, Callable[..., Splits]] = {
+    "digits": digits,
+    "grammar": grammar,
+    "idx": idx,
+    "images": images,
+    "npz": npz,
+    "shapes": shapes,
+    "text": text,
+    "tfds": tfds,
+}
+
+HOLD_OUT_SEED = 2**32
+"""Of the permutation that decides what is held out; not a seed that a run has."""
+
+
+def build(name: str, *, num_validation: int = 0, **source_fields: Any) -> Splits:
+    """Returns the data set `name`, checked, with a validation split if asked for.
+
+    The held out examples depend on the data set alone, never on a run's seed. A
+    validation split of the data set itself stays as it is.
+
+    Args:
+      name: a key of `DATASETS`, or 'package.module:Name' of a function that returns
+        `Splits`.
+      num_validation: how many training examples to hold out for validation.
+      **source_fields: the function's own fields.
+
+    Raises:
+      ConfigError: unknown name or field, wrong type.
+      DataError: missing or damaged data, see `checks.check_splits`; too few examples
+        for `num_validation`.
+    """
+    require(
+        isinstance(num_validation, int) and num_validation >= 0,
+        "data.num_validation",
+        "be an integer >= 0",
+        num_validation,
+    )
+    function = registry.resolve(DATASETS, name, "data")
+    registry.check(function, source_fields, "data")
+    splits = function(**source_fields)
+    if not isinstance(splits, Splits):
+        raise ConfigError(
+            f"data.name must name a function that returns Splits, got {splits!r}"
+        )
+    check_splits(splits)
+    if splits.validation is not None or num_validation == 0:
+        return splits
+    return hold_out(splits, num_validation)
+
+
+def hold_out(splits: Splits, num_validation: int) -> Splits:
+    """Returns `splits` with `num_validation` training examples as validation.
+
+    Args:
+      splits: a data set without a validation split.
+      num_validation: at least 1, less than the number of training examples.
+
+    Raises:
+      DataError: there are too few training examples.
+    """
+    total = len(splits.train)
+    if num_validation >= total:
+        raise DataError(
+            f"num_validation must be less than the {total} training examples, "
+            f"got {num_validation}"
+        )
+    shuffled = order(HOLD_OUT_SEED, total, 0, total)
+    train, validation = np.split(shuffled, [total - num_validation])
+    return dataclasses.replace(
+        splits,
+        train=Subset(splits.train, np.sort(train)),
+        validation=Subset(splits.train, np.sort(validation)),
+    )

@@ -1,0 +1,119 @@
+"""Sentences from text files: one on a line, words between spaces."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Literal
+
+from jvae.data.files import folder
+from jvae.data.sources import Splits
+from jvae.data.vocabulary import Vocabulary, sources
+from jvae.errors import DataError, require
+
+OnBadLine = Literal["error", "skip"]
+EXPECTED = "It must hold train.txt and test.txt or valid.txt, a sentence on each line."
+
+logger = logging.getLogger("jvae")
+
+
+def text(
+    path: str,
+    vocabulary_size: int = 10_000,
+    min_count: int = 1,
+    max_words: int = 60,
+    max_sentences: int | None = None,
+    num_buckets: int = 4,
+    on_bad_line: OnBadLine = "error",
+) -> Splits:
+    """Returns the sentences of text files in UTF-8, and the words of those of training.
+
+    Words that it does not have, also in training, become one symbol for all unknown
+    words. Where there is no test.txt, valid.txt is the test split.
+
+    Args:
+      path: a folder with train.txt, and test.txt, valid.txt or both.
+      vocabulary_size: at most so many symbols, the most frequent words and two more.
+      min_count: words that occur less often in training are unknown.
+      max_words: the longest sentence that is taken.
+      max_sentences: training sentences that are taken, the first; None for all.
+      num_buckets: how many widths batches may have; with 1 lengths are mixed.
+      on_bad_line: 'error', or 'skip' to leave out empty and over-long lines and say
+        how many.
+
+    Raises:
+      ConfigError: a number out of range.
+      DataError: a file is missing or not UTF-8, a line is empty or over-long, no
+        sentence or no word is left.
+    """
+    counts = {"min_count": min_count, "max_words": max_words}
+    for name, count in counts.items():
+        require(count >= 1, f"data.{name}", "be at least 1", count)
+    rule = "be at least 3"
+    require(vocabulary_size >= 3, "data.vocabulary_size", rule, vocabulary_size)
+    usable = max_sentences is None or max_sentences >= 1
+    require(usable, "data.max_sentences", "be None or at least 1", max_sentences)
+    files = _files(folder(path, EXPECTED))
+    found = {
+        name: _sentences(file, max_words, on_bad_line) for name, file in files.items()
+    }
+    found["train"] = found["train"][:max_sentences]
+    vocabulary = Vocabulary.of(found["train"], min_count, vocabulary_size)
+    encoded = [vocabulary.encode(sentences) for sentences in found.values()]
+    splits = dict(zip(found, sources(encoded, num_buckets), strict=True))
+    return Splits(
+        train=splits["train"],
+        test=splits["test"],
+        validation=splits.get("validation"),
+        vocabulary=vocabulary,
+    )
+
+
+def _files(root: Path) -> dict[str, Path]:
+    """Returns {split: its file}, training first.
+
+    Raises:
+      DataError: there is none of training, or none of test.
+    """
+    names = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
+    files = {split: root / name for split, name in names.items()}
+    files = {split: file for split, file in files.items() if file.is_file()}
+    if "test" not in files and "validation" in files:
+        files["test"] = files.pop("validation")
+    for split in ("train", "test"):
+        if split not in files:
+            raise DataError(f"no {names[split]}", where=str(root), fix=EXPECTED)
+    return files
+
+
+def _sentences(file: Path, max_words: int, on_bad_line: OnBadLine) -> list[list[str]]:
+    """Returns the words of each line.
+
+    Raises:
+      DataError: bytes that are not UTF-8, a bad line that is not skipped, nothing left.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"byte {error.start} is not UTF-8", where=str(file), fix="Convert the file."
+        ) from None
+    sentences = [line.split() for line in lines]
+    bad = [n for n, words in enumerate(sentences) if not 1 <= len(words) <= max_words]
+    if bad and on_bad_line == "error":
+        words = len(sentences[bad[0]])
+        problem = f"{words} words, more than {max_words}" if words else "an empty line"
+        raise DataError(
+            problem,
+            where=f"{file}, line {bad[0] + 1}",
+            fix="Set data.on_bad_line='skip' to leave such lines out.",
+        )
+    left = [words for words in sentences if 1 <= len(words) <= max_words]
+    if not left:
+        raise DataError("no sentence is left", where=str(file), fix=EXPECTED)
+    if bad:
+        count = f"{len(bad):,} of {len(sentences):,} lines"
+        logger.warning(
+            "jvae: %s: %s left out, empty or over %d words", file, count, max_words
+        )
+    return left

@@ -1,0 +1,264 @@
+"""The numbers of a report: each with its unit and what it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from jvae.evaluation.latents import Information, Latents
+from jvae.evaluation.scales import Scale
+from jvae.pretrained.likelihood import Estimate, Observation, bits_per_dim
+
+Kind = Literal["bound", "estimate", "metric"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """One number.
+
+    Attributes:
+      label: its name for people.
+      value: the number.
+      standard_error: of a mean over examples, None where there is none.
+      unit: 'nats', 'bits/dim', or 'of D' for a count.
+      kind: 'bound' on log p(x) or on an information, 'estimate' of another
+        expectation, or 'metric'.
+      meaning: what it is, in one line.
+      num_examples: how many examples it rests on.
+      num_samples: draws of z for each; None where none are made.
+    """
+
+    label: str
+    value: float
+    standard_error: float | None
+    unit: str
+    kind: Kind
+    meaning: str
+    num_examples: int
+    num_samples: int | None
+
+    @classmethod
+    def of(
+        cls, label: str, estimate: Estimate, unit: str, kind: Kind, meaning: str
+    ) -> Measure:
+        """Returns the measure of an estimate."""
+        e = estimate
+        error, count, draws = e.standard_error, e.num_examples, e.num_samples
+        return cls(label, e.mean, error, unit, kind, meaning, count, draws)
+
+
+def likelihood_measures(
+    elbo: dict[str, Estimate],
+    log_likelihood: Estimate,
+    observation: Observation,
+) -> dict[str, Measure]:
+    """Returns the ELBO, its parts and the importance-weighted bound, in nats.
+
+    Bits per dimension come with them where the likelihood is that of levels.
+
+    Args:
+      elbo: from `evaluate_elbo`.
+      log_likelihood: from `evaluate_log_likelihood`.
+      observation: what log p(x|z) is; its caution is written beside every number.
+    """
+    kind: Kind = "bound" if observation.is_likelihood else "metric"
+    draws = f"{log_likelihood.num_samples} importance-weighted draws"
+    log_p = f"log p(x{observation.given})"
+    bound, nll = elbo["elbo"], log_likelihood.scaled(-1.0)
+    rows: list[tuple[str, str, Estimate, str, str]] = [
+        ("elbo", "ELBO", bound, "nats", f"lower bound on {log_p}"),
+        ("nll", "NLL", nll, "nats", f"upper bound on -{log_p}, from {draws}"),
+    ]
+    measures = {
+        name: Measure.of(label, estimate, unit, kind, _said(meaning, observation))
+        for name, label, estimate, unit, meaning in rows
+    }
+    is_of_levels = observation.is_discrete and not observation.is_text
+    if is_of_levels or observation.bin_bits is not None:
+        measures |= _in_bits(bound, log_likelihood, observation)
+    first = _said("the ELBO's first term, z from q(z|x)", observation)
+    label, estimate = "log p(x|z)", elbo["log_likelihood"]
+    measures["log_likelihood"] = Measure.of(label, estimate, "nats", "estimate", first)
+    label = f"KL(q(z|x) || p(z{observation.given}))"
+    second = "the ELBO's second term"
+    measures["kl"] = Measure.of(label, elbo["kl"], "nats", "estimate", second)
+    return measures
+
+
+def _in_bits(
+    elbo: Estimate, log_likelihood: Estimate, observation: Observation
+) -> dict[str, Measure]:
+    """Returns both bounds in bits of a pixel's level."""
+    num_dims, bin_bits = observation.num_dims, observation.bin_bits
+    dims, noise = f"({num_dims} ln 2)", ""
+    if bin_bits is not None:
+        noise = f" + {bin_bits}; of levels, as they are spread over their bins"
+    found = {
+        "elbo_bits": ("ELBO in bits", elbo, f"-ELBO / {dims}{noise}"),
+        "nll_bits": ("NLL in bits", log_likelihood, f"NLL / {dims}{noise}"),
+    }
+    return {
+        name: Measure.of(
+            label,
+            bits_per_dim(estimate, num_dims, bin_bits or 0),
+            "bits/dim",
+            "bound",
+            meaning,
+        )
+        for name, (label, estimate, meaning) in found.items()
+    }
+
+
+def sentence_measures(nll: Estimate) -> dict[str, Measure]:
+    """Returns the NLL of a symbol and the perplexity.
+
+    Args:
+      nll: nats of a symbol, from `likelihood.per_symbol`.
+    """
+    error = nll.standard_error
+    perplexity = math.exp(min(nll.mean, 700.0))
+    scaled = dataclasses.replace(
+        nll,
+        mean=perplexity,
+        standard_error=None if error is None else error * perplexity,
+    )
+    text = "NLL of all sentences over the number of their symbols, ends counted"
+    per_symbol = Measure.of("NLL of a symbol", nll, "nats/symbol", "bound", text)
+    text = "exp(NLL of a symbol)"
+    return {
+        "nll_per_symbol": per_symbol,
+        "perplexity": Measure.of("Perplexity", scaled, "symbols", "bound", text),
+    }
+
+
+def _said(meaning: str, observation: Observation) -> str:
+    """Returns the meaning with the caution; the caution alone if it denies it."""
+    if not observation.is_likelihood:
+        return observation.caution
+    return "; ".join(filter(None, (meaning, observation.caution)))
+
+
+_PARTS = {
+    "mutual_info": (
+        "Mutual information",
+        "I(x; z), from the mixture of all posteriors",
+    ),
+    "marginal_kl": ("KL(q(z) || p(z))", "how far the codes of the data miss the prior"),
+    "total_correlation": (
+        "Total correlation",
+        "KL(q(z) || prod q(z_d)), 0 for independent dimensions",
+    ),
+    "dimension_wise_kl": (
+        "Dimension-wise KL",
+        "sum of KL(q(z_d) || p(z_d)) over dimensions",
+    ),
+}
+
+
+def latent_measures(latents: Latents) -> dict[str, Measure]:
+    """Returns active units and the parts of the KL, those that the posterior has."""
+    measures = {}
+    if latents.active is not None:
+        measures["active_units"] = Measure(
+            "Active units",
+            float(latents.active.sum()),
+            None,
+            f"of {len(latents.active)}",
+            "metric",
+            "dimensions whose posterior mean has a variance over 0.01",
+            latents.num_examples,
+            None,
+        )
+    if latents.information is None:
+        return measures
+    for name, (label, meaning) in _PARTS.items():
+        if name in latents.information.terms:
+            text = meaning + _reservation(name, latents.information)
+            term = latents.information.terms[name]
+            measures[name] = Measure.of(label, term, "nats", "estimate", text)
+    return measures
+
+
+def scale_measures(scales: Sequence[Scale], num_examples: int) -> dict[str, Measure]:
+    """Returns the active units of a hierarchy."""
+    active = sum(sum(scale.active) for scale in scales)
+    count = sum(len(scale.kl) * scale.num_latents for scale in scales)
+    meaning = (
+        "latents whose posterior mean, in standard deviations of the prior from its "
+        "mean, has a variance over 0.01"
+    )
+    return {
+        "active_units": Measure(
+            "Active units",
+            float(active),
+            None,
+            f"of {count:,}",
+            "metric",
+            meaning,
+            num_examples,
+            None,
+        )
+    }
+
+
+def left_out(
+    latents: Latents, uniform_prior: bool, is_generative: bool = True
+) -> list[str]:
+    """Returns why a report lacks numbers and pictures that others have.
+
+    Args:
+      latents: what was found.
+      uniform_prior: whether the model's prior is uniform.
+      is_generative: whether the model draws images.
+    """
+    reasons = []
+    if latents.active is None:
+        reasons.append(
+            "Active units: no means of q(z|x) whose scale the prior would give."
+        )
+    if latents.information is None:
+        reasons.append("Mutual information: q(z|x) has no density to evaluate.")
+    elif "total_correlation" not in latents.information.terms:
+        reasons.append(
+            "Total correlation and dimension-wise KL: the dimensions of z are not "
+            "independent in q(z|x)."
+        )
+    if not is_generative:
+        reasons.append("Bounds on log p(x), and images: the model has no p(x|z).")
+    elif latents.kl_per_dim is None:
+        reasons.append("Traversals: the KL is not known dimension by dimension.")
+    if uniform_prior:
+        reasons.append("Samples at other temperatures: the prior is uniform.")
+    return reasons
+
+
+def _reservation(name: str, information: Information) -> str:
+    """Returns '' or why the number is not the whole truth."""
+    cap = f"log N = {information.cap:.2f}"
+    if name in information.clamped:
+        return "; the estimate was negative and is set to 0"
+    if name == "mutual_info":
+        at_cap = (
+            ": it is there, the truth may be larger" if information.is_capped else ""
+        )
+        return f"; cannot exceed {cap}{at_cap}"
+    if name != "dimension_wise_kl" and information.is_capped:
+        return f"; too large by what the mutual information is over its cap {cap}"
+    return ""
+
+
+def format_value(value: float | None, standard_error: float | None) -> str:
+    """Returns 'value ± error', with the digits that the error supports.
+
+    None, as JSON has it, is a number that is not finite.
+    """
+    if value is None or not math.isfinite(value):
+        return "not finite"
+    if standard_error is None or not standard_error > 0.0:
+        text = f"{value:.0f}" if value == int(value) else f"{value:.4g}"
+    else:
+        decimals = max(0, min(6, 1 - math.floor(math.log10(standard_error))))
+        text = f"{value:.{decimals}f} ± {standard_error:.{decimals}f}"
+    return text.replace("-", "\N{MINUS SIGN}", 1) if value < 0 else text

@@ -1,0 +1,258 @@
+"""What was measured of a model: numbers, and the arrays behind them for pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from jvae.data.sources import Source
+from jvae.errors import DataError
+from jvae.evaluation.classification import (
+    Classification,
+    classification_measures,
+    evaluate_classification,
+)
+from jvae.evaluation.clustering import (
+    Clusters,
+    cluster_measures,
+    contingency,
+    evaluate_clusters,
+    has_clusters,
+)
+from jvae.evaluation.disentanglement import (
+    disentanglement_measures,
+    evaluate_disentanglement,
+    has_factors,
+)
+from jvae.evaluation.latents import (
+    Latents,
+    collapse_verdict,
+    evaluate_latents,
+    lossless,
+)
+from jvae.evaluation.metrics import (
+    Measure,
+    latent_measures,
+    left_out,
+    likelihood_measures,
+    scale_measures,
+    sentence_measures,
+)
+from jvae.evaluation.probes import Probes, evaluate_probes, probe_measures
+from jvae.evaluation.quality import Quality
+from jvae.evaluation.reconstruction import (
+    evaluate_reconstructions,
+    reconstruction_measures,
+)
+from jvae.evaluation.scales import Scale, evaluate_scales, has_scales
+from jvae.evaluation.settings import Settings
+from jvae.pretrained.likelihood import (
+    Estimate,
+    Observation,
+    evaluate_elbo,
+    log_likelihoods,
+    observation,
+    per_symbol,
+)
+from jvae.pretrained.samples import has_codes
+from jvae.pretrained.trained_model import Subject
+from jvae.types import Key
+
+
+@dataclasses.dataclass
+class Findings:
+    """All that was measured of a model on one split; None where it has no such thing.
+
+    Attributes:
+      num_examples: how many examples, the first of the split.
+      measures: numbers by name.
+      observation: what log p(x|z) is, of a model of data.
+      latents: what the latents carry, of a model that draws them.
+      classification: what a classifier makes of the examples.
+      clusters: those of the examples, of a model with clusters.
+      probes: what labels can be told from the codes, where it was asked for.
+      scales: what each scale carries, of a hierarchy on maps; else none.
+      quality: samples beside real images, where it was asked for.
+    """
+
+    num_examples: int
+    measures: dict[str, Measure] = dataclasses.field(default_factory=dict)
+    observation: Observation | None = None
+    latents: Latents | None = None
+    classification: Classification | None = None
+    clusters: Clusters | None = None
+    probes: Probes | None = None
+    scales: list[Scale] = dataclasses.field(default_factory=list)
+    quality: Quality | None = None
+
+
+def measure(
+    subject: Subject, source: Source, *, key: Key, settings: Settings
+) -> Findings:
+    """Returns all that is measured of a model on a split.
+
+    Args:
+      subject: what is evaluated.
+      source: the split.
+      key: of all draws.
+      settings: how much to measure.
+    """
+    elbo_key, weights_key, latent_key, label_key = (
+        *jax.random.split(key, 3),
+        jax.random.fold_in(key, 3),
+    )
+    common: dict[str, Any] = {
+        "batch_size": settings.batch_size,
+        "num_examples": min(settings.num_examples, len(source)),
+    }
+    found = Findings(common["num_examples"])
+    if subject.is_generative:
+        draws = {"num_samples": settings.num_samples, "chunk_size": settings.chunk_size}
+        elbo = evaluate_elbo(subject, source, key=elbo_key, **common)
+        log_p = log_likelihoods(subject, source, key=weights_key, **draws, **common)
+        weighted = Estimate.of(log_p, settings.num_samples)
+        found.observation = observation(subject, source)
+        found.measures |= likelihood_measures(elbo, weighted, found.observation)
+        if found.observation.is_text:
+            lengths = source.read(np.arange(found.num_examples))["length"]
+            each = per_symbol(log_p, lengths, settings.num_samples)
+            found.measures |= sentence_measures(each)
+    if subject.makes_images and has_codes(subject):
+        near = evaluate_reconstructions(subject, source, key=elbo_key, **common)
+        found.measures |= reconstruction_measures(near)
+    if subject.is_classifier:
+        found.classification = evaluate_classification(
+            subject,
+            source,
+            key=label_key,
+            num_samples=settings.num_samples,
+            **common,
+        )
+        found.measures |= classification_measures(found.classification)
+    if subject.has_latents:
+        found.latents = evaluate_latents(subject, source, key=latent_key, **common)
+        found.measures |= latent_measures(found.latents)
+        if has_scales(subject):
+            kl = found.latents.kl
+            found.scales = evaluate_scales(
+                subject, source, kl, key=latent_key, **common
+            )
+            found.measures |= scale_measures(found.scales, found.num_examples)
+        if has_factors(source) and found.latents.means is not None:
+            scores = evaluate_disentanglement(subject, source, key=latent_key, **common)
+            found.measures |= disentanglement_measures(scores)
+    if has_clusters(subject):
+        found.clusters = evaluate_clusters(subject, source, key=label_key, **common)
+        found.measures |= cluster_measures(found.clusters)
+    return found
+
+
+def probe(
+    found: Findings,
+    subject: Subject,
+    source: Source,
+    train: Source,
+    *,
+    key: Key,
+    settings: Settings,
+) -> None:
+    """Adds what labels can be told from the codes, if the settings ask for it.
+
+    Args:
+      found: what was measured.
+      subject: what is evaluated.
+      source: the split.
+      train: the training split.
+      key: of the transform and of the untrained encoder.
+      settings: how much to measure.
+
+    Raises:
+      ConfigError: probes are asked for of a model without codes.
+      DataError: they are asked for of data without labels.
+    """
+    count = settings.num_probed(subject)
+    if not count:
+        return
+    is_asked_for = settings.probe_examples is not None
+    if "label" not in train.shapes:
+        if is_asked_for:
+            fix = "Set probe_examples to 0."
+            raise DataError("probes need labels and the data set has none", fix=fix)
+        return
+    found.probes = evaluate_probes(
+        subject,
+        train,
+        source,
+        batch_size=settings.batch_size,
+        key=jax.random.fold_in(key, 4),
+        num_train=count,
+        num_test=found.num_examples,
+    )
+    found.measures |= probe_measures(found.probes)
+
+
+def numbers_of(found: Findings, subject: Subject) -> dict[str, Any]:
+    """Returns what results.json says of all that was measured.
+
+    Args:
+      found: from `measure`.
+      subject: what was evaluated.
+    """
+    numbers: dict[str, Any] = {
+        "num_examples": found.num_examples,
+        "about": about(found, subject),
+        "metrics": {n: dataclasses.asdict(row) for n, row in found.measures.items()},
+        "left_out": [],
+    }
+    if found.observation is not None:
+        numbers["likelihood"] = dataclasses.asdict(found.observation)
+    if found.latents is not None:
+        numbers |= _numbers_of_latents(found.latents, subject)
+    if found.quality is not None:
+        numbers["quality"] = dataclasses.asdict(found.quality)
+    if found.scales:
+        numbers["scales"] = [dataclasses.asdict(scale) for scale in found.scales]
+    if found.classification is not None:
+        numbers["confusion"] = found.classification.confusion.tolist()
+    if found.probes is not None:
+        numbers["probes"] = dataclasses.asdict(found.probes)
+    if found.clusters is not None:
+        numbers["cluster_sizes"] = found.clusters.histogram.tolist()
+        if found.clusters.labels is not None:
+            table = contingency(found.clusters.labels, found.clusters.assignments)
+            numbers["cluster_labels"] = table.tolist()
+    return numbers
+
+
+def about(found: Findings, subject: Subject) -> str:
+    """Returns what kind of model was evaluated, in a few words."""
+    if found.observation is not None:
+        return f"{found.observation.name} likelihood"
+    if subject.is_classifier:
+        return f"classifier of {subject.model.num_classes} labels"
+    return "encoder without a decoder"
+
+
+def _numbers_of_latents(latents: Latents, subject: Subject) -> dict[str, Any]:
+    uniform = subject.has_uniform_prior
+    if getattr(subject.model, "is_lossless", False):
+        verdict = lossless(latents.kl)
+    else:
+        verdict = collapse_verdict(latents.kl, latents.active)
+    numbers = {
+        "verdict": dataclasses.asdict(verdict),
+        "kl_per_group": latents.kl.tolist(),
+        "left_out": left_out(latents, uniform, subject.is_generative),
+    }
+    if latents.active is not None:
+        numbers["active"] = latents.active.tolist()
+    if latents.draws is not None:
+        mean, std = latents.draws.mean(0), latents.draws.std(0)
+        numbers["aggregate"] = {"mean": mean.tolist(), "std": std.tolist()}
+    if latents.information is not None:
+        numbers["mutual_info_cap"] = latents.information.cap
+        numbers["clamped"] = list(latents.information.clamped)
+    return numbers

@@ -1,0 +1,441 @@
+"""NVAE: a deep hierarchy of latents on maps, from coarse to fine.
+
+    x -> stem -> halvings -> the way up: features of every group, fine to coarse
+    z_1 ~ N(0, 1.01^2), then for each group top-down  z_l ~ p(z_l | z_<l)
+    posterior of a group: its prior, changed by what the way up says of x
+    the way down -> doublings -> p(x | z)
+
+Vahdat & Kautz, 2020, https://arxiv.org/abs/2007.03898. Groups of one scale have equal
+shapes and are scanned, so that the time to compile does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jvae import keys
+from jvae.distributions import Distribution, arc
+from jvae.errors import ConfigError, require
+from jvae.layers.spectral import power_iteration, power_start
+from jvae.models import likelihoods
+from jvae.models.nvae import scale as scales
+from jvae.models.nvae.cells import BottomUpCell, Cells, Style, TopDownCell
+from jvae.models.nvae.convolutions import conv_kernels, norm_scales
+from jvae.models.nvae.groups import Drawn, Draws, GroupSizes, Memory, Noise, cell_type
+from jvae.models.nvae.scale import Features
+from jvae.models.vae import check_image
+from jvae.types import Array, Batch, Inference, Key, batch_size
+
+SPECTRAL = "spectral"
+"""Collection of the vectors of power iterations."""
+FIRST_ITERATIONS = 40
+"""Of the vectors, when the model is made."""
+
+
+@flax.struct.dataclass
+class Latents:
+    """Latents of all groups, coarse scales first.
+
+    Attributes:
+      z: one array for each scale, [B, groups, h, w, d].
+      features: [B, h, w, C], what the way down made of them, which is decoded; None to
+        make it of z, so where z is replaced it must be None.
+    """
+
+    z: tuple[Array, ...]
+    features: Any = None
+
+
+class NVAE(nn.Module):
+    """A hierarchical VAE of residual cells.
+
+    Attributes:
+      observation: a module of `jvae.models.likelihoods`.
+      image_shape: (H, W, C).
+      channels: of the stem; doubled at every halving.
+      groups: groups of latents of each scale, the coarsest first.
+      sizes: what the groups have in common.
+      style: what the cells have in common.
+      blocks: halvings before the first scale.
+      block_cells: cells of each, the last of which halves.
+      padding: rows and columns of zeros that the model adds on each side; p(x|z) is
+        that of the image without them.
+      features: whether the features of the way up are kept, or computed anew.
+    """
+
+    observation: nn.Module
+    image_shape: tuple[int, int, int]
+    channels: int
+    groups: tuple[int, ...]
+    sizes: GroupSizes
+    style: Style
+    blocks: int
+    block_cells: int
+    padding: int = 0
+    features: Features = "keep"
+
+    target = "image"
+
+    @property
+    def group_weights(self) -> tuple[float, ...]:
+        """For every group, coarse first: 4^scale / groups of its scale, at least 1.
+
+        What the balance of KL terms divides by.
+        """
+        weights = [4.0**i / count for i, count in enumerate(self.groups)]
+        return tuple(
+            weight / min(weights)
+            for weight, count in zip(weights, self.groups, strict=True)
+            for _ in range(count)
+        )
+
+    @property
+    def latent_shapes(self) -> list[tuple[int, int, int, int]]:
+        """(groups, h, w, d) of each scale, the coarsest first."""
+        height, width = (n + 2 * self.padding for n in self.image_shape[:2])
+        last = self.blocks + len(self.groups) - 1
+        return [
+            (count, height >> (last - i), width >> (last - i), self.sizes.latents)
+            for i, count in enumerate(self.groups)
+        ]
+
+    def setup(self):
+        """Adds all parts, those of the way down from the top."""
+        style, memory = self.style, self.sizes.memory
+        cell_up = cell_type(BottomUpCell, memory, in_loop=False)
+        cell_down = cell_type(TopDownCell, memory, in_loop=False)
+        sizes, last = self.block_cells, self.block_cells - 1
+        self.stem = style.convolution(self.channels, 3)
+        self.before = [
+            cell_up(style, "down" if i == last else "none")
+            for _ in range(self.blocks)
+            for i in range(sizes)
+        ]
+        num_scales = len(self.groups)
+        width = self.channels * 2 ** (self.blocks + num_scales - 1)
+        self.halvings = [cell_up(style, "down") for _ in range(num_scales - 1)]
+        self.scales = [
+            scales.build(style, self.sizes, width >> i, count, i == 0, self.features)
+            for i, count in enumerate(self.groups)
+        ]
+        self.doublings = [cell_down(style, 6, "up") for _ in range(num_scales - 1)]
+        self.top = style.convolution(width, 1)
+        shape = (*self.latent_shapes[0][1:3], width)
+        self.start_state = self.param("start", nn.initializers.uniform(1.0), shape)
+        self.after = [
+            cell_down(style, 3, "up" if i == 0 else "none")
+            for _ in range(self.blocks)
+            for i in range(sizes)
+        ]
+        outputs = self.observation.num_outputs(self.image_shape[-1])
+        self.head = style.head(outputs, 3)
+
+    def _rise(self, x: Array, mask: Array | None) -> tuple[list[Array], Array]:
+        """Returns (what every scale knows of x, coarse first; what the top sees)."""
+        y = self.stem(x)
+        for cell in self.before:
+            y = cell(y, mask)
+        known = []
+        for i in reversed(range(len(self.groups))):
+            y, features = self.scales[i].rise(y, mask)
+            known.append(features)
+            if i > 0:
+                y = self.halvings[i - 1](y, mask)
+        return known[::-1], nn.elu(self.top(nn.elu(y)))
+
+    def _descend(
+        self,
+        rows: int,
+        known: Sequence[Array] | None,
+        top: Array | None,
+        z: Sequence[Array | Noise | None] | None,
+        draws: Draws,
+    ) -> tuple[Latents, list[Drawn]]:
+        """Returns (latents with features, what every scale drew, [groups, B, ...])."""
+        start = self.start_state.astype(self.style.dtype)
+        state = jnp.broadcast_to(start, (rows, *start.shape))
+        drawn: list[Drawn] = []
+        begin = 0
+        for i, count in enumerate(self.groups):
+            if i > 0:
+                state = self.doublings[i - 1](state, draws.mask)
+            features = None if known is None else known[i]
+            given = None if z is None else z[i]
+            given = jax.tree.map(lambda a: a.swapaxes(0, 1), given)
+            state, more = self.scales[i].descend(
+                state, features, top if i == 0 else None, given, draws, begin
+            )
+            drawn.append(more)
+            begin += count
+        return Latents(tuple(d.z.swapaxes(0, 1) for d in drawn), state), drawn
+
+    def infer(self, batch: Batch, key: Key) -> Inference:
+        """Returns one draw of all groups per example, and what each costs.
+
+        Args:
+          batch: 'image' [B, H, W, C] in the support of the likelihood; 'mask' [B].
+          key: one key, or [B] keys, one per example.
+        """
+        each, mask = keys.per_example(key, batch_size(batch)), batch.get("mask")
+        known, top = self._rise(self._scaled(batch["image"]), mask)
+        draws = Draws(each, 1.0, mask)
+        latents, drawn = self._descend(each.shape[0], known, top, None, draws)
+        kl = jnp.concatenate([of_scale.kl for of_scale in drawn])
+        log_ratio = jnp.concatenate([of_scale.log_ratio for of_scale in drawn])
+        return Inference(latents, kl.T, log_ratio.sum(0))
+
+    def code(self, batch: Batch) -> Noise:
+        """Returns [B, groups, h, w, d] of every scale: the posteriors' means as noise.
+
+        Of posteriors with flows, what the flows make of the means. From the top, each
+        given the means above it. Under the prior it is N(0, I), so that how much of it
+        varies over images is how much of it is used.
+
+        Args:
+          batch: as for `infer`.
+        """
+        mask = batch.get("mask")
+        known, top = self._rise(self._scaled(batch["image"]), mask)
+        rows, draws = batch_size(batch), Draws(None, 1.0, mask)
+        drawn = self._descend(rows, known, top, None, draws)[1]
+        return Noise(tuple(of_scale.u.swapaxes(0, 1) for of_scale in drawn))
+
+    def between(self, start: Noise, end: Noise, fraction: Array) -> Noise:
+        """Returns codes on the arcs between two, group by group.
+
+        Their directions turn at an even speed and their lengths change evenly, so that
+        what is between two draws of N(0, I) is as long as one.
+
+        Args:
+          start: [..., groups, h, w, d] of every scale.
+          end: as many codes.
+          fraction: from 0 to 1; broadcasts against an array of `start`.
+        """
+        return jax.tree.map(lambda a, b: _arc(a, b, fraction), start, end)
+
+    def _scaled(self, image: Array) -> Array:
+        """Returns images as the stem sees them: padded, within [-1, 1]."""
+        x = check_image(image, self.image_shape)
+        if hasattr(self.observation, "scaled"):
+            x = self.observation.scaled(x)
+        sides = ((0, 0), (self.padding,) * 2, (self.padding,) * 2, (0, 0))
+        x = jnp.pad(x, sides)
+        if not isinstance(self.observation, likelihoods.SIGNED):
+            x = 2.0 * x - 1.0
+        return x
+
+    def likelihood(
+        self, latents: Latents | Noise | Sequence[Array], batch: Batch
+    ) -> Any:
+        """Returns p(x|z), of `Latents`, of one array for each scale, or of a code.
+
+        Args:
+          latents: as `infer` or `sample_prior` has.
+          batch: the mask is read.
+        """
+        mask = batch.get("mask")
+        y = latents.features if isinstance(latents, Latents) else None
+        if y is None:
+            z = _scale_by_scale(latents)
+            rows, draws = jax.tree.leaves(z)[0].shape[0], Draws(None, 1.0, mask)
+            y = self._descend(rows, None, None, z, draws)[0].features
+        for cell in self.after:
+            y = cell(y, mask)
+        outputs = self.head(nn.elu(y))
+        edge, (height, width) = self.padding, self.image_shape[:2]
+        inside = outputs[:, edge : edge + height, edge : edge + width]
+        return self.observation(inside)
+
+    def __call__(self, batch: Batch, key: Key) -> Distribution:
+        """Returns p(x|z) at one draw; what `init` traces."""
+        likelihood = self.likelihood(self.infer(batch, key).latents, batch)
+        if self.is_initializing():
+            self.put_variable(SPECTRAL, "left", self._power_start(key))
+        return likelihood
+
+    def _power_start(self, key: Key) -> dict[str, Array]:
+        """Returns the vectors of every kernel after the first iterations."""
+        kernels = self.conv_kernels()
+        start = power_start(key if key.ndim == 0 else key[0], kernels)
+        return power_iteration(kernels, start, FIRST_ITERATIONS)[1]
+
+    def conv_kernels(self) -> dict[str, Array]:
+        """Returns {path: [K, O, I h w]}, the kernels of all convolutions as used."""
+        return conv_kernels(self.variables["params"])
+
+    def norm_scales(self) -> dict[str, Array]:
+        """Returns {path: [K, C]}, the scales of all BatchNorm layers."""
+        return norm_scales(self.variables["params"])
+
+    def decode(self, z: Latents | Noise | Sequence[Array]) -> Array:
+        """Returns the mean of p(x|z), [B, H, W, C]."""
+        return self.likelihood(z, {}).mean
+
+    def sample_prior(
+        self, key: Key, n: int, temperature: float | Array = 1.0
+    ) -> Latents:
+        """Returns n draws of all groups, their standard deviations times `temperature`.
+
+        Args:
+          key: one key, or [n] keys.
+          n: how many.
+          temperature: of every group, the first included; 0 takes the means.
+        """
+        draws = Draws(keys.per_example(key, n), temperature, None)
+        return self._descend(n, None, None, None, draws)[0]
+
+    def resample(
+        self,
+        latents: Latents | Sequence[Array],
+        key: Key,
+        kept: Array | int,
+        temperature: float = 1.0,
+    ) -> Latents:
+        """Returns latents whose `kept` coarsest scales stay and whose others are drawn.
+
+        Args:
+          latents: of n images, or one array for each scale; not a code.
+          key: one key, or [n] keys.
+          kept: scales that stay, from 0 to all; one number, or [n].
+          temperature: of the others.
+
+        Raises:
+          ConfigError: `kept` out of range, or a code.
+        """
+        if isinstance(latents, Noise):
+            raise ConfigError("latents must be arrays of z, got a code")
+        if isinstance(kept, int | np.integer):
+            rule = f"be within 0 and {len(self.groups)}"
+            require(0 <= kept <= len(self.groups), "kept", rule, kept)
+        z = _scale_by_scale(latents)
+        counts = jnp.asarray((0, *itertools.accumulate(self.groups)))
+        rows = jax.tree.leaves(z)[0].shape[0]
+        each = keys.per_example(key, rows)
+        draws = Draws(each, temperature, None, counts[kept])
+        return self._descend(rows, None, None, z, draws)[0]
+
+    def generate(
+        self, key: Key, n: int, temperature: float = 1.0, label: Array | None = None
+    ) -> Array:
+        """Returns the means of p(x|z) for n draws of the prior, [n, H, W, C].
+
+        Args:
+          key: one key, or [n] keys.
+          n: number of images.
+          temperature: factor on the prior's standard deviations in all groups.
+          label: None.
+        """
+        if label is not None:
+            raise ConfigError("NVAE has no classes to choose a label of")
+        return self.decode(self.sample_prior(key, n, temperature))
+
+
+def _scale_by_scale(latents: Latents | Noise | Sequence[Array]) -> list[Array | Noise]:
+    """Returns what is given of every scale, coarse first."""
+    if isinstance(latents, Noise):
+        return [Noise(u) for u in latents.u]
+    return list(latents.z if isinstance(latents, Latents) else latents)
+
+
+def _arc(start: Array, end: Array, fraction: Array) -> Array:
+    """Returns `between` of one scale."""
+    first, last = (a.reshape(*a.shape[:-3], -1) for a in (start, end))
+    points = arc(first, last, fraction.reshape(fraction.shape[:-2]))
+    return points.reshape(*points.shape[:-1], *start.shape[-3:])
+
+
+def nvae(
+    image_shape: Sequence[int],
+    channels: int = 32,
+    groups: Sequence[int] = (5, 10),
+    latent_channels: int = 20,
+    group_cells: int = 2,
+    blocks: int = 2,
+    block_cells: int = 3,
+    flow_pairs: int = 0,
+    padding: int = 0,
+    likelihood: str | Mapping[str, Any] = "bernoulli",
+    cells: Cells = "batch_norm",
+    memory: Memory = "recompute",
+    features: Features = "keep",
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> NVAE:
+    """Returns NVAE, a deep hierarchical VAE (Vahdat & Kautz, 2020).
+
+    Args:
+      image_shape: (H, W, C); with the padding H and W must be halved by all blocks and
+        all scales but one.
+      channels: of the stem; doubled at every halving.
+      groups: groups of latents of each scale, the coarsest first.
+      latent_channels: variables of a group at every place.
+      group_cells: cells before a group, on either way.
+      blocks: halvings before the finest scale.
+      block_cells: cells of each, one of which halves.
+      flow_pairs: pairs of autoregressive steps behind every posterior.
+      padding: rows and columns of zeros added on each side within the model.
+      likelihood: a name, or {'name': ..., fields}, see `jvae.models.likelihoods`.
+      cells: 'batch_norm' (NVAE), or 'plain', without BatchNorm and with branches that
+        start small (VDVAE).
+      memory: whether the gradient keeps what is inside the cells ('keep'), or their
+        input alone ('recompute', which on CPU concerns the cells of groups, and is
+        faster too: fewer arrays to fill).
+      features: whether what the way up says is kept for the way down ('keep'), or
+        computed anew ('recompute') for one scale at a time.
+      dtype: of the cells' computation; likelihood, KL and statistics are in float32.
+
+    Raises:
+      ConfigError: a number out of range, or an image that cannot be halved so often.
+    """
+    counts = {
+        "channels": channels,
+        "latent_channels": latent_channels,
+        "group_cells": group_cells,
+        "block_cells": block_cells,
+        "groups": min(groups, default=0),
+    }
+    for name, count in counts.items():
+        require(count >= 1, f"model.{name}", "be at least 1", count)
+    for name, count in {
+        "blocks": blocks,
+        "flow_pairs": flow_pairs,
+        "padding": padding,
+    }.items():
+        require(count >= 0, f"model.{name}", "be at least 0", count)
+    require(len(image_shape) == 3, "model.image_shape", "be (H, W, C)", image_shape)
+    height, width, colours = image_shape
+    halvings = blocks + len(groups) - 1
+    _check_halvings((height, width), padding, halvings)
+    require(channels % 2 == 0, "model.channels", "be even", channels)
+    depth = 2 * (blocks * block_cells + group_cells * sum(groups))
+    return NVAE(
+        observation=likelihoods.build(likelihood),
+        image_shape=(height, width, colours),
+        channels=channels,
+        groups=tuple(groups),
+        sizes=GroupSizes(latent_channels, group_cells, flow_pairs, memory),
+        style=Style(cells, depth, jnp.dtype(dtype)),
+        blocks=blocks,
+        block_cells=block_cells,
+        padding=padding,
+        features=features,
+    )
+
+
+def _check_halvings(size: Sequence[int], padding: int, halvings: int) -> None:
+    """Raises ConfigError unless both sides with padding can be halved so often."""
+    for side in size:
+        if (side + 2 * padding) % 2**halvings:
+            raise ConfigError(
+                f"model.image_shape with padding {padding} must be a multiple of "
+                f"2^{halvings} = {2**halvings} for {halvings} halvings, got {side} + "
+                f"2 x {padding}",
+                fix="Set model.padding, or fewer model.blocks or model.groups.",
+            )

@@ -1,0 +1,122 @@
+"""One scale of a hierarchy: the way up through it, and the way down."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jvae.models.nvae.cells import Style
+from jvae.models.nvae.groups import (
+    Drawn,
+    Draws,
+    GroupSizes,
+    LatentGroup,
+    Noise,
+    stacked_bottom_up,
+    stacked_groups,
+)
+from jvae.types import Array
+
+Features = Literal["keep", "recompute"]
+
+
+class Scale(nn.Module):
+    """`count` groups of latents on maps of one size, each compiled once.
+
+    Attributes:
+      style: of the model.
+      sizes: of its groups.
+      channels: of the features.
+      count: groups.
+      is_top: whether the first group has nothing above it.
+      features: whether what the way up says is kept for the way down, or computed anew
+        from the scale's input.
+    """
+
+    style: Style
+    sizes: GroupSizes
+    channels: int
+    count: int
+    is_top: bool
+    features: Features = "keep"
+
+    def setup(self):
+        """Adds both ways."""
+        style, sizes, channels = self.style, self.sizes, self.channels
+        self.up = stacked_bottom_up(style, sizes, self.count)
+        if self.is_top:
+            self.first = LatentGroup(style, sizes, channels, is_first=True)
+        others = self.count - self.is_top
+        if others:
+            self.groups = stacked_groups(style, sizes, channels, others)
+
+    def rise(self, x: Array, mask: Array | None) -> tuple[Array, Array]:
+        """Returns (features [B, h, w, C], what `descend` is to know of the way up)."""
+        out, every = self.up(x, mask)
+        return out, x if self.features == "recompute" else every
+
+    def descend(
+        self,
+        state: Array,
+        known: Array | None,
+        top: Array | None,
+        z: Array | Noise | None,
+        draws: Draws,
+        begin: int,
+    ) -> tuple[Array, Drawn]:
+        """Returns (features after all groups, their draws stacked [count, B, ...]).
+
+        Args:
+          state: [B, h, w, C], features of what is above.
+          known: from `rise`; None to draw from the prior.
+          top: [B, h, w, C], what the first group of all sees of x.
+          z: [count, B, h, w, d], or its noise, if the latents are given.
+          draws: keys, temperature and mask.
+          begin: number of the first group here.
+        """
+        every = None if known is None else self._every(known, draws.mask)
+        parts = []
+        if self.is_top:
+            seen = (jnp.asarray(begin), top, jax.tree.map(lambda a: a[0], z))
+            state, drawn = self.first(state, seen, draws)
+            parts.append(jax.tree.map(lambda a: a[None], drawn))
+            every, z = jax.tree.map(lambda a: a[1:], (every, z))
+        first = begin + int(self.is_top)
+        numbers = jnp.arange(first, begin + self.count)
+        if len(numbers):
+            state, drawn = self.groups(state, (numbers, every, z), draws)
+            parts.append(drawn)
+        return state, jax.tree.map(lambda *a: jnp.concatenate(a), *parts)
+
+    def _every(self, known: Array, mask: Array | None) -> Array:
+        """Returns the features of every group on the way up, [count, B, h, w, C]."""
+        if self.features == "keep":
+            return known
+        # A second time: what BatchNorm learns from it is dropped.
+        train = self.is_mutable_collection("batch_stats")
+        again: Any = self.up.clone(parent=None).apply(
+            self.up.variables, known, mask, mutable=["batch_stats"] if train else False
+        )
+        _, every = again[0] if train else again
+        return every
+
+
+def build(
+    style: Style,
+    sizes: GroupSizes,
+    channels: int,
+    count: int,
+    is_top: bool,
+    features: Features,
+) -> Scale:
+    """Returns a scale, of which the gradient keeps what `features` says."""
+    recompute = features == "recompute"
+    kind = (
+        nn.remat(Scale, methods=["descend"], static_argnums=(6,))
+        if recompute
+        else Scale
+    )
+    return kind(style, sizes, channels, count, is_top, features)

@@ -1,0 +1,1 @@
+"""Trained models: restoring them, samples, codes, likelihoods."""

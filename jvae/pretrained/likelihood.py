@@ -1,0 +1,327 @@
+"""Bounds on log p(x): per example as pure functions, and their means over a split."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jvae.data import transforms
+from jvae.data.sources import Source
+from jvae.distributions import Bernoulli
+from jvae.errors import require
+from jvae.losses.elbo import apply, elbo_terms
+from jvae.losses.iwae import log_weight, sample_keys
+from jvae.pretrained.trained_model import Subject, over_examples
+from jvae.types import Array, Batch, Key, Params, State, batch_size
+
+GREY_BERNOULLI = "binary cross-entropy on grey values: not a likelihood"
+
+
+def elbo_per_example(
+    model: Any, params: Params, state: State, key: Key, batch: Batch
+) -> dict[str, Array]:
+    """Returns each example's bound and its parts, in nats, from one draw of z.
+
+    elbo = log_likelihood - kl, and its expectation is at most log p(x).
+
+    Args:
+      model: offers `infer`, `likelihood` and `target`.
+      params: its parameters.
+      state: its other collections, {} if it has none; not updated.
+      key: one key, or [B] keys, one per example.
+      batch: what the model reads, in the support of the likelihood.
+
+    Returns:
+      'elbo', 'log_likelihood' (log p(x|z) at the draw) and 'kl', each [B].
+    """
+    log_likelihood, inference, _ = elbo_terms(
+        params, state, key, batch, model=model, train=False
+    )
+    kl = inference.kl.sum(-1)
+    return {"elbo": log_likelihood - kl, "log_likelihood": log_likelihood, "kl": kl}
+
+
+def log_likelihood_per_example(
+    model: Any,
+    params: Params,
+    state: State,
+    key: Key,
+    batch: Batch,
+    num_samples: int,
+    chunk_size: int,
+) -> Array:
+    """Returns [B], log (1/K) sum_k p(x, z_k) / q(z_k|x) in nats, z_k ~ q(z|x).
+
+    Its expectation is at most log p(x) and approaches it as K = num_samples grows.
+    The chunks change memory and time, not the draws.
+
+    Burda et al., 2016, https://arxiv.org/abs/1509.00519.
+
+    Args:
+      model: offers `infer`, `likelihood` and `target`.
+      params: its parameters.
+      state: its other collections, {} if it has none; not updated.
+      key: one key, or [B] keys; draw k of an example uses key k of the split of its
+        key, and that key itself if K = 1.
+      batch: what the model reads, in the support of the likelihood.
+      num_samples: K, exactly as many draws are made.
+      chunk_size: draws of every example that are in memory at once.
+
+    Raises:
+      ConfigError: num_samples or chunk_size below 1.
+    """
+    require(num_samples >= 1, "num_samples", "be at least 1", num_samples)
+    require(chunk_size >= 1, "chunk_size", "be at least 1", chunk_size)
+    rows = batch_size(batch)
+
+    def one_draw(draw_keys):
+        return apply(model, log_weight, params, state, batch, draw_keys, train=False)[0]
+
+    def add_chunk(total, chunk_keys):
+        # The weights as exp(peak) * mass: the peak is exact and the mass is near 1.
+        peak, mass = total
+        log_w = jax.vmap(one_draw)(chunk_keys)
+        new_peak = jnp.maximum(peak, log_w.max(0))
+        added = jnp.exp(log_w - new_peak[None]).sum(0)
+        return (new_peak, mass * jnp.exp(peak - new_peak) + added), None
+
+    draws = sample_keys(key, rows, num_samples)
+    chunk = min(chunk_size, num_samples)
+    whole = num_samples // chunk
+    total = jnp.full((rows,), jnp.finfo(jnp.float32).min), jnp.zeros((rows,))
+    chunks = draws[: whole * chunk].reshape(whole, chunk, rows)
+    total, _ = jax.lax.scan(add_chunk, total, chunks)
+    if num_samples % chunk:
+        total, _ = add_chunk(total, draws[whole * chunk :])
+    peak, mass = total
+    return peak + jnp.log(mass) - math.log(num_samples)
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A mean over examples.
+
+    Attributes:
+      mean: the mean.
+      standard_error: of the mean, over examples; None if there is only one.
+      num_examples: how many examples.
+      num_samples: draws of z for each.
+    """
+
+    mean: float
+    standard_error: float | None
+    num_examples: int
+    num_samples: int = 1
+
+    @classmethod
+    def of(cls, values: np.ndarray, num_samples: int = 1) -> Estimate:
+        """Returns the estimate from one value per example, summed in float64."""
+        values = np.asarray(values, np.float64)
+        count = len(values)
+        error = float(values.std(ddof=1)) / math.sqrt(count) if count > 1 else None
+        return cls(float(values.mean()), error, count, num_samples)
+
+    def scaled(self, factor: float) -> Estimate:
+        """Returns the estimate of `factor` times the quantity."""
+        error = self.standard_error
+        scaled_error = None if error is None else error * abs(factor)
+        return dataclasses.replace(
+            self, mean=self.mean * factor, standard_error=scaled_error
+        )
+
+
+def evaluate_elbo(
+    subject: Subject,
+    source: Source,
+    *,
+    batch_size: int,
+    key: Key,
+    num_examples: int | None = None,
+) -> dict[str, Estimate]:
+    """Returns the means of 'elbo', 'log_likelihood' and 'kl' over a split, in nats.
+
+    Args:
+      subject: what is evaluated.
+      source: the split.
+      batch_size: of all devices together; the means do not depend on it.
+      key: of the draws, one z for each example.
+      num_examples: how many examples, the first of the split; None for all.
+
+    Raises:
+      ConfigError: the devices cannot share batch_size rows.
+      DataError: num_examples is more than there are.
+    """
+    terms = over_examples(
+        subject,
+        elbo_per_example,
+        source,
+        batch_size=batch_size,
+        key=key,
+        num_examples=num_examples,
+    )
+    return {name: Estimate.of(values) for name, values in terms.items()}
+
+
+def log_likelihoods(
+    subject: Subject,
+    source: Source,
+    *,
+    batch_size: int,
+    key: Key,
+    num_samples: int,
+    chunk_size: int,
+    num_examples: int | None = None,
+) -> np.ndarray:
+    """Returns the importance-weighted bound on log p(x) of each example, in nats.
+
+    Args:
+      subject: what is evaluated.
+      source: the split.
+      batch_size: of all devices together; no value depends on it.
+      key: of the draws.
+      num_samples: draws of z for each example.
+      chunk_size: draws of every example that are in memory at once.
+      num_examples: how many examples, the first of the split; None for all.
+
+    Raises:
+      ConfigError: a number out of range.
+      DataError: num_examples is more than there are.
+    """
+    return over_examples(
+        subject,
+        log_likelihood_per_example,
+        source,
+        batch_size=batch_size,
+        key=key,
+        num_examples=num_examples,
+        num_samples=num_samples,
+        chunk_size=chunk_size,
+    )
+
+
+def evaluate_log_likelihood(
+    subject: Subject, source: Source, *, num_samples: int, **options: Any
+) -> Estimate:
+    """Returns the mean of `log_likelihoods` over a split, in nats.
+
+    Args:
+      subject: what is evaluated.
+      source: the split.
+      num_samples: draws of z for each example.
+      **options: the other arguments of `log_likelihoods`.
+    """
+    values = log_likelihoods(subject, source, num_samples=num_samples, **options)
+    return Estimate.of(values, num_samples)
+
+
+def per_symbol(log_p: np.ndarray, lengths: np.ndarray, num_samples: int) -> Estimate:
+    """Returns -sum log p(x) over the number of symbols, in nats.
+
+    A ratio of two means over sentences, with the error of such a ratio. The symbol that
+    ends a sentence counts.
+
+    Args:
+      log_p: [N], of each sentence, in nats.
+      lengths: [N], its symbols.
+      num_samples: draws of z for each.
+    """
+    total = np.asarray(lengths, np.float64)
+    nll = -np.asarray(log_p, np.float64)
+    ratio = nll.sum() / total.sum()
+    residuals = (nll - ratio * total) / total.mean()
+    return dataclasses.replace(Estimate.of(residuals, num_samples), mean=float(ratio))
+
+
+def bits_per_dim(
+    log_likelihood: Estimate, num_dims: int, bin_bits: int = 0
+) -> Estimate:
+    """Returns -log p(x) / (D ln 2) + bin_bits, bits of a pixel's level.
+
+    Args:
+      log_likelihood: an estimate of, or bound on, log p(x) in nats.
+      num_dims: D, pixels times channels.
+      bin_bits: 0 for probabilities of levels; b for a density of levels that are spread
+        over bins of width 2^-b, whose logarithm is so much larger.
+    """
+    bits = log_likelihood.scaled(-1.0 / (num_dims * math.log(2.0)))
+    return dataclasses.replace(bits, mean=bits.mean + bin_bits)
+
+
+@dataclasses.dataclass(frozen=True)
+class Observation:
+    """What a model's log p(x|z) is of the data that it is given.
+
+    Attributes:
+      name: the class of the distribution.
+      is_likelihood: whether log p(x|z) is the logarithm of a probability or density.
+      is_discrete: whether it is the probability of a pixel's level, so that bits per
+        dimension exist.
+      caution: what to write beside numbers that are made of it, '' for probabilities.
+      given: '' or '|y', if the prior is p(z|y) and so the bounds are on log p(x|y).
+      is_text: whether the data are sentences.
+      bin_bits: of a density of levels that are spread over bins of width 2^-b, b: so
+        bits per dimension exist; None for others.
+      num_dims: pixels times channels that the model sees, those of padding too.
+    """
+
+    name: str
+    is_likelihood: bool
+    is_discrete: bool
+    caution: str
+    given: str = ""
+    is_text: bool = False
+    bin_bits: int | None = None
+    num_dims: int = 0
+
+
+def observation(subject: Subject, source: Source) -> Observation:
+    """Returns what log p(x|z) means for this model and this data; computes nothing."""
+    shapes = {
+        name: jax.ShapeDtypeStruct(
+            rows.shape, jax.dtypes.canonicalize_dtype(rows.dtype)
+        )
+        for name, rows in source.read(np.zeros(1, np.int64)).items()
+    }
+
+    def trace(params, state, batch, key):
+        def likelihood(model, batch, key):
+            return model.likelihood(model.infer(batch, key).latents, batch)
+
+        ready = transforms.prepare(batch, key, subject.transform)
+        arguments = (params, state, ready, key)
+        found = apply(subject.model, likelihood, *arguments, train=False)[0]
+        return found, ready[subject.model.target]
+
+    key, variables = jax.random.key(0), (subject.params, subject.state)
+    likelihood, data = jax.eval_shape(trace, *variables, shapes, key)
+    meaning = _meaning(likelihood, subject.transform.support)
+    if not meaning.is_discrete and meaning.is_likelihood:
+        bin_bits = subject.transform.bin_bits
+        meaning = dataclasses.replace(meaning, bin_bits=bin_bits)
+    conditional = getattr(subject.model, "num_classes", None) is not None
+    given = "|y" if conditional else ""
+    return dataclasses.replace(meaning, given=given, num_dims=math.prod(data.shape[1:]))
+
+
+def _meaning(likelihood: Any, support: str) -> Observation:
+    """Returns what a likelihood is on data of this support."""
+    name, wanted = type(likelihood).__name__, getattr(likelihood, "support", support)
+    if not getattr(likelihood, "is_discrete", False):
+        caution = "a density, not a probability of pixel levels"
+        if support != "real":
+            caution = "a density on discrete levels, without bound: a squared error"
+        return Observation(name, True, False, caution)
+    if not getattr(likelihood, "is_normalised", True):
+        caution = "probabilities of a pixel add up to more than 1: not a likelihood"
+        return Observation(name, False, False, caution)
+    if wanted == support:
+        return Observation(name, True, True, "", is_text=support == "tokens")
+    caution = f"scores {support!r} values, defined on {wanted!r}: not a likelihood"
+    if isinstance(likelihood, Bernoulli):
+        caution = GREY_BERNOULLI
+    return Observation(name, False, False, caution)

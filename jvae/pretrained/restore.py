@@ -1,0 +1,511 @@
+"""A trained model, restored from a workdir without the flags it was trained with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from jvae import models, registry
+from jvae.data import transforms
+from jvae.data.transforms import Transform
+from jvae.data.vocabulary import Vocabulary
+from jvae.distributions import Distribution
+from jvae.errors import ConfigError, WorkdirError, require
+from jvae.evaluation import classification, clustering
+from jvae.flows import check_scales
+from jvae.losses.iwae import sample_keys
+from jvae.pretrained import likelihood, samples
+from jvae.pretrained.samplers import store as stored_samplers
+from jvae.pretrained.trained_model import Subject
+from jvae.runtime import mesh as meshes
+from jvae.types import Array, Key, Params, State
+from jvae.workdir import checkpoints, metadata
+
+RANGES = {"binary": (0, 1), "unit": (0, 1), "signed": (-1, 1), "levels": (0, 255)}
+"""Of images by the support of a transform; others are any real numbers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A model with its parameters. Images are in the support of its likelihood.
+
+    Methods that take images refuse values far outside it with a ConfigError, where they
+    are known: not while a caller traces them.
+
+    Attributes:
+      config: what it was trained with, as in WORKDIR/config.json.
+      step: updates it was trained for.
+      model: the Flax module.
+      params: its parameters, averaged or raw as asked for.
+      state: its other collections.
+      transform: from stored pixels to images, and from images to pictures in [0, 1].
+      mesh: the devices that hold the parameters.
+      vocabulary: of a model of sentences; None of others.
+      samplers: the folder of what was fitted to its codes, see `jvae.pretrained.samplers`.
+      sampled_at: the temperature that BatchNorm's statistics belong to, of a model from
+        `jvae.commands.recalibrate`, which samples and bounds no likelihood; None of others.
+    """
+
+    config: dict[str, Any]
+    step: int
+    model: nn.Module
+    params: Params
+    state: State
+    transform: Transform
+    mesh: Mesh
+    vocabulary: Vocabulary | None = None
+    samplers: epath.Path | None = None
+    sampled_at: float | None = None
+
+    @property
+    def subject(self) -> Subject:
+        """What `jvae.evaluation` looks at."""
+        return Subject(
+            self.model,
+            self.params,
+            self.state,
+            self.transform,
+            self.mesh,
+            self.vocabulary,
+        )
+
+    def _apply(self, method: str | Callable, *args: Any, **kwargs: Any) -> Any:
+        variables = {"params": self.params, **self.state}
+        return self.model.apply(variables, *args, method=method, **kwargs)
+
+    def prepare(self, pixels: Array, key: Key) -> Array:
+        """Returns stored pixels (uint8 [B, H, W, C]) as the images the model takes.
+
+        Args:
+          pixels: as the data set stores them.
+          key: of the draws of 'binarize' and 'dequantize'.
+        """
+        batch = {"image": jnp.asarray(pixels)}
+        return transforms.prepare(batch, key, self.transform)["image"]
+
+    def read(self, sentences: Sequence[str]) -> Array:
+        """Returns the symbols of sentences, int32 [B, T], what other methods call x.
+
+        Words that the vocabulary does not have become the symbol of unknown words.
+
+        Args:
+          sentences: words between spaces, spelt as in training.
+
+        Raises:
+          ConfigError: the model is not one of sentences.
+        """
+        tokens, _ = self._spelling.encode([text.split() for text in sentences])
+        return jnp.asarray(tokens)
+
+    def write(self, tokens: Array) -> list[str]:
+        """Returns the sentences that symbols [B, T] spell, each up to its end.
+
+        Raises:
+          ConfigError: the model is not one of sentences.
+        """
+        return self._spelling.decode(np.asarray(tokens))
+
+    @property
+    def _spelling(self) -> Vocabulary:
+        if self.vocabulary is None:
+            raise ConfigError(
+                f"{type(self.model).__name__} has no vocabulary",
+                fix="Train a model of sentences.",
+            )
+        return self.vocabulary
+
+    def encode(self, x: Array) -> Any:
+        """Returns q(z|x), a distribution over [B, D], for images x [B, H, W, C].
+
+        Over [B, D, K] one-hot vectors, where the latents are D variables of K values.
+        """
+        if not hasattr(self.model, "encode"):
+            raise ConfigError(f"{type(self.model).__name__} has no codes")
+        return self._apply("encode", self._image(x))
+
+    def cluster(self, x: Array) -> Array:
+        """Returns [B], the most probable cluster of each image at z = E q(z|x).
+
+        Args:
+          x: images [B, H, W, C].
+
+        Raises:
+          ConfigError: a model without clusters.
+        """
+        if not clustering.has_clusters(self.subject):
+            raise ConfigError(
+                f"{type(self.model).__name__} has no clusters",
+                fix="Train a model with model.clusters.",
+            )
+        return clustering.clusters_of(
+            self.model, self.params, self.state, {"image": self._image(x)}
+        )
+
+    def classify(self, x: Array, key: Key | None = None, num_samples: int = 1) -> Array:
+        """Returns p(y|z), [B, K], at the mean of q(z|x), or averaged over draws of z.
+
+        Args:
+          x: images [B, H, W, C].
+          key: of the draws; None for the mean.
+          num_samples: draws for each image, at least 1.
+
+        Raises:
+          ConfigError: a model that does not score labels.
+        """
+        if not self.subject.is_classifier:
+            raise ConfigError(
+                f"{type(self.model).__name__} is no classifier",
+                fix="Train a model whose target is 'label'.",
+            )
+        require(num_samples >= 1, "num_samples", "be at least 1", num_samples)
+        draws = None if key is None else sample_keys(key, len(x), num_samples)
+        batch = {"image": self._image(x)}
+        return classification.label_probs(
+            self.model, self.params, self.state, batch, draws
+        )
+
+    def decode(self, z: Array) -> Array:
+        """Returns the mean of p(x|z), [B, H, W, C], for latents as `encode` has."""
+        self._require_decoder()
+        return self._apply("decode", z)
+
+    def likelihood(self, z: Array, x: Array | None = None) -> Distribution:
+        """Returns p(x|z), a distribution over [B, H, W, C].
+
+        Args:
+          z: latents as `encode` has.
+          x: of a model of sentences these, whose symbols each depend on those before.
+
+        Raises:
+          ConfigError: a model of sentences is given none.
+        """
+        self._require_decoder()
+        is_text = self.vocabulary is not None
+        require(x is not None or not is_text, "x", "hold sentences", x)
+        return self._apply("likelihood", z, {} if x is None else self._batch(x, None))
+
+    def reconstruct(self, x: Array, key: Key | None = None) -> Array:
+        """Returns the mean of p(x|z) at the mode of q(z|x), or at a draw with a key.
+
+        The mode of a Gaussian is its mean.
+        """
+        self._require_decoder()
+        x = self._image(x)
+        if key is None:
+            return samples.reconstructions(self.subject, x, jax.random.key(0))
+        return samples.reconstructions(self.subject, x, key, mode="sample")
+
+    def sample(
+        self,
+        key: Key,
+        n: int,
+        temperature: float = 1.0,
+        label: Array | int | None = None,
+        batch_size: int = samples.CHUNK,
+        sampler: str | None = None,
+    ) -> np.ndarray:
+        """Returns the means of p(x|z) for n draws of z from the prior, [n, H, W, C].
+
+        Args:
+          key: of the draws; image i is the same whatever n and the batch size.
+          n: number of images.
+          temperature: factor on the prior's standard deviation; 0 decodes its mean.
+            It does not act on a uniform prior.
+          label: class or [n] classes of a conditional model, None takes all in turn;
+            cluster or [n] clusters of a model with clusters, None draws them.
+          batch_size: images decoded at once.
+          sampler: the name of one that was fitted and saved (`python -m jvae.commands.sample`),
+            which draws z in place of the prior; None for the prior.
+
+        Raises:
+          ConfigError: a number out of range, a label that is no class of the model, or
+            a sampler that was not fitted.
+        """
+        self._require_decoder()
+        fitted = None
+        if sampler is not None:
+            require(label is None, "label", "be None with a sampler", label)
+            require(self.samplers is not None, "sampler", "be None", sampler)
+            fitted = stored_samplers.load(sampler, self.samplers)
+        return samples.prior_samples(
+            self.subject,
+            key,
+            n,
+            temperature,
+            label,
+            chunk_size=batch_size,
+            sampler=fitted,
+        )
+
+    def variations(
+        self, key: Key, n: int, num: int, kept: int, temperature: float = 1.0
+    ) -> np.ndarray:
+        """Returns n samples of a hierarchy, each with others of the same coarse scales.
+
+        Args:
+          key: of the draws.
+          n: rows.
+          num: images in a row, the first of which the others are varied from.
+          kept: how many scales they share, the coarsest.
+          temperature: factor on the prior's standard deviations.
+
+        Returns:
+          [n, num, H, W, C].
+
+        Raises:
+          ConfigError: a model without scales, or a number out of range.
+        """
+        return samples.variations(self.subject, key, n, num, kept, temperature)
+
+    def interpolate(self, a: Array, b: Array, n: int, spherical: bool = False) -> Array:
+        """Returns [B, n, H, W, C], decoded between the modes of q(z|a) and q(z|b).
+
+        On the straight line, on a sphere on the great circle; of one-hot codes on the
+        line between them, of a hierarchy on arcs of its `code`. The first and the last
+        are the reconstructions of a and b.
+
+        Args:
+          a: images [B, H, W, C].
+          b: as many images.
+          n: points on the path, ends included, at least 2.
+          spherical: whether to go along the arc that keeps the distance to 0, of codes
+            that are vectors.
+
+        Raises:
+          ConfigError: a and b differ in shape, n < 2, or codes without arcs.
+        """
+        self._require_decoder()
+        a, b = self._image(a), self._image(b)
+        if self.vocabulary is not None:  # filled up to one width
+            width = max(a.shape[1], b.shape[1])
+            a, b = (jnp.pad(s, ((0, 0), (0, width - s.shape[1]))) for s in (a, b))
+        return samples.interpolations(self.subject, a, b, n, spherical)
+
+    def corners(self, x: Array, n: int) -> Array:
+        """Returns [n, n, H, W, C], decoded between the modes of q(z|x) of four images.
+
+        As `interpolate`, along two sides and then from one to the other.
+
+        Args:
+          x: four images [4, H, W, C], of the corners row by row.
+          n: points on a side, at least 2.
+
+        Raises:
+          ConfigError: another number of images, or n < 2.
+        """
+        self._require_decoder()
+        return samples.corners(self.subject, self._image(x), n)
+
+    def _require_decoder(self) -> None:
+        """Raises ConfigError for a model that has no p(x|z)."""
+        if not self.subject.is_generative:
+            raise ConfigError(
+                f"{type(self.model).__name__} has no p(x|z): it makes no images and "
+                "bounds no likelihood",
+                fix="Use `encode`, or a VAE.",
+            )
+
+    def require_statistics_of_data(self) -> None:
+        """Raises ConfigError for a model whose statistics are those of samples."""
+        if self.sampled_at is not None:
+            raise ConfigError(
+                f"the statistics of this model are those of samples at temperature "
+                f"{self.sampled_at:g}, so it bounds no likelihood",
+                fix="Evaluate the run that jvae.commands.recalibrate was given.",
+            )
+
+    def _image(self, x: Array) -> Array:
+        """Returns x; refuses values that no image has, where they are known."""
+        support = self.transform.support
+        if isinstance(x, jax.core.Tracer):
+            return x
+        low, high = RANGES.get(support, (-np.inf, np.inf))
+        if self.vocabulary is not None:
+            low, high = 0, self.model.vocabulary_size - 1
+        # The mean of a Gaussian, decoded and encoded again, may lie a little outside.
+        slack = high - low if support in ("unit", "signed") else 0.0
+        least, most = float(np.min(x)), float(np.max(x))
+        if not (low - slack <= least and most <= high + slack):  # nor is nan inside
+            raise ConfigError(
+                f"{'images' if self.vocabulary is None else 'symbols'} must be within "
+                f"[{low:g}, {high:g}], got {least:g} to {most:g}",
+                fix="Stored pixels become images by `prepare`, sentences by `read`.",
+            )
+        return x
+
+    def _batch(self, x: Array, label: Array | None) -> dict[str, Array]:
+        x = self._image(x)
+        if label is None:
+            return samples.as_batch(self.model, x)
+        if not isinstance(label, jax.core.Tracer):
+            label = jnp.asarray(samples.checked_label(self.model, label, len(x)))
+        return {"image": x, "label": label}
+
+    def elbo(self, x: Array, key: Key, label: Array | None = None) -> Array:
+        """Returns [B], one draw of each image's bound on log p(x), in nats.
+
+        Of a conditional model the bound is one on log p(x|y), y the label.
+        """
+        self._require_decoder()
+        self.require_statistics_of_data()
+        terms = likelihood.elbo_per_example(
+            self.model, self.params, self.state, key, self._batch(x, label)
+        )
+        return terms["elbo"]
+
+    def log_likelihood(
+        self,
+        x: Array,
+        key: Key,
+        num_samples: int,
+        label: Array | None = None,
+        chunk_size: int = 100,
+    ) -> Array:
+        """Returns [B], importance-weighted estimates of log p(x) in nats.
+
+        A lower bound in expectation, tighter with more samples; of a conditional model
+        on log p(x|y), y the label.
+
+        Args:
+          x: images [B, H, W, C].
+          key: image i uses key i of `split(key, B)`.
+          num_samples: draws per image.
+          label: [B] classes of a conditional model.
+          chunk_size: draws decoded at once; changes nothing but memory.
+        """
+        self._require_decoder()
+        self.require_statistics_of_data()
+        return likelihood.log_likelihood_per_example(
+            self.model,
+            self.params,
+            self.state,
+            key,
+            self._batch(x, label),
+            num_samples=num_samples,
+            chunk_size=chunk_size,
+        )
+
+
+def restore(
+    workdir: epath.PathLike,
+    step: int | str = "best",
+    params: str = "ema",
+    mesh: Mesh | None = None,
+    allow_imports: bool = False,
+) -> Pretrained:
+    """Returns the model that a run in `workdir` has trained.
+
+    Needs neither the data set nor the optimizer, and works on a workdir that was moved
+    and on any devices. Nothing in a workdir runs code, but for a model or transform of
+    your own, which is imported by the path in its config if you allow it.
+
+    Args:
+      workdir: the run's folder.
+      step: 'best' (on validation data; the last where none was measured), 'last', or
+        the number of a checkpoint.
+      params: 'ema', the averaged parameters if the run kept them, or 'raw'.
+      mesh: the devices to use; None for all.
+      allow_imports: whether modules that the config names may be imported; their code
+        runs.
+
+    Raises:
+      WorkdirError: no such checkpoint, or one that is damaged or too new.
+      ConfigError: `params` is unknown, an import is needed and not allowed, or a flow
+        has no inverse.
+    """
+    devices = mesh or meshes.build()
+    require(params in ("ema", "raw"), "params", "be 'ema' or 'raw'", params)
+    folder, number = checkpoints.choose(workdir, step)
+    item, meta = folder.restore_model(number, devices)
+    config = meta["config"]
+    with registry.imports(allow_imports):
+        model = models.build(**config["model"])
+        section = config["data"]
+        padding = section.get("padding", 0)  # not in runs of earlier releases
+        name, num_bits = section["transform"], section["num_bits"]
+        transform = transforms.build(name, num_bits, padding)
+    chosen = _chosen(item, params)
+    check_scales(chosen, f"{workdir}, step {number}", "Take another step.")
+    return Pretrained(
+        config=config,
+        step=number,
+        model=model,
+        params=chosen,
+        state=item["state"],
+        transform=transform,
+        mesh=devices,
+        vocabulary=_vocabulary(meta),
+        samplers=stored_samplers.folder_of(workdir, number, params),
+        sampled_at=meta.get("sampled_at"),
+    )
+
+
+def _vocabulary(meta: Mapping[str, Any]) -> Vocabulary | None:
+    words = meta.get("vocabulary")
+    return None if words is None else Vocabulary(tuple(words))
+
+
+def _chosen(item: Mapping[str, Any], params: str) -> Params:
+    """Returns the averaged parameters if they are asked for and there are any."""
+    averaged = item["ema"] if params == "ema" else None
+    return item["params"] if averaged is None else averaged
+
+
+def matching_params(
+    params: Params,
+    workdir: epath.PathLike,
+    devices: Mesh,
+    vocabulary: Vocabulary | None = None,
+) -> tuple[Params, frozenset[str], str]:
+    """Returns (`params` with those of another run where they fit, which, a report).
+
+    A parameter is taken if path and shape agree. The report says in words which were
+    and which were not.
+
+    Args:
+      params: of a new model, placed.
+      workdir: the other run's; its best checkpoint is read.
+      devices: the mesh.
+      vocabulary: of the new model's sentences; None of others.
+
+    Raises:
+      WorkdirError: there is no checkpoint, nothing in it fits, or its sentences are
+        spelt in another vocabulary.
+    """
+    folder, step = checkpoints.choose(workdir, "best")
+    item, meta = folder.restore_model(step, devices)
+    if _vocabulary(meta) != vocabulary:
+        raise WorkdirError("has another vocabulary than this run", where=str(workdir))
+    theirs = {
+        metadata.path_name(path): value
+        for path, value in jax.tree_util.tree_leaves_with_path(_chosen(item, "ema"))
+    }
+    loaded: list[str] = []
+    kept: list[str] = []
+
+    def choose(path, mine):
+        name = metadata.path_name(path)
+        other = theirs.get(name)
+        if other is None or other.shape != mine.shape:
+            kept.append(name)
+            return mine
+        loaded.append(name)
+        return other.astype(mine.dtype)
+
+    chosen = jax.tree_util.tree_map_with_path(choose, params)
+    if not loaded:
+        raise WorkdirError(
+            "none of its parameters fits this model",
+            where=str(workdir),
+            fix="Set init_from to a run of a like model.",
+        )
+    text = f"loaded from {workdir}: {', '.join(loaded)}; new: {', '.join(kept) or '-'}"
+    return chosen, frozenset(loaded), text

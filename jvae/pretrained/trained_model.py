@@ -1,0 +1,276 @@
+"""What is evaluated, and the one loop over examples that every number comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jvae import keys
+from jvae.data import transforms
+from jvae.data.pipeline import eval_batches
+from jvae.data.sources import Source
+from jvae.data.transforms import Transform
+from jvae.runtime import mesh, xla_options
+from jvae.types import Array, Batch, Key, Params, State
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A model with its parameters, and what its input goes through.
+
+    Attributes:
+      model: offers `infer`, `likelihood` and `target`; for one of equal fields nothing
+        is compiled twice.
+      params: its parameters, on `mesh` or on no particular device.
+      state: its other collections, {} if it has none.
+      transform: from stored pixels to the support of the likelihood.
+      mesh: the devices.
+      vocabulary: of sentences, a `jvae.data.vocabulary.Vocabulary`; None of others.
+    """
+
+    model: Any
+    params: Params
+    state: State
+    transform: Transform
+    mesh: Mesh
+    vocabulary: Any = None
+
+    @property
+    def is_generative(self) -> bool:
+        """Whether p(x|z) is over data, so that there are bounds on log p(x)."""
+        return hasattr(self.model, "likelihood") and not self.is_classifier
+
+    @property
+    def makes_images(self) -> bool:
+        """Whether p(x|z) is over images."""
+        return self.is_generative and self.transform.support != "tokens"
+
+    @property
+    def has_latents(self) -> bool:
+        """Whether the model draws latents; a language model has none."""
+        has_some = self.is_generative or hasattr(self.model, "posterior")
+        return has_some and getattr(self.model, "has_latents", True)
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether what the model scores are labels."""
+        return getattr(self.model, "target", None) == "label"
+
+    @property
+    def has_uniform_prior(self) -> bool:
+        """Whether the prior is uniform; a temperature leaves it as it is."""
+        return bool(getattr(self.model, "uniform_prior", False))
+
+    def run(self, function: Callable, /, *args: Any, **options: Any) -> Any:
+        """Returns function(model, params, state, *args, **options).
+
+        Compiled once for a function, a model, options and shapes, not again for new
+        parameters.
+
+        Args:
+          function: pure, defined once (not a lambda or partial made at each call).
+          *args: pytrees of arrays.
+          **options: hashable values that are part of the program.
+
+        Returns:
+          Arrays that every device, hence every process, holds whole.
+        """
+        program = (_Static(self.model), function, tuple(options.items()), self.mesh)
+        arguments = (program, self.params, self.state, args)
+        if xla_options.is_tracing(self.params, self.state, args):
+            return _run(*arguments)
+        return _compiled(mesh.platform(self.mesh))(*arguments)
+
+    def prepare(self, image: Any, key: Key) -> Array:
+        """Returns stored pixels in the support of the likelihood, [B, H, W, C].
+
+        Args:
+          image: [B, H, W, C], uint8, or float32 in [0, 1] where the transform takes it.
+          key: one key, or [B] keys, of the draws that a transform may make.
+        """
+        return _transformed(image, key, self.transform)
+
+
+class _Static:
+    """A model as a static argument: one of equal fields runs the same programs.
+
+    Models are hashable only if all their fields are, and a field from a JSON file may
+    be a list; a field may also be an array, whose comparison is no truth value.
+    """
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __hash__(self) -> int:
+        return hash(type(self.value))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Static):
+            return False
+        if self.value is other.value:
+            return True
+        try:
+            same_type = type(self.value) is type(other.value)
+            return same_type and bool(self.value == other.value)
+        except (TypeError, ValueError):
+            return False
+
+
+@functools.partial(jax.jit, static_argnames="transform")
+def _transformed(image: Any, key: Key, transform: Transform) -> Array:
+    return transforms.prepare({"image": image}, key, transform)["image"]
+
+
+@functools.cache
+def _compiled(platform: str) -> Callable:
+    """Returns `_run`, compiled for a platform."""
+    options = xla_options.fast(platform)
+    return jax.jit(_run, static_argnums=0, compiler_options=options)
+
+
+def _run(program: tuple, params: Params, state: State, args: tuple) -> Any:
+    model, function, options, devices = program
+    params, state = mesh.gathered((params, state), devices)
+    results = function(model.value, params, state, *args, **dict(options))
+    return mesh.gathered(results, devices)
+
+
+def over_examples(
+    subject: Subject,
+    function: Callable,
+    source: Source,
+    *,
+    batch_size: int,
+    key: Key,
+    num_examples: int | None = None,
+    **options: Any,
+) -> Any:
+    """Returns what `function` gives for each of the first examples, each once.
+
+    What an example gets does not depend on `batch_size` or the devices: its draws are
+    made with the key of its position in the source.
+
+    Args:
+      subject: what is evaluated.
+      function: (model, params, state, keys [B], batch, **options) -> pytree of
+        [B, ...]; the batch is prepared.
+      source: a split.
+      batch_size: of all devices together.
+      key: of the draws, of the transform and of the model.
+      num_examples: how many; None for all.
+      **options: hashable values passed on to `function`.
+
+    Returns:
+      A pytree of numpy arrays [num_examples, ...], in the order of the source.
+
+    Raises:
+      ConfigError: the devices cannot share batch_size rows.
+      DataError: num_examples is more than there are.
+    """
+    results = _each_batch(
+        subject, function, source, batch_size, key, num_examples, **options
+    )
+    values, mask, index = jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+    places = np.flatnonzero(mask)[np.argsort(index[mask])]
+    return jax.tree.map(lambda each: each[places], values)
+
+
+def over_batches(
+    subject: Subject,
+    function: Callable,
+    source: Source,
+    *,
+    batch_size: int,
+    key: Key,
+    num_examples: int | None = None,
+    **options: Any,
+) -> Any:
+    """Returns the mean of what `function` gives for batches, weighted by their size.
+
+    Of a value that is a mean over examples it is the mean over all of them. One that
+    couples the examples of a batch depends on `batch_size`.
+
+    Args:
+      subject: what is evaluated.
+      function: (model, params, state, keys [B], batch, **options) -> pytree of
+        scalars or arrays; the batch is prepared, and has a mask.
+      source: a split.
+      batch_size: of all devices together.
+      key: as for `over_examples`.
+      num_examples: how many; None for all.
+      **options: hashable values passed on to `function`.
+
+    Returns:
+      A pytree of floats and float64 arrays.
+
+    Raises:
+      ConfigError: the devices cannot share batch_size rows.
+      DataError: num_examples is more than there are.
+    """
+    results = list(
+        _each_batch(subject, function, source, batch_size, key, num_examples, **options)
+    )
+    sizes = [mask.sum() for _, mask, _ in results]
+
+    def mean(*values):
+        total = np.average(np.asarray(values, np.float64), axis=0, weights=sizes)
+        return total if total.ndim else float(total)
+
+    return jax.tree.map(mean, *(values for values, _, _ in results))
+
+
+def _each_batch(
+    subject: Subject,
+    function: Callable,
+    source: Source,
+    batch_size: int,
+    key: Key,
+    num_examples: int | None,
+    **options: Any,
+) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
+    """Yields (what `function` gives for a batch, its mask and index [B]), in numpy."""
+    mesh.check_batch_size(batch_size, subject.mesh)
+    batches = eval_batches(
+        source,
+        batch_size=batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        num_examples=num_examples,
+    )
+    options |= {"function": function, "transform": subject.transform}
+    running = None
+    for batch in batches:
+        started = subject.run(
+            _prepared, key, mesh.put_batch(batch, subject.mesh), **options
+        )
+        # One batch is computed while the next one is read, and no more wait in memory.
+        if running is not None:
+            yield jax.device_get(running)
+        running = started
+    yield jax.device_get(running)
+
+
+def _prepared(
+    model: Any,
+    params: Params,
+    state: State,
+    key: Key,
+    batch: Batch,
+    *,
+    function: Callable,
+    transform: Transform,
+    **options: Any,
+) -> tuple[Any, Array, Array]:
+    """Returns (function of the prepared batch, its mask, its index)."""
+    data_key, latent_key = jax.random.split(key)
+    index = batch["index"]
+    ready = transforms.prepare(batch, keys.at_indices(data_key, index), transform)
+    latent_keys = keys.at_indices(latent_key, index)
+    values = function(model, params, state, latent_keys, ready, **options)
+    return values, batch["mask"], index

@@ -1,0 +1,29 @@
+"""Pages of one file: the templates beside this module, filled in."""
+
+from __future__ import annotations
+
+import importlib.resources
+from typing import Any
+
+from jvae.evaluation.metrics import format_value
+
+
+def render(template: str, **values: Any) -> str:
+    """Returns a page that needs no other file.
+
+    Args:
+      template: a file beside this module; what is put into it is escaped.
+      **values: by the names that it uses; one that is missing is an error.
+    """
+    import jinja2
+
+    files = importlib.resources.files("jvae.evaluation")
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: (files / name).read_text()),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["number"] = format_value
+    return environment.get_template(template).render(**values)

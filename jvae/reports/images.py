@@ -1,0 +1,262 @@
+"""The pictures of a report: what each shows, in words too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from jvae.data.sources import Source
+from jvae.evaluation.classification import Classification
+from jvae.evaluation.clustering import Clusters
+from jvae.evaluation.projection import Projection
+from jvae.evaluation.results import Findings
+from jvae.pretrained import samples
+from jvae.pretrained.image_grid import COLUMNS, Picture, sheet
+from jvae.pretrained.trained_model import Subject
+from jvae.reports import latents, plots
+from jvae.types import Key
+
+CLUSTER_ROWS = 2
+"""Rows of members on the page of a cluster, and of samples."""
+VARIED_ROWS = 5
+"""Samples whose fine scales are drawn again."""
+MAX_CLUSTER_PAGES = 20
+"""Pages of clusters, the largest first."""
+
+
+def make(
+    subject: Subject,
+    source: Source,
+    found: Findings,
+    key: Key,
+    *,
+    temperatures: Sequence[float],
+    num_images: int,
+    reach: float,
+    history: Sequence[Mapping[str, Any]] | None = None,
+    samplers: Mapping[str, Any] | None = None,
+    projection: Projection = "pca",
+) -> list[Picture]:
+    """Returns the pictures that the model has methods for.
+
+    Args:
+      subject: what is evaluated.
+      source: the split, whose first examples are shown.
+      found: what was measured of the split.
+      key: of all draws.
+      temperatures: of the samples, one picture for each.
+      num_images: samples in a picture.
+      reach: of traversals.
+      history: rows of metrics.jsonl; None for no curves.
+      samplers: what draws codes in the prior's place, by name.
+      projection: of the map of codes.
+    """
+    shown: list[Picture] = []
+    if subject.makes_images:
+        if subject.has_uniform_prior:
+            temperatures = (1.0,)
+        shown += _images(
+            subject,
+            source,
+            found,
+            key,
+            temperatures,
+            num_images=num_images,
+            reach=reach,
+        )
+        for name, sampler in (samplers or {}).items():
+            shown.append(_drawn_by(subject, key, num_images, name, sampler))
+    if found.classification is not None:
+        shown.append(_confusion(found.classification))
+    if found.latents is not None:
+        shown += latents.make(subject, source, found, key, projection)
+    if found.clusters is not None:
+        place = jax.random.fold_in(key, 1)
+        shown += cluster_pages(subject, source, found.clusters, place)
+    curves = plots.curves(history or ())
+    if curves is not None:
+        caption = "Metrics over training; axes are fitted to all but the first tenth."
+        shown.append(Picture("curves.png", "Training", caption, curves))
+    return shown
+
+
+def _images(
+    subject: Subject,
+    source: Source,
+    found: Findings,
+    key: Key,
+    temperatures: Sequence[float],
+    *,
+    num_images: int,
+    reach: float,
+) -> list[Picture]:
+    """Returns the pictures of images that a model of images makes."""
+    data_key, draw_key, sample_key = jax.random.split(key, 3)
+    examples = source.read(np.arange(min(len(source), 2 * COLUMNS)))
+    x = np.asarray(subject.prepare(examples["image"], data_key))
+    shown = [_reconstructions(subject, x, draw_key)]
+    if samples.has_codes(subject) and len(x) > 1:
+        shown.append(_interpolations(subject, x))
+        if found.latents is not None and found.latents.draws is not None:
+            shown.append(_interpolations(subject, x, spherical=True))
+    if samples.has_codes(subject) and len(x) >= 4:
+        shown.append(_corners(subject, x))
+    if hasattr(subject.model, "generate"):
+        shown += [_samples(subject, sample_key, num_images, t) for t in temperatures]
+    if hasattr(subject.model, "resample"):
+        shown += _variations(subject, jax.random.fold_in(sample_key, 1), temperatures)
+    kl = None if found.latents is None else found.latents.kl_per_dim
+    if samples.has_codes(subject) and kl is not None:
+        shown.append(_traversals(subject, x, kl, reach))
+    return shown
+
+
+def _reconstructions(subject: Subject, x: np.ndarray, key: Key) -> Picture:
+    mode: Literal["mean", "sample"] = "mean" if samples.has_codes(subject) else "sample"
+    code = {"mean": "the mode", "sample": "a draw"}[mode] + " of q(z|x)"
+    again = samples.reconstructions(subject, x, key, mode)
+    columns = min(COLUMNS, len(x))
+    whole = len(x) // columns * columns
+    pairs = np.stack([x[:whole], np.asarray(again)[:whole]])
+    rows = pairs.reshape(2, -1, columns, *x.shape[1:]).swapaxes(0, 1)
+    text = f"Rows in pairs: what the model is given, and the mean of p(x|z) at {code}."
+    png = sheet(subject, rows, columns)
+    return Picture("reconstructions.png", "Reconstructions", text, png)
+
+
+def _samples(subject: Subject, key: Key, n: int, temperature: float) -> Picture:
+    images = samples.prior_samples(subject, key, n, temperature)
+    title = f"Samples at temperature {float(temperature)}"
+    text = "Means of p(x|z), z drawn from the prior"
+    if subject.has_uniform_prior:
+        title, text = "Samples", f"{text}, which is uniform."
+    else:
+        text += f" with its standard deviation times {temperature:g}."
+    if getattr(subject.model, "num_classes", None) is not None:
+        text += " Classes take turns along a row."
+    png = sheet(subject, images, COLUMNS)
+    return Picture(f"samples_t{float(temperature)}.png", title, text, png)
+
+
+def _drawn_by(subject: Subject, key: Key, n: int, name: str, sampler: Any) -> Picture:
+    images = samples.prior_samples(subject, key, n, sampler=sampler)
+    text = (
+        f"Means of p(x|z), z drawn by the sampler '{name}', fitted to training codes."
+    )
+    png = sheet(subject, images, COLUMNS)
+    return Picture(f"samples_{name}.png", f"Samples by {name}", text, png)
+
+
+def _variations(
+    subject: Subject, key: Key, temperatures: Sequence[float]
+) -> list[Picture]:
+    """Returns for every scale but the finest what is free once all above it is kept."""
+    shown, shapes = [], subject.model.latent_shapes
+    temperature = max(temperatures, default=1.0)
+    for kept, (_, height, width, _) in enumerate(shapes[:-1], start=1):
+        images = samples.variations(
+            subject, key, VARIED_ROWS, COLUMNS, kept, temperature
+        )
+        size = f"{height}x{width}"
+        text = (
+            f"The latents on maps up to {size} are those of the left column, the finer "
+            f"ones are drawn anew at temperature {temperature:g}."
+        )
+        title = f"Kept up to {size}, varied below"
+        png = sheet(subject, images, COLUMNS)
+        shown.append(Picture(f"kept_{kept}.png", title, text, png))
+    return shown
+
+
+def _interpolations(
+    subject: Subject, x: np.ndarray, spherical: bool = False
+) -> Picture:
+    num_rows = min(len(x) // 2, 6)
+    ends = x[:num_rows], x[num_rows : 2 * num_rows]
+    images = samples.interpolations(subject, *ends, COLUMNS, spherical)
+    text = "Each row decodes points on the path between the codes of two examples."
+    name, title = "interpolations.png", "Interpolations"
+    if spherical:
+        name, title = "interpolations_arc.png", "Interpolations along an arc"
+        text += (
+            " The path keeps the distance to 0, where the straight line comes nearer."
+        )
+    return Picture(name, title, text, sheet(subject, images, COLUMNS))
+
+
+def _corners(subject: Subject, x: np.ndarray) -> Picture:
+    images = samples.corners(subject, x[:4], COLUMNS)
+    text = "Points between the codes of the four examples whose images are the corners."
+    png = sheet(subject, images, COLUMNS)
+    return Picture("corners.png", "Between four examples", text, png)
+
+
+def _traversals(
+    subject: Subject, x: np.ndarray, kl: np.ndarray, reach: float
+) -> Picture:
+    dims = samples.by_kl(kl, COLUMNS)
+    images = samples.traversals(subject, x[:1], dims, COLUMNS + 1, reach)
+    text = (
+        f"Each row moves one dimension of the first example's code from {-reach:g} to "
+        f"{reach:g}. Dimensions from the top, most KL first: "
+        f"{', '.join(map(str, dims))}."
+    )
+    png = sheet(subject, images, COLUMNS + 1)
+    return Picture("traversals.png", "Traversals", text, png)
+
+
+def _confusion(found: Classification) -> Picture:
+    wrong = found.confusion.sum() - np.trace(found.confusion)
+    text = (
+        f"Examples by true label (rows) and by the label they are given (columns); "
+        f"{wrong:,} of {found.confusion.sum():,} are off the diagonal."
+    )
+    png = plots.confusion(found.confusion)
+    return Picture("confusion.png", "Confusion", text, png)
+
+
+def cluster_pages(
+    subject: Subject, source: Source, clusters: Clusters, key: Key
+) -> list[Picture]:
+    """Returns the histogram of clusters, and for the largest ones a page each.
+
+    Args:
+      subject: a model with clusters.
+      source: the split that they are of.
+      clusters: its first examples'.
+      key: of the transform and of the samples.
+    """
+    sizes = clusters.histogram
+    text = f"Examples of each cluster; {int((sizes > 0).sum())} of {len(sizes)} used."
+    png = plots.cluster_bars(sizes)
+    bars = Picture("cluster_sizes.png", "Sizes of the clusters", text, png)
+    largest = np.argsort(-sizes, kind="stable")[:MAX_CLUSTER_PAGES]
+    return [bars, *(_cluster(subject, source, clusters, int(y), key) for y in largest)]
+
+
+def _cluster(
+    subject: Subject, source: Source, clusters: Clusters, cluster: int, key: Key
+) -> Picture:
+    """Returns a page of one cluster: its first members, and samples of p(x|y)."""
+    data_key, sample_key = jax.random.split(jax.random.fold_in(key, cluster))
+    (places,) = np.nonzero(clusters.assignments == cluster)
+    count = CLUSTER_ROWS * COLUMNS
+    drawn = samples.prior_samples(subject, sample_key, count, 1.0, cluster)
+    images, text = drawn, f"No members. Rows: means of p(x|z), z from p(z|{cluster})."
+    if len(places):
+        # Repeated, then blanked: one shape, so that nothing is compiled anew.
+        shown = np.resize(places[:count], count)
+        pixels = source.read(shown)["image"]
+        members = np.asarray(subject.prepare(pixels, data_key))
+        blank = np.full_like(members, members.min())
+        kept = (np.arange(count) < len(places)).reshape(-1, 1, 1, 1)
+        images = np.concatenate([np.where(kept, members, blank), drawn])
+        text = (
+            f"{len(places):,} members. Upper {CLUSTER_ROWS} rows: the first of them; "
+            f"lower: means of p(x|z), z from p(z|{cluster})."
+        )
+    png = sheet(subject, images, COLUMNS)
+    return Picture(f"cluster_{cluster:03d}.png", f"Cluster {cluster}", text, png)

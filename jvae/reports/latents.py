@@ -1,0 +1,181 @@
+"""What a report shows of latents: their KL, where the codes are, which are near."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jvae.data.sources import Source
+from jvae.evaluation import neighbours
+from jvae.evaluation.latents import Latents
+from jvae.evaluation.metrics import Measure
+from jvae.evaluation.projection import Plane, Projection, apart, tsne
+from jvae.evaluation.results import Findings
+from jvae.evaluation.scales import Scale
+from jvae.pretrained import samples
+from jvae.pretrained.image_grid import COLUMNS, Picture, sheet
+from jvae.pretrained.trained_model import Subject
+from jvae.reports import latent_plots, plots
+from jvae.types import Key
+
+MAX_ON_MAP = 2000
+"""Codes on the map."""
+
+
+def make(
+    subject: Subject, source: Source, found: Findings, key: Key, projection: Projection
+) -> list[Picture]:
+    """Returns the pictures of what the latents carry and of where the codes are.
+
+    Args:
+      subject: what is evaluated.
+      source: the split.
+      found: what was measured of it, the latents among it.
+      key: of the transform.
+      projection: of the map.
+    """
+    latents: Any = found.latents
+    shown = []
+    if latents.means is not None and not subject.is_generative:
+        shown += _neighbours(subject, source, latents.means, key)
+    shown.append(_scales(found.scales) if found.scales else _kl_bars(latents))
+    if "log_likelihood" in found.measures:
+        shown += _rate_distortion(found.measures)
+    if latents.draws is not None and latents.kl_per_dim is not None:
+        shown.append(_aggregate(latents))
+    if latents.means is not None and len(latents.means) > 1:
+        shown.append(_map(subject, source, found, key, projection))
+    return shown
+
+
+def _kl_bars(latents: Latents) -> Picture:
+    kl, active = latents.kl_per_dim, latents.active
+    if kl is None or active is None:
+        kl, active = latents.kl, None
+    count = len(kl)
+    text = f"Mean KL to the prior of {count} groups of latents, sorted."
+    if active is not None:
+        used = int(active.sum())
+        text = f"Mean KL to the prior of {count} dimensions, sorted; {used} active."
+        if used < count:
+            text += " The others are hollow, with a cross."
+    png = latent_plots.kl_bars(kl, active)
+    return Picture("kl_per_dimension.png", "KL of each dimension", text, png)
+
+
+def _scales(scales: Sequence[Scale]) -> Picture:
+    parts = []
+    for scale in scales:
+        active, total = sum(scale.active), len(scale.kl) * scale.num_latents
+        parts.append(
+            f"{scale.height}x{scale.width}: {sum(scale.kl):.1f} nats, {active:,} of "
+            f"{total:,} latents active"
+        )
+    text = f"Groups from the top, which is drawn first. {'; '.join(parts)}."
+    png = latent_plots.scale_bars(scales)
+    return Picture("scales.png", "KL and active latents of each group", text, png)
+
+
+def _rate_distortion(measures: Mapping[str, Measure]) -> list[Picture]:
+    """Returns the model's place between rate and distortion, if both are finite."""
+    rate, fit = measures["kl"], measures["log_likelihood"]
+    if not (math.isfinite(rate.value) and math.isfinite(fit.value)):
+        return []
+    errors = (rate.standard_error or 0.0, fit.standard_error or 0.0)
+    point = plots.Point("this model", rate.value, -fit.value, *errors)
+    text = (
+        f"{rate.value:.4g} nats per example through the latents, {-fit.value:.4g} nats "
+        "lost by the decoder. Models on one line have the same ELBO."
+    )
+    png = plots.rate_distortion([point])
+    return [Picture("rate_distortion.png", "Rate and distortion", text, png)]
+
+
+def _aggregate(latents: Latents) -> Picture:
+    """Returns the codes of all examples beside the prior, dimension by dimension."""
+    draws: Any = latents.draws
+    kl: Any = latents.kl_per_dim
+    order = samples.by_kl(kl, len(kl))
+    deviation = draws.std(0)
+    text = (
+        f"One code of each of {len(draws):,} examples. Above: mean and deviation of "
+        "every dimension, most KL first, beside the prior's 0 ± 1; deviations are from "
+        f"{deviation.min():.2f} to {deviation.max():.2f}, means up to "
+        f"{np.abs(draws.mean(0)).max():.2f} from 0. Below: the first dimensions, and "
+        "the density of N(0, 1) as a dashed line."
+    )
+    png = latent_plots.aggregate(draws, order)
+    return Picture("aggregate.png", "Codes of all data and the prior", text, png)
+
+
+def _map(
+    subject: Subject, source: Source, found: Findings, key: Key, projection: Projection
+) -> Picture:
+    """Returns the codes in two dimensions, with labels or clusters and some images."""
+    latents: Any = found.latents
+    means = latents.means[:MAX_ON_MAP]
+    examples = source.read(np.arange(len(means)))
+    signs, are = examples.get("label"), "labels"
+    if signs is None and found.clusters is not None:
+        signs, are = found.clusters.assignments[: len(means)], "clusters"
+    places, names = _places(means, projection)
+    thumbnails = []
+    if "image" in examples:
+        chosen = apart(places)
+        each = jax.random.split(key, len(chosen))
+        x = subject.prepare(examples["image"][chosen], each)
+        unit = np.clip(np.asarray(subject.transform.to_unit(x)), 0.0, 1.0)
+        thumbnails = list(zip(chosen, unit, strict=True))
+    text = f"Means of q(z|x) of {len(means):,} examples."
+    if signs is not None and len(np.unique(signs)) <= latent_plots.MAX_SIGNS:
+        text += f" Their numbers are {are}."
+    if thumbnails:
+        text += f" {len(thumbnails)} of them are shown as they are."
+    png = latent_plots.latent_map(places, signs, names, thumbnails)
+    return Picture("map.png", "Map of the codes", text, png)
+
+
+def _places(
+    means: np.ndarray, projection: Projection
+) -> tuple[np.ndarray, tuple[str, str]]:
+    """Returns (where codes [N, D] are on the map [N, 2], what its axes are)."""
+    if projection == "tsne":
+        return tsne(means), ("t-SNE, first axis", "t-SNE, second axis")
+    plane = Plane.of(means)
+    first, second = (
+        f"{100.0 * share:.0f}% of the variance" for share in plane.explained
+    )
+    names = f"first principal component, {first}", f"second, {second}"
+    return plane.place(means), names
+
+
+def _neighbours(
+    subject: Subject, source: Source, codes: np.ndarray, key: Key
+) -> list[Picture]:
+    """Returns a picture of nearest neighbours for each way to measure nearness."""
+    columns = min(COLUMNS, len(codes))
+    queries = np.arange(columns)
+    if columns < 2:
+        return []
+    shown = []
+    metrics: dict[neighbours.Metric, str] = {
+        "euclidean": "distance",
+        "cosine": "cosine similarity",
+    }
+    for metric, title in metrics.items():
+        found = neighbours.nearest(codes, queries, columns - 1, metric)
+        places = np.concatenate([queries[:, None], found], axis=1).reshape(-1)
+        pixels = source.read(places)["image"]
+        x = np.asarray(subject.prepare(pixels, jax.random.split(key, len(places))))
+        text = (
+            "Left column: the first examples. Beside each: those of the "
+            f"{len(codes) - 1:,} others with the nearest codes by {title}, in order."
+        )
+        heading = f"Nearest codes by {title}"
+        png = sheet(subject, x, columns)
+        shown.append(Picture(f"neighbours_{metric}.png", heading, text, png))
+    return shown

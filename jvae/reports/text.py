@@ -1,0 +1,111 @@
+"""The sentences of a report: what a model of sentences writes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jvae import keys
+from jvae.data.sources import Source
+from jvae.losses.elbo import apply
+from jvae.pretrained import samples
+from jvae.pretrained.trained_model import Subject
+from jvae.types import Key
+
+NUM_SENTENCES = 10
+"""Sentences in a passage."""
+NUM_POINTS = 6
+"""Codes on the way from one sentence to another, ends included."""
+NUCLEUS = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Passage:
+    """A table of sentences.
+
+    Attributes:
+      title: a few words.
+      caption: what is read.
+      columns: their names.
+      rows: a sentence for each column.
+    """
+
+    title: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+def make(
+    subject: Subject, source: Source, key: Key, *, temperatures: Sequence[float]
+) -> list[Passage]:
+    """Returns the passages that the model has methods for.
+
+    Args:
+      subject: a model of sentences.
+      source: the split, whose first sentences are read.
+      key: of all draws.
+      temperatures: of the prior, a passage of samples for each.
+    """
+    sample_key, word_key = jax.random.split(key)
+    shown: list[Passage] = []
+    if samples.has_codes(subject):
+        tokens = source.read(np.arange(min(len(source), NUM_SENTENCES)))["tokens"]
+        shown.append(_reconstructions(subject, tokens, word_key))
+        if len(tokens) > 1:
+            shown.append(_between(subject, tokens))
+    if not subject.has_latents or subject.has_uniform_prior:
+        temperatures = (1.0,)
+    return shown + [_samples(subject, sample_key, t) for t in temperatures]
+
+
+def _reconstructions(subject: Subject, tokens: np.ndarray, key: Key) -> Passage:
+    spell = subject.vocabulary.decode
+    greedy = spell(np.asarray(samples.reconstructions(subject, tokens, key)))
+    each = keys.per_example(key, len(tokens))
+    drawn = spell(np.asarray(subject.run(_rewrite, tokens, each)))
+    text = (
+        "What is read, and what is written at the mode of q(z|x): the likeliest symbol "
+        f"each time, and draws from the likeliest that have {NUCLEUS:.0%} together."
+    )
+    rows = list(zip(spell(tokens), greedy, drawn, strict=True))
+    columns = ("read", "written, likeliest", "written, drawn")
+    return Passage("Reconstructions", text, columns, rows)
+
+
+def _rewrite(model: Any, params: Any, state: Any, tokens: Any, key: Any) -> Any:
+    def rewrite(model, tokens, key):
+        q = model.encode(tokens)
+        z = q.mode if hasattr(q, "mode") else q.mean
+        return model.write(z, key, NUCLEUS)
+
+    return apply(model, rewrite, params, state, tokens, key, train=False)[0]
+
+
+def _between(subject: Subject, tokens: np.ndarray) -> Passage:
+    ends = tokens[:1], tokens[1:2]
+    points = np.asarray(samples.interpolations(subject, *ends, NUM_POINTS))[0]
+    text = (
+        f"The likeliest symbols at {NUM_POINTS} codes on the way from that of the "
+        "first sentence to that of the second."
+    )
+    rows = [(sentence,) for sentence in subject.vocabulary.decode(points)]
+    return Passage("From one sentence to another", text, ("written",), rows)
+
+
+def _samples(subject: Subject, key: Key, temperature: float) -> Passage:
+    tokens = samples.prior_samples(subject, key, NUM_SENTENCES, temperature)
+    title, text = "Samples", "Draws of the model, symbol by symbol."
+    if subject.has_latents:
+        text = "Draws of p(x|z), z drawn from the prior"
+        if subject.has_uniform_prior:
+            text += ", which is uniform."
+        else:
+            title = f"Samples at temperature {float(temperature)}"
+            text += f" with its standard deviation times {temperature:g}."
+    rows = [(sentence,) for sentence in subject.vocabulary.decode(tokens)]
+    return Passage(title, text, ("written",), rows)

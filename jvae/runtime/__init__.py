@@ -1,0 +1,1 @@
+"""Processes, devices, signals, XLA's options, and what goes to the log."""

@@ -1,0 +1,346 @@
+"""Runs an experiment at several values and seeds, and says how far results spread.
+
+python -m jvae.sweeps.sweep --config=configs/digits.py --workdir=DIR --seeds=5 \
+    --set loss.beta=0.1,1,4
+
+Every run is one of `jvae.training.experiment` in a folder of its own: it can be stopped, goes
+on bit for bit, and can be looked at with eval.py and `jvae.restore`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from etils import epath
+
+from jvae import registry
+from jvae.commands import flags as cli
+from jvae.errors import (
+    ConfigError,
+    DivergedError,
+    IncompleteError,
+    JvaeError,
+    StoppedError,
+    WorkdirError,
+    nearest,
+    require,
+)
+from jvae.runtime.preemption import Stop
+from jvae.sweeps import table as tables
+from jvae.sweeps.grid import Trial, plan, read_grid
+from jvae.training import config_files
+from jvae.workdir import files
+from jvae.workdir.run_folder import CONFIG_FILE, check_same_run, locked, read_config
+
+OUTCOME_FILE = "outcome.json"
+WHAT = {"step": "best", "params": "ema", "split": "test"}
+"""What is evaluated of a run, if nothing else is asked for."""
+PARAMS = ("ema", "raw")
+
+logger = logging.getLogger("jvae")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run has ended, as WORKDIR/RUN/outcome.json has it.
+
+    Attributes:
+      status: 'done', 'diverged' or 'failed'.
+      asked: the config and the evaluation that it is about.
+      metrics: those of results.json; {} unless it is done.
+      error: one line; '' if it is done.
+      exit_code: what train.py or eval.py would have ended with.
+    """
+
+    status: str
+    asked: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    error: str
+    exit_code: int
+
+    @property
+    def is_final(self) -> bool:
+        """Whether running again would change nothing: it is done, or has diverged."""
+        return self.status in ("done", "diverged")
+
+
+class Sweep:
+    """The runs of a sweep in one folder.
+
+    Args:
+      trials: from `jvae.sweeps.grid.plan`.
+      workdir: the folder; every run has its own in it.
+      metrics: names of results.json for the table; () for all.
+      **evaluation: arguments of `jvae.training.experiment.evaluate`: step, params, split and
+        the fields of `jvae.evaluation.settings.Settings`.
+
+    Raises:
+      ConfigError: an unknown or impossible setting of the evaluation.
+    """
+
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        workdir: epath.PathLike,
+        *,
+        metrics: Sequence[str] = (),
+        **evaluation: Any,
+    ):
+        from jvae.evaluation.settings import Settings
+        from jvae.reports import report
+        from jvae.training import components
+
+        self.trials, self.metrics = trials, metrics
+        self.root = files.absolute(workdir)
+        self.outcomes: dict[str, Outcome] = {}
+        what = {name: evaluation.get(name, value) for name, value in WHAT.items()}
+        for name, known in (("params", PARAMS), ("split", components.SPLITS)):
+            rule = f"be one of {', '.join(known)}"
+            require(what[name] in known, name, rule, what[name])
+        settings = {k: v for k, v in evaluation.items() if k not in WHAT}
+        registry.check(Settings, settings, "eval")
+        filled = dataclasses.asdict(Settings(**settings))
+        self._evaluation = what | filled
+        self._asked = report.strict_json(self._evaluation)
+
+    def run(self) -> tables.Table:
+        """Does what is left of every run, and returns the table, written too.
+
+        A run that fails is noted, and the next one begins. One that is done or has
+        diverged is not begun again; an evaluation alone is, if it was another.
+
+        Raises:
+          ConfigError: a metric that no run has.
+          WorkdirError: the folder cannot be used, or holds a run of another config.
+          StoppedError: SIGTERM or Ctrl-C has stopped it; all runs are saved.
+        """
+        lock = locked(self.root)
+        try:
+            self._check_folders()
+            stored = {trial.name: self._stored(trial) for trial in self.trials}
+            self.outcomes = {name: o for name, o in stored.items() if o is not None}
+            with Stop() as stop:
+                self._run_all(stop)
+        finally:
+            lock.release()
+        return self.table
+
+    def _check_folders(self) -> None:
+        if (self.root / CONFIG_FILE).exists():
+            raise WorkdirError(
+                "workdir is that of a single run",
+                where=str(self.root),
+                fix="Name another folder for the sweep.",
+            )
+        for trial in self.trials:
+            folder = self.root / trial.name
+            if (folder / CONFIG_FILE).exists():
+                check_same_run(read_config(folder), trial.config, folder)
+
+    def _asked_of(self, trial: Trial) -> dict[str, Any]:
+        return {"config": trial.config, "evaluation": self._asked}
+
+    def _stored(self, trial: Trial) -> Outcome | None:
+        """Returns how a run ended that need not run again."""
+        try:
+            text = (self.root / trial.name / OUTCOME_FILE).read_text()
+            outcome = Outcome(**json.loads(text))
+        except (OSError, ValueError, TypeError):
+            return None
+        same = outcome.asked == self._asked_of(trial)
+        return outcome if same and outcome.is_final else None
+
+    def _run_all(self, stop: Stop) -> None:
+        for number, trial in enumerate(self.trials, 1):
+            stop.check()
+            place = f"[{number}/{len(self.trials)}] {trial.name}"
+            if trial.name not in self.outcomes:
+                logger.info("%s", place)
+                self.outcomes[trial.name] = self._outcome(trial, stop)
+                # Compiled programs would stay, some 75 MB for a run of an MLP; the
+                # next run with the same shapes finds them in the cache on disk.
+                jax.clear_caches()
+            outcome = self.outcomes[trial.name]
+            logger.info("%s", f"{place}: {outcome.status}. {outcome.error}".strip())
+            self._save(trial, outcome)
+            self._check_metrics()
+
+    def _outcome(self, trial: Trial, stop: Stop) -> Outcome:
+        """Trains and evaluates a run, from wherever it is."""
+        from jvae.training import experiment
+
+        folder, asked = self.root / trial.name, self._asked_of(trial)
+        try:
+            experiment.run(trial.config, folder, stop)
+            # The config is the caller's own, so its import paths may be followed.
+            with stop.at_once(), contextlib.redirect_stdout(io.StringIO()):
+                results = experiment.evaluate(
+                    folder, allow_imports=True, **self._evaluation
+                )
+        except StoppedError:
+            raise
+        except JvaeError as error:
+            status = "diverged" if isinstance(error, DivergedError) else "failed"
+            return Outcome(status, asked, {}, str(error), error.exit_code)
+        return Outcome("done", asked, results["metrics"], "", 0)
+
+    def _save(self, trial: Trial, outcome: Outcome) -> None:
+        folder = self.root / trial.name
+        text = json.dumps(dataclasses.asdict(outcome), indent=2) + "\n"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            files.write_whole(folder / OUTCOME_FILE, text)
+            self.table.write(self.root)
+        except OSError as error:
+            raise WorkdirError(
+                f"the table cannot be written: {error.strerror or error}",
+                where=str(self.root),
+                fix="Mend it and run the same command; no finished run is repeated.",
+            ) from error
+
+    def _done(self) -> list[Outcome]:
+        return [o for o in self.outcomes.values() if o.status == "done"]
+
+    def _check_metrics(self) -> None:
+        """Raises ConfigError for a metric that is none, once every value was tried."""
+        first = self.trials[0].seed
+        tried = all(t.name in self.outcomes for t in self.trials if t.seed == first)
+        known = {name for outcome in self._done() for name in outcome.metrics}
+        for name in self.metrics:
+            if tried and known and name not in known:
+                raise ConfigError(
+                    f"metric {name!r} is unknown", fix=nearest(name, known)
+                )
+
+    @property
+    def failed(self) -> list[tuple[Trial, Outcome]]:
+        """The runs that have ended without results, in their order."""
+        ended = [
+            (t, self.outcomes[t.name]) for t in self.trials if t.name in self.outcomes
+        ]
+        return [(trial, outcome) for trial, outcome in ended if outcome.error]
+
+    @property
+    def table(self) -> tables.Table:
+        """What is known so far."""
+        names = dict.fromkeys(name for o in self._done() for name in o.metrics)
+        kept = [name for name in names if name in (self.metrics or names)]
+        groups: dict[str, list[Trial]] = {}
+        for trial in self.trials:
+            groups.setdefault(trial.group, []).append(trial)
+        rows = [self._row(name, group) for name in kept for group in groups.values()]
+        return tables.Table(
+            fields=list(self.trials[0].values),
+            rows=[row for row in rows if row is not None],
+            caption=self._caption(),
+            failures=[f"`{trial.name}`: {o.error}" for trial, o in self.failed],
+            num_waiting=len(self.trials) - len(self.outcomes),
+        )
+
+    def _row(self, metric: str, group: Sequence[Trial]) -> tables.Row | None:
+        """Returns a row; None where such runs have no such metric."""
+        done = {
+            trial.seed: outcome.metrics
+            for trial in group
+            if (outcome := self.outcomes.get(trial.name)) and outcome.status == "done"
+        }
+        found = {seed: m[metric] for seed, m in done.items() if metric in m}
+        if done and not found:
+            return None
+        told: Mapping[str, Any] = next(iter(found.values()), {})
+        numbers = {seed: m["value"] for seed, m in found.items()}
+        return tables.Row(
+            values=group[0].values,
+            metric=metric,
+            unit=told.get("unit", ""),
+            kind=told.get("kind", ""),
+            meaning=told.get("meaning", ""),
+            by_seed={seed: x for seed, x in numbers.items() if x is not None},
+            num_seeds=len(group),
+        )
+
+    def _caption(self) -> str:
+        asked, seeds = self._evaluation, {trial.seed for trial in self.trials}
+        return (
+            f"Seeds {min(seeds)} to {max(seeds)}; {asked['split']} split, at most "
+            f"{asked['num_examples']:,} examples; step {asked['step']}, "
+            f"{asked['params']} parameters; {asked['num_samples']} draws of z; "
+            "quartiles interpolated linearly between seeds"
+        )
+
+
+def parser(options: Mapping[str, registry.Field]) -> argparse.ArgumentParser:
+    """Returns the flags; `options` are those of the evaluation."""
+    flags = cli.Parser(
+        prog="python -m jvae.sweeps.sweep",
+        description="Runs an experiment at several values and seeds, from where it "
+        "stopped if it was begun, and writes a table of how far the results spread.",
+        allow_abbrev=False,
+        add_help=False,
+    )
+    flags.add_argument("--config", help="config file, e.g. configs/digits.py")
+    flags.add_argument("--workdir", help="folder of the sweep, made if missing")
+    flags.add_argument(
+        "--seeds",
+        type=int,
+        default=5,
+        help="runs of each value, from seed 0 (default 5)",
+    )
+    flags.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE,VALUE",
+        help="values of a config field, e.g. loss.beta=0.1,1,4; may be repeated, then "
+        "every combination is run",
+    )
+    flags.add_argument(
+        "--metrics", help="names of results.json, with commas (default all)"
+    )
+    cli.add_evaluation(flags, options)
+    return cli.with_common(flags)
+
+
+def command(arguments: Sequence[str]) -> None:
+    """What python -m jvae.sweeps.sweep does with its arguments."""
+    from jvae.evaluation.settings import Settings
+
+    options = registry.of(Settings)
+    rest, overrides = config_files.split_overrides(arguments)
+    flags_of = parser(options)
+    flags = cli.parse(flags_of, rest)
+    if flags.help:
+        config = flags.config and config_files.experiment_config(
+            flags.config, overrides
+        )
+        print(flags_of.format_help() + config_files.describe_fields(config or None))
+        return
+    if not flags.config:
+        raise ConfigError("--config is missing", fix="E.g. --config=configs/digits.py.")
+    if not flags.workdir:
+        raise ConfigError("--workdir is missing", fix="E.g. --workdir=runs/betas.")
+    trials = plan(flags.config, read_grid(flags.set), overrides, flags.seeds)
+    metrics = [name for name in (flags.metrics or "").split(",") if name]
+    asked = cli.evaluation_of(flags, options)
+    sweep = Sweep(trials, flags.workdir, metrics=metrics, **asked)
+    print(sweep.run().markdown, end="")
+    if sweep.failed:
+        trial, outcome = sweep.failed[0]
+        raise IncompleteError(
+            f"{len(sweep.failed)} of {len(trials)} runs have no results, the first "
+            f"{trial.name}: {outcome.error}",
+            exit_code=outcome.exit_code,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(command))

@@ -1,0 +1,263 @@
+"""What a config may say: its sections, their fields, and how two runs are compared.
+
+A config is a plain mapping here; files under configs/ make it with ml_collections.
+Every section is splatted into a function whose signature and docstring are its
+schema (see `jvae.registry`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from jvae import data, losses, models, registry
+from jvae.errors import ConfigError, require
+from jvae.runtime import mesh
+from jvae.training import optimizers
+
+Section = Mapping[str, Any]
+
+
+NAMED = ("data", "model", "loss")
+"""Sections whose 'name' decides which fields they have."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One experiment, as its config file says it.
+
+    Args:
+      data: the data set and how it is fed, see `data_options` and its source.
+      model: 'name' and the fields of that model.
+      loss: 'name', its coefficients and options.
+      optimizer: 'name' and the fields of `jvae.training.optimizers.build`.
+      schedules: {coefficient of loss or model: 'name' of a schedule and its fields}.
+      mesh: 'data' and 'params', devices along which batch and parameters are split.
+      seed: of the initial parameters, the order of the data and all draws.
+      num_steps: updates of the whole run.
+      log_every_steps: how often training metrics are written.
+      eval_every_steps: how often validation data is looked at (the ELBO, or the loss of
+        a model without one) and pictures are made; 0 for never.
+      checkpoint_every_steps: how often the run is saved; its end is saved always.
+      keep_checkpoints: how many of the newest checkpoints stay, beside the best.
+      ema_decay: decay of the parameters' moving average, which evaluation and
+        sampling use, less in the first steps; 0 for none.
+      accumulate_steps: micro-batches per update.
+      steps_per_dispatch: updates done in one call of the device; more than 1 helps
+        small models on accelerators.
+      eval_examples: validation examples looked at during training; None for all.
+      patience: evaluations in a row without a better model after which the run ends;
+        None for never.
+      spike_factor: updates are skipped whose gradient norm is over this many times the
+        0.9-quantile of the last 100; None for none. Those that are not finite always
+        are.
+      max_skips: updates skipped in a row after which the run ends as diverged.
+      init_from: workdir whose best parameters this run starts from, matched by path.
+    """
+
+    data: Section
+    model: Section
+    loss: Section
+    optimizer: Section = dataclasses.field(default_factory=dict)
+    schedules: Section = dataclasses.field(default_factory=dict)
+    mesh: Section = dataclasses.field(default_factory=dict)
+    seed: int = 0
+    num_steps: int = 1000
+    log_every_steps: int = 100
+    eval_every_steps: int = 1000
+    checkpoint_every_steps: int = 1000
+    keep_checkpoints: int = 3
+    ema_decay: float = 0.0
+    accumulate_steps: int = 1
+    steps_per_dispatch: int = 1
+    eval_examples: int | None = None
+    patience: int | None = None
+    spike_factor: float | None = None
+    max_skips: int = 20
+    init_from: str | None = None
+
+    def __post_init__(self):
+        """Checks every range that one field alone decides."""
+        least = {
+            "seed": 0,
+            "num_steps": 0,
+            "log_every_steps": 1,
+            "eval_every_steps": 0,
+            "checkpoint_every_steps": 1,
+            "keep_checkpoints": 1,
+            "accumulate_steps": 1,
+            "steps_per_dispatch": 1,
+            "max_skips": 1,
+        }
+        for name, bound in least.items():
+            value = getattr(self, name)
+            require(value >= bound, name, f"be at least {bound}", value)
+        require(
+            0 <= self.ema_decay < 1, "ema_decay", "be within [0, 1)", self.ema_decay
+        )
+        for name in ("eval_examples", "patience"):
+            value = getattr(self, name)
+            usable = value is None or value >= 1
+            require(usable, name, "be None or at least 1", value)
+        factor = self.spike_factor
+        usable = factor is None or 1 <= factor < float("inf")
+        require(usable, "spike_factor", "be None or at least 1", factor)
+        n = self.steps_per_dispatch
+        cadences = (
+            "num_steps",
+            "log_every_steps",
+            "eval_every_steps",
+            "checkpoint_every_steps",
+        )
+        for name in cadences:
+            value = getattr(self, name)
+            require(
+                value % n == 0, name, f"be a multiple of steps_per_dispatch {n}", value
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the config as JSON can hold it."""
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+
+def data_options(
+    batch_size: int = 128,
+    transform: Literal[
+        "unit", "signed", "binarize", "threshold", "dequantize", "levels", "tokens"
+    ]
+    | str = "unit",
+    num_bits: int = 8,
+    padding: int = 0,
+    mirror: bool = False,
+    num_validation: int = 0,
+    placement: Literal["host", "device"] = "host",
+    num_threads: int = 2,
+) -> dict[str, Any]:
+    """Returns the checked options of `config.data` that every data set has.
+
+    Args:
+      batch_size: examples per update, over all devices and processes.
+      transform: what pixels become on the device: 'unit' [0, 1], 'signed' [-1, 1],
+        'binarize' (Bernoulli draws, new at every visit), 'threshold', 'dequantize'
+        (uniform noise over the bin), 'levels' (integers), or an import path; 'tokens'
+        for sentences.
+      num_bits: bits per pixel that are kept.
+      padding: rows and columns of zeros around every image, on each side; they count
+        as pixels.
+      mirror: whether half of the training images, by chance, are seen mirrored.
+      num_validation: training examples held out for validation if the data set has no
+        validation split of its own; 0 for none, then 'best' is the last checkpoint.
+      placement: 'host' feeds batches from the host; 'device' keeps the training data
+        in device memory.
+      num_threads: threads that read batches ahead.
+    """
+    require(batch_size >= 1, "data.batch_size", "be at least 1", batch_size)
+    require(padding >= 0, "data.padding", "be at least 0", padding)
+    require(num_threads >= 0, "data.num_threads", "be at least 0", num_threads)
+    return dict(locals())
+
+
+def read(config: Mapping[str, Any]) -> Experiment:
+    """Returns the experiment that `config` describes, every section complete.
+
+    Fields that are not given get the defaults of this release, so that what is stored
+    with a run does not change with a later one.
+
+    Raises:
+      ConfigError: an unknown, missing or impossible field, with the nearest name.
+    """
+    registry.check(Experiment, config, "config")
+    names = (*NAMED, "optimizer", "mesh")
+    sections = {name: complete_section(name, config.get(name, {})) for name in names}
+    return Experiment(**{**config, **sections})
+
+
+def section_fields(name: str, section: Section) -> dict[str, registry.Field]:
+    """Returns the fields that a section may have, given the names in it.
+
+    Args:
+      name: 'data', 'model', 'loss', 'optimizer' or 'mesh'.
+      section: the section; its 'name' chooses the function.
+    """
+    chosen = section.get("name", "")
+    if name == "data":
+        source = registry.resolve(data.DATASETS, chosen, "data")
+        return {**registry.of(data_options), **registry.of(source)}
+    if name == "model":
+        return registry.of(registry.resolve(models.MODELS, chosen, "model"))
+    if name == "loss":
+        return losses.config_fields(registry.resolve(losses.LOSSES, chosen, "loss"))
+    if name == "optimizer":
+        return registry.of(optimizers.build, skip=("num_steps", "name"))
+    return registry.of(mesh.build)
+
+
+def complete_section(name: str, section: Section) -> dict[str, Any]:
+    """Returns the section with defaults filled in, after checking it."""
+    if name in NAMED and "name" not in section:
+        raise ConfigError(f"{name}.name is missing", fix=f"Known: {_names(name)}.")
+    known = section_fields(name, section)
+    given = {k: v for k, v in section.items() if k != "name"}
+    registry.check_against(known, given, name)
+    defaults = {
+        k: f.default for k, f in known.items() if f.default is not registry.REQUIRED
+    }
+    named = {"name": section["name"]} if "name" in section else {}
+    return {**named, **defaults, **given}
+
+
+def _names(section: str) -> str:
+    known: dict[str, Mapping[str, Callable]] = {
+        "data": data.DATASETS,
+        "model": models.MODELS,
+        "loss": losses.LOSSES,
+    }
+    return ", ".join(known[section])
+
+
+CHANGEABLE = (
+    "mesh",
+    "num_steps",
+    "log_every_steps",
+    "eval_every_steps",
+    "checkpoint_every_steps",
+    "keep_checkpoints",
+    "steps_per_dispatch",
+    "eval_examples",
+    "patience",
+    "max_skips",
+    "init_from",
+)
+"""Fields that a run may change when it goes on; of data also how it is fed."""
+CHANGEABLE_DATA = ("placement", "num_threads")
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the part of a config that a run cannot change: what is learned, how."""
+    kept = {k: v for k, v in config.items() if k not in CHANGEABLE}
+    kept["data"] = {k: v for k, v in config["data"].items() if k not in CHANGEABLE_DATA}
+    return kept
+
+
+def differences(
+    stored: Mapping[str, Any], given: Mapping[str, Any], prefix: str = ""
+) -> list[str]:
+    """Returns 'section.field: A there, B here' for every field that differs."""
+    found = []
+    for name in sorted({*stored, *given}):
+        a, b = stored.get(name), given.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            found.append(f"{prefix}{name}: {a!r} there, {b!r} here")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Returns mappings as dicts and sequences as lists, as JSON has them."""
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value

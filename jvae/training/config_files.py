@@ -1,0 +1,184 @@
+"""Config files and what the command line changes in them: --config.loss.beta=4."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jvae import registry
+from jvae.errors import ConfigError, nearest
+from jvae.training import config as configs
+
+BROKEN = (
+    SyntaxError,
+    ImportError,
+    NameError,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+)
+"""What a config file with a mistake in it raises."""
+
+
+def load_config(path: str) -> Any:
+    """Returns get_config() of a Python file: an ml_collections.ConfigDict, locked.
+
+    Raises:
+      ConfigError: no such file, no get_config, or it fails.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ConfigError(f"config file {path} does not exist", fix="See configs/.")
+    spec = importlib.util.spec_from_file_location(f"jvae_config_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"config file {path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    # A config may import its base from the folder that holds it.
+    sys.path.insert(0, str(file.parent.resolve()))
+    try:
+        spec.loader.exec_module(module)
+        if hasattr(module, "get_config"):
+            return module.get_config()
+    except BROKEN as error:
+        raise ConfigError(f"config file {path} fails: {error}") from error
+    finally:
+        sys.path.pop(0)
+    raise ConfigError(f"config file {path} has no get_config()")
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Returns (the other arguments, {'loss.beta': '4'}) from --config.loss.beta=4."""
+    rest, overrides = [], {}
+    waiting: str | None = None
+    for argument in arguments:
+        if waiting is not None:
+            overrides[waiting], waiting = argument, None
+        elif argument.startswith("--config."):
+            name, equals, value = argument.removeprefix("--config.").partition("=")
+            if equals:
+                overrides[name] = value
+            else:
+                waiting = name
+        else:
+            rest.append(argument)
+    if waiting is not None:
+        raise ConfigError(f"--config.{waiting} has no value", fix="Write =VALUE.")
+    return rest, overrides
+
+
+def override(config: dict[str, Any], path: str, text: str) -> None:
+    """Sets the field at 'loss.beta' in a nested config to the value of `text`.
+
+    Raises:
+      ConfigError: no such field, or text of another type.
+    """
+    *sections, name = path.split(".")
+    node: Any = config
+    for i, section in enumerate(sections):
+        if not isinstance(node.get(section), dict):
+            where = ".".join(sections[: i + 1])
+            if section in node:
+                fix = f"Set --config.{where} whole, e.g. to \"{{'name': 'x'}}\"."
+                raise ConfigError(f"config.{where} has no fields of its own", fix=fix)
+            top = section_names() if i == 0 else set(node)
+            if i == 0 and section in top:
+                node[section] = {}
+            else:
+                raise ConfigError(
+                    f"config.{where} is unknown", fix=nearest(section, top)
+                )
+        node = node[section]
+    known = known_fields(config, sections)
+    if known is not None and name not in known:
+        raise ConfigError(f"config.{path} is unknown", fix=nearest(name, known))
+    annotation = known[name].type if known is not None else Any
+    node[name] = parse_value(path, text, annotation)
+
+
+def section_names() -> set[str]:
+    """Returns the names of the top-level fields that are sections."""
+    return {
+        name
+        for name, field in registry.of(configs.Experiment).items()
+        if field.type == configs.Section
+    }
+
+
+def known_fields(
+    config: Mapping[str, Any], sections: Sequence[str]
+) -> Mapping[str, registry.Field] | None:
+    """Returns the fields of a section of `config`; None where they are not listed."""
+    if not sections:
+        return registry.of(configs.Experiment)
+    if len(sections) > 1 or sections[0] == "schedules":
+        return None
+    section = config[sections[0]]
+    named = {"name": registry.Field("name", str, "", "which one")}
+    return {**named, **configs.section_fields(sections[0], section)}
+
+
+def parse_value(path: str, text: str, annotation: Any) -> Any:
+    """Returns `text` as a value that `annotation` accepts, such as 'a,b' as two words.
+
+    Raises:
+      ConfigError: it is none.
+    """
+    candidates: list[Any] = []
+    try:
+        candidates.append(ast.literal_eval(text))
+    except (ValueError, SyntaxError):
+        pass
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        candidates.append(words[text.lower()])
+    candidates += [text, [word.strip() for word in text.split(",")]]
+    for value in candidates:
+        if registry.accepts(annotation, value):
+            return float(value) if annotation is float else value
+    name = registry.Field("", annotation, None, "").type_name
+    raise ConfigError(f"config.{path} must be {name}, got {text!r}")
+
+
+def experiment_config(path: str, overrides: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the config of a file as a plain dict, overrides applied and checked."""
+    loaded = load_config(path)
+    config = loaded.to_dict() if hasattr(loaded, "to_dict") else dict(loaded)
+    # Names first: they decide which other fields there are.
+    for name in sorted(overrides, key=lambda n: not n.endswith(".name")):
+        override(config, name, overrides[name])
+    return config
+
+
+def describe_fields(config: Mapping[str, Any] | None) -> str:
+    """Returns a line for every config field: name, type, value or default, meaning."""
+    lines = ["", "config fields (--config.FIELD=VALUE):"]
+
+    def describe(prefix: str, known: Mapping[str, registry.Field], given: Mapping):
+        for name, field in known.items():
+            value = given.get(name, field.default)
+            if isinstance(value, Mapping):
+                continue
+            shown = "required" if value is registry.REQUIRED else repr(value)
+            lines.append(f"  --config.{prefix}{name}  ({field.type_name}, {shown})")
+            lines.append(f"      {field.meaning}")
+
+    config = config or {}
+    sections = section_names()
+    top = registry.of(configs.Experiment)
+    describe("", {k: v for k, v in top.items() if k not in sections}, config)
+    for section in sorted(sections):
+        lines.append(f"  [{section}]  {top[section].meaning}")
+        given = config.get(section, {})
+        if section == "schedules" or ("name" not in given and section in configs.NAMED):
+            continue
+        describe(f"{section}.", configs.section_fields(section, given), given)
+    if not config:
+        lines.append(
+            "  With --config=FILE, the fields of its data, model and loss too."
+        )
+    return "\n".join(lines)

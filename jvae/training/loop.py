@@ -1,0 +1,268 @@
+"""The loop over training steps: what it logs, evaluates, saves, and when it ends."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import json
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from jvae.data import Source
+from jvae.errors import DeviceError, DivergedError, StoppedError
+from jvae.pretrained import image_grid, restore
+from jvae.pretrained.trained_model import Subject
+from jvae.runtime import distributed
+from jvae.runtime.preemption import Stop
+from jvae.training import components, validation
+from jvae.training.clock import Clock
+from jvae.training.components import Parts
+from jvae.training.run_checkpoints import Archive
+from jvae.training.train_step import TrainState
+from jvae.types import Metrics
+from jvae.workdir import files
+from jvae.workdir.metrics import MetricsWriter, Progress
+
+DIVERGED_FILE = "diverged.json"
+MAX_AHEAD = 8
+"""Dispatches that the host may be ahead of the devices.
+
+Enough to keep them busy; at 32, XLA's CPU client with several devices in a process and
+collectives between processes locks up, all its threads launching and none computing.
+"""
+
+logger = logging.getLogger("jvae")
+
+
+def subject_of(built: Parts, state: TrainState) -> Subject:
+    """Returns what evaluation looks at, with averaged parameters if there are any."""
+    params = state.params if state.ema is None else state.ema
+    return Subject(
+        built.model,
+        params,
+        state.state,
+        built.transform,
+        built.devices,
+        built.splits.vocabulary,
+    )
+
+
+class Run:
+    """One run in one workdir: its state, its files, and the loop over its steps.
+
+    Args:
+      built: what the experiment is made of.
+      root: the workdir, opened.
+      stop: says when somebody wants the run to end.
+    """
+
+    def __init__(self, built: Parts, root: epath.Path, stop: Stop):
+        self.parts, self.root, self.experiment = built, root, built.experiment
+        self.stop, self.report = stop, ""
+        self.archive = Archive(
+            root,
+            self.experiment.to_dict(),
+            len(built.splits.train),
+            self.experiment.keep_checkpoints,
+            vocabulary=built.splits.vocabulary,
+        )
+        like = components.abstract_state(built)
+        self.state = self.archive.restored(like) or self._fresh()
+        self.start = int(self.state.step)
+        is_first = distributed.is_first()
+        self.writer = MetricsWriter(root, self.start) if is_first else None
+        num_steps = self.experiment.num_steps
+        self.progress = Progress(self.start, num_steps, quiet=not is_first)
+        self.clock = Clock()
+        self._say_start()
+
+    def _fresh(self) -> TrainState:
+        state, loaded = components.create_state(self.parts), frozenset[str]()
+        if self.experiment.init_from is not None:
+            state, loaded = self._loaded(state)
+        return components.started(self.parts, state, loaded)
+
+    def _loaded(self, state: TrainState) -> tuple[TrainState, frozenset[str]]:
+        """Returns (a state with parameters of the run this one starts from, which)."""
+        params, loaded, report = restore.matching_params(
+            state.params,
+            self.experiment.init_from,
+            self.parts.devices,
+            self.parts.splits.vocabulary,
+        )
+        self.report = report
+        ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
+        return dataclasses.replace(state, params=params, ema=ema), loaded
+
+    def _say_start(self) -> None:
+        size = sum(x.size for x in jax.tree.leaves(self.state.params))
+        where = f"{self.parts.devices.size} x {jax.devices()[0].device_kind}"
+        begin = f"resumed from step {self.start}" if self.start else "new run"
+        self.progress.say(f"{begin} in {self.root}: {size:,} parameters on {where}")
+        if self.report:
+            self.progress.say(self.report)
+
+    def train(self) -> None:
+        """Does the steps that are left, then says where the results are.
+
+        Raises:
+          StoppedError: the run was asked to stop, and is saved.
+          DivergedError: `max_skips` updates in a row were skipped.
+          WorkdirError: the last checkpoint could not be written.
+        """
+        last = self.experiment.num_steps
+        if self.start >= last or self._out_of_patience(self.start):
+            self.progress.say(f"already at step {self.start} of {last}")
+            return
+        n, best = self.experiment.steps_per_dispatch, self.archive.best
+        step_fn = components.compile_step(self.parts, self.state)
+        feed = components.batches(self.parts, self.start)
+        late: tuple[int, Metrics] | None = None
+        ahead: collections.deque[Metrics] = collections.deque()
+        for step in range(self.start + n, last + 1, n):
+            self.state, metrics = step_fn(self.state, next(feed))
+            ahead.append(metrics)
+            if len(ahead) > MAX_AHEAD:
+                jax.block_until_ready(ahead.popleft())
+            # Fetching the step before leaves the device busy with this one.
+            if late is not None:
+                self._log(*late)
+            due = step % self.experiment.log_every_steps == 0 or step == last
+            late = (step, metrics) if due else None
+            reached = self.archive.states.reached_preemption
+            is_stopped = self.stop.is_requested(step, reached)
+            is_due = self._is_due(step, "eval") or self._is_due(step, "checkpoint")
+            if is_due or is_stopped:
+                if late is not None:
+                    self._log(*late)
+                    late = None
+                self._pause(step, is_stopped)
+                if self._out_of_patience(step):
+                    self.progress.say(f"no better model since step {best.latest()}")
+                    break
+                if is_stopped and step < last:
+                    self._leave(step)
+        self._finish()
+
+    def _is_due(self, step: int, what: str) -> bool:
+        every = getattr(self.experiment, f"{what}_every_steps")
+        return every > 0 and (step % every == 0 or step == self.experiment.num_steps)
+
+    def _out_of_patience(self, step: int) -> bool:
+        """Returns whether `patience` evaluations in a row have not been the best."""
+        patience, best = self.experiment.patience, self.archive.best.latest()
+        if patience is None or best is None or not self._is_due(step, "eval"):
+            return False
+        return (step - best) // self.experiment.eval_every_steps >= patience
+
+    def _pause(self, step: int, is_stopped: bool) -> None:
+        """Evaluates and saves, outside the time that training is measured by."""
+        self.clock.stop(self.state.step)
+        self._check_divergence(step, int(self.state.guard.in_a_row))
+        held_out = self.parts.splits.validation
+        if self._is_due(step, "eval") and held_out is not None:
+            self.evaluate(step, held_out)
+        is_due = self._is_due(step, "checkpoint") or self._out_of_patience(step)
+        if is_due or is_stopped:
+            # The rows up to a checkpoint are never written again.
+            if self.writer is not None:
+                self.writer.flush()
+            self.archive.save(step, self.state)
+        self.clock.go()
+
+    def _log(self, step: int, metrics: Metrics) -> None:
+        numbers = {k: _last(v) for k, v in jax.device_get(metrics).items()}
+        annealed = self.parts.coefficients(step - 1)
+        numbers |= {name: float(value) for name, value in annealed.items()}
+        # Updates that were skipped do not count for the schedule.
+        done = max(step - 1 - int(numbers["skipped_updates"]), 0)
+        numbers["learning_rate"] = float(self.parts.learning_rate(done))
+        images = step * self.parts.experiment.data["batch_size"]
+        numbers |= self.clock.lap(images)
+        if self.writer is not None:
+            self.writer.write(step, "train", numbers)
+        self.progress.report(step, numbers)
+        self._check_divergence(step, int(numbers["skipped_in_a_row"]))
+
+    def _check_divergence(self, step: int, in_a_row: int) -> None:
+        """Raises DivergedError if too many updates up to `step` were skipped."""
+        if in_a_row < self.experiment.max_skips:
+            return
+        first = step - in_a_row
+        file = self.root / DIVERGED_FILE
+        if distributed.is_first():
+            batches = components.example_indices(
+                self.parts, first, self.experiment.max_skips
+            )
+            with contextlib.suppress(OSError):  # of a full disk; the error says more
+                files.write_whole(file, json.dumps(batches, indent=1) + "\n")
+        raise DivergedError(
+            f"diverged: the {self.experiment.max_skips} updates after step {first} "
+            f"were skipped, each not finite or a spike; their examples are in {file}",
+            where=f"step {step}",
+            fix="Lower the learning rate or clip gradients; the last checkpoint is "
+            f"from before ({self.archive.states.latest()}).",
+        )
+
+    def evaluate(self, step: int, source: Source) -> None:
+        """Measures the model on held-out data, keeps the best, makes pictures."""
+        subject = subject_of(self.parts, self.state)
+        examples = self.experiment.eval_examples
+        found = validation.validate(self.parts, subject, source, examples)
+        self.archive.save_if_best(step, self.state, found.score)
+        grids = validation.training_pictures(self.parts, subject, source)
+        if self.writer is not None:
+            self.writer.write(step, "validation", found.numbers)
+            self.progress.say(f"step {step}  {found.sentence}")
+            self._write_pictures(step, grids)
+
+    def _write_pictures(self, step: int, grids: dict[str, np.ndarray]) -> None:
+        folder = self.root / "pictures"
+        try:
+            folder.mkdir(exist_ok=True)
+            for name, image in grids.items():
+                image_grid.write_png(folder / f"{name}_{step:08d}.png", image)
+        except OSError as error:
+            logger.warning("jvae: no pictures of step %d: %s", step, error)
+
+    def _leave(self, step: int) -> None:
+        """Ends a run that was asked to stop, once everything is on disk."""
+        self._settle()
+        raise StoppedError(
+            f"stopped by {self.stop.name} at step {step}, checkpoint saved",
+            exit_code=self.stop.exit_code,
+        )
+
+    def _settle(self) -> None:
+        jax.block_until_ready(self.state)
+        self.archive.wait()
+
+    def _finish(self) -> None:
+        self._settle()
+        self.progress.say(
+            f"done at step {int(self.state.step)}. Now: "
+            f"python eval.py --workdir={self.root}"
+        )
+
+    def __enter__(self) -> Run:
+        """Returns the run."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Ends every file."""
+        self.progress.close()
+        if self.writer is not None:
+            self.writer.close()
+        if kind is not None and issubclass(kind, DeviceError):
+            return  # a save in flight would wait for a process that is gone
+        self.archive.close()
+
+
+def _last(value: np.ndarray) -> float:
+    """Returns the metric of the last step of a dispatch."""
+    return float(value.reshape(-1)[-1])

@@ -1,0 +1,176 @@
+"""What a run keeps: its newest states, and the best model so far."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from etils import epath
+
+from jvae.errors import DamagedError, WorkdirError
+from jvae.runtime import distributed
+from jvae.training.train_step import TrainState
+from jvae.workdir.checkpoints import BEST, CHECKPOINTS, Checkpoints
+from jvae.workdir.run_folder import check_same_run
+
+logger = logging.getLogger("jvae")
+
+
+class Archive:
+    """The checkpoints of one run, in WORKDIR/checkpoints and WORKDIR/best.
+
+    Args:
+      root: the workdir, opened.
+      config: of the run, stored with every checkpoint and compared with it.
+      num_examples: of training; the order of the data depends on it.
+      keep: how many of the newest states stay.
+      vocabulary: of a model of sentences, stored and compared too; None of others.
+    """
+
+    def __init__(
+        self,
+        root: epath.Path,
+        config: Mapping[str, Any],
+        num_examples: int,
+        keep: int,
+        vocabulary: Any = None,
+    ):
+        self._root = root
+        self._labels: dict[str, Any] = {"config": config, "num_examples": num_examples}
+        if vocabulary is not None:
+            self._labels["vocabulary"] = list(vocabulary.words)
+        self.states = Checkpoints(root / CHECKPOINTS, keep=keep)
+        self.best = Checkpoints(root / BEST, keep=1)
+
+    def restored(self, like: TrainState) -> TrainState | None:
+        """Returns the newest state that is whole, None if nothing was ever saved.
+
+        Damaged ones are set aside, with a warning.
+
+        Args:
+          like: shapes and places of the state.
+
+        Raises:
+          WorkdirError: the run there is another, or none of its states is whole.
+        """
+        for step in reversed(self.states.steps()):
+            state, damage = self._read(step, like)
+            # Of many processes one may have read the part that is damaged.
+            if not distributed.anywhere(damage is not None):
+                return state
+            self._set_aside(self.states, step, damage)
+        damaged = self.states.set_asides()
+        if damaged:
+            raise WorkdirError(
+                f"every checkpoint is damaged: {', '.join(damaged)}",
+                where=str(self.states.folder),
+                fix="Use another workdir, or remove them to start at step 0 here.",
+            )
+        return None
+
+    def _read(
+        self, step: int, like: TrainState
+    ) -> tuple[TrainState | None, DamagedError | None]:
+        """Returns the state of a step, or what this process found wrong with it."""
+        try:
+            self._check_same_run(self.states.read_meta(step))
+            items = self.states.restore(step, items_of(like))
+        except DamagedError as error:
+            return None, error
+        return TrainState(**items["model"], **items["training"]), None
+
+    def _check_same_run(self, stored: Mapping[str, Any]) -> None:
+        """Raises WorkdirError if a checkpoint is of another config or data set."""
+        check_same_run(stored["config"], self._labels["config"], self._root)
+        here = self._labels["num_examples"]
+        there = stored.get("num_examples", here)
+        if there != here:
+            raise WorkdirError(
+                f"the data set has changed: {there:,} training examples there, "
+                f"{here:,} here",
+                where=str(self._root),
+                fix="Use the data that the run began with, or another workdir.",
+            )
+        if stored.get("vocabulary") != self._labels.get("vocabulary"):
+            raise WorkdirError(
+                "the data set has changed: it has another vocabulary",
+                where=str(self._root),
+                fix="Use the data that the run began with, or another workdir.",
+            )
+
+    def _set_aside(
+        self, folder: Checkpoints, step: int, damage: DamagedError | None
+    ) -> None:
+        what = f"checkpoint {step} is damaged: another process cannot read its part"
+        where = folder.set_aside(step)
+        if distributed.is_first():
+            what = what if damage is None else damage.what
+            logger.warning("jvae: %s; set aside as %s", what, where)
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Begins to save a state, see `Checkpoints.save`."""
+        self._begin(self.states, step, items_of(state))
+
+    def save_if_best(self, step: int, state: TrainState, score: float) -> None:
+        """Begins to save a model if no other had as high a score.
+
+        Args:
+          step: updates it was trained for.
+          state: of which parameters, their average and collections are saved.
+          score: of `jvae.training.validation`; one that is not finite is never the best.
+        """
+        best = self._best_score()
+        if math.isfinite(score) and (best is None or score > best):
+            items = {"model": items_of(state)["model"]}
+            self._begin(self.best, step, items, score=score)
+
+    def _best_score(self) -> float | None:
+        """Returns the highest score so far; a damaged best is set aside."""
+        self.best.settle()
+        latest = self.best.latest()
+        if latest is None:
+            return None
+        try:
+            return self.best.read_meta(latest).get("score")
+        except DamagedError as damage:
+            self._set_aside(self.best, latest, damage)
+            return None
+
+    def _begin(
+        self, folder: Checkpoints, step: int, items: Mapping[str, Any], **more: Any
+    ) -> None:
+        if jax.process_count() > 1:
+            # Orbax tells the saves of a process apart by counting them: two at once
+            # could be counted in another order elsewhere, and wait for ever.
+            for each in (self.states, self.best):
+                each.settle()
+        folder.save(step, items, {**self._labels, **more})
+
+    def wait(self) -> None:
+        """Returns when everything begun is on disk.
+
+        Raises:
+          WorkdirError: the last save of a state, or of the best model, failed.
+        """
+        self.states.wait()
+        self.best.wait()
+
+    def close(self) -> None:
+        """Waits and lets go of the folders."""
+        self.states.close()
+        self.best.close()
+
+
+def items_of(state: TrainState) -> dict[str, Any]:
+    """Returns a state as the two items of a checkpoint."""
+    return {
+        "model": {"params": state.params, "ema": state.ema, "state": state.state},
+        "training": {
+            "step": state.step,
+            "opt_state": state.opt_state,
+            "guard": state.guard,
+        },
+    }

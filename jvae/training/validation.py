@@ -1,0 +1,124 @@
+"""What is measured of held-out data while a run trains, and which model is its best.
+
+A model of data is scored by its ELBO, whatever the objective; one that models no data
+(a classifier, an encoder without a decoder) by the loss that it is trained on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jvae.data import Source
+from jvae.pretrained import image_grid, likelihood, samples
+from jvae.pretrained.trained_model import Subject, over_batches
+from jvae.training.components import Parts
+from jvae.types import Batch, Coefficients, Key, LossFn, Metrics, Params, State
+
+NUM_PICTURES = 64
+"""Samples in a picture, and images in the one of reconstructions, in pairs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """The numbers of a model on held-out data.
+
+    Attributes:
+      numbers: means over examples, in nats per example where they have a unit.
+      measure: the name of the one that decides which model is the best.
+      score: what it gives, larger is better.
+    """
+
+    numbers: dict[str, float]
+    measure: str
+    score: float
+
+    @property
+    def sentence(self) -> str:
+        """The measure in a few words."""
+        return f"validation {self.measure} {self.numbers[self.measure]:.4g} nats"
+
+
+def validate(
+    built: Parts, subject: Subject, source: Source, num_examples: int | None = None
+) -> Validation:
+    """Returns what is measured of a model on the first examples of a split.
+
+    The loss is taken with the coefficients that the run ends with, so that values of
+    different steps can be compared. One that couples the examples of a batch is that
+    of batches of `data.batch_size`.
+
+    Args:
+      built: what the experiment is made of.
+      subject: the model.
+      source: the split.
+      num_examples: how many; None for all.
+    """
+    common: dict[str, Any] = {
+        "batch_size": built.experiment.data["batch_size"],
+        "key": built.keys["evaluation"],
+        "num_examples": num_examples,
+    }
+    if subject.is_generative:
+        estimates = likelihood.evaluate_elbo(subject, source, **common)
+        numbers = {name: e.mean for name, e in estimates.items()}
+        return Validation(numbers, "elbo", numbers["elbo"])
+    end = tuple(sorted(built.coefficients(built.experiment.num_steps).items()))
+    coefficients = tuple((name, float(value)) for name, value in end)
+    numbers = over_batches(
+        subject,
+        _metrics,
+        source,
+        loss=built.evaluation_loss,
+        coefficients=coefficients,
+        **common,
+    )
+    return Validation(numbers, "loss", -numbers["loss"])
+
+
+def _metrics(
+    model: Any,
+    params: Params,
+    state: State,
+    key: Key,
+    batch: Batch,
+    *,
+    loss: LossFn,
+    coefficients: tuple[tuple[str, float], ...],
+) -> Metrics:
+    """Returns the metrics of a loss, which holds the model already."""
+    values: Coefficients = dict(coefficients)
+    return loss(params, state, key, batch, values)[1].metrics
+
+
+def training_pictures(
+    built: Parts, subject: Subject, source: Source
+) -> dict[str, np.ndarray]:
+    """Returns the grids that training shows: reconstructions and samples.
+
+    None of a model that draws no images.
+    """
+    if not subject.makes_images:
+        return {}
+    key = built.keys["evaluation"]
+    n = min(NUM_PICTURES // 2, len(source))
+    raw = source.read(np.arange(n))["image"]
+    # NumPy in between: with many processes some arrays are global and some are not.
+    image = np.asarray(subject.prepare(raw, key))
+    again = samples.reconstructions(
+        subject, image, key, "mean" if samples.has_codes(subject) else "sample"
+    )
+    show = built.transform.to_unit
+    pairs = jnp.stack(
+        [show(jnp.asarray(x)) for x in (image, np.asarray(again))], axis=1
+    )
+    drawn = jnp.asarray(samples.prior_samples(subject, key, NUM_PICTURES, 1.0))
+    return {
+        "reconstructions": image_grid.grid(
+            np.asarray(pairs.reshape(-1, *pairs.shape[2:])), columns=8
+        ),
+        "samples": image_grid.grid(np.asarray(show(drawn)), columns=8),
+    }

@@ -1,0 +1,420 @@
+"""Checkpoints: what a run saves, and how it is found and read again.
+
+WORKDIR/checkpoints/N holds three items: `model` (params, ema, state: all that sampling
+needs), `training` (optimizer state, step and guard) and `meta` (JSON: config, versions,
+shape, dtype and checksum of every array). WORKDIR/best/N holds `model` and `meta` of
+the best evaluation so far. No pickle; nothing that is read runs code.
+
+What Orbax leaves open is mended here: flipped bits and other dtypes that it restores
+silently, saves that it declines silently, failures that it mentions once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.sharding import Mesh
+
+import jvae
+from jvae.errors import DamagedError, WorkdirError
+from jvae.runtime import distributed, log_filters, mesh
+from jvae.workdir import failures, files, metadata
+
+logger = logging.getLogger("jvae")
+
+CHECKPOINTS, BEST = "checkpoints", "best"
+COMMIT_FILE = "commit_success.txt"
+"""What Orbax writes into a step last."""
+SLICED_FROM = 2**23
+"""Bytes of a replicated array from which every device writes a part of it."""
+LOOKS, LOOK_SECONDS, MOST_SECONDS = 5, 0.1, 10.0
+"""A failed save counts as removed when nothing of it has appeared at so many looks."""
+STEP = re.compile(r"\d+(\.orbax-checkpoint-tmp.*)?")
+"""The names of steps, finished or not."""
+
+
+class Checkpoints:
+    """The checkpoints of one folder.
+
+    Args:
+      folder: WORKDIR/checkpoints or WORKDIR/best.
+      keep: how many of the newest steps stay; None to keep all.
+      read_only: never to create, delete or clean anything.
+    """
+
+    def __init__(
+        self,
+        folder: epath.PathLike,
+        *,
+        keep: int | None = None,
+        read_only: bool = False,
+    ):
+        self.folder = files.absolute(folder)
+        if not read_only and self.folder.is_dir():
+            self._remove_unfinished()
+        with log_filters.below(
+            logging.CRITICAL
+        ):  # says that it is read only, as asked for
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=None if read_only else keep,
+                create=not read_only,
+                read_only=read_only,
+                enable_async_checkpointing=not read_only,
+                # Orbax would remove every folder that is no step; see above.
+                cleanup_tmp_directories=False,
+                # A step without its commit file was never finished and is not listed.
+                atomicity_options=ocp.options.AtomicityOptions(
+                    mode=ocp.options.AtomicityMode.COMMIT_FILE
+                ),
+            )
+            try:
+                self._manager = ocp.CheckpointManager(self.folder, options=options)
+            except OSError as error:
+                raise WorkdirError(
+                    f"checkpoints cannot be written: {error.strerror or error}",
+                    where=str(folder),
+                    fix="Make room, or name a folder that can be written.",
+                ) from error
+        self._begun: tuple[int, str] | None = None
+        self._failure: str | None = None
+
+    def steps(self) -> list[int]:
+        """Returns the finished steps that are not known to be damaged, oldest first."""
+        return sorted(s for s in self._manager.all_steps() if not self._is_marked(s))
+
+    def latest(self) -> int | None:
+        """Returns the newest finished step, None if there is none."""
+        steps = self.steps()
+        return steps[-1] if steps else None
+
+    def reached_preemption(self, dispatch: int) -> bool:
+        """Returns whether all processes are to stop here, as one of them was told."""
+        return self._manager.reached_preemption(dispatch)
+
+    def save(
+        self, step: int, items: Mapping[str, Any], meta: Mapping[str, Any]
+    ) -> None:
+        """Begins to write a step; arrays may change as soon as this returns.
+
+        A failure, of this save or of the one that was still being written, is a
+        warning, and the next save tries again; `wait` raises if the last one failed.
+
+        Args:
+          step: its number.
+          items: pytrees of arrays by name.
+          meta: JSON, stored beside them with shapes, checksums, format and version.
+        """
+        log_filters.background_failures()
+        self.settle()
+        self._make_room(step)
+        stored = metadata.describe(step, items, meta)
+        arguments = {
+            name: ocp.args.StandardSave(jax.tree.map(_one_copy, item))
+            for name, item in items.items()
+        }
+        composite = ocp.args.Composite(meta=ocp.args.JsonSave(stored), **arguments)
+        size = sum(x.nbytes for x in jax.tree.leaves(dict(items)))
+        begun = self._begun = step, f"checkpoint {step} ({size:,} bytes)"
+        try:
+            if not self._manager.save(step, args=composite, force=True):
+                self._fail(begun, "it or a later one is there", remove=False)
+        except (ValueError, OSError) as error:
+            self._fail(begun, failures.failed_save(error))
+
+    def wait(self) -> None:
+        """Returns when everything begun is on disk.
+
+        Raises:
+          WorkdirError: the last save failed.
+        """
+        self.settle()
+        if self._failure is not None:
+            raise WorkdirError(
+                self._failure,
+                where=str(self.folder),
+                fix="Make room or choose another workdir; older checkpoints are whole.",
+            )
+
+    def close(self) -> None:
+        """Waits and lets go of the folder."""
+        self.settle()
+        with contextlib.suppress(ValueError, OSError):  # failures already told
+            self._manager.close()
+
+    def settle(self) -> None:
+        """Waits for the save that was begun, whose failure is a warning."""
+        if self._begun is None:
+            return
+        try:  # Orbax tells of a failure only once
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except (ValueError, OSError) as error:
+            self._fail(self._begun, failures.failed_save(error))
+        else:
+            self._failure = self._begun = None
+
+    def _fail(self, begun: tuple[int, str], why: str, remove: bool = True) -> None:
+        """Notes that a save failed, and removes what there is of it."""
+        step, what = begun
+        self._failure, self._begun = f"{what} was not written: {why}", None
+        logger.warning("jvae: %s (%s)", self._failure, self.folder)
+        # Its other threads have more to tell, which would pass for the next save's.
+        for tell in (self._manager.wait_until_finished, self._manager.check_for_errors):
+            with contextlib.suppress(ValueError, OSError):
+                tell()
+        if remove:
+            _wait_for_writers()
+            self._remove_failed(step)
+        self._manager.reload()
+
+    def _remove_failed(self, step: int) -> None:
+        """Removes a step whose save failed, until no more of it appears.
+
+        Orbax raises the first failure and closes its event loops. What they had handed
+        to other threads is still done then, nobody waits for it, and it makes the
+        folders that it writes to again.
+        """
+        looks, end = 0, time.monotonic() + MOST_SECONDS
+        while looks < LOOKS and time.monotonic() < end:
+            try:
+                looks = 0 if self._remove_unfinished(step) else looks + 1
+            except OSError:  # a file was added while its folder was being removed
+                looks = 0
+            time.sleep(LOOK_SECONDS)
+
+    def _remove_unfinished(self, step: int | None = None) -> bool:
+        """Removes steps (or one) that were never finished, and no other folder.
+
+        Returns:
+          Whether there were any.
+        """
+        found = False
+        if not distributed.is_first():
+            return found
+        for folder in self.folder.iterdir():
+            is_step = STEP.fullmatch(folder.name) and folder.is_dir()
+            is_meant = step is None or folder.name.partition(".")[0] == str(step)
+            if is_step and is_meant and not (folder / COMMIT_FILE).exists():
+                found = True
+                folder.rmtree()
+        return found
+
+    def read_meta(self, step: int) -> dict[str, Any]:
+        """Returns the JSON of a step.
+
+        Raises:
+          DamagedError: it cannot be read.
+          WorkdirError: a newer release wrote it.
+        """
+        arguments = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        try:
+            with log_filters.below(logging.ERROR):
+                meta = self._manager.restore(step, args=arguments)["meta"]
+            written, version = meta["format"], meta["jvae"]
+            _ = meta["config"], meta["shapes"]
+        except failures.UNREADABLE as error:
+            raise self._unreadable(step, error) from error
+        if written > metadata.FORMAT:  # whose digest may be another
+            raise WorkdirError(
+                f"checkpoint {step} was written by jvae {version}, newer than "
+                f"{jvae.__version__}",
+                where=str(self.folder),
+                fix="Upgrade jvae.",
+            )
+        if metadata.is_changed(meta):
+            raise self._damaged(step, "the digest of its JSON differs")
+        return meta
+
+    def restore(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the items of a step, placed as `like`.
+
+        Args:
+          step: its number.
+          like: pytrees of arrays, or of shapes with shardings, by item.
+
+        Raises:
+          DamagedError: a file cannot be read, or an array is not what was written.
+          WorkdirError: a path, shape or dtype differs.
+        """
+        meta = self.read_meta(step)
+        other = metadata.differences(meta, metadata.shapes_of(like))
+        if other:
+            raise WorkdirError(
+                f"checkpoint {step} holds other arrays: {'; '.join(other)}",
+                where=str(self.folder),
+                fix="Use the stored config, or another workdir.",
+            )
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, dict(like))
+        return self._read(step, abstract, meta)
+
+    def restore_model(self, step: int, devices: Mesh) -> tuple[dict[str, Any], dict]:
+        """Returns (the `model` item placed on a mesh, meta), without any template.
+
+        Raises:
+          DamagedError: a file cannot be read, or an array is not what was written.
+          WorkdirError: a newer release wrote it.
+        """
+        meta = self.read_meta(step)
+        tree = metadata.model_template(meta)
+        placed = jax.tree.map(
+            lambda s, sharding: jax.ShapeDtypeStruct(
+                s.shape, s.dtype, sharding=sharding
+            ),
+            tree,
+            mesh.parameter_shardings(tree, devices),
+        )
+        return self._read(step, {"model": placed}, meta)["model"], meta
+
+    def _read(
+        self, step: int, abstract: Mapping[str, Any], meta: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Returns the items of a step, each array compared with its checksum."""
+        arguments = {k: ocp.args.StandardRestore(v) for k, v in abstract.items()}
+        composite = ocp.args.Composite(**arguments)
+        log_filters.background_failures()
+        try:
+            with log_filters.below(logging.ERROR):
+                restored = self._manager.restore(step, args=composite)
+            items = {name: restored[name] for name in abstract}
+        except Exception as error:  # Orbax raises this very class, among others
+            if not failures.is_failed_read(error):
+                raise
+            raise self._unreadable(step, error) from error
+        wrong = metadata.changed_arrays(meta, items)
+        if wrong:
+            text = f"the checksum of {wrong[0]} differs"
+            more = f" and of {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            raise self._damaged(step, text + more)
+        return items
+
+    def set_asides(self) -> list[str]:
+        """Returns the names of the damaged steps that were set aside."""
+        return sorted(p.name for p in self.folder.iterdir() if ".damaged" in p.name)
+
+    def set_aside(self, step: int) -> epath.Path:
+        """Takes a damaged step out of the way, so that its number is free again.
+
+        Its folder becomes N.damaged; in a bucket, which cannot rename, an object
+        N.damaged marks it, and it is removed when N is saved again.
+
+        Returns:
+          The folder or the object.
+        """
+        distributed.wait_for_all(f"set {step} aside")
+        damaged = self._marker(step)
+        if distributed.is_first():
+            if files.is_bucket(self.folder):
+                damaged.write_text("")
+            else:
+                while damaged.exists():
+                    damaged = damaged.parent / f"{damaged.name}.again"
+                (self.folder / str(step)).rename(damaged)
+        distributed.wait_for_all(f"{step} is set aside")
+        self._manager.reload()
+        return damaged
+
+    def _marker(self, step: int) -> epath.Path:
+        return self.folder / f"{step}.damaged"
+
+    def _is_marked(self, step: int) -> bool:
+        return files.is_bucket(self.folder) and self._marker(step).exists()
+
+    def _make_room(self, step: int) -> None:
+        """Removes a step that is marked as damaged, so that it can be saved again."""
+        if not self._is_marked(step):
+            return
+        distributed.wait_for_all(f"remove {step}")
+        if distributed.is_first():
+            if (self.folder / str(step)).exists():
+                (self.folder / str(step)).rmtree()
+            self._marker(step).unlink()
+        distributed.wait_for_all(f"{step} is removed")
+        self._manager.reload()
+
+    def _unreadable(self, step: int, error: Exception) -> Exception:
+        """Returns what to raise for a read that failed."""
+        if any(word in str(error) for word in distributed.LOST_PROCESS):
+            return error
+        if not (self.folder / str(step)).exists():
+            self._manager.reload()
+            return WorkdirError(
+                f"checkpoint {step} was removed while it was read",
+                where=str(self.folder),
+                fix=f"Use another step; there are {self.steps()}.",
+            )
+        if not failures.is_out_of_reach(error):
+            return self._damaged(step, failures.explained(error))
+        return WorkdirError(
+            f"checkpoint {step} cannot be read: {failures.first_line(error)}",
+            where=str(self.folder),
+            fix="It may be whole; make it readable and run the same command again.",
+        )
+
+    def _damaged(self, step: int, why: str) -> DamagedError:
+        return DamagedError(
+            f"checkpoint {step} is damaged: {why}",
+            where=str(self.folder),
+            fix=f"Use another step; there are {self.steps()}.",
+        )
+
+
+def _one_copy(x: jax.Array) -> jax.Array:
+    """Returns a small replicated array as one of its devices holds it.
+
+    Orbax writes a slice from every device that has a copy, and JAX compiles a program
+    for each size and place of a slice: of a small model on 8 devices most of the time
+    of its first save.
+    """
+    if jax.process_count() > 1 or x.nbytes >= SLICED_FROM or not x.is_fully_replicated:
+        return x
+    return x.addressable_data(0)
+
+
+def _wait_for_writers() -> None:
+    """Waits for the other items of a save that failed; Orbax leaves them writing."""
+    for thread in threading.enumerate():
+        if type(thread).__module__.startswith("orbax."):
+            # Theirs would raise the failure once more.
+            threading.Thread.join(thread, timeout=60)
+
+
+def choose(workdir: epath.PathLike, step: str | int) -> tuple[Checkpoints, int]:
+    """Returns (the folder that holds a step, its number), opened for reading only.
+
+    Args:
+      workdir: a run's folder.
+      step: 'best' (the last one where no evaluation has run yet), 'last', or a number.
+
+    Raises:
+      WorkdirError: no such workdir, checkpoint or step; says which steps there are.
+    """
+    root = files.absolute(workdir)
+    found: dict[str, Checkpoints] = {
+        name: Checkpoints(root / name, read_only=True)
+        for name in (CHECKPOINTS, BEST)
+        if (root / name).is_dir()
+    }
+    steps = {name: c.steps() for name, c in found.items()}
+    if not any(steps.values()):
+        raise WorkdirError(
+            "there is no checkpoint", where=str(root), fix="Name the workdir of a run."
+        )
+    order = [CHECKPOINTS, BEST] if step != "best" else [BEST, CHECKPOINTS]
+    for name in order:
+        if step in ("best", "last") and steps.get(name):
+            return found[name], steps[name][-1]
+        if step in steps.get(name, []):
+            return found[name], int(step)
+    there = sorted({s for numbers in steps.values() for s in numbers})
+    raise WorkdirError(
+        f"there is no checkpoint {step!r}", where=str(root), fix=f"There are {there}."
+    )

@@ -1,0 +1,112 @@
+"""What a checkpoint says about itself: a JSON beside the arrays.
+
+It is enough to restore them without the data set, the optimizer or the flags, and to
+notice that one of them, or the JSON itself, is not what was written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+import jvae
+from jvae.workdir.checksums import checksums
+
+FORMAT = 1
+"""Raised when an older release could not read what this one writes."""
+
+Shapes = dict[str, list]
+"""{'model/params/...': [[sizes], dtype]}, of every array."""
+
+
+def path_name(path: tuple) -> str:
+    """Returns 'params/encoder/Dense_0/kernel' for a key path of a pytree."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def shapes_of(items: Mapping[str, Any]) -> Shapes:
+    """Returns the shape and dtype of every array of `items`, by path."""
+    leaves = jax.tree_util.tree_leaves_with_path(dict(items))
+    return {path_name(path): [list(x.shape), str(x.dtype)] for path, x in leaves}
+
+
+def describe(
+    step: int, items: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns the manifest of a step.
+
+    Args:
+      step: its number.
+      items: pytrees of arrays by name.
+      given: what else it is to hold, such as the config.
+
+    Returns:
+      `given` and 'step', 'format', 'shapes', 'checksums', 'jvae', 'jax', 'digest'.
+    """
+    told = {**given, "step": step, "format": FORMAT, "shapes": shapes_of(items)}
+    told |= {"checksums": checksums(dict(items))}
+    told |= {"jvae": jvae.__version__, "jax": jax.__version__}
+    return told | {"digest": digest(told)}
+
+
+def digest(manifest: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of a manifest without its entry 'digest'."""
+    rest = {k: v for k, v in manifest.items() if k != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def is_changed(manifest: Mapping[str, Any]) -> bool:
+    """Returns whether a manifest is not the one that was written.
+
+    The first checkpoints of release 0.1.0 have neither digest nor checksums.
+    """
+    return manifest.get("digest", digest(manifest)) != digest(manifest)
+
+
+def changed_arrays(manifest: Mapping[str, Any], items: Mapping[str, Any]) -> list[str]:
+    """Returns the paths of the arrays of `items` that are not those written."""
+    written = manifest.get("checksums", {})
+    found = checksums(dict(items))
+    return [path for path, value in found.items() if written.get(path, value) != value]
+
+
+def differences(manifest: Mapping[str, Any], wanted: Shapes) -> list[str]:
+    """Returns 'PATH: float32[3] there, nothing here' where items are not as wanted.
+
+    Items of which nothing is wanted do not count.
+    """
+    items = {path.partition("/")[0] for path in wanted}
+    stored = {
+        path: entry
+        for path, entry in manifest["shapes"].items()
+        if path.partition("/")[0] in items
+    }
+    return [
+        f"{path}: {_text(stored.get(path))} there, {_text(wanted.get(path))} here"
+        for path in sorted({*stored, *wanted})
+        if stored.get(path) != wanted.get(path)
+    ]
+
+
+def _text(entry: list | None) -> str:
+    return "nothing" if entry is None else f"{entry[1]}{list(entry[0])}"
+
+
+def model_template(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the item 'model' with shapes in place of arrays: params, ema, state."""
+    tree: dict[str, Any] = {"params": {}, "ema": None, "state": {}}
+    for path, (shape, dtype) in manifest["shapes"].items():
+        item, *parents, leaf = path.split("/")
+        if item != "model":
+            continue
+        node = tree
+        for name in parents:
+            node[name] = node.get(name) or {}
+            node = node[name]
+        node[leaf] = jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
+    return tree

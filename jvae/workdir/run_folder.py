@@ -1,0 +1,113 @@
+"""The folder of a run: locked, and labelled with its config or checked against it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from etils import epath
+
+from jvae.errors import WorkdirError
+from jvae.runtime import distributed
+from jvae.training import config as configs
+from jvae.training.config import Experiment
+from jvae.workdir import files
+
+CONFIG_FILE = "config.json"
+
+
+@contextlib.contextmanager
+def opened(workdir: epath.PathLike, experiment: Experiment) -> Iterator[epath.Path]:
+    """A context with the run's folder: made and labelled, or checked, and locked.
+
+    Process 0 holds the lock for all.
+
+    Raises:
+      WorkdirError: it cannot be a folder or be written, another run is using it, or it
+        holds a run of another config.
+    """
+    root = files.absolute(workdir)
+    lock = distributed.first_does(lambda: locked(root))
+    try:
+        distributed.first_does(lambda: _labelled(root, experiment))
+        yield root
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def locked(root: epath.Path) -> files.FolderLock | files.BucketLock:
+    """Returns the lock of a folder, which is made if it is missing.
+
+    Raises:
+      WorkdirError: it cannot be a folder or be written, or another process holds it.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        return files.lock(root)
+    except OSError as error:
+        raise _unusable(root, error) from error
+    except ImportError as error:  # gcsfs for gs://, s3fs for s3://
+        raise WorkdirError(
+            f"this bucket needs one more package: {error}",
+            where=str(root),
+            fix="Install it, or name a folder.",
+        ) from error
+
+
+def _labelled(root: epath.Path, experiment: Experiment) -> None:
+    given, file = experiment.to_dict(), root / CONFIG_FILE
+    if file.exists():
+        check_same_run(read_config(root), given, root)
+    try:
+        files.write_whole(file, json.dumps(given, indent=2) + "\n")
+    except OSError as error:
+        raise _unusable(root, error) from error
+
+
+def _unusable(root: epath.Path, error: OSError) -> WorkdirError:
+    return WorkdirError(
+        f"workdir cannot be made or written: {error.strerror or error}",
+        where=str(root),
+        fix="Name a folder that can be written.",
+    )
+
+
+def check_same_run(
+    stored: Mapping[str, Any], given: Mapping[str, Any], root: epath.Path
+) -> None:
+    """Raises WorkdirError if `given` learns something else than the stored run."""
+    changed = configs.differences(configs.identity(stored), configs.identity(given))
+    if changed:
+        raise WorkdirError(
+            f"the run there has another config: {'; '.join(changed)}",
+            where=str(root),
+            fix="Use another workdir, or the stored values.",
+        )
+
+
+def read_config(workdir: epath.PathLike) -> dict[str, Any]:
+    """Returns WORKDIR/config.json.
+
+    Raises:
+      WorkdirError: there is none, or it is damaged.
+    """
+    file = files.absolute(workdir) / CONFIG_FILE
+    if not file.exists():
+        raise WorkdirError(
+            f"there is no {CONFIG_FILE}",
+            where=str(workdir),
+            fix="Name the workdir of a run.",
+        )
+    try:
+        config = json.loads(file.read_text())
+        _ = config["data"], config["model"]
+        return config
+    except (ValueError, KeyError, TypeError) as error:
+        raise WorkdirError(
+            f"{CONFIG_FILE} is damaged: {error}",
+            where=str(workdir),
+            fix="Remove that file; every checkpoint holds the config too.",
+        ) from error

@@ -1,0 +1,204 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jvae import registry
+from jvae.commands import flags
+from jvae.errors import ConfigError, DataError, JvaeError
+from jvae.training import config_files
+from jvae.training.config import Experiment
+from tests.runs import TIMEOUT
+from tests.tiers import others_slow
+
+ROOT = Path(__file__).parents[2]
+DIGITS = f"--config={ROOT / 'configs' / 'digits.py'}"
+
+
+def status(monkeypatch, command, *arguments):
+    monkeypatch.setattr(sys, "argv", ["program", *arguments])
+    return flags.main(command)
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """Catches what train.py would run: (config, workdir)."""
+    calls = []
+    monkeypatch.setattr("jvae.training.experiment.run", lambda *a: calls.append(a))
+    monkeypatch.setattr(
+        "jvae.training.experiment.dry_run", lambda c: calls.append((c, None))
+    )
+    return calls
+
+
+@pytest.mark.parametrize(
+    "text, path, value",
+    [
+        ("--config.loss.beta=4", ("loss", "beta"), 4.0),
+        ("--config.num_steps=7", ("num_steps",), 7),
+        ("--config.model.hidden=(32,16)", ("model", "hidden"), (32, 16)),
+        ("--config.model.likelihood=gaussian", ("model", "likelihood"), "gaussian"),
+        (
+            "--config.model.likelihood={'name':'gaussian','std':0.1}",
+            ("model", "likelihood"),
+            {"name": "gaussian", "std": 0.1},
+        ),
+        ("--config.optimizer.clip_norm=none", ("optimizer", "clip_norm"), None),
+        ("--config.mesh.params=2", ("mesh", "params"), 2),
+        ("--config.data.num_validation=9", ("data", "num_validation"), 9),
+        ("--config.model.batch_norm=true", ("model", "batch_norm"), True),
+    ],
+)
+def test_an_override_reaches_the_run(monkeypatch, ran, text, path, value):
+    model = "--config.model.name=conv" if "batch_norm" in text else "--dry_run"
+    assert status(monkeypatch, flags.train, DIGITS, "--workdir=w", model, text) == 0
+    node = ran[0][0]
+    for name in path:
+        node = node[name]
+    assert node == value and type(node) is type(value)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--config.optimizer.lerning_rate=1"], "Did you mean 'learning_rate'"),
+        (["--config.los.beta=1"], "config.los is unknown.*Did you mean 'loss'"),
+        (["--config.los.a.beta=1"], "config.los is unknown.*Did you mean 'loss'"),
+        (["--config.num_step=1"], "Did you mean 'num_steps'"),
+        (["--config.num_steps=1e3"], "config.num_steps must be int, got '1e3'"),
+        (["--config.loss.beta=abc"], "config.loss.beta must be float, got 'abc'"),
+        (["--config.loss.beta=nan"], "loss.beta"),
+        (["--config.seed"], "config.seed has no value"),
+        (["stray"], "argument 'stray' is unknown"),
+        (["--workdr=x"], "flag '--workdr=x' is unknown.*Did you mean '--workdir'"),
+        (["--config.model.likelihood.name=gaussian"], "model.likelihood"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_exit_2(
+    monkeypatch, capsys, arguments, words
+):
+    arguments = [DIGITS, "--workdir=unused", *arguments]
+    assert status(monkeypatch, flags.train, *arguments) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("jvae: error: ")
+    assert re.search(words, lines[0])
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], "--config is missing"),
+        ([DIGITS], "--workdir is missing"),
+        (["--config=missing.py", "--workdir=w"], "missing.py does not exist"),
+    ],
+)
+def test_what_is_needed_is_asked_for(monkeypatch, capsys, arguments, words):
+    assert status(monkeypatch, flags.train, *arguments) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("def get_config(:", "fails"),
+        ("import no_such_module", "fails: No module named"),
+        ("x = 1", "has no get_config"),
+        ("def get_config():\n    return {}['x']", "fails: 'x'"),
+        ("def get_config():\n    return unknown", "fails: name 'unknown'"),
+    ],
+)
+def test_a_broken_config_file_is_named(monkeypatch, capsys, tmp_path, text, words):
+    file = tmp_path / "broken.py"
+    file.write_text(text)
+    assert status(monkeypatch, flags.train, f"--config={file}", "--workdir=w") == 2
+    error = capsys.readouterr().err
+    assert "broken.py" in error and words in error
+
+
+def test_the_exit_status_is_that_of_the_error(monkeypatch, capsys):
+    for error in (DataError("a"), ConfigError("b"), JvaeError("c")):
+
+        def command(arguments, error=error):
+            raise error
+
+        assert status(monkeypatch, command) == error.exit_code
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback(monkeypatch, capsys):
+    assert status(monkeypatch, flags.train, "--debug") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_bug_is_not_hidden(monkeypatch):
+    def command(arguments):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        status(monkeypatch, command)
+
+
+def test_help_shows_every_field_with_type_value_and_meaning(monkeypatch, capsys):
+    assert status(monkeypatch, flags.train, DIGITS, "--help") == 0
+    text = capsys.readouterr().out
+    for flag in ("--workdir", "--dry_run", "--debug"):
+        assert flag in text
+    config = config_files.experiment_config(DIGITS.partition("=")[2], {})
+    for section in ("data", "model", "loss", "optimizer", "mesh"):
+        for name, field in config_files.known_fields(config, [section]).items():
+            if name != "name":
+                assert f"--config.{section}.{name}  ({field.type_name}, " in text
+                assert field.meaning in text
+    for name, field in registry.of(Experiment).items():
+        assert field.meaning in text, name
+    assert "--config.loss.beta  (float, 1.0)" in text
+
+
+def test_help_without_a_config_shows_what_all_experiments_have(monkeypatch, capsys):
+    assert status(monkeypatch, flags.train, "--help") == 0
+    assert "--config.num_steps  (int, 1000)" in capsys.readouterr().out
+
+
+def test_help_of_eval_shows_its_settings(monkeypatch, capsys):
+    assert status(monkeypatch, flags.evaluate, "--help") == 0
+    text = capsys.readouterr().out
+    assert "--num_samples" in text and "--split" in text
+
+
+def test_eval_of_no_run_is_exit_4_and_of_a_wrong_flag_exit_2(
+    monkeypatch, capsys, tmp_path, trained
+):
+    assert status(monkeypatch, flags.evaluate, f"--workdir={tmp_path}") == 4
+    assert status(monkeypatch, flags.evaluate, f"--workdir={trained}", "--step=77") == 4
+    assert "There are" in capsys.readouterr().err
+    for wrong in ("--num_sampels=3", "--num_samples=x", "--config.model.latent_dim=1"):
+        assert status(monkeypatch, flags.evaluate, f"--workdir={trained}", wrong) == 2
+
+
+def test_eval_finds_the_data_where_it_is_told(monkeypatch, trained):
+    seen = {}
+    monkeypatch.setattr(
+        "jvae.training.experiment.evaluate", lambda w, **o: seen.update(o)
+    )
+    arguments = [f"--workdir={trained}", "--config.data.path=/here", "--num_samples=5"]
+    assert status(monkeypatch, flags.evaluate, *arguments) == 0
+    assert seen["data_fields"] == {"path": "/here"} and seen["num_samples"] == 5
+
+
+def test_a_data_set_that_is_not_there_is_exit_3(monkeypatch, capsys, tmp_path):
+    override = ["--config.data.name=idx", f"--config.data.path={tmp_path / 'no'}"]
+    arguments = [DIGITS, f"--workdir={tmp_path / 'w'}", *override]
+    assert status(monkeypatch, flags.train, *arguments) == 3
+    assert str(tmp_path / "no") in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("script", others_slow(["train.py", "eval.py"], "eval.py"))
+def test_the_scripts_answer_help(script):
+    command = [sys.executable, str(ROOT / script), "--help"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=TIMEOUT, cwd=ROOT, check=True
+    )
+    assert script in done.stdout

@@ -1,0 +1,197 @@
+"""Every pixel format has one meaning."""
+
+import struct
+import zlib
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from jvae.data.datasets import image_files
+from jvae.errors import DataError
+
+RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+def save(tmp_path, array_or_picture, name="a.png", **options):
+    picture = array_or_picture
+    if isinstance(picture, np.ndarray):
+        picture = PIL.Image.fromarray(picture)
+    picture.save(tmp_path / name, **options)
+    return tmp_path / name
+
+
+def pixels(file, channels):
+    return np.asarray(image_files.decode(file).convert("L" if channels == 1 else "RGB"))
+
+
+def test_gray_and_colour_are_kept(tmp_path):
+    np.testing.assert_array_equal(pixels(save(tmp_path, RAMP), 1), RAMP)
+    color = np.random.default_rng(0).integers(0, 256, (5, 4, 3), np.uint8)
+    np.testing.assert_array_equal(pixels(save(tmp_path, color), 3), color)
+
+
+def test_16_bit_gray_is_scaled_and_rounded(tmp_path):
+    deep = np.linspace(0, 65535, 300).astype(np.uint16).reshape(15, 20)
+    found = pixels(save(tmp_path, deep), 1)
+    np.testing.assert_array_equal(found, np.round(deep / 257))
+    assert found.min() == 0 and found.max() == 255
+
+
+def test_transparent_parts_show_white(tmp_path):
+    color = np.zeros((1, 3, 4), np.uint8)
+    color[0, :, 0] = 200
+    color[0, :, 3] = [255, 0, 51]
+    found = pixels(save(tmp_path, color), 3)[0]
+    alpha = np.array([[1.0], [0.0], [0.2]])
+    expected = alpha * [200, 0, 0] + (1 - alpha) * 255
+    np.testing.assert_allclose(found, expected, atol=1)
+
+
+def test_a_transparent_palette_entry_shows_white(tmp_path):
+    picture = PIL.Image.fromarray(np.array([[0, 1]], np.uint8), mode=None).convert("P")
+    picture.putpalette([10, 20, 30, 40, 50, 60])
+    plain = save(tmp_path, picture)
+    np.testing.assert_array_equal(pixels(plain, 3)[0], [[10, 20, 30], [40, 50, 60]])
+    masked = save(tmp_path, picture, transparency=1)
+    np.testing.assert_array_equal(pixels(masked, 3)[0], [[10, 20, 30], [255, 255, 255]])
+
+
+def test_gray_with_alpha_shows_white(tmp_path):
+    picture = PIL.Image.merge(
+        "LA", [PIL.Image.new("L", (2, 1), 100), PIL.Image.new("L", (2, 1), 0)]
+    )
+    np.testing.assert_array_equal(pixels(save(tmp_path, picture), 1), [[255, 255]])
+
+
+def test_two_levels_become_black_and_white(tmp_path):
+    picture = PIL.Image.fromarray(RAMP >= 128)
+    assert picture.mode == "1"
+    np.testing.assert_array_equal(
+        pixels(save(tmp_path, picture), 1), np.where(RAMP >= 128, 255, 0)
+    )
+
+
+def test_cmyk_becomes_the_colour_it_prints(tmp_path):
+    cyan = PIL.Image.new("CMYK", (8, 8), (255, 0, 0, 0))
+    found = pixels(save(tmp_path, cyan, "a.jpg", quality=95), 3)
+    np.testing.assert_allclose(
+        found, np.broadcast_to([0, 255, 255], found.shape), atol=4
+    )
+
+
+def test_16_bit_gray_with_transparency_is_refused(tmp_path):
+    deep = np.zeros((2, 2), np.uint16)
+    file = save(tmp_path, deep, transparency=0)
+    with pytest.raises(DataError, match="16-bit gray with transparency"):
+        image_files.decode(file)
+
+
+def test_a_format_without_a_meaning_is_refused(tmp_path):
+    file = save(tmp_path, np.zeros((2, 2), np.float32), "a.tiff")
+    with pytest.raises(DataError, match="pixel format F has no defined conversion"):
+        image_files.decode(file)
+
+
+def png(width, height):
+    """A PNG of one gray level, far smaller than what it unpacks to."""
+
+    def chunk(kind, content):
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + checksum
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    rows = zlib.compress(b"\0" * min((width + 1) * height, 10**6), 9)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        [chunk(b"IHDR", header), chunk(b"IDAT", rows), chunk(b"IEND", b"")]
+    )
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000])
+@pytest.mark.parametrize("read", [image_files.decode, image_files.size])
+def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(
+    tmp_path, side, read
+):
+    image_files.refuse_bombs()
+    file = tmp_path / "a.png"
+    file.write_bytes(png(side, side))
+    with pytest.raises(DataError, match=r"exceeds limit.*a\.png"):
+        read(file)
+
+
+def noise(tmp_path, name):
+    array = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    return save(tmp_path, array, name)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+@pytest.mark.parametrize("cut", [0, 10, 200, -1000])
+def test_a_picture_cut_short_is_named(tmp_path, name, cut):
+    file = noise(tmp_path, name)
+    file.write_bytes(file.read_bytes()[:cut])
+    with pytest.raises(DataError, match=rf"cannot be read: .*{name}\)\. Remove it"):
+        image_files.decode(file)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_damage_is_a_data_error_or_a_picture(tmp_path, seed):
+    random = np.random.default_rng(seed)
+    file = noise(tmp_path, ["a.png", "a.jpg"][seed % 2])
+    content = np.frombuffer(file.read_bytes(), np.uint8).copy()
+    content[random.integers(0, 600, 8)] = random.integers(0, 256, 8)
+    file.write_bytes(content.tobytes())
+    try:
+        image_files.decode(file)
+    except DataError as error:
+        assert "a." in str(error) and "\n" not in str(error)
+
+
+def test_a_size_comes_from_the_header(tmp_path):
+    assert image_files.size(save(tmp_path, np.zeros((3, 7), np.uint8))) == (3, 7)
+
+
+def fit(array, height, width, crop=None):
+    return image_files.fit(PIL.Image.fromarray(array), height, width, crop, "here")
+
+
+def test_a_picture_of_the_right_size_is_unchanged():
+    np.testing.assert_array_equal(fit(RAMP, 16, 16)[..., 0], RAMP)
+
+
+@pytest.mark.parametrize("crop", [16, 10, 7, 1])
+def test_a_crop_that_needs_no_resizing_is_a_slice(crop):
+    start = (16 - crop) // 2
+    expected = RAMP[start : start + crop, start : start + crop]
+    np.testing.assert_array_equal(fit(RAMP, crop, crop, crop)[..., 0], expected)
+
+
+def test_only_the_centre_of_the_right_proportions_is_used():
+    striped = np.zeros((8, 20), np.uint8)
+    striped[:, 6:14] = 100
+    np.testing.assert_array_equal(fit(striped, 4, 4), 100)
+    np.testing.assert_array_equal(fit(striped.T.copy(), 4, 4), 100)
+
+
+def test_a_crop_is_cut_before_resizing():
+    framed = np.zeros((12, 10), np.uint8)
+    framed[3:9, 2:8] = 50
+    np.testing.assert_array_equal(fit(framed, 3, 3, crop=6), 50)
+
+
+def test_colours_keep_their_channels():
+    assert fit(np.zeros((6, 9, 3), np.uint8), 2, 5).shape == (2, 5, 3)
+
+
+@pytest.mark.parametrize("height, width", [(3, 7), (13, 17), (29, 31), (1, 1)])
+def test_any_size_fits_any_size(height, width):
+    assert (
+        fit(np.full((23, 37), 9, np.uint8), height, width).tolist()
+        == [[[9]] * width] * height
+    )
+
+
+def test_a_crop_larger_than_the_picture_is_refused():
+    with pytest.raises(
+        DataError, match=r"at most the picture's 16x16, got 17 \(here\)"
+    ):
+        fit(RAMP, 8, 8, crop=17)

@@ -1,0 +1,450 @@
+"""Every form of a convolution against jax.lax; BatchNorm against its formulas."""
+
+import contextlib
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from jvae import layers
+from jvae.layers import spectral
+from jvae.runtime import mesh
+from tests.tiers import others_slow
+
+KEY = jax.random.key(0)
+# Every size from 1 to 5 once along an odd and once along an even axis of the image.
+SIZE, KERNEL_SHAPES = (5, 6), [(1, 5), (2, 4), (3, 3), (4, 2), (5, 1)]
+LARGER_THAN_THE_IMAGE = ((1, 2), (5, 4))
+CASES = [*((SIZE, kernel) for kernel in KERNEL_SHAPES), LARGER_THAN_THE_IMAGE]
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
+
+
+def lax_convolution(x, kernel, stride):
+    axes = ("NHWC", "HWIO", "NHWC")
+    strides = (stride, stride)
+    return jax.lax.conv_general_dilated(x, kernel, strides, "SAME", None, None, axes)
+
+
+def lax_transposed(x, kernel):
+    return jax.lax.conv_transpose(x, kernel, (2, 2), "SAME")
+
+
+WHERE = {"outside": contextlib.nullcontext, "in a loop": layers.loop_body}
+
+
+def check_values_and_gradients(layer, oracle, x, kernel, places=("outside",)):
+    """Asserts that layer(x, kernel) and its pull-back equal the oracle's."""
+
+    @jax.jit
+    def values_and_gradients(x, kernel):
+        wanted, pull_wanted = jax.vjp(oracle, x, kernel)
+        g = jnp.sin(jnp.arange(wanted.size, dtype=jnp.float32)).reshape(wanted.shape)
+        found = {}
+        for place in places:
+            with WHERE[place]():
+                y, pull_found = jax.vjp(layer, x, kernel)
+                found[place] = (y, *pull_found(g))
+        return (wanted, *pull_wanted(g)), found
+
+    wanted, found = values_and_gradients(x, kernel)
+    for place in places:
+        for a, b in zip(found[place], wanted, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4, err_msg=place)
+
+
+@pytest.mark.parametrize(("size", "kernel_shape"), CASES)
+@pytest.mark.parametrize(
+    ("stride", "channels"),
+    others_slow(
+        [(s, c) for s in (1, 2) for c in ((3, 2), (2, 9), (9, 10), (10, 9), (9, 9))],
+        *((1, c) for c in ((3, 2), (2, 9), (9, 10), (10, 9), (9, 9))),
+        (2, (3, 2)),
+    ),
+)
+def test_convolution_equals_lax(stride, channels, size, kernel_shape):
+    x = normal(0, 2, *size, channels[0])
+    kernel = normal(1, *kernel_shape, *channels)
+    layer, oracle = (
+        functools.partial(f, stride=stride)
+        for f in (layers.convolution, lax_convolution)
+    )
+    check_values_and_gradients(layer, oracle, x, kernel, WHERE)
+
+
+@pytest.mark.parametrize(("size", "kernel_shape"), CASES)
+def test_upsampling_convolution_equals_lax(size, kernel_shape):
+    x, kernel = normal(0, 2, *size, 3), normal(1, *kernel_shape, 3, 2)
+    layer, oracle = layers.upsampling_convolution, lax_transposed
+    check_values_and_gradients(layer, oracle, x, kernel, WHERE)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [layers.convolution, layers.upsampling_convolution, layers.depthwise_convolution],
+)
+def test_a_kernel_may_be_a_constant_of_numpy(function):
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 2, 2)).astype("f4")
+    if function is layers.depthwise_convolution:
+        kernel = kernel[:, :, :1]
+    x = np.ones((1, 4, 4, 2), "f4")
+
+    def gradient(x, kernel):
+        return jax.grad(lambda x: function(x, kernel).sum())(x)
+
+    found = jax.jit(lambda x: gradient(x, kernel))(x)
+    np.testing.assert_allclose(found, jax.jit(gradient)(x, kernel), rtol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [layers.convolution, layers.upsampling_convolution])
+def test_gradients_can_be_differentiated_forwards(layer):
+    """As Newton's method needs it: the derivative of a gradient along a direction."""
+    x, kernel = normal(0, 2, 5, 4, 3), normal(1, 3, 3, 3, 2)
+
+    def derivative(layer, x, kernel):
+        gradient = jax.grad(lambda x: jnp.sin(layer(x, kernel)).sum())
+        return jax.jvp(gradient, (x,), (jnp.cos(x),))[1]
+
+    oracle = functools.partial(lax_convolution, stride=1)
+    oracle = oracle if layer is layers.convolution else lax_transposed
+    run = jax.jit(derivative, static_argnums=0)
+    found, wanted = run(layer, x, kernel), run(oracle, x, kernel)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolution_outside_a_loop_is_laxs_own(stride):
+    x, kernel = normal(0, 2, 5, 4, 9), normal(1, 3, 3, 9, 9)
+    found = jax.make_jaxpr(lambda x, k: layers.convolution(x, k, stride))(x, kernel)
+    wanted = jax.make_jaxpr(lambda x, k: lax_convolution(x, k, stride))(x, kernel)
+    assert str(found) == str(wanted)
+
+
+def test_scanned_convolutions_train_like_unrolled_ones():
+    """Gradients of layers under scan equal those of a Python loop over lax."""
+    x, kernels = normal(0, 2, 6, 6, 3), normal(1, 4, 3, 3, 3, 3) * 0.3
+
+    def scanned(kernels):
+        def body(x, kernel):
+            return jnp.tanh(layers.convolution(x, kernel)), None
+
+        return jnp.square(layers.scan(body, x, kernels)[0]).sum()
+
+    def unrolled(kernels):
+        y = x
+        for kernel in kernels:
+            y = jnp.tanh(lax_convolution(y, kernel, 1))
+        return jnp.square(y).sum()
+
+    found = jax.jit(jax.value_and_grad(scanned))(kernels)
+    wanted = jax.jit(jax.value_and_grad(unrolled))(kernels)
+    for f, w in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(f, w, rtol=1e-4, atol=1e-4)
+
+
+def test_scan_takes_the_loop_form_inside_its_body_only():
+    def body(carry, x):
+        return carry, layers.convolution(x, np.ones((3, 3, 9, 9), "float32"))
+
+    x = np.ones((2, 1, 4, 4, 9), "float32")
+    inside = str(jax.make_jaxpr(lambda x: layers.scan(body, None, x))(x))
+    assert "custom_vjp" in inside
+    after = str(jax.make_jaxpr(lambda x: body(None, x))(x[0]))
+    assert "custom_vjp" not in after
+
+
+def test_the_loop_form_ends_with_the_loop_even_after_an_error():
+    with pytest.raises(KeyError), layers.loop_body():
+        raise KeyError
+    x, kernel = normal(0, 1, 4, 4, 9), normal(1, 3, 3, 9, 9)
+    assert "custom_vjp" not in str(jax.make_jaxpr(layers.convolution)(x, kernel))
+
+
+@pytest.mark.parametrize("block", [1, 2, 3])
+def test_space_to_depth_orders_channels_by_phase_and_depth_to_space_undoes_it(block):
+    x = normal(0, 2, 2 * block, 3 * block, 5)
+    y = np.asarray(layers.space_to_depth(x, block))
+    assert y.shape == (2, 2, 3, block * block * 5)
+    for row in range(block):
+        for column in range(block):
+            first = (row * block + column) * 5
+            phase = y[..., first : first + 5]
+            np.testing.assert_array_equal(phase, x[:, row::block, column::block])
+    np.testing.assert_array_equal(layers.depth_to_space(y, block), x)
+
+
+@pytest.mark.parametrize(
+    ("layer", "oracle"),
+    [
+        (layers.Conv(4, 3), nn.Conv(4, (3, 3))),
+        (layers.Conv(4, 5, stride=2), nn.Conv(4, (5, 5), strides=2)),
+        (layers.ConvTranspose(4, 3), nn.ConvTranspose(4, (3, 3), strides=(2, 2))),
+    ],
+    ids=["conv", "strided", "transposed"],
+)
+def test_layers_have_the_parameters_and_the_values_of_flax(layer, oracle):
+    x = normal(0, 2, 6, 4, 3)
+    shapes = jax.eval_shape(layer.init, KEY, x)
+    assert shapes == jax.eval_shape(oracle.init, KEY, x)
+    params = jax.tree.map(lambda a: normal(1, *a.shape), shapes)
+    found, wanted = jax.jit(lambda p, x: (layer.apply(p, x), oracle.apply(p, x)))(
+        params, x
+    )
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_layers_compute_in_their_dtype_with_float32_parameters():
+    layer = layers.Conv(4, dtype=jnp.bfloat16)
+    x = normal(0, 2, 6, 4, 3)
+    y, params = jax.eval_shape(lambda: layer.init_with_output(KEY, x))
+    assert y.dtype == jnp.bfloat16
+    assert {p.dtype for p in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+
+
+def batch_norm(x):
+    """A BatchNorm with its parameters and statistics moved away from 1 and 0."""
+    layer = layers.BatchNorm(momentum=0.9, epsilon=1e-3)
+    shapes = jax.eval_shape(layer.init, KEY, x)
+    leaves, tree = jax.tree.flatten(shapes)
+    moved = [1.0 + 0.1 * np.square(normal(i, *a.shape)) for i, a in enumerate(leaves)]
+    return layer, jax.tree.unflatten(tree, moved)
+
+
+def normalised(x, mean, var, params):
+    scale, bias = (params["BatchNorm_0"][k] for k in ("scale", "bias"))
+    return (x - mean) / np.sqrt(var + 1e-3) * scale + bias
+
+
+def test_batch_norm_uses_running_statistics_where_they_are_not_mutable():
+    x = 3.0 * normal(7, 16, 2, 2, 3) + 1.0
+    layer, variables = batch_norm(x)
+    running = variables["batch_stats"]["BatchNorm_0"]
+    wanted = normalised(x, running["mean"], running["var"], variables["params"])
+    found = jax.jit(layer.apply)(variables, x)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_batch_norm_uses_and_updates_statistics_of_the_global_batch(devices):
+    x = 3.0 * normal(7, 16, 2, 2, 3) + np.arange(16).reshape(-1, 1, 1, 1)
+    x = x.astype("float32")
+    layer, variables = batch_norm(x)
+    placed = x if devices == 1 else jax.device_put(x, mesh.rows(mesh.build()))
+    apply = jax.jit(lambda v, x: layer.apply(v, x, mutable=["batch_stats"]))
+    found, updated = apply(variables, placed)
+    mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    wanted = normalised(x, mean, var, variables["params"])
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    old, new = (v["batch_stats"]["BatchNorm_0"] for v in (variables, updated))
+    np.testing.assert_allclose(new["mean"], 0.9 * old["mean"] + 0.1 * mean, rtol=1e-4)
+    np.testing.assert_allclose(new["var"], 0.9 * old["var"] + 0.1 * var, rtol=1e-4)
+
+
+def test_batch_norm_is_that_of_the_reference_networks_unless_told_otherwise():
+    """Keras's defaults: 0.99 of the old statistics stays, 1e-3 is added to var."""
+    x = normal(7, 64, 3)
+    apply = functools.partial(layers.BatchNorm().apply, mutable=["batch_stats"])
+    params = {"scale": np.ones(3, "float32"), "bias": np.zeros(3, "float32")}
+    stats = {"mean": np.zeros(3, "float32"), "var": np.ones(3, "float32")}
+    collections = {"params": params, "batch_stats": stats}
+    variables = {k: {"BatchNorm_0": v} for k, v in collections.items()}
+    y, new = jax.jit(apply)(variables, 0.1 * x)
+    found = new["batch_stats"]["BatchNorm_0"]
+    mean, var = 0.1 * x.mean(0), 0.01 * x.var(0)
+    np.testing.assert_allclose(y, (0.1 * x - mean) / np.sqrt(var + 1e-3), atol=1e-4)
+    np.testing.assert_allclose(found["mean"], 0.01 * mean, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(found["var"], 0.99 + 0.01 * var, rtol=1e-6)
+
+
+def test_rows_of_padding_have_no_part_in_batch_norm():
+    """Output of the other rows, gradient and statistics stay, whatever they hold."""
+    x, places = 3.0 * normal(7, 8, 2, 2, 3) + 1.0, [0, 3, 8]
+    layer, variables = batch_norm(x)
+    g = normal(8, *x.shape)
+
+    @jax.jit
+    def run(x, g, mask):
+        def value(x):
+            y, state = layer.apply(variables, x, mask, mutable=["batch_stats"])
+            return (g * y).sum(), (y, state)
+
+        gradient, (y, state) = jax.grad(value, has_aux=True)(x)
+        return gradient, y, state
+
+    gradient, y, state = run(x, g, np.ones(8, bool))
+    mask = np.insert(np.ones(8, bool), places, False)
+    padded, cotangent = np.insert(x, places, 1e4, 0), np.insert(g, places, 0.0, 0)
+    found = jax.device_get(run(padded, cotangent, mask))
+    np.testing.assert_allclose(found[0][mask], gradient, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(found[0][~mask], np.zeros((3, 2, 2, 3)))
+    np.testing.assert_allclose(found[1][mask], y, rtol=1e-6, atol=1e-6)
+    for f, w in zip(jax.tree.leaves(found[2]), jax.tree.leaves(state), strict=True):
+        np.testing.assert_allclose(f, w, rtol=1e-6)
+
+
+def test_a_batch_of_padding_alone_leaves_the_statistics_of_batch_norm():
+    x = normal(7, 4, 3)
+    layer, variables = batch_norm(x)
+    apply = jax.jit(functools.partial(layer.apply, mutable=["batch_stats"]))
+    y, state = apply(variables, x, np.zeros(4, bool))
+    assert np.isfinite(y).all()
+    jax.tree.map(
+        np.testing.assert_array_equal, state["batch_stats"], variables["batch_stats"]
+    )
+
+
+def test_batch_norm_keeps_float32_statistics_of_a_bfloat16_batch():
+    x = jnp.zeros((4, 3), jnp.bfloat16)
+    layer = layers.BatchNorm(dtype=jnp.bfloat16)
+    y, variables = jax.eval_shape(lambda: layer.init_with_output(KEY, x))
+    assert y.dtype == jnp.bfloat16
+    assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    ("name", "negative"),
+    [
+        ("relu", 0.0),
+        ("leaky_relu", -0.2),
+        ("elu", np.expm1(-1.0)),
+        ("tanh", np.tanh(-1)),
+    ],
+)
+def test_activations_are_the_functions_of_their_names(name, negative):
+    found = jax.jit(layers.ACTIVATIONS[name])(np.array([-1.0, 0.0], "float32"))
+    np.testing.assert_allclose(found, [negative, 0.0], rtol=1e-6)
+
+
+def test_dropout_drops_its_rate_of_every_example_and_scales_the_rest():
+    n, rate = 20_000, 0.1
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = np.full((3, n), 2.0, "float32")
+    y = np.asarray(jax.jit(lambda x, keys: layers.dropout(x, rate, keys))(x, keys))
+    assert set(np.unique(y)) == {0.0, np.float32(2.0 / 0.9)}
+    dropped = (y == 0).mean(1)
+    assert np.abs(dropped - rate).max() < 5 * np.sqrt(rate * (1 - rate) / n)
+    assert (y[0] != y[1]).any() and (y[1] != y[2]).any()
+    assert layers.dropout(x, 0.0, keys) is x and layers.dropout(x, rate, None) is x
+
+
+def test_by_rows_is_the_layer_itself_and_so_are_its_gradients():
+    x, kernel = normal(0, 2, 3, 4, 5), normal(1, 5, 6)
+
+    def value(product):
+        return lambda x, kernel: jnp.sin(product(x, kernel)).sum()
+
+    rows = value(lambda x, kernel: layers.by_rows(lambda r: r @ kernel, x))
+    found = jax.jit(jax.grad(rows, (0, 1)))(x, kernel)
+    wanted = jax.jit(jax.grad(value(jnp.matmul), (0, 1)))(x, kernel)
+    y = jax.eval_shape(lambda x: layers.by_rows(lambda r: r @ kernel, x), x)
+    assert y.shape == (2, 3, 4, 6)
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_outside_its_bounds_a_value_gets_the_gradients_that_lead_back():
+    x = np.array([-3.0, -3.0, 0.5, 0.5, 3.0, 3.0], "float32")
+    g = np.array([1.0, -1.0, 1.0, -1.0, 1.0, -1.0], "float32")
+
+    @jax.jit
+    def value_and_gradient(x, g):
+        y, pull = jax.vjp(lambda x: layers.bounded(x, -1.0, 2.0), x)
+        return y, pull(g)[0]
+
+    y, gradient = value_and_gradient(x, g)
+    np.testing.assert_array_equal(y, np.clip(x, -1.0, 2.0))
+    np.testing.assert_array_equal(gradient, [0.0, -1.0, 1.0, -1.0, 1.0, 0.0])
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+@pytest.mark.parametrize("size", [(2, 3), (8, 8), (9, 8), (3, 66)])
+def test_a_depthwise_convolution_equals_lax(size, kernel_size):
+    """Small maps as one product, large ones as shifted products."""
+    x = normal(0, 2, *size, 3)
+    kernel = normal(1, kernel_size, kernel_size, 1, 3)
+    axes = ("NHWC", "HWIO", "NHWC")
+
+    def oracle(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", None, None, axes, feature_group_count=3
+        )
+
+    check_values_and_gradients(layers.depthwise_convolution, oracle, x, kernel)
+
+
+def test_every_place_four_times():
+    x = normal(0, 2, 3, 2, 2)
+    wanted = np.repeat(np.repeat(x, 2, axis=1), 2, axis=2)
+    np.testing.assert_array_equal(layers.double_nearest(x), wanted)
+
+
+@pytest.mark.parametrize("size", [(1, 2), (3, 4)])
+def test_bilinear_doubling_is_linear_between_corners(size):
+    x = normal(0, 1, *size, 1)
+    places = [np.linspace(0.0, n - 1.0, 2 * n) for n in size]
+    by_row = [np.interp(places[1], np.arange(size[1]), row) for row in x[0, :, :, 0]]
+    columns = np.stack(by_row).T
+    wanted = [np.interp(places[0], np.arange(size[0]), column) for column in columns]
+    found = np.asarray(jax.jit(layers.double_bilinear)(x))[0, :, :, 0]
+    np.testing.assert_allclose(found, np.stack(wanted).T, atol=1e-6)
+
+
+def power_iteration(matrices, iterations):
+    """Returns (values, left vectors), from a start at random."""
+
+    @jax.jit
+    def run(matrices):
+        start = spectral.power_start(KEY, matrices)
+        return spectral.power_iteration(matrices, start, iterations)
+
+    return jax.device_get(run(matrices))
+
+
+@pytest.mark.parametrize("iterations", [1, 20])
+def test_power_iteration_finds_the_largest_singular_value(iterations):
+    """Within 1% after 20 iterations; a lower bound before."""
+    matrices = {"a": normal(0, 3, 8, 20), "b": normal(1, 1, 5, 5)}
+    found, left = power_iteration(matrices, iterations)
+    for name, w in matrices.items():
+        exact = np.linalg.svd(w, compute_uv=False)[:, 0]
+        assert (found[name] <= exact * (1 + 1e-5)).all()
+        np.testing.assert_allclose(np.linalg.norm(left[name], axis=-1), 1.0, rtol=1e-5)
+        if iterations == 20:
+            np.testing.assert_allclose(found[name], exact, rtol=1e-2)
+
+
+def test_power_iteration_of_a_scaled_identity_is_exact():
+    matrices = {"k": 3.5 * np.eye(6, dtype="float32")[None]}
+    found, _ = power_iteration(matrices, 1)
+    np.testing.assert_allclose(found["k"], [3.5], rtol=1e-6)
+
+
+def test_the_gradient_of_a_singular_value_is_the_product_of_its_vectors():
+    w = normal(0, 1, 4, 6)
+
+    def largest(w):
+        start = spectral.power_start(KEY, {"w": w})
+        return spectral.power_iteration({"w": w}, start, 200)[0]["w"].sum()
+
+    u, _, vt = np.linalg.svd(w[0])
+    found = np.asarray(jax.jit(jax.grad(largest))(w))[0]
+    np.testing.assert_allclose(found, np.outer(u[:, 0], vt[0]), atol=1e-3)
+
+
+def test_vectors_that_have_not_converged_are_constants_of_the_gradient():
+    w = normal(0, 1, 4, 6)
+
+    def largest(w):
+        start = spectral.power_start(KEY, {"w": w})
+        values, left = spectral.power_iteration({"w": w}, start, 1)
+        return values["w"].sum(), left["w"]
+
+    found, left = jax.device_get(jax.jit(jax.grad(largest, has_aux=True))(w))
+    right = w[0].T @ left[0]
+    wanted = np.outer(left[0], right / np.linalg.norm(right))
+    np.testing.assert_allclose(found[0], wanted, atol=1e-6)
