@@ -46,9 +46,12 @@ def run(
     distributed.check_devices()
     with Stop() if stop is None else contextlib.nullcontext(stop) as stop:
         built = components.assemble(experiment)
-        with opened(workdir, experiment) as root, loop.Run(built, root, stop) as run_:
-            with distributed.device_errors():
-                run_.train()
+        with (
+            opened(workdir, experiment.to_dict()) as root,
+            loop.Run(built, root, stop) as run_,
+            distributed.device_errors(),
+        ):
+            run_.train()
 
 
 @distributed.device_errors()

@@ -11,18 +11,21 @@ from etils import epath
 
 from jvae.errors import WorkdirError
 from jvae.runtime import distributed
-from jvae.training import config as configs
-from jvae.training.config import Experiment
 from jvae.workdir import files
+from jvae.workdir.identity import differences, identity
 
 CONFIG_FILE = "config.json"
 
 
 @contextlib.contextmanager
-def opened(workdir: epath.PathLike, experiment: Experiment) -> Iterator[epath.Path]:
+def opened(workdir: epath.PathLike, config: Mapping[str, Any]) -> Iterator[epath.Path]:
     """A context with the run's folder: made and labelled, or checked, and locked.
 
     Process 0 holds the lock for all.
+
+    Args:
+      workdir: the folder; a bucket will do.
+      config: of the run, as JSON has it.
 
     Raises:
       WorkdirError: it cannot be a folder or be written, another run is using it, or it
@@ -31,7 +34,7 @@ def opened(workdir: epath.PathLike, experiment: Experiment) -> Iterator[epath.Pa
     root = files.absolute(workdir)
     lock = distributed.first_does(lambda: locked(root))
     try:
-        distributed.first_does(lambda: _labelled(root, experiment))
+        distributed.first_does(lambda: _labelled(root, config))
         yield root
     finally:
         if lock is not None:
@@ -57,8 +60,8 @@ def locked(root: epath.Path) -> files.FolderLock | files.BucketLock:
         ) from error
 
 
-def _labelled(root: epath.Path, experiment: Experiment) -> None:
-    given, file = experiment.to_dict(), root / CONFIG_FILE
+def _labelled(root: epath.Path, given: Mapping[str, Any]) -> None:
+    file = root / CONFIG_FILE
     if file.exists():
         check_same_run(read_config(root), given, root)
     try:
@@ -79,7 +82,7 @@ def check_same_run(
     stored: Mapping[str, Any], given: Mapping[str, Any], root: epath.Path
 ) -> None:
     """Raises WorkdirError if `given` learns something else than the stored run."""
-    changed = configs.differences(configs.identity(stored), configs.identity(given))
+    changed = differences(identity(stored), identity(given))
     if changed:
         raise WorkdirError(
             f"the run there has another config: {'; '.join(changed)}",
