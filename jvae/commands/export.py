@@ -24,8 +24,7 @@ from etils import epath
 
 from jvae.commands import flags as cli
 from jvae.errors import ConfigError, WorkdirError
-from jvae.evaluation import classification
-from jvae.pretrained import samples
+from jvae.pretrained import predictions, samples
 from jvae.pretrained.restore import Pretrained, restore
 from jvae.workdir import metadata
 
@@ -154,7 +153,7 @@ def _probs_of(module: Any) -> Callable:
     def classify(variables, x):
         params, state = _apart(variables)
         batch = {"image": x}
-        return classification.label_probs(module, params, state, batch, None)
+        return predictions.label_probs(module, params, state, batch, None)
 
     return classify
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jax
 import numpy as np
 
 from jvae.data.sources import Source
 from jvae.evaluation.metrics import Measure
 from jvae.losses.bottleneck import LN_2, bottleneck_terms
-from jvae.losses.elbo import apply
 from jvae.losses.iwae import sample_keys
 from jvae.pretrained.likelihood import Estimate
+from jvae.pretrained.predictions import label_probs
 from jvae.pretrained.trained_model import Subject, over_examples
 from jvae.types import Array, Batch, Key, Params, State
 
@@ -50,38 +49,6 @@ class Classification:
         table = np.zeros((self.num_classes,) * 2, np.int64)
         np.add.at(table, (self.labels, self.by_mean), 1)
         return table
-
-
-def label_probs(
-    model: Any, params: Params, state: State, batch: Batch, keys: Key | None = None
-) -> Array:
-    """Returns [B, K], p(y|z) at the code of each image, or averaged over draws of it.
-
-    Args:
-      model: a classifier: `posterior` or `code`, `infer`, and `likelihood` over labels.
-      params: its parameters.
-      state: its other collections; not updated.
-      batch: what the model reads, prepared.
-      keys: [M, B], of M draws of z for each example; None for its mean.
-    """
-
-    def at_code(model, batch):
-        has_noise = hasattr(model, "posterior")
-        z = model.posterior(batch).mean if has_noise else model.code(batch)
-        return model.likelihood(z, batch).logits
-
-    def at_draw(model, batch, key):
-        return model.likelihood(model.infer(batch, key).latents, batch).logits
-
-    if keys is None:
-        logits = apply(model, at_code, params, state, batch, train=False)[0]
-        return jax.nn.softmax(logits)
-
-    def draw(key):
-        logits = apply(model, at_draw, params, state, batch, key, train=False)[0]
-        return jax.nn.softmax(logits)
-
-    return jax.lax.map(draw, keys).mean(0)
 
 
 def _predictions(

@@ -14,7 +14,7 @@ import numpy as np
 from jvae.data.sources import Source
 from jvae.errors import require
 from jvae.evaluation.metrics import Measure
-from jvae.losses.elbo import apply
+from jvae.pretrained.predictions import clusters_of
 from jvae.pretrained.trained_model import Subject, over_examples
 from jvae.types import Array, Batch, Key, Params, State
 
@@ -37,27 +37,6 @@ class Clusters:
     def histogram(self) -> np.ndarray:
         """[K], how many examples each cluster has."""
         return np.bincount(self.assignments, minlength=self.num_clusters)
-
-
-def has_clusters(subject: Subject) -> bool:
-    """Returns whether the model assigns codes to clusters."""
-    return hasattr(subject.model, "cluster_log_probs")
-
-
-def clusters_of(model: Any, params: Params, state: State, batch: Batch) -> Array:
-    """Returns [B], argmax q(y|z) at z = E q(z|x).
-
-    Args:
-      model: offers `posterior` and `cluster_log_probs`.
-      params: its parameters.
-      state: its other collections; not updated.
-      batch: what the model reads, prepared.
-    """
-
-    def assign(model, batch):
-        return model.cluster_log_probs(model.posterior(batch).mean).argmax(-1)
-
-    return apply(model, assign, params, state, batch, train=False)[0]
 
 
 def _clusters_and_labels(

@@ -20,7 +20,6 @@ from jvae.evaluation.clustering import (
     cluster_measures,
     contingency,
     evaluate_clusters,
-    has_clusters,
 )
 from jvae.evaluation.disentanglement import (
     disentanglement_measures,
@@ -57,6 +56,7 @@ from jvae.pretrained.likelihood import (
     observation,
     per_symbol,
 )
+from jvae.pretrained.predictions import has_clusters
 from jvae.pretrained.samples import has_codes
 from jvae.pretrained.trained_model import Subject
 from jvae.types import Key

@@ -19,10 +19,9 @@ from jvae.data.transforms import Transform
 from jvae.data.vocabulary import Vocabulary
 from jvae.distributions import Distribution
 from jvae.errors import ConfigError, WorkdirError, require
-from jvae.evaluation import classification, clustering
 from jvae.flows import check_scales
 from jvae.losses.iwae import sample_keys
-from jvae.pretrained import likelihood, samples
+from jvae.pretrained import likelihood, predictions, samples
 from jvae.pretrained.samplers import store as stored_samplers
 from jvae.pretrained.trained_model import Subject
 from jvae.runtime import mesh as meshes
@@ -140,12 +139,12 @@ class Pretrained:
         Raises:
           ConfigError: a model without clusters.
         """
-        if not clustering.has_clusters(self.subject):
+        if not predictions.has_clusters(self.subject):
             raise ConfigError(
                 f"{type(self.model).__name__} has no clusters",
                 fix="Train a model with model.clusters.",
             )
-        return clustering.clusters_of(
+        return predictions.clusters_of(
             self.model, self.params, self.state, {"image": self._image(x)}
         )
 
@@ -168,7 +167,7 @@ class Pretrained:
         require(num_samples >= 1, "num_samples", "be at least 1", num_samples)
         draws = None if key is None else sample_keys(key, len(x), num_samples)
         batch = {"image": self._image(x)}
-        return classification.label_probs(
+        return predictions.label_probs(
             self.model, self.params, self.state, batch, draws
         )
 

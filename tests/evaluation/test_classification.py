@@ -12,9 +12,9 @@ from jvae.evaluation.classification import (
     classification_measures,
     evaluate_classification,
     label_entropy,
-    label_probs,
 )
 from jvae.models import OneGroup
+from jvae.pretrained.predictions import label_probs
 
 KEY = jax.random.key(1)
 N = 40

@@ -15,7 +15,6 @@ from PIL import Image
 from jvae.data.sources import ArraySource
 from jvae.distributions import DiagGaussian, Gaussian, GaussianMixture
 from jvae.errors import ConfigError
-from jvae.evaluation import clustering
 from jvae.evaluation.clustering import (
     Clusters,
     adjusted_rand_index,
@@ -27,6 +26,7 @@ from jvae.evaluation.clustering import (
     normalized_mutual_info,
 )
 from jvae.models import OneGroup
+from jvae.pretrained.predictions import has_clusters
 from jvae.reports import images as gallery
 from jvae.reports import report
 
@@ -225,5 +225,5 @@ def test_only_the_largest_clusters_get_a_page(toys, monkeypatch):
 
 
 def test_models_without_clusters_have_none(toys):
-    assert not clustering.has_clusters(toys.subject(toys.TwoGroups()))
-    assert clustering.has_clusters(toys.subject(ByPixel()))
+    assert not has_clusters(toys.subject(toys.TwoGroups()))
+    assert has_clusters(toys.subject(ByPixel()))

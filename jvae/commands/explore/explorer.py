@@ -15,10 +15,10 @@ import numpy as np
 from jvae.commands.explore.chart import Chart
 from jvae.data.sources import Source
 from jvae.errors import ConfigError, require
-from jvae.evaluation.clustering import has_clusters
 from jvae.evaluation.latents import Latents, evaluate_latents
 from jvae.evaluation.scales import has_scales
 from jvae.pretrained import image_grid, samplers, samples
+from jvae.pretrained.predictions import has_clusters
 from jvae.pretrained.restore import Pretrained
 from jvae.types import Array
 

@@ -1,0 +1,64 @@
+"""What a trained model says of an example: p(y|x) of a classifier, its cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from jvae.losses.elbo import apply
+from jvae.pretrained.trained_model import Subject
+from jvae.types import Array, Batch, Key, Params, State
+
+
+def label_probs(
+    model: Any, params: Params, state: State, batch: Batch, keys: Key | None = None
+) -> Array:
+    """Returns [B, K], p(y|z) at the code of each image, or averaged over draws of it.
+
+    Args:
+      model: a classifier: `posterior` or `code`, `infer`, and `likelihood` over labels.
+      params: its parameters.
+      state: its other collections; not updated.
+      batch: what the model reads, prepared.
+      keys: [M, B], of M draws of z for each example; None for its mean.
+    """
+
+    def at_code(model, batch):
+        has_noise = hasattr(model, "posterior")
+        z = model.posterior(batch).mean if has_noise else model.code(batch)
+        return model.likelihood(z, batch).logits
+
+    def at_draw(model, batch, key):
+        return model.likelihood(model.infer(batch, key).latents, batch).logits
+
+    if keys is None:
+        logits = apply(model, at_code, params, state, batch, train=False)[0]
+        return jax.nn.softmax(logits)
+
+    def draw(key):
+        logits = apply(model, at_draw, params, state, batch, key, train=False)[0]
+        return jax.nn.softmax(logits)
+
+    return jax.lax.map(draw, keys).mean(0)
+
+
+def has_clusters(subject: Subject) -> bool:
+    """Returns whether the model assigns codes to clusters."""
+    return hasattr(subject.model, "cluster_log_probs")
+
+
+def clusters_of(model: Any, params: Params, state: State, batch: Batch) -> Array:
+    """Returns [B], argmax q(y|z) at z = E q(z|x).
+
+    Args:
+      model: offers `posterior` and `cluster_log_probs`.
+      params: its parameters.
+      state: its other collections; not updated.
+      batch: what the model reads, prepared.
+    """
+
+    def assign(model, batch):
+        return model.cluster_log_probs(model.posterior(batch).mean).argmax(-1)
+
+    return apply(model, assign, params, state, batch, train=False)[0]
