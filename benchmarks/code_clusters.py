@@ -17,10 +17,10 @@ import numpy as np
 import sklearn.cluster
 
 import jvae
+from jvae.data import datasets
 from jvae.evaluation import clustering
 from jvae.evaluation.probes import means_of
 from jvae.pretrained.trained_model import over_examples
-from jvae.training import components
 
 NAMES = ("majority vote", "Hungarian", "NMI", "ARI")
 
@@ -54,7 +54,7 @@ def main() -> None:
     rows: dict[str, list[tuple[float, ...]]] = {"k-means": [], "spectral": []}
     for seed, workdir in enumerate(flags.workdirs):
         model = jvae.restore(workdir)
-        test = components.split_of(model.config["data"], "test")
+        test = datasets.split_of(model.config["data"], "test")
         count = min(flags.examples, len(test))
         codes = over_examples(
             model.subject,

@@ -20,9 +20,9 @@ import numpy as np
 
 from benchmarks import machine
 from jvae.commands.explore.explorer import Explorer
+from jvae.data import datasets
 from jvae.pretrained import image_grid
 from jvae.pretrained.restore import restore
-from jvae.training import components
 
 MOST_MS = 50.0
 """Of a point on the server, the convolutional VAE of Fashion-MNIST."""
@@ -42,9 +42,7 @@ def median_ms(ask, requests):
 def on_the_server(workdir, points):
     """Returns the median time to decode a point and draw it."""
     model = restore(workdir)
-    explorer = Explorer.of(
-        model, components.split_of(model.config["data"], "test"), 500
-    )
+    explorer = Explorer.of(model, datasets.split_of(model.config["data"], "test"), 500)
     rng = np.random.default_rng(0)
     size = explorer.latents.means.shape[1]
     codes = rng.normal(size=(points, size)).astype(np.float32)

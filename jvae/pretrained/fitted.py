@@ -9,6 +9,7 @@ import jax
 from etils import epath
 
 from jvae import data
+from jvae.data import datasets
 from jvae.errors import ConfigError
 from jvae.evaluation.features import (
     Features,
@@ -19,7 +20,6 @@ from jvae.evaluation.features import (
 from jvae.pretrained import samplers
 from jvae.pretrained.restore import Pretrained
 from jvae.pretrained.samplers.fit import training_codes
-from jvae.training import components
 
 FEATURES_FILE = "features.npz"
 NUM_CODES = 10_000
@@ -44,7 +44,7 @@ def features(
         return read_features(path)
     file = epath.Path(workdir).expanduser() / FEATURES_FILE
     if not file.exists():
-        splits = components.load_splits(section)
+        splits = datasets.load_splits(section)
         made = fit_features(splits.train, splits.test, splits.num_classes or 0)
         write_features(made, file)
     return read_features(file)
@@ -72,7 +72,7 @@ def sampler(
     if name in samplers.names(folder):
         return samplers.load(name, folder)
     if train is None:
-        train = components.split_of(model.config["data"], "train", model.vocabulary)
+        train = datasets.split_of(model.config["data"], "train", model.vocabulary)
     codes = training_codes(
         model.subject, train, key=jax.random.key(0), num_examples=NUM_CODES
     )

@@ -95,15 +95,15 @@ class Sweep:
         metrics: Sequence[str] = (),
         **evaluation: Any,
     ):
+        from jvae.data import datasets
         from jvae.evaluation.settings import Settings
         from jvae.reports import report
-        from jvae.training import components
 
         self.trials, self.metrics = trials, metrics
         self.root = files.absolute(workdir)
         self.outcomes: dict[str, Outcome] = {}
         what = {name: evaluation.get(name, value) for name, value in WHAT.items()}
-        for name, known in (("params", PARAMS), ("split", components.SPLITS)):
+        for name, known in (("params", PARAMS), ("split", datasets.SPLITS)):
             rule = f"be one of {', '.join(known)}"
             require(what[name] in known, name, rule, what[name])
         settings = {k: v for k, v in evaluation.items() if k not in WHAT}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -15,21 +15,18 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from jvae import data, keys, losses, models, registry
-from jvae.data import transforms
+from jvae.data import datasets, options, transforms
 from jvae.data.checks import require_labels
 from jvae.data.sources import lengths_of
 from jvae.data.transforms import Transform
-from jvae.errors import ConfigError, DataError, require
+from jvae.errors import ConfigError, DataError
 from jvae.flows import check_scales
 from jvae.runtime import mesh
-from jvae.training import config as configs
 from jvae.training import optimizers, schedules, train_step
 from jvae.training.config import Experiment
 from jvae.training.train_step import TrainState
 from jvae.types import Batch, Key, LossFn, batch_size
 from jvae.workdir.metadata import path_name
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +77,7 @@ class Parts:
 
     def prepare_training(self, batch: Batch, key: Key) -> dict[str, Any]:
         """Returns a raw batch as training sees it: perhaps mirrored."""
-        if not _data_options(self.experiment)["mirror"]:
+        if not options.read(self.experiment.data)["mirror"]:
             return self.prepare(batch, key)
         each = keys.per_example(key, batch_size(batch))
         prepare_key, mirror_key = keys.split_each(each, 2)
@@ -95,9 +92,9 @@ def assemble(experiment: Experiment) -> Parts:
       DataError: the data set is missing or damaged, or lacks what the model needs.
     """
     devices = mesh.build(**experiment.mesh)
-    options = _data_options(experiment)
-    mesh.check_batch_size(options["batch_size"], devices)
-    _check_accumulation(experiment, options["batch_size"], devices)
+    feed = options.read(experiment.data)
+    mesh.check_batch_size(feed["batch_size"], devices)
+    _check_accumulation(experiment, feed["batch_size"], devices)
     model = models.build(**experiment.model)
     loss = losses.build(model=model, **experiment.loss)
     evaluation_loss = losses.build(model=model, train=False, **experiment.loss)
@@ -111,9 +108,9 @@ def assemble(experiment: Experiment) -> Parts:
     num_steps = max(experiment.num_steps, 1)
     optimizer, rate = optimizers.build(num_steps=num_steps, **experiment.optimizer)
     stored = ("num_bits", "padding")
-    of_pixels = {name: options[name] for name in stored}
-    transform = transforms.build(options["transform"], **of_pixels)
-    splits = load_splits(experiment.data)
+    of_pixels = {name: feed[name] for name in stored}
+    transform = transforms.build(feed["transform"], **of_pixels)
+    splits = datasets.load_splits(experiment.data)
     parts = Parts(
         experiment,
         splits,
@@ -128,47 +125,6 @@ def assemble(experiment: Experiment) -> Parts:
     )
     _check_fit(parts)
     return parts
-
-
-def load_splits(section: Mapping[str, Any]) -> data.Splits:
-    """Returns the data set of a config's data section."""
-    options = set(registry.of(configs.data_options)) - {"num_validation"}
-    return data.build(**{k: v for k, v in section.items() if k not in options})
-
-
-def split_of(
-    section: Mapping[str, Any], split: str, vocabulary: Any = None
-) -> data.Source:
-    """Returns one split of a data set.
-
-    Args:
-      section: the config's data section.
-      split: 'train', 'validation' or 'test'.
-      vocabulary: that a model of sentences knows; None for another model.
-
-    Raises:
-      ConfigError: no such split.
-      DataError: its sentences are spelt in another vocabulary.
-    """
-    require(split in SPLITS, "split", f"be one of {', '.join(SPLITS)}", split)
-    splits = load_splits(section)
-    if splits.vocabulary != vocabulary:
-        raise DataError(
-            "the data set's vocabulary is not the one that the model was trained with",
-            fix="It is made of train.txt: evaluate with that of the run.",
-        )
-    source = getattr(splits, split)
-    if source is None:
-        raise ConfigError(
-            f"the data set has no {split} split", fix="Set data.num_validation."
-        )
-    return source
-
-
-def _data_options(experiment: Experiment) -> dict[str, Any]:
-    names = registry.of(configs.data_options)
-    given = {k: v for k, v in experiment.data.items() if k in names}
-    return configs.data_options(**given)
 
 
 def _check_accumulation(experiment: Experiment, batch_size: int, devices: Mesh) -> None:
@@ -239,7 +195,7 @@ def _check_sentences(parts: Parts) -> None:
         raise ConfigError(
             f"model.vocabulary_size must be at least the data's {symbols}, got {known}"
         )
-    if _data_options(parts.experiment)["placement"] == "device":
+    if options.read(parts.experiment.data)["placement"] == "device":
         raise ConfigError("data.placement must be 'host' for sentences, got 'device'")
 
 
@@ -265,7 +221,7 @@ def _check_support(parts: Parts, likelihood: Any) -> None:
 
 def _check_loss(parts: Parts, state: TrainState) -> None:
     """Traces the loss of a batch: what it refuses is said before a file is written."""
-    rows = _data_options(parts.experiment)["batch_size"]
+    rows = options.read(parts.experiment.data)["batch_size"]
     rows //= parts.experiment.accumulate_steps
     batch = {
         name: jax.ShapeDtypeStruct((rows, *one.shape[1:]), one.dtype)
@@ -367,19 +323,19 @@ def batches(parts: Parts, start_step: int) -> Iterator[Batch]:
 
     The same batches whether the data lives on the host or on the device.
     """
-    options = _data_options(parts.experiment)
-    resident = options["placement"] == "device"
+    fed = options.read(parts.experiment.data)
+    resident = fed["placement"] == "device"
     source, fetch = _resident(parts) if resident else (parts.splits.train, _identity)
     n = parts.experiment.steps_per_dispatch
     feed = data.train_batches(
         source,
         seed=parts.experiment.seed,
-        batch_size=options["batch_size"],
+        batch_size=fed["batch_size"],
         start_step=start_step,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         stack=None if n == 1 else n,
-        num_threads=options["num_threads"],
+        num_threads=fed["num_threads"],
     )
     for batch in feed:
         yield fetch(mesh.put_batch(batch, parts.devices, leading=int(n > 1)))
@@ -387,7 +343,7 @@ def batches(parts: Parts, start_step: int) -> Iterator[Batch]:
 
 def example_indices(parts: Parts, first_step: int, num_steps: int) -> dict[str, list]:
     """Returns {step: the training examples of its batch}, by position in the split."""
-    rows = _data_options(parts.experiment)["batch_size"]
+    rows = options.read(parts.experiment.data)["batch_size"]
     seed, train = parts.experiment.seed, parts.splits.train
     return {
         str(step): data.batch_indices(train, seed, rows, step).tolist()

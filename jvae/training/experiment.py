@@ -11,6 +11,7 @@ import jax
 from etils import epath
 
 from jvae import registry
+from jvae.data import datasets
 from jvae.evaluation.settings import Settings
 from jvae.pretrained import fitted, restore
 from jvae.reports import report
@@ -155,10 +156,10 @@ def evaluate(
     with registry.imports(allow_imports):
         section = restored.config["data"] | dict(data_fields or {})
         vocabulary = restored.vocabulary
-        source = components.split_of(section, split, vocabulary)
+        source = datasets.split_of(section, split, vocabulary)
         chosen = Settings(**settings)
         needed = chosen.needs_training_split(restored.subject)
-        train = components.split_of(section, "train", vocabulary) if needed else None
+        train = datasets.split_of(section, "train", vocabulary) if needed else None
     folder = epath.Path(out or workdir).expanduser()
     if out is None:
         folder = folder / "evaluation" / f"{split}_{restored.step:08d}"

@@ -5,9 +5,10 @@ import shutil
 import pytest
 
 from jvae.commands import compare
+from jvae.data import datasets
 from jvae.evaluation.features import fit_features, write_features
 from jvae.pretrained import fitted
-from jvae.training import components, experiment
+from jvae.training import experiment
 from tests.conftest import TINY
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -21,7 +22,7 @@ def pages(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     for name in ("first", "second"):
         shutil.copytree(trained, folder / name)
-    splits = components.load_splits(TINY["data"])
+    splits = datasets.load_splits(TINY["data"])
     features = fit_features(splits.train, splits.test, 10, num_steps=10)
     write_features(features, folder / "first" / fitted.FEATURES_FILE)
     experiment.evaluate(folder / "first", **QUICK, **ASKED)

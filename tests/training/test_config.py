@@ -7,6 +7,7 @@ import pytest
 
 from jvae import data, losses, models
 from jvae import registry as fields
+from jvae.data import options
 from jvae.errors import ConfigError
 from jvae.models.latents import LATENTS
 from jvae.models.likelihoods import LIKELIHOODS
@@ -53,7 +54,7 @@ def test_the_architectures_of_the_series_have_their_parameters(name, count):
 
 def functions():
     yield "experiment", fields.of(configs.Experiment)
-    yield "data", fields.of(configs.data_options)
+    yield "data", fields.of(options.data_options)
     yield "mesh", fields.of(mesh.build)
     yield "optimizer", fields.of(optimizers.build)
     named = {

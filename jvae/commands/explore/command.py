@@ -23,9 +23,9 @@ from etils import epath
 from jvae import registry
 from jvae.commands import flags as cli
 from jvae.commands.explore.explorer import Explorer
+from jvae.data import datasets
 from jvae.errors import ConfigError
 from jvae.pretrained.restore import restore
-from jvae.training import components
 
 LOOPBACK = ("127.0.0.1", "localhost")
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
@@ -64,9 +64,7 @@ def command(arguments: Sequence[str]) -> None:
     imports = {"allow_imports": flags.allow_imports}
     model = restore(flags.workdir, **imports, **cli.choice_of(flags))
     with registry.imports(flags.allow_imports):
-        source = components.split_of(
-            model.config["data"], flags.split, model.vocabulary
-        )
+        source = datasets.split_of(model.config["data"], flags.split, model.vocabulary)
     is_local = flags.host in LOOPBACK
     listener = server.bound(flags.host, flags.port)
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(listener):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ from jvae.data.datasets.npz import npz
 from jvae.data.datasets.shapes import shapes
 from jvae.data.datasets.text import text
 from jvae.data.datasets.tfds import tfds
+from jvae.data.options import data_options
 from jvae.data.pipeline import order
-from jvae.data.sources import Splits, Subset
+from jvae.data.sources import Source, Splits, Subset
 from jvae.errors import ConfigError, DataError, require
 
 DATASETS: dict[str, Callable[..., Splits]] = {
@@ -32,6 +33,8 @@ DATASETS: dict[str, Callable[..., Splits]] = {
     "text": text,
     "tfds": tfds,
 }
+
+SPLITS = ("train", "validation", "test")
 
 HOLD_OUT_SEED = 2**32
 """Of the permutation that decides what is held out; not a seed that a run has."""
@@ -96,3 +99,36 @@ def hold_out(splits: Splits, num_validation: int) -> Splits:
         train=Subset(splits.train, np.sort(train)),
         validation=Subset(splits.train, np.sort(validation)),
     )
+
+
+def load_splits(section: Mapping[str, Any]) -> Splits:
+    """Returns the data set of a config's data section."""
+    options = set(registry.of(data_options)) - {"num_validation"}
+    return build(**{k: v for k, v in section.items() if k not in options})
+
+
+def split_of(section: Mapping[str, Any], split: str, vocabulary: Any = None) -> Source:
+    """Returns one split of a data set.
+
+    Args:
+      section: the config's data section.
+      split: 'train', 'validation' or 'test'.
+      vocabulary: that a model of sentences knows; None for another model.
+
+    Raises:
+      ConfigError: no such split.
+      DataError: its sentences are spelt in another vocabulary.
+    """
+    require(split in SPLITS, "split", f"be one of {', '.join(SPLITS)}", split)
+    splits = load_splits(section)
+    if splits.vocabulary != vocabulary:
+        raise DataError(
+            "the data set's vocabulary is not the one that the model was trained with",
+            fix="It is made of train.txt: evaluate with that of the run.",
+        )
+    source = getattr(splits, split)
+    if source is None:
+        raise ConfigError(
+            f"the data set has no {split} split", fix="Set data.num_validation."
+        )
+    return source
