@@ -54,7 +54,7 @@ def main() -> None:
     rows: dict[str, list[tuple[float, ...]]] = {"k-means": [], "spectral": []}
     for seed, workdir in enumerate(flags.workdirs):
         model = jvae.restore(workdir)
-        test = datasets.split_of(model.config["data"], "test")
+        test = datasets.load_split(model.config["data"], "test")
         count = min(flags.examples, len(test))
         codes = over_examples(
             model.subject,

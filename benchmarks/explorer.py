@@ -42,7 +42,9 @@ def median_ms(ask, requests):
 def on_the_server(workdir, points):
     """Returns the median time to decode a point and draw it."""
     model = restore(workdir)
-    explorer = Explorer.of(model, datasets.split_of(model.config["data"], "test"), 500)
+    explorer = Explorer.of(
+        model, datasets.load_split(model.config["data"], "test"), 500
+    )
     rng = np.random.default_rng(0)
     size = explorer.latents.means.shape[1]
     codes = rng.normal(size=(points, size)).astype(np.float32)

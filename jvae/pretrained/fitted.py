@@ -72,7 +72,7 @@ def sampler(
     if name in samplers.names(folder):
         return samplers.load(name, folder)
     if train is None:
-        train = datasets.split_of(model.config["data"], "train", model.vocabulary)
+        train = datasets.load_split(model.config["data"], "train", model.vocabulary)
     codes = training_codes(
         model.subject, train, key=jax.random.key(0), num_examples=NUM_CODES
     )

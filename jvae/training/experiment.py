@@ -156,10 +156,10 @@ def evaluate(
     with registry.imports(allow_imports):
         section = restored.config["data"] | dict(data_fields or {})
         vocabulary = restored.vocabulary
-        source = datasets.split_of(section, split, vocabulary)
+        source = datasets.load_split(section, split, vocabulary)
         chosen = Settings(**settings)
         needed = chosen.needs_training_split(restored.subject)
-        train = datasets.split_of(section, "train", vocabulary) if needed else None
+        train = datasets.load_split(section, "train", vocabulary) if needed else None
     folder = epath.Path(out or workdir).expanduser()
     if out is None:
         folder = folder / "evaluation" / f"{split}_{restored.step:08d}"

@@ -64,7 +64,9 @@ def command(arguments: Sequence[str]) -> None:
     imports = {"allow_imports": flags.allow_imports}
     model = restore(flags.workdir, **imports, **cli.choice_of(flags))
     with registry.imports(flags.allow_imports):
-        source = datasets.split_of(model.config["data"], flags.split, model.vocabulary)
+        source = datasets.load_split(
+            model.config["data"], flags.split, model.vocabulary
+        )
     is_local = flags.host in LOOPBACK
     listener = server.bound(flags.host, flags.port)
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(listener):

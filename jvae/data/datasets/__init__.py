@@ -107,7 +107,9 @@ def load_splits(section: Mapping[str, Any]) -> Splits:
     return build(**{k: v for k, v in section.items() if k not in options})
 
 
-def split_of(section: Mapping[str, Any], split: str, vocabulary: Any = None) -> Source:
+def load_split(
+    section: Mapping[str, Any], split: str, vocabulary: Any = None
+) -> Source:
     """Returns one split of a data set.
 
     Args:
