@@ -29,7 +29,7 @@ from benchmarks.peers import conv as peer
 from jvae import data
 from jvae.pretrained import samples
 from jvae.pretrained.likelihood import evaluate_log_likelihood
-from jvae.training import components
+from jvae.training import assembly, batches
 from jvae.training import config as configs
 from jvae.training.config_files import experiment_config
 from jvae.training.loop import subject_of
@@ -62,10 +62,10 @@ class Jvae:
     name = turns.OURS
 
     def __init__(self, path):
-        self.built = components.assemble(configs.read(config(path)))
-        self.state = components.create_state(self.built)
-        self.step = components.compile_step(self.built, self.state)
-        self.feed = components.batches(self.built, 0)
+        self.built = assembly.assemble(configs.read(config(path)))
+        self.state = assembly.create_state(self.built)
+        self.step = assembly.compile_step(self.built, self.state)
+        self.feed = batches.training_batches(self.built, 0)
 
     def loss(self, x):
         """Returns -ELBO at z = mean, of binary images [B, H, W, 1]."""

@@ -33,7 +33,7 @@ from jvae import models
 from jvae.flows import Chain, GlowSteps
 from jvae.models.flow import scaled
 from jvae.runtime import mesh
-from jvae.training import components
+from jvae.training import assembly
 from jvae.training import config as configs
 
 BATCH, SIZE, LEVELS, DEPTH, HIDDEN = 64, 32, 3, 8, 64
@@ -144,9 +144,9 @@ class Jvae:
     name = "jvae"
 
     def __init__(self, levels):
-        self.built = components.assemble(configs.read(config()))
-        self.state = components.create_state(self.built)
-        self.step = components.compile_step(self.built, self.state)
+        self.built = assembly.assemble(configs.read(config()))
+        self.state = assembly.create_state(self.built)
+        self.step = assembly.compile_step(self.built, self.state)
         inner = levels[:, 12:20, 12:20].astype(np.uint8)
         batch = {"image": inner, "label": np.zeros(BATCH, np.int32)}
         batch["mask"] = np.ones(BATCH, bool)

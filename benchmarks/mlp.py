@@ -39,7 +39,7 @@ from benchmarks import machine, turns
 from benchmarks.peers import mlp as peer
 from jvae import data
 from jvae.runtime.preemption import Stop
-from jvae.training import components, loop
+from jvae.training import assembly, batches, loop
 from jvae.training import config as configs
 from jvae.training.config_files import experiment_config
 
@@ -127,16 +127,16 @@ class Trainer:
         config = config | {"num_steps": steps, "eval_every_steps": 0}
         # Once on the way, in the middle of a turn.
         config["checkpoint_every_steps"] = (num_turns // 2) * STEPS + STEPS // 2
-        self.built = components.assemble(configs.read(config))
+        self.built = assembly.assemble(configs.read(config))
         self.folder, self.seconds, self.waits = epath.Path(folder), [], []
 
     def layers(self):
         """Returns the layers at the start."""
-        return layers_of(components.create_state(self.built).params)
+        return layers_of(assembly.create_state(self.built).params)
 
     def train(self, others):
         """Trains; calls `others` after every epoch; the first does not count."""
-        original, clock = components.batches, {}
+        original, clock = batches.training_batches, {}
 
         def end_turn():
             jax.block_until_ready(run.state)
@@ -144,7 +144,7 @@ class Trainer:
             self.waits.append(clock["waited"])
             others()
 
-        def batches(*arguments):
+        def timed(*arguments):
             dispatches = STEPS // run.experiment.steps_per_dispatch
             feed = original(*arguments)
             for number in itertools.count():
@@ -159,12 +159,12 @@ class Trainer:
                     clock["waited"] += time.perf_counter() - asked
                 yield batch
 
-        components.batches = batches
+        batches.training_batches = timed
         with loop.Run(self.built, self.folder, Stop()) as run:
             try:
                 run.train()
             finally:
-                components.batches = original
+                batches.training_batches = original
             end_turn()  # once the last checkpoint is on disk
             self.params, self.saved = run.state.params, run.archive.states.steps()
         del self.seconds[0], self.waits[0]

@@ -29,7 +29,7 @@ from torch.nn import functional as F  # noqa: N812
 from benchmarks import machine, turns
 from benchmarks.peers import nvae as peer
 from jvae.runtime import mesh
-from jvae.training import components
+from jvae.training import assembly
 from jvae.training import config as configs
 
 BATCH, SIDE = 64, 28
@@ -85,10 +85,10 @@ def raw_batch():
 
 def lowered_step(**model):
     """Returns the training step of this model, lowered."""
-    built = components.assemble(configs.read(config(**model)))
-    state = components.create_state(built)
+    built = assembly.assemble(configs.read(config(**model)))
+    state = assembly.create_state(built)
     batch = mesh.put_batch(raw_batch(), built.devices)
-    return components.compile_step(built, state).lower(state, batch)
+    return assembly.compile_step(built, state).lower(state, batch)
 
 
 def growth(rounds):
@@ -136,11 +136,11 @@ class Jvae:
     name = "jvae"
 
     def __init__(self):
-        self.built = components.assemble(configs.read(config()))
-        state = components.create_state(self.built)
+        self.built = assembly.assemble(configs.read(config()))
+        state = assembly.create_state(self.built)
         self.state = state.replace(params=moved(state.params))
         self.batch = mesh.put_batch(raw_batch(), self.built.devices)
-        self.step = components.compile_step(self.built, self.state)
+        self.step = assembly.compile_step(self.built, self.state)
 
     def outputs(self, x):
         """Returns (logits of the prior's means, mean KL of the first group)."""

@@ -27,7 +27,7 @@ import torch
 from etils import epath
 
 from benchmarks import machine, turns
-from jvae.training import components
+from jvae.training import assembly
 from jvae.training import config as configs
 from jvae.training.config_files import experiment_config
 from jvae.training.run_checkpoints import Archive
@@ -36,9 +36,10 @@ ROOT = Path(__file__).parent.parent
 PEAK_STEPS = 210
 FIRST_STEP = """
 import os, sys, time
-from jvae import cli, parts
+from jvae.commands import flags
+from jvae.training import assembly
 import jax
-original = parts.compile_step
+original = assembly.compile_step
 def compile_step(*arguments):
     step = original(*arguments)
     def run(*arguments):
@@ -46,8 +47,8 @@ def compile_step(*arguments):
         print("\\nfirst step done at", time.time(), flush=True)
         os._exit(0)
     return run
-parts.compile_step = compile_step
-cli.main(cli.train)
+assembly.compile_step = compile_step
+flags.main(flags.train)
 """
 TORCH_ALONE = """
 import gzip, sys
@@ -161,14 +162,14 @@ def new_run(path, hidden):
     """
     config = experiment_config("configs/fashion_mlp.py", {"data.path": path})
     config["model"]["hidden"] = hidden
-    built = components.assemble(configs.read(config))
+    built = assembly.assemble(configs.read(config))
     rng = np.random.default_rng(0)
 
     def random(a):
         is_real = jnp.issubdtype(a.dtype, jnp.floating)
         return rng.normal(size=a.shape).astype(a.dtype) if is_real else a
 
-    state = components.create_state(built)
+    state = assembly.create_state(built)
     return built, jax.device_put(
         jax.tree.map(random, state), jax.tree.map(lambda a: a.sharding, state)
     )
@@ -188,7 +189,7 @@ def checkpoint(built, state):
         os.sync()
         found["seconds_to_save"] = time.perf_counter() - began
         found["bytes"] = size_of(folder)
-        like = components.abstract_state(built)
+        like = assembly.abstract_state(built)
         began = time.perf_counter()
         jax.block_until_ready(archive.restored(like))
         found["seconds_to_restore"] = time.perf_counter() - began

@@ -43,7 +43,7 @@ def lowered(name, rows, params):
     import numpy as np
 
     from benchmarks import hlo
-    from jvae.training import components
+    from jvae.training import assembly
     from jvae.training import config as configs
     from jvae.training.config_files import experiment_config
 
@@ -59,11 +59,11 @@ def lowered(name, rows, params):
     }
     config |= {"data": data, "mesh": {"data": -1, "params": params}}
     config["steps_per_dispatch"] = 1
-    built = components.assemble(configs.read(config))
+    built = assembly.assemble(configs.read(config))
     shutil.rmtree(folder)
-    state = components.abstract_state(built)
+    state = assembly.abstract_state(built)
     raw = dict(built.splits.train.read(np.arange(batch)))
-    traced = components.compile_step(built, state).trace(state, raw)
+    traced = assembly.compile_step(built, state).trace(state, raw)
     return traced.lower(), hlo.matrix_flops(traced.jaxpr), state
 
 

@@ -27,7 +27,7 @@ from benchmarks.peers import text as peer
 from jvae import data
 from jvae.data.vocabulary import SentenceSource, sources
 from jvae.runtime import mesh
-from jvae.training import components
+from jvae.training import assembly
 from jvae.training import config as configs
 from jvae.training.config_files import experiment_config
 
@@ -65,9 +65,9 @@ class Jvae:
         }
         # A constant rate, as in PyTorch here.
         config["optimizer"] = {"name": "adam", "learning_rate": 2e-3, "clip_norm": 5.0}
-        self.built = components.assemble(configs.read(config))
-        self.state = components.create_state(self.built)
-        self.step = components.compile_step(self.built, self.state)
+        self.built = assembly.assemble(configs.read(config))
+        self.state = assembly.create_state(self.built)
+        self.step = assembly.compile_step(self.built, self.state)
         self.batches, self.done = batches, 0
         model = self.built.model
 

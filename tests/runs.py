@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jvae.training import components, run_checkpoints
+from jvae.training import assembly, run_checkpoints
 from jvae.training import config as configs
 from jvae.workdir import metrics as writers
 from jvae.workdir.checkpoints import Checkpoints
@@ -127,7 +127,7 @@ def arrays(workdir, step=None):
     step = step or manager.latest()
     experiment = configs.read(manager.read_meta(step)["config"])
     like = run_checkpoints.items_of(
-        components.abstract_state(components.assemble(experiment))
+        assembly.abstract_state(assembly.assemble(experiment))
     )
     tree = manager.restore(step, like)
     return {

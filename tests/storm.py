@@ -22,7 +22,7 @@ from pathlib import Path
 # As train.py runs; comparing needs no more devices than one.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from tests import commands  # noqa: E402
+from tests import runs  # noqa: E402
 from tests.conftest import TINY  # noqa: E402
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
@@ -42,13 +42,13 @@ def storm(seed, folder, num_interruptions=8, longest=4.0):
       AssertionError: an exit status, a file or an array is not what it should be.
     """
     moments = random.Random(seed)
-    config = commands.write_config(folder, TINY | CHANGES | {"seed": seed})
+    config = runs.write_config(folder, TINY | CHANGES | {"seed": seed})
     whole, stormy = folder / "whole", folder / "stormy"
-    command = commands.train(config, whole)
+    command = runs.train(config, whole)
     assert command.wait() == 0, command.text
     seen = collections.Counter()
     for _ in range(num_interruptions):
-        command = commands.train(config, stormy)
+        command = runs.train(config, stormy)
         time.sleep(moments.uniform(0.0, longest))
         number = moments.choice(SIGNALS)
         command.send(number)
@@ -60,9 +60,9 @@ def storm(seed, folder, num_interruptions=8, longest=4.0):
         early = set() if has_begun else {-number, 130}
         assert status in {EXPECTED[number]} | early, (number, status, command.text)
         seen[number.name] += 1
-    command = commands.train(config, stormy)
+    command = runs.train(config, stormy)
     assert command.wait() == 0, command.text
-    commands.assert_same_run(whole, stormy)
+    runs.assert_same_run(whole, stormy)
     left = sorted(p.name for p in (stormy / "checkpoints").iterdir())
     assert all(re.fullmatch(r"\d+", name) for name in left), left
     return seen

@@ -7,7 +7,7 @@ import pytest
 
 import jvae
 from jvae.errors import ConfigError
-from jvae.training import components, config, experiment
+from jvae.training import assembly, config, experiment
 from tests.runs import metrics
 
 KEY = jax.random.key(0)
@@ -77,9 +77,9 @@ def test_components_are_fitted_to_the_codes_of_the_runs_first_examples(clustered
 
     def begin(seed):
         run = clustered | {"seed": seed, "ema_decay": 0.5}
-        built = components.assemble(config.read(run))
-        before = components.create_state(built)
-        state = components.started(built, before)
+        built = assembly.assemble(config.read(run))
+        before = assembly.create_state(built)
+        state = assembly.started(built, before)
         for (path, a), b in zip(
             jax.tree_util.tree_leaves_with_path(before.params),
             jax.tree.leaves(state.params),
@@ -99,8 +99,8 @@ def test_a_run_begins_where_its_model_starts(clustered, tmp_path):
     clustered["model"]["clusters"] |= {"components": "codes"}
     clustered |= {"num_steps": 1, "eval_every_steps": 0}
     clustered["optimizer"] = {"name": "sgd", "learning_rate": 1e-9}
-    built = components.assemble(config.read(clustered))
-    wanted = components.started(built, components.create_state(built)).params[
+    built = assembly.assemble(config.read(clustered))
+    wanted = assembly.started(built, assembly.create_state(built)).params[
         "cluster_means"
     ]
     experiment.run(clustered, tmp_path)

@@ -17,7 +17,7 @@ from jvae.pretrained import fitted, restore
 from jvae.reports import report
 from jvae.runtime import distributed
 from jvae.runtime.preemption import Stop
-from jvae.training import components, loop, validation
+from jvae.training import assembly, batches, components, loop, validation
 from jvae.training import config as configs
 from jvae.workdir.metrics import read_metrics
 from jvae.workdir.run_folder import opened
@@ -46,7 +46,7 @@ def run(
     experiment = configs.read(config)
     distributed.check_devices()
     with Stop() if stop is None else contextlib.nullcontext(stop) as stop:
-        built = components.assemble(experiment)
+        built = assembly.assemble(experiment)
         with (
             opened(workdir, experiment.to_dict()) as root,
             loop.Run(built, root, stop) as run_,
@@ -70,14 +70,14 @@ def dry_run(config: Mapping[str, Any]) -> dict[str, float]:
     """
     experiment = configs.read(config)
     distributed.check_devices()
-    return _costs(components.assemble(experiment))
+    return _costs(assembly.assemble(experiment))
 
 
 def _costs(built: components.Parts) -> dict[str, float]:
-    state = components.create_state(built)
+    state = assembly.create_state(built)
     size = sum(x.size for x in jax.tree.leaves(state.params))
-    batch = next(components.batches(built, 0))  # others of sentences may be wider
-    compiled = components.compile_step(built, state).lower(state, batch).compile()
+    batch = next(batches.training_batches(built, 0))  # others of sentences may be wider
+    compiled = assembly.compile_step(built, state).lower(state, batch).compile()
     memory = compiled.memory_analysis()
     state, _ = compiled(state, batch)
     jax.block_until_ready(state)

@@ -19,7 +19,7 @@ from jvae.pretrained import image_grid, restore
 from jvae.pretrained.trained_model import Subject
 from jvae.runtime import distributed
 from jvae.runtime.preemption import Stop
-from jvae.training import components, validation
+from jvae.training import assembly, batches, validation
 from jvae.training.clock import Clock
 from jvae.training.components import Parts
 from jvae.training.run_checkpoints import Archive
@@ -71,7 +71,7 @@ class Run:
             self.experiment.keep_checkpoints,
             vocabulary=built.splits.vocabulary,
         )
-        like = components.abstract_state(built)
+        like = assembly.abstract_state(built)
         self.state = self.archive.restored(like) or self._fresh()
         self.start = int(self.state.step)
         is_first = distributed.is_first()
@@ -82,10 +82,10 @@ class Run:
         self._say_start()
 
     def _fresh(self) -> TrainState:
-        state, loaded = components.create_state(self.parts), frozenset[str]()
+        state, loaded = assembly.create_state(self.parts), frozenset[str]()
         if self.experiment.init_from is not None:
             state, loaded = self._loaded(state)
-        return components.started(self.parts, state, loaded)
+        return assembly.started(self.parts, state, loaded)
 
     def _loaded(self, state: TrainState) -> tuple[TrainState, frozenset[str]]:
         """Returns (a state with parameters of the run this one starts from, which)."""
@@ -120,8 +120,8 @@ class Run:
             self.progress.say(f"already at step {self.start} of {last}")
             return
         n, best = self.experiment.steps_per_dispatch, self.archive.best
-        step_fn = components.compile_step(self.parts, self.state)
-        feed = components.batches(self.parts, self.start)
+        step_fn = assembly.compile_step(self.parts, self.state)
+        feed = batches.training_batches(self.parts, self.start)
         late: tuple[int, Metrics] | None = None
         ahead: collections.deque[Metrics] = collections.deque()
         for step in range(self.start + n, last + 1, n):
@@ -196,11 +196,11 @@ class Run:
         first = step - in_a_row
         file = self.root / DIVERGED_FILE
         if distributed.is_first():
-            batches = components.example_indices(
+            examples = batches.example_indices(
                 self.parts, first, self.experiment.max_skips
             )
             with contextlib.suppress(OSError):  # of a full disk; the error says more
-                files.write_whole(file, json.dumps(batches, indent=1) + "\n")
+                files.write_whole(file, json.dumps(examples, indent=1) + "\n")
         raise DivergedError(
             f"diverged: the {self.experiment.max_skips} updates after step {first} "
             f"were skipped, each not finite or a spike; their examples are in {file}",

@@ -9,7 +9,7 @@ import pytest
 import jvae
 from jvae.commands.recalibrate import command, refresh
 from jvae.errors import ConfigError, WorkdirError
-from jvae.training import components, experiment
+from jvae.training import assembly, experiment
 from jvae.training import config as configs
 from jvae.workdir import checkpoints, metadata
 
@@ -101,7 +101,7 @@ def untrained(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("nvae")
     loss = {"name": "hierarchical_elbo"}
     experiment_ = configs.read({**TINY, "model": NVAE, "loss": loss})
-    state = components.create_state(components.assemble(experiment_))
+    state = assembly.create_state(assembly.assemble(experiment_))
     folder = checkpoints.Checkpoints(workdir / checkpoints.CHECKPOINTS, keep=1)
     item = {"params": state.params, "ema": None, "state": state.state}
     folder.save(0, {"model": item}, {"config": dataclasses.asdict(experiment_)})

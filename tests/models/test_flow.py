@@ -13,7 +13,7 @@ from scipy.stats import norm
 import jvae
 from jvae import losses, models
 from jvae.errors import ConfigError
-from jvae.training import components, config, experiment
+from jvae.training import assembly, config, experiment
 from tests.flows.test_density import noisy
 from tests.tiers import others_slow
 
@@ -124,13 +124,13 @@ def test_a_start_that_leaves_no_inverse_is_an_error(tiny):
     tiny["data"]["transform"] = "levels"
     tiny["model"] = {**FLOWS["glow"], "image_shape": [8, 8, 1], "num_bits": 4}
     tiny["data"]["num_bits"] = 4
-    built = components.assemble(config.read(tiny))
-    state = components.create_state(built)
+    built = assembly.assemble(config.read(tiny))
+    state = assembly.create_state(built)
     stack = state.params["flow"]["steps_0"]["steps"]
     stack["parts_2"]["net"]["Conv_1"]["bias"] *= jnp.nan
     message = r"flow/.*log_scale .* nan to nan \(set by the first 256 training"
     with pytest.raises(ConfigError, match=message):
-        components.started(built, state)
+        assembly.started(built, state)
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests import commands
+from tests import runs
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,7 +26,7 @@ def long(tiny):
 @pytest.fixture
 def config(long, tmp_path):
     """The config file of a long run."""
-    return commands.write_config(tmp_path, long)
+    return runs.write_config(tmp_path, long)
 
 
 @pytest.fixture(scope="session")
@@ -36,8 +36,6 @@ def whole(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("whole")
     changes = {"num_steps": 4000, "eval_every_steps": 1000, "log_every_steps": 50}
-    file = commands.write_config(
-        folder, TINY | changes | {"checkpoint_every_steps": 100}
-    )
-    assert commands.train(file, folder / "run").wait() == 0
+    file = runs.write_config(folder, TINY | changes | {"checkpoint_every_steps": 100})
+    assert runs.train(file, folder / "run").wait() == 0
     return folder / "run"

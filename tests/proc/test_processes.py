@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from tests import commands
+from tests import runs
 from tests.runs import (
     arrays,
     metrics,
@@ -167,15 +167,16 @@ def test_a_coordinator_that_is_not_there_is_named(config, tmp_path):
     flags = ("--coordinator=127.0.0.1:9", "--num_processes=2", "--process_id=1")
     script = tmp_path / "impatient.py"
     script.write_text(
-        "import sys\nfrom jvae import cli, distributed\n"
-        "distributed.TIMEOUT = 1\nsys.exit(cli.main(cli.train))\n"
+        "import sys\nfrom jvae.commands import flags\n"
+        "from jvae.runtime import distributed\n"
+        "distributed.TIMEOUT = 1\nsys.exit(flags.main(flags.train))\n"
     )
-    command = commands.Command(
+    command = runs.Command(
         script,
         f"--config={config}",
         *flags,
         f"--workdir={tmp_path / 'run'}",
-        PYTHONPATH=str(commands.ROOT),
+        PYTHONPATH=str(runs.ROOT),
     )
     assert command.wait() == 6
     (line,) = command.text.strip().splitlines()

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests import commands
+from tests import runs
 from tests.runs import ROOT, assert_same_run, steps, train, write_config
 
 pytestmark = pytest.mark.proc
@@ -147,7 +147,7 @@ def test_a_signal_while_a_save_is_in_flight_saves_the_newer_step(long, tmp_path)
     assert command.wait() == 143, command.text
     (stopped,) = re.findall(r"at step (\d+), checkpoint saved", command.text)
     assert steps(tmp_path / "run")[-1] == int(stopped)
-    commands.arrays(tmp_path / "run")
+    runs.arrays(tmp_path / "run")
 
 
 def test_a_reader_that_leaves_does_not_end_the_run(config, whole, tmp_path):
@@ -158,7 +158,7 @@ def test_a_reader_that_leaves_does_not_end_the_run(config, whole, tmp_path):
         env={**os.environ, "XLA_FLAGS": ""},
         capture_output=True,
         text=True,
-        timeout=commands.TIMEOUT,
+        timeout=runs.TIMEOUT,
     )
     assert (run.returncode, run.stderr) == (0, "")
     assert_same_run(whole, tmp_path / "run")
@@ -179,7 +179,7 @@ def test_evaluation_runs_beside_training(config, whole, tmp_path):
     training = begun(config, tmp_path / "run")
     assert training.wait_until(lambda: steps(tmp_path / "run"))
     flags = ("--step=last", "--num_samples=2", "--num_examples=64", "--num_images=16")
-    evaluation = commands.Command(
+    evaluation = runs.Command(
         "eval.py", *flags, f"--out={tmp_path / 'out'}", f"--workdir={tmp_path / 'run'}"
     )
     status = evaluation.wait()

@@ -93,7 +93,7 @@ def test_a_folder_of_somebody_else_is_not_trusted(cache, monkeypatch):
 
 PROGRAM = """
 import jax, jax.numpy as jnp
-from jvae import compile_cache
+from jvae.runtime import compile_cache
 compile_cache.MIN_SECONDS = 0.0
 compile_cache.switch_on()
 assert jax.config.jax_compilation_cache_dir

@@ -15,8 +15,8 @@ ROOT = Path(huge_pages.__file__).parents[2]
 SCRIPT_FILE = str(ROOT / "train.py")
 SCRIPT = """
 import json, os, resource, sys
-from jvae import pages
-pages.use_large()
+from jvae.runtime import huge_pages
+huge_pages.use_large()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 before = faults()
@@ -198,7 +198,7 @@ def test_a_script_that_comes_through_a_pipe_is_run_once(environment, source):
     """It could not be read again, and nothing would run."""
     done = subprocess.run(
         [sys.executable, source],
-        input="from jvae import pages; pages.use_large(); print('runs')",
+        input="from jvae.runtime import huge_pages; huge_pages.use_large(); print('runs')",
         capture_output=True,
         text=True,
         timeout=TIMEOUT,

@@ -10,7 +10,7 @@ import pytest
 from jvae.pretrained.likelihood import elbo_per_example
 from jvae.pretrained.trained_model import Subject
 from jvae.runtime import mesh
-from jvae.training import components
+from jvae.training import assembly, batches
 from jvae.training import config as configs
 from jvae.training.config_files import experiment_config
 
@@ -46,10 +46,10 @@ def collectives(text):
 
 def compiled(tiny, **changes):
     """Returns (the compiled step, its state, a batch) of an experiment."""
-    built = components.assemble(configs.read(tiny | changes))
-    state = components.create_state(built)
-    batch = next(components.batches(built, 0))
-    step = components.compile_step(built, state)
+    built = assembly.assemble(configs.read(tiny | changes))
+    state = assembly.create_state(built)
+    batch = next(batches.training_batches(built, 0))
+    step = assembly.compile_step(built, state)
     return step.lower(state, batch).compile(), state, batch
 
 
@@ -124,15 +124,15 @@ def hierarchy(monkeypatch):
     changes = {"mesh.data": "1", "mesh.params": "8", "model.blocks": "0"}
     config = experiment_config(str(ROOT / "configs/nvae_digits.py"), changes)
     config["model"]["groups"] = (2,)
-    return components.assemble(configs.read(config))
+    return assembly.assemble(configs.read(config))
 
 
 @pytest.mark.slow
 def test_layers_in_a_loop_are_not_split_with_their_parameters(hierarchy):
     """A gather of the parameters, a sum of gradients, statistics of channels."""
-    state = components.abstract_state(hierarchy)
+    state = assembly.abstract_state(hierarchy)
     batch = mesh.put_batch(hierarchy.splits.train.read(ROWS), hierarchy.devices)
-    program = components.compile_step(hierarchy, state).lower(state, batch).compile()
+    program = assembly.compile_step(hierarchy, state).lower(state, batch).compile()
     sent = sum(n for _, n in collectives(program.as_text()))
     assert sent <= 2.2 * parameter_bytes(state)
 
@@ -140,7 +140,7 @@ def test_layers_in_a_loop_are_not_split_with_their_parameters(hierarchy):
 @pytest.mark.slow
 def test_evaluation_does_not_split_layers_with_their_parameters(hierarchy):
     """A gather of the parameters, and what the bound is summed of: pixels, latents."""
-    state = components.abstract_state(hierarchy)
+    state = assembly.abstract_state(hierarchy)
     batch = mesh.put_batch(hierarchy.splits.train.read(ROWS), hierarchy.devices)
 
     def run(params, collections, image):

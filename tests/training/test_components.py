@@ -3,7 +3,7 @@
 import pytest
 
 from jvae.errors import ConfigError
-from jvae.training import components, config, experiment, train_step
+from jvae.training import assembly, config, experiment, train_step
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_the_first_state_is_traced_once(monkeypatch, tiny):
         return call
 
     monkeypatch.setattr(train_step, "initialiser", counted)
-    built = components.assemble(config.read(tiny))
-    state = components.create_state(built)
-    assert components.abstract_state(built).params.keys() == state.params.keys()
+    built = assembly.assemble(config.read(tiny))
+    state = assembly.create_state(built)
+    assert assembly.abstract_state(built).params.keys() == state.params.keys()
     assert len(traced) == 1

@@ -12,7 +12,7 @@ from jvae.errors import ConfigError
 from jvae.models.latents import LATENTS
 from jvae.models.likelihoods import LIKELIHOODS
 from jvae.runtime import mesh
-from jvae.training import components, config_files, optimizers
+from jvae.training import assembly, config_files, optimizers
 from jvae.training import config as configs
 from jvae.training.schedules import SCHEDULES
 from jvae.workdir.identity import differences, identity
@@ -126,28 +126,28 @@ def test_parts_that_cannot_work_are_refused_before_compiling(
 ):
     tiny[section] = {**tiny.get(section, {}), **change}
     with pytest.raises(ConfigError, match=words):
-        components.assemble(configs.read(tiny))
+        assembly.assemble(configs.read(tiny))
 
 
 def test_levels_of_data_and_likelihood_must_agree(tiny):
     tiny["data"] |= {"transform": "signed", "num_bits": 5}
     tiny["model"]["likelihood"] = "discretized_logistic"
     with pytest.raises(ConfigError, match="256 levels of the likelihood, got 32"):
-        components.assemble(configs.read(tiny))
+        assembly.assemble(configs.read(tiny))
     tiny["model"]["likelihood"] = {"name": "discretized_logistic", "num_bits": 5}
-    components.assemble(configs.read(tiny))
+    assembly.assemble(configs.read(tiny))
 
 
 def test_a_conditional_model_needs_as_many_classes_as_the_data(tiny):
     tiny["model"]["num_classes"] = 4
     with pytest.raises(ConfigError, match="at least the data's 10, got 4"):
-        components.assemble(configs.read(tiny))
+        assembly.assemble(configs.read(tiny))
 
 
 def test_micro_batches_must_divide_the_batch(tiny):
     tiny["accumulate_steps"] = 3
     with pytest.raises(ConfigError, match="multiple of accumulate_steps x devices"):
-        components.assemble(configs.read(tiny))
+        assembly.assemble(configs.read(tiny))
 
 
 def test_what_a_run_may_change_is_no_part_of_its_identity(tiny):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jvae.pretrained.trained_model import Subject
-from jvae.training import components, validation
+from jvae.training import assembly, validation
 from jvae.training import config as configs
 from jvae.training.loop import subject_of
 
@@ -28,8 +28,8 @@ CLASSIFIER = {
 def build(tiny, model, loss, **fields):
     tiny["model"], tiny["loss"] = model, loss
     tiny["data"]["transform"] = "signed"
-    built = components.assemble(configs.read(tiny | fields))
-    return built, subject_of(built, components.create_state(built))
+    built = assembly.assemble(configs.read(tiny | fields))
+    return built, subject_of(built, assembly.create_state(built))
 
 
 @pytest.mark.slow

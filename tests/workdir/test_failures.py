@@ -15,7 +15,7 @@ import jvae
 from jvae.commands import flags
 from jvae.errors import DamagedError, JvaeError, WorkdirError
 from jvae.runtime import mesh
-from jvae.training import components, experiment, run_checkpoints
+from jvae.training import assembly, experiment, run_checkpoints
 from jvae.training import config as configs
 from jvae.workdir import checkpoints
 from jvae.workdir.checkpoints import Checkpoints
@@ -87,8 +87,8 @@ def nest(file):
 @pytest.fixture(scope="module")
 def like(config):
     """The shapes and places of what a checkpoint holds."""
-    built = components.assemble(configs.read(config))
-    return run_checkpoints.items_of(components.abstract_state(built))
+    built = assembly.assemble(configs.read(config))
+    return run_checkpoints.items_of(assembly.abstract_state(built))
 
 
 def seen(capfd):

@@ -26,8 +26,8 @@ HOLDER = """
 import sys, time
 sys.path.insert(0, sys.argv[2])
 from etils import epath
-from jvae import storage
-lock = storage.FolderLock(epath.Path(sys.argv[1]))
+from jvae.workdir import files
+lock = files.FolderLock(epath.Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
 """

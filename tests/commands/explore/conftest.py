@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests import commands
+from tests import runs
 
 GUARD = '''
 """Writes down every address outside this machine that Python is asked to reach."""
@@ -44,8 +44,8 @@ def run(tmp_path_factory):
     from tests.conftest import TINY
 
     folder = tmp_path_factory.mktemp("explored")
-    file = commands.write_config(folder, TINY)
-    assert commands.train(file, folder / "run").wait() == 0
+    file = runs.write_config(folder, TINY)
+    assert runs.train(file, folder / "run").wait() == 0
     return folder / "run"
 
 
@@ -56,7 +56,7 @@ def served(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("guard")
     strayed = folder / "strayed"
     (folder / "sitecustomize.py").write_text(GUARD.format(file=str(strayed)))
-    command = commands.Command(
+    command = runs.Command(
         "jvae.commands.explore",
         "--port=0",
         "--no_browser",

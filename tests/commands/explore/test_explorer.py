@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.runs.test_export import inputs, restored
+from tests.commands.test_export import inputs, restored
 
 from jvae.commands.explore.chart import SIZE, Chart
 from jvae.commands.explore.explorer import COLUMNS, LARGE_TILE, ROWS, Explorer

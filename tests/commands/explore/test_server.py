@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests import commands
+from tests import runs
 
 pytestmark = pytest.mark.proc
 PREDICT = "/gradio_api/run/predict"
@@ -181,10 +181,10 @@ def test_it_wanted_nothing_from_elsewhere(served, slider):
 def explore(*arguments):
     return subprocess.run(
         [sys.executable, "-m", "jvae.commands.explore", *map(str, arguments)],
-        cwd=commands.ROOT,
+        cwd=runs.ROOT,
         capture_output=True,
         text=True,
-        timeout=commands.TIMEOUT,
+        timeout=runs.TIMEOUT,
     )
 
 

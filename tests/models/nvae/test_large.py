@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from jvae.training import components, config_files
+from jvae.training import assembly, config_files
 from jvae.training import config as configs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -29,10 +29,10 @@ def of_cifar_shape(folder, batch_size, devices):
 
 def test_it_compiles_for_eight_devices_that_share_the_parameters(tmp_path):
     config = of_cifar_shape(tmp_path, 8, {"data": 1, "params": 8})
-    built = components.assemble(configs.read(config))
-    state = components.abstract_state(built)
+    built = assembly.assemble(configs.read(config))
+    state = assembly.abstract_state(built)
     raw = {**built.splits.train.read(np.arange(8))}
-    compiled = components.compile_step(built, state).lower(state, raw).compile()
+    compiled = assembly.compile_step(built, state).lower(state, raw).compile()
     whole = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(state.params))
     each = sum(
         math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize

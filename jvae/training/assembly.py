@@ -1,0 +1,141 @@
+"""An experiment assembled: its components, its first state, its compiled step."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jvae import data, losses, models, registry
+from jvae.data import datasets, options, transforms
+from jvae.flows import check_scales
+from jvae.runtime import mesh
+from jvae.training import compatibility, optimizers, schedules, train_step
+from jvae.training.components import Parts
+from jvae.training.config import Experiment
+from jvae.training.train_step import TrainState
+from jvae.workdir.metadata import path_name
+
+
+def assemble(experiment: Experiment) -> Parts:
+    """Returns the parts of an experiment.
+
+    Raises:
+      ConfigError: a part that cannot be built, or parts that do not fit.
+      DataError: the data set is missing or damaged, or lacks what the model needs.
+    """
+    devices = mesh.build(**experiment.mesh)
+    feed = options.read(experiment.data)
+    mesh.check_batch_size(feed["batch_size"], devices)
+    compatibility.check_accumulation(experiment, feed["batch_size"], devices)
+    model = models.build(**experiment.model)
+    loss = losses.build(model=model, **experiment.loss)
+    evaluation_loss = losses.build(model=model, train=False, **experiment.loss)
+    objective = registry.resolve(losses.LOSSES, experiment.loss["name"], "loss")
+    values = {
+        name: float(experiment.loss.get(name, default))
+        for name, default in losses.coefficients_of(objective).items()
+    }
+    values |= losses.coefficients_of(model)
+    coefficients = schedules.build(experiment.schedules, values)
+    num_steps = max(experiment.num_steps, 1)
+    optimizer, rate = optimizers.build(num_steps=num_steps, **experiment.optimizer)
+    stored = ("num_bits", "padding")
+    of_pixels = {name: feed[name] for name in stored}
+    transform = transforms.build(feed["transform"], **of_pixels)
+    splits = datasets.load_splits(experiment.data)
+    parts = Parts(
+        experiment,
+        splits,
+        transform,
+        model,
+        loss,
+        evaluation_loss,
+        optimizer,
+        rate,
+        coefficients,
+        devices,
+    )
+    compatibility.check_fit(parts)
+    return parts
+
+
+def create_state(parts: Parts) -> TrainState:
+    """Returns the state at step 0, on the mesh."""
+    key = parts.keys["init"]
+    return train_step.create_state(parts.initialiser, key, parts.devices)
+
+
+def started(
+    parts: Parts, state: TrainState, loaded: frozenset[str] = frozenset()
+) -> TrainState:
+    """Returns a state at step 0 whose model has seen data, if it asks for that.
+
+    A model that sets parameters by data offers `start_examples`, how many it needs, and
+    `start(batch, key)`, which sets them; examples come in the order of the run.
+
+    Args:
+      parts: of the run.
+      state: new, or with parameters of another run.
+      loaded: names of these, which stay as they are.
+
+    Raises:
+      ConfigError: a flow whose scales are not finite afterwards.
+    """
+    wanted = getattr(parts.model, "start_examples", 0)
+    if wanted == 0:
+        check_scales(state.params, "parameters at the start of the run")
+        return state
+    size = len(parts.splits.train)
+    chosen = data.order(parts.experiment.seed, size, 0, min(wanted, size))
+    raw = jax.device_put(
+        parts.splits.train.read(chosen), mesh.replicated(parts.devices)
+    )
+
+    def start(state, raw, key):
+        data_key, start_key = jax.random.split(key)
+        variables = {"params": state.params, **state.state}
+        arguments = (parts.prepare(raw, data_key), start_key)
+        # As in training, where BatchNorm uses the batch; what it remembers is dropped.
+        _, new = parts.model.apply(
+            variables, *arguments, method="start", mutable=list(variables)
+        )
+        params = jax.tree_util.tree_map_with_path(
+            lambda path, old, new: old if path_name(path) in loaded else new,
+            state.params,
+            new["params"],
+        )
+        ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
+        return dataclasses.replace(state, params=params, ema=ema)
+
+    places = mesh.parameter_shardings(state, parts.devices)
+    state = jax.jit(start, out_shardings=places)(state, raw, parts.keys["start"])
+    where = f"set by the first {len(chosen)} training examples"
+    check_scales(state.params, where, "Look for examples that are not finite.")
+    return state
+
+
+def abstract_state(parts: Parts) -> TrainState:
+    """Returns the shapes and places of the state."""
+    return train_step.abstract_state(parts.initialiser, parts.devices)
+
+
+def compile_step(parts: Parts, state: TrainState) -> Any:
+    """Returns the jitted training step of an experiment: (state, batch) -> both new."""
+    step = train_step.make_train_step(
+        train_step.gathered(parts.loss, parts.devices),
+        parts.optimizer,
+        prepare=parts.prepare_training,
+        run_key=parts.keys["steps"],
+        coefficients=parts.coefficients,
+        ema_decay=parts.experiment.ema_decay,
+        accumulate_steps=parts.experiment.accumulate_steps,
+        max_skips=parts.experiment.max_skips,
+        spike_factor=parts.experiment.spike_factor,
+    )
+    n = parts.experiment.steps_per_dispatch
+    return train_step.compile_train_step(
+        step, state, parts.devices, steps_per_dispatch=n
+    )

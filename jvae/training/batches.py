@@ -1,0 +1,68 @@
+"""Training batches on the mesh: which examples, in which order, from where."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from jvae import data
+from jvae.data import options
+from jvae.runtime import mesh
+from jvae.training.components import Parts
+from jvae.types import Batch
+
+
+def training_batches(parts: Parts, start_step: int) -> Iterator[Batch]:
+    """Returns the training batches on the mesh, `steps_per_dispatch` stacked in one.
+
+    The same batches whether the data lives on the host or on the device.
+    """
+    fed = options.read(parts.experiment.data)
+    resident = fed["placement"] == "device"
+    source, fetch = _resident(parts) if resident else (parts.splits.train, _identity)
+    n = parts.experiment.steps_per_dispatch
+    feed = data.train_batches(
+        source,
+        seed=parts.experiment.seed,
+        batch_size=fed["batch_size"],
+        start_step=start_step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        stack=None if n == 1 else n,
+        num_threads=fed["num_threads"],
+    )
+    for batch in feed:
+        yield fetch(mesh.put_batch(batch, parts.devices, leading=int(n > 1)))
+
+
+def example_indices(parts: Parts, first_step: int, num_steps: int) -> dict[str, list]:
+    """Returns {step: the training examples of its batch}, by position in the split."""
+    rows = options.read(parts.experiment.data)["batch_size"]
+    seed, train = parts.experiment.seed, parts.splits.train
+    return {
+        str(step): data.batch_indices(train, seed, rows, step).tolist()
+        for step in range(first_step, first_step + num_steps)
+    }
+
+
+def _identity(batch: Batch) -> Batch:
+    return batch
+
+
+def _resident(parts: Parts) -> tuple[data.Source, Callable[[Batch], Batch]]:
+    """Returns (a source of indices, indices -> examples), the data on the device."""
+    train = parts.splits.train
+    everything = train.read(np.arange(len(train)))
+    held = jax.device_put(everything, mesh.replicated(parts.devices))
+    n = parts.experiment.steps_per_dispatch
+    rows = mesh.rows(parts.devices, leading=0 if n == 1 else 1)
+
+    @functools.partial(jax.jit, out_shardings=rows)
+    def gather(held, index):
+        return jax.tree.map(lambda a: a[index], held)
+
+    indices = data.ArraySource({"index": np.arange(len(train), dtype=np.int32)})
+    return indices, lambda batch: gather(held, batch["index"])

@@ -1,0 +1,130 @@
+"""Whether data, model, loss and devices of an experiment belong together."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from jvae.data import options
+from jvae.data.checks import require_labels
+from jvae.data.sources import lengths_of
+from jvae.errors import ConfigError, DataError
+from jvae.training.components import Parts
+from jvae.training.config import Experiment
+from jvae.training.train_step import TrainState
+
+
+def check_accumulation(experiment: Experiment, batch_size: int, devices: Mesh) -> None:
+    """Checks that a batch divides into micro-batches for every device."""
+    micro = experiment.accumulate_steps
+    if batch_size % (micro * devices.size):
+        raise ConfigError(
+            f"data.batch_size must be a multiple of accumulate_steps x devices, "
+            f"{micro} x {devices.size}, got {batch_size}"
+        )
+
+
+def check_fit(parts: Parts) -> None:
+    """Checks that data, model and likelihood belong together, without computing."""
+    _check_examples(parts)
+    classes = getattr(parts.model, "num_classes", None)
+    if classes is not None:
+        is_classifier = getattr(parts.model, "target", None) == "label"
+        kind = "classifier" if is_classifier else "conditional model"
+        found = require_labels(parts.splits, f"a {kind}")
+        if found > classes:
+            raise ConfigError(
+                f"model.num_classes must be at least the data's {found}, got {classes}"
+            )
+    state = jax.eval_shape(parts.initialiser, jax.random.key(0))
+    if getattr(parts.model, "target", None) in ("image", "tokens"):
+        _check_support(parts, _likelihood(parts, state))
+    _check_loss(parts, state)
+
+
+def _check_examples(parts: Parts) -> None:
+    """Checks that the data set has what the model reads, in its shape and spelling."""
+    shapes = parts.splits.train.shapes
+    wanted = getattr(parts.model, "image_shape", None)
+    needed = "tokens" if getattr(parts.model, "target", None) == "tokens" else "image"
+    is_text = needed == "tokens"
+    if needed not in shapes:
+        raise ConfigError(
+            f"the model reads {needed!r} and the data set has {', '.join(shapes)}",
+            fix="Choose another data.name or model.name.",
+        )
+    if wanted is not None:
+        _check_shape(tuple(wanted), tuple(shapes["image"]), parts.transform.padding)
+    if (parts.transform.support == "tokens") != is_text:
+        wanted = "" if is_text else "not "
+        raise ConfigError(f"data.transform must {wanted}be 'tokens' for {needed!r}")
+    if is_text:
+        _check_sentences(parts)
+
+
+def _check_shape(wanted: tuple, stored: tuple, padding: int) -> None:
+    """Checks that a model's images have the shape of the stored ones with padding."""
+    height, width, channels = stored
+    given = (height + 2 * padding, width + 2 * padding, channels)
+    if wanted != given:
+        with_padding = f" with data.padding {padding}" if padding else ""
+        raise ConfigError(
+            f"model.image_shape must be the data's {given}{with_padding}, got {wanted}"
+        )
+
+
+def _check_sentences(parts: Parts) -> None:
+    """Checks the vocabulary of a data set of sentences, and where it is kept."""
+    splits = parts.splits
+    if splits.vocabulary is None or lengths_of(splits.train) is None:
+        raise DataError("a data set of sentences needs a vocabulary and lengths")
+    symbols, known = len(splits.vocabulary), parts.model.vocabulary_size
+    if symbols > known:
+        raise ConfigError(
+            f"model.vocabulary_size must be at least the data's {symbols}, got {known}"
+        )
+    if options.read(parts.experiment.data)["placement"] == "device":
+        raise ConfigError("data.placement must be 'host' for sentences, got 'device'")
+
+
+def _check_support(parts: Parts, likelihood: Any) -> None:
+    """Checks that pixels are what this likelihood is defined on."""
+    same = ("signed", "levels", "tokens")
+    fits = {"binary": ("binary", "unit"), **{name: (name,) for name in same}}
+    wanted = fits.get(getattr(likelihood, "support", ""))
+    given = parts.transform.support
+    if wanted is not None and given not in wanted:
+        raise ConfigError(
+            f"data.transform must give {' or '.join(wanted)} pixels to "
+            f"{type(likelihood).__name__}, got {given} pixels"
+        )
+    levels = 2 ** parts.experiment.data["num_bits"]
+    known = getattr(likelihood, "num_levels", levels)
+    if wanted is not None and known != levels:
+        raise ConfigError(
+            f"data.num_bits must give the {known} levels of the likelihood, "
+            f"got {levels} levels"
+        )
+
+
+def _check_loss(parts: Parts, state: TrainState) -> None:
+    """Traces the loss of a batch: what it refuses is said before a file is written."""
+    rows = options.read(parts.experiment.data)["batch_size"]
+    rows //= parts.experiment.accumulate_steps
+    batch = {
+        name: jax.ShapeDtypeStruct((rows, *one.shape[1:]), one.dtype)
+        for name, one in parts.example_batch.items()
+    }
+    arguments = (state.params, state.state, jax.random.key(0), batch)
+    jax.eval_shape(parts.loss, *arguments, parts.coefficients(0))
+
+
+def _likelihood(parts: Parts, state: TrainState) -> Any:
+    """Returns p(x|z) of the model with shapes in place of arrays."""
+    variables = {"params": state.params, **state.state}
+    arguments = (variables, parts.example_batch, jax.random.key(0))
+    apply = functools.partial(parts.model.apply, mutable=list(variables))
+    return jax.eval_shape(apply, *arguments)[0]
