@@ -20,7 +20,7 @@ from etils import epath
 from jvae.commands import flags as cli
 from jvae.errors import ConfigError, WorkdirError
 from jvae.evaluation.quality import PRIOR
-from jvae.pretrained import fitted, image_grid, samplers
+from jvae.pretrained import image_grid, samplers
 from jvae.pretrained.restore import Pretrained, restore
 
 
@@ -56,7 +56,7 @@ def write(
         raise ConfigError(f"{type(model.model).__name__} makes no images")
     chosen = None
     if sampler != PRIOR:
-        fitted.sampler(model, sampler)
+        model.sampler(sampler)
         chosen = sampler
     images = model.sample(jax.random.key(seed), n, temperature, sampler=chosen)
     unit = np.clip(np.asarray(model.transform.to_unit(jnp.asarray(images))), 0.0, 1.0)

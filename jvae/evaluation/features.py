@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,11 +21,13 @@ import optax
 from etils import epath
 from flax import linen as nn
 
+from jvae.data import datasets
 from jvae.data.sources import Source
 from jvae.errors import DataError
 from jvae.types import Array, Params
 from jvae.workdir import npz
 
+FEATURES_FILE = "features.npz"
 WIDTH = 64
 """Features of an image."""
 NUM_STEPS = 2000
@@ -184,3 +187,27 @@ def read_features(path: epath.PathLike) -> Features:
     params, about = npz.read(path)
     shape = tuple(about["image_shape"])
     return Features(params, about["num_classes"], about["accuracy"], shape)
+
+
+def load_or_fit(
+    workdir: epath.PathLike, section: Mapping[str, Any], path: str | None = None
+) -> Features:
+    """Returns the features of a file, else the workdir's, fitted if there are none.
+
+    Args:
+      workdir: of the run.
+      section: the config's data section.
+      path: the file; None for WORKDIR/features.npz.
+
+    Raises:
+      DataError: the data set is missing, or has no labels.
+      WorkdirError: a file that cannot be read.
+    """
+    if path is not None:
+        return read_features(path)
+    file = epath.Path(workdir).expanduser() / FEATURES_FILE
+    if not file.exists():
+        splits = datasets.load_splits(section)
+        made = fit_features(splits.train, splits.test, splits.num_classes or 0)
+        write_features(made, file)
+    return read_features(file)

@@ -14,15 +14,17 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from jvae import models, registry
-from jvae.data import transforms
+from jvae.data import datasets, transforms
+from jvae.data.sources import Source
 from jvae.data.transforms import Transform
 from jvae.data.vocabulary import Vocabulary
 from jvae.distributions import Distribution
 from jvae.errors import ConfigError, WorkdirError, require
 from jvae.flows import check_scales
 from jvae.losses.iwae import sample_keys
-from jvae.pretrained import likelihood, predictions, samples
-from jvae.pretrained.samplers import store as stored_samplers
+from jvae.pretrained import likelihood, predictions, samplers, samples
+from jvae.pretrained.samplers.fit import training_codes
+from jvae.pretrained.samplers.store import folder_of
 from jvae.pretrained.trained_model import Subject
 from jvae.runtime import mesh as meshes
 from jvae.types import Array, Key, Params, State
@@ -30,6 +32,8 @@ from jvae.workdir import checkpoints, metadata
 
 RANGES = {"binary": (0, 1), "unit": (0, 1), "signed": (-1, 1), "levels": (0, 255)}
 """Of images by the support of a transform; others are any real numbers."""
+NUM_CODES = 10_000
+"""Training images whose codes a sampler is fitted to."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,7 +237,7 @@ class Pretrained:
         if sampler is not None:
             require(label is None, "label", "be None with a sampler", label)
             require(self.samplers is not None, "sampler", "be None", sampler)
-            fitted = stored_samplers.load(sampler, self.samplers)
+            fitted = samplers.load(sampler, self.samplers)
         return samples.prior_samples(
             self.subject,
             key,
@@ -243,6 +247,32 @@ class Pretrained:
             chunk_size=batch_size,
             sampler=fitted,
         )
+
+    def sampler(self, name: str, train: Source | None = None) -> Any:
+        """Returns a sampler of this checkpoint, fitted and saved unless it was before.
+
+        Args:
+          name: a key of `jvae.pretrained.samplers.SAMPLERS`.
+          train: the training split; None to open the data set of the run.
+
+        Raises:
+          ConfigError: an unknown name, or a model whose codes none stands for.
+          DataError: the training data is not there.
+        """
+        if self.samplers is None:
+            raise ConfigError(
+                "a model that was not restored has no folder for samplers"
+            )
+        if name in samplers.names(self.samplers):
+            return samplers.load(name, self.samplers)
+        if train is None:
+            train = datasets.load_split(self.config["data"], "train", self.vocabulary)
+        codes = training_codes(
+            self.subject, train, key=jax.random.key(0), num_examples=NUM_CODES
+        )
+        made = samplers.build(name, codes)
+        samplers.save(made, name, self.samplers, {"codes": len(codes)})
+        return made
 
     def variations(
         self, key: Key, n: int, num: int, kept: int, temperature: float = 1.0
@@ -442,7 +472,7 @@ def restore(
         transform=transform,
         mesh=devices,
         vocabulary=_vocabulary(meta),
-        samplers=stored_samplers.folder_of(workdir, number, params),
+        samplers=folder_of(workdir, number, params),
         sampled_at=meta.get("sampled_at"),
     )
 

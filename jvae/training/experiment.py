@@ -12,8 +12,9 @@ from etils import epath
 
 from jvae import registry
 from jvae.data import datasets
+from jvae.evaluation.features import load_or_fit
 from jvae.evaluation.settings import Settings
-from jvae.pretrained import fitted, restore
+from jvae.pretrained import restore
 from jvae.reports import report
 from jvae.runtime import distributed
 from jvae.runtime.preemption import Stop
@@ -166,7 +167,7 @@ def evaluate(
     makes_images = restored.subject.makes_images
     features = None
     if chosen.fd_examples > 0 and makes_images and train is not None:
-        features = fitted.features(workdir, section, chosen.features)
+        features = load_or_fit(workdir, section, chosen.features)
     results = report.evaluate(
         restored.subject,
         source,
@@ -177,7 +178,7 @@ def evaluate(
         key=jax.random.key(restored.config["seed"]),
         train=train,
         history=read_metrics(workdir),
-        samplers={n: fitted.sampler(restored, n, train) for n in chosen.samplers},
+        samplers={n: restored.sampler(n, train) for n in chosen.samplers},
         features=features,
         settings=chosen,
     )

@@ -151,7 +151,7 @@ def test_an_evaluation_fits_what_it_needs_once_and_reports_it(
     tiny, tmp_path, monkeypatch
 ):
     quick_fit = functools.partial(fit_features, num_steps=20)
-    monkeypatch.setattr("jvae.pretrained.fitted.fit_features", quick_fit)
+    monkeypatch.setattr("jvae.evaluation.features.fit_features", quick_fit)
     experiment.run(tiny, tmp_path / "run")
     quick = {"num_samples": 1, "num_examples": 32, "num_images": 4, "batch_size": 32}
     asked = {"fd_examples": 60, "samplers": ["gaussian", "gmm"]}

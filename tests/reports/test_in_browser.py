@@ -6,8 +6,7 @@ import pytest
 
 from jvae.commands import compare
 from jvae.data import datasets
-from jvae.evaluation.features import fit_features, write_features
-from jvae.pretrained import fitted
+from jvae.evaluation.features import FEATURES_FILE, fit_features, write_features
 from jvae.training import experiment
 from tests.conftest import TINY
 
@@ -24,7 +23,7 @@ def pages(trained, tmp_path_factory):
         shutil.copytree(trained, folder / name)
     splits = datasets.load_splits(TINY["data"])
     features = fit_features(splits.train, splits.test, 10, num_steps=10)
-    write_features(features, folder / "first" / fitted.FEATURES_FILE)
+    write_features(features, folder / "first" / FEATURES_FILE)
     experiment.evaluate(folder / "first", **QUICK, **ASKED)
     experiment.evaluate(folder / "second", **QUICK)
     out = folder / "comparison.html"

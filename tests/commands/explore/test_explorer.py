@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.commands.test_export import inputs, restored
 
 from jvae.commands.explore.chart import SIZE, Chart
 from jvae.commands.explore.explorer import COLUMNS, LARGE_TILE, ROWS, Explorer
@@ -14,6 +13,7 @@ from jvae.data.sources import ArraySource
 from jvae.data.vocabulary import SentenceSource
 from jvae.errors import ConfigError
 from jvae.pretrained import image_grid
+from tests.commands.test_export import inputs, restored
 
 NUM = 12
 
