@@ -7,6 +7,7 @@ import pytest
 
 import jvae
 from jvae.errors import ConfigError
+from jvae.reports.run import evaluate_run
 from jvae.training import assembly, config, experiment
 from tests.runs import metrics
 
@@ -38,7 +39,7 @@ def test_what_it_reports_and_what_it_can_be_asked(clustered, tmp_path):
     for row in rows:
         wanted = 2.0 * row["imbalance"] - row["elbo"]
         np.testing.assert_allclose(row["loss"], wanted, rtol=1e-5)
-    results = experiment.evaluate(
+    results = evaluate_run(
         whole, num_samples=2, num_examples=64, num_images=4, batch_size=64
     )
     found = {name: row["value"] for name, row in results["metrics"].items()}
@@ -119,6 +120,6 @@ def test_fewer_clusters_than_there_are_classes_are_no_mistake(tiny, tmp_path):
     tiny["model"]["clusters"] = {"num_clusters": 3}
     tiny |= {"num_steps": 2, "eval_every_steps": 0}
     experiment.run(tiny, tmp_path)
-    results = experiment.evaluate(tmp_path, num_samples=2, num_images=4)
+    results = evaluate_run(tmp_path, num_samples=2, num_images=4)
     assert len(results["cluster_sizes"]) == 3
     assert results["metrics"]["clusters_used"]["unit"] == "of 3"

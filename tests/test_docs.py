@@ -11,6 +11,7 @@ import jvae
 import jvae.distributions
 import jvae.flows
 import jvae.losses
+from jvae.reports.run import evaluate_run
 from jvae.training import experiment
 from tests.runs import TIMEOUT
 
@@ -67,7 +68,7 @@ def test_a_model_loss_and_data_set_of_ones_own_need_no_change_to_the_package(
         "transform": "threshold",
     }
     experiment.run(tiny, tmp_path / "run")
-    results = experiment.evaluate(
+    results = evaluate_run(
         tmp_path / "run", num_samples=4, num_images=16, allow_imports=True
     )
     assert results["metrics"]["elbo"]["value"] < 0

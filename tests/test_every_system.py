@@ -13,6 +13,7 @@ import pytest
 import jvae
 from jvae import losses, models
 from jvae.errors import ConfigError, DataError, WorkdirError
+from jvae.reports.run import evaluate_run
 from jvae.training import experiment
 from tests.conftest import TINY
 from tests.runs import assert_same_run, cut_off, metrics, steps
@@ -175,7 +176,7 @@ def test_it_trains_goes_on_bit_for_bit_is_evaluated_and_restored(
     assert jvae.restore(whole).step == best
 
     quick = {"num_samples": 2, "num_examples": 64, "num_images": 4, "batch_size": 64}
-    results = experiment.evaluate(whole, **quick)
+    results = evaluate_run(whole, **quick)
     assert results["step"] == best and results["num_examples"] == 64
     folder = whole / "evaluation" / f"test_{best:08d}"
     assert json.loads((folder / "results.json").read_text()) == json.loads(
@@ -261,14 +262,14 @@ def test_a_dry_run_of_sentences_and_one_that_starts_from_another(config, tmp_pat
     with pytest.raises(WorkdirError, match="has another vocabulary than this run"):
         experiment.run(config, tmp_path / "second")
     fewer = {"num_train": 300}  # the same words: another vocabulary is refused
-    experiment.evaluate(tmp_path / "first", data_fields=fewer, num_samples=1)
+    evaluate_run(tmp_path / "first", data_fields=fewer, num_samples=1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ["bottleneck"], indirect=True)
 def test_a_classifier_reports_and_classifies(config, tmp_path):
     experiment.run(config, tmp_path)
-    results = experiment.evaluate(tmp_path, num_samples=3)
+    results = evaluate_run(tmp_path, num_samples=3)
     found = {name: row["value"] for name, row in results["metrics"].items()}
     assert np.trace(results["confusion"]) == round(355 * found["accuracy"])
     np.testing.assert_allclose(found["rate"], 1 / np.log2(np.e) * found["rate_bits"])
@@ -288,7 +289,7 @@ def test_a_classifier_reports_and_classifies(config, tmp_path):
 @pytest.mark.parametrize("config", ["infomax"], indirect=True)
 def test_an_encoder_reports_neighbours_and_probes(config, tmp_path):
     experiment.run(config, tmp_path)
-    results = experiment.evaluate(tmp_path, num_samples=2)
+    results = evaluate_run(tmp_path, num_samples=2)
     assert set(results["probes"]["accuracies"]) == {
         "codes",
         "untrained",
@@ -300,7 +301,7 @@ def test_an_encoder_reports_neighbours_and_probes(config, tmp_path):
     assert {"neighbours_cosine.png", "neighbours_euclidean.png"} <= set(
         results["pictures"]
     )
-    without = experiment.evaluate(tmp_path, num_samples=2, probe_examples=0)
+    without = evaluate_run(tmp_path, num_samples=2, probe_examples=0)
     assert "probes" not in without
     with pytest.raises(ConfigError, match="InfoMaxEncoder is no classifier"):
         jvae.restore(tmp_path).classify(np.zeros((1, 8, 8, 1)))
@@ -308,9 +309,7 @@ def test_an_encoder_reports_neighbours_and_probes(config, tmp_path):
 
 @pytest.mark.slow
 def test_probes_of_a_vae_are_made_if_they_are_asked_for(trained):
-    results = experiment.evaluate(
-        trained, num_samples=2, num_images=4, probe_examples=100
-    )
+    results = evaluate_run(trained, num_samples=2, num_images=4, probe_examples=100)
     assert results["probes"]["num_train"] == 100
     assert results["probes"]["accuracies"]["pixels"]["linear"] > 0.5
     assert {"probe_knn_1", "probe_knn_20", "probe_linear"} < set(results["metrics"])
@@ -345,9 +344,9 @@ def test_data_without_labels_is_refused_before_anything_is_written(
 def test_an_encoder_of_data_without_labels_has_no_probes(config, tmp_path):
     config["data"] |= unlabelled(tmp_path)
     experiment.run(config | {"num_steps": 2, "eval_every_steps": 0}, tmp_path / "run")
-    assert "probes" not in experiment.evaluate(tmp_path / "run", num_samples=2)
+    assert "probes" not in evaluate_run(tmp_path / "run", num_samples=2)
     with pytest.raises(DataError, match="probes need labels"):
-        experiment.evaluate(tmp_path / "run", num_samples=2, probe_examples=10)
+        evaluate_run(tmp_path / "run", num_samples=2, probe_examples=10)
 
 
 NO_VALUES = {**DISCRETE, "latent": {"name": "gumbel_softmax", "num_values": 0}}

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import jvae
+from jvae.reports.run import evaluate_run
 from jvae.training import experiment
 from tests.runs import metrics
 
@@ -48,7 +49,7 @@ def test_what_they_report_and_what_they_can_be_asked(config, kind, tmp_path):
         wanted = [0.1 + 0.9 * 0.9 ** (r["step"] - 1) for r in rows]
         np.testing.assert_allclose([r["temperature"] for r in rows], wanted, rtol=1e-5)
 
-    results = experiment.evaluate(run, num_samples=4, num_images=16)
+    results = evaluate_run(run, num_samples=4, num_images=16)
     assert results["metrics"]["elbo"]["value"] < 0
     assert results["metrics"]["mutual_info"]["value"] >= 0
     page = (run / "evaluation" / "test_00000012" / "report.html").read_text()

@@ -19,6 +19,7 @@ import jvae
 from jvae import registry
 from jvae.errors import ConfigError, JvaeError
 from jvae.pretrained import restore
+from jvae.reports.run import evaluate_run
 from jvae.training import experiment
 from jvae.workdir import metadata
 
@@ -100,7 +101,7 @@ def test_a_restored_workdir_imports_nothing_unless_it_is_allowed(
     stranger, sentinel, path
 ):
     change(stranger, path, USED[path])
-    for read in (jvae.restore, experiment.evaluate):
+    for read in (jvae.restore, evaluate_run):
         with pytest.raises(ConfigError, match="is an import path, whose code would"):
             read(stranger)
     assert not sentinel.exists() and "evil" not in sys.modules
@@ -124,7 +125,7 @@ def test_what_a_restored_model_does_not_need_is_not_imported(stranger, sentinel)
     model = jvae.restore(stranger)
     model.sample(jax.random.key(0), 2)
     with pytest.raises(ConfigError, match="data.name 'evil:Data' is an import path"):
-        experiment.evaluate(stranger, **SMALL)
+        evaluate_run(stranger, **SMALL)
     assert not sentinel.exists() and "evil" not in sys.modules
 
 
@@ -133,14 +134,14 @@ def test_what_an_evaluation_does_not_need_is_not_imported(stranger, sentinel):
     for path, value in UNUSED.items():
         change(stranger, path, value)
     change(stranger, "data.name", "digits")
-    experiment.evaluate(stranger, **SMALL)
+    evaluate_run(stranger, **SMALL)
     assert not sentinel.exists() and "evil" not in sys.modules
 
 
 @pytest.mark.slow
 def test_the_data_of_an_evaluation_are_imported_if_allowed(stranger, sentinel):
     change(stranger, "data.name", "evil:Data")
-    experiment.evaluate(stranger, allow_imports=True, **SMALL)
+    evaluate_run(stranger, allow_imports=True, **SMALL)
     assert sentinel.exists()
 
 

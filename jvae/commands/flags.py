@@ -147,7 +147,7 @@ def add_evaluation(
 def evaluation_of(
     flags: argparse.Namespace, options: Mapping[str, registry.Field]
 ) -> dict[str, Any]:
-    """Returns what the flags of `add_evaluation` ask `experiment.evaluate` for."""
+    """Returns what the flags of `add_evaluation` ask `evaluate_run` for."""
     given = {
         name: config_files.parse_value(name, getattr(flags, name), field.type)
         for name, field in options.items()
@@ -243,7 +243,7 @@ def _join(flags: argparse.Namespace) -> None:
 def evaluate(arguments: Sequence[str]) -> None:
     """What eval.py does with its arguments."""
     from jvae.evaluation.settings import Settings
-    from jvae.training import experiment
+    from jvae.reports.run import evaluate_run
 
     options = registry.of(Settings)
     rest, overrides = config_files.split_overrides(arguments)
@@ -254,7 +254,7 @@ def evaluate(arguments: Sequence[str]) -> None:
         return
     if not flags.workdir:
         raise ConfigError("--workdir is missing", fix="Name the workdir of a run.")
-    experiment.evaluate(
+    evaluate_run(
         flags.workdir,
         out=flags.out,
         allow_imports=flags.allow_imports,

@@ -80,7 +80,7 @@ class Sweep:
       trials: from `jvae.sweeps.grid.plan`.
       workdir: the folder; every run has its own in it.
       metrics: names of results.json for the table; () for all.
-      **evaluation: arguments of `jvae.training.experiment.evaluate`: step, params, split and
+      **evaluation: arguments of `jvae.reports.run.evaluate_run`: step, params, split and
         the fields of `jvae.evaluation.settings.Settings`.
 
     Raises:
@@ -176,6 +176,7 @@ class Sweep:
 
     def _outcome(self, trial: Trial, stop: Stop) -> Outcome:
         """Trains and evaluates a run, from wherever it is."""
+        from jvae.reports.run import evaluate_run
         from jvae.training import experiment
 
         folder, asked = self.root / trial.name, self._asked_of(trial)
@@ -183,9 +184,7 @@ class Sweep:
             experiment.run(trial.config, folder, stop)
             # The config is the caller's own, so its import paths may be followed.
             with stop.at_once(), contextlib.redirect_stdout(io.StringIO()):
-                results = experiment.evaluate(
-                    folder, allow_imports=True, **self._evaluation
-                )
+                results = evaluate_run(folder, allow_imports=True, **self._evaluation)
         except StoppedError:
             raise
         except JvaeError as error:

@@ -10,17 +10,10 @@ from typing import Any
 import jax
 from etils import epath
 
-from jvae import registry
-from jvae.data import datasets
-from jvae.evaluation.features import load_or_fit
-from jvae.evaluation.settings import Settings
-from jvae.pretrained import restore
-from jvae.reports import report
 from jvae.runtime import distributed
 from jvae.runtime.preemption import Stop
 from jvae.training import assembly, batches, components, loop, validation
 from jvae.training import config as configs
-from jvae.workdir.metrics import read_metrics
 from jvae.workdir.run_folder import opened
 
 
@@ -103,88 +96,3 @@ def _costs(built: components.Parts) -> dict[str, float]:
         f"{found.numbers[found.measure]:,.1f} nats"
     )
     return costs
-
-
-def _with_error(row: Mapping[str, Any]) -> str:
-    """Returns '-22.48 +- 0.31', a number and its standard error if it has one."""
-    value, error = row["value"], row["standard_error"]
-    if value is None:
-        return "not finite"
-    return f"{value:.5g}" + ("" if error is None else f" +- {error:.2g}")
-
-
-@distributed.device_errors()
-def evaluate(
-    workdir: epath.PathLike,
-    *,
-    step: int | str = "best",
-    params: str = "ema",
-    split: str = "test",
-    out: str | None = None,
-    data_fields: Mapping[str, Any] | None = None,
-    allow_imports: bool = False,
-    **settings: Any,
-) -> dict[str, Any]:
-    """Evaluates a run from its workdir alone: results.json, pictures, report.html.
-
-    Args:
-      workdir: the run's folder; only read, but for the results.
-      step: 'best', 'last' or the number of a checkpoint.
-      params: 'ema' or 'raw'.
-      split: 'test', 'validation' or 'train'.
-      out: folder for the results; None for WORKDIR/evaluation/SPLIT_STEP.
-      data_fields: fields of the data set that are different here, such as its path.
-      allow_imports: whether the modules that its config names may be imported, which
-        runs their code.
-      **settings: fields of `jvae.evaluation.settings.Settings`.
-
-    Returns:
-      What results.json holds.
-
-    Raises:
-      ConfigError: an unknown field or split, or an import that is not allowed.
-      DataError: the data set is missing, or has no such split.
-      WorkdirError: there is no such run or checkpoint.
-      DeviceError: devices are missing, or out of memory.
-    """
-    registry.check(Settings, settings, "eval")
-    distributed.check_devices()
-    restored = restore.restore(
-        workdir, step=step, params=params, allow_imports=allow_imports
-    )
-    if settings.get("statistics") != "train":  # which are measured anew
-        restored.require_statistics_of_data()
-    with registry.imports(allow_imports):
-        section = restored.config["data"] | dict(data_fields or {})
-        vocabulary = restored.vocabulary
-        source = datasets.load_split(section, split, vocabulary)
-        chosen = Settings(**settings)
-        needed = chosen.needs_training_split(restored.subject)
-        train = datasets.load_split(section, "train", vocabulary) if needed else None
-    folder = epath.Path(out or workdir).expanduser()
-    if out is None:
-        folder = folder / "evaluation" / f"{split}_{restored.step:08d}"
-    makes_images = restored.subject.makes_images
-    features = None
-    if chosen.fd_examples > 0 and makes_images and train is not None:
-        features = load_or_fit(workdir, section, chosen.features)
-    results = report.evaluate(
-        restored.subject,
-        source,
-        folder,
-        config=restored.config,
-        step=restored.step,
-        split=split,
-        key=jax.random.key(restored.config["seed"]),
-        train=train,
-        history=read_metrics(workdir),
-        samplers={n: restored.sampler(n, train) for n in chosen.samplers},
-        features=features,
-        settings=chosen,
-    )
-    for name, row in results["metrics"].items():
-        print(f"{name:18s} {_with_error(row)} {row['unit']}  ({row['kind']})")
-    if "verdict" in results:
-        print(results["verdict"]["sentence"])
-    print(f"report: {folder / 'report.html'}")
-    return results

@@ -179,9 +179,7 @@ def test_eval_of_no_run_is_exit_4_and_of_a_wrong_flag_exit_2(
 
 def test_eval_finds_the_data_where_it_is_told(monkeypatch, trained):
     seen = {}
-    monkeypatch.setattr(
-        "jvae.training.experiment.evaluate", lambda w, **o: seen.update(o)
-    )
+    monkeypatch.setattr("jvae.reports.run.evaluate_run", lambda w, **o: seen.update(o))
     arguments = [f"--workdir={trained}", "--config.data.path=/here", "--num_samples=5"]
     assert status(monkeypatch, flags.evaluate, *arguments) == 0
     assert seen["data_fields"] == {"path": "/here"} and seen["num_samples"] == 5

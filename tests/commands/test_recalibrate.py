@@ -9,6 +9,7 @@ import pytest
 import jvae
 from jvae.commands.recalibrate import command, refresh
 from jvae.errors import ConfigError, WorkdirError
+from jvae.reports.run import evaluate_run
 from jvae.training import assembly, experiment
 from jvae.training import config as configs
 from jvae.workdir import checkpoints, metadata
@@ -132,4 +133,4 @@ def test_of_a_hierarchy_the_way_up_keeps_its_own(untrained, tmp_path):
         with pytest.raises(ConfigError, match="at temperature 0.7, so it bounds no"):
             bound(x, jax.random.key(0))
     with pytest.raises(ConfigError, match="at temperature 0.7, so it bounds no"):
-        experiment.evaluate(out)
+        evaluate_run(out)

@@ -12,6 +12,7 @@ from jvae.data.sources import ArraySource
 from jvae.errors import ConfigError, DataError, WorkdirError
 from jvae.evaluation.features import fit_features, read_features, write_features
 from jvae.evaluation.quality import evaluate_quality
+from jvae.reports.run import evaluate_run
 from jvae.training import experiment
 
 KEY = jax.random.key(0)
@@ -155,7 +156,7 @@ def test_an_evaluation_fits_what_it_needs_once_and_reports_it(
     experiment.run(tiny, tmp_path / "run")
     quick = {"num_samples": 1, "num_examples": 32, "num_images": 4, "batch_size": 32}
     asked = {"fd_examples": 60, "samplers": ["gaussian", "gmm"]}
-    results = experiment.evaluate(tmp_path / "run", **quick, **asked)
+    results = evaluate_run(tmp_path / "run", **quick, **asked)
     rows = [row["sampler"] for row in results["quality"]["rows"]]
     assert rows == ["real images", "prior", "prior", "gaussian", "gmm"]
     assert {"samples_gaussian.png", "samples_gmm.png"} <= results["pictures"].keys()
@@ -163,6 +164,6 @@ def test_an_evaluation_fits_what_it_needs_once_and_reports_it(
     assert results["quality"]["features"] in page and "prior at 0.7" in page
     file = tmp_path / "run" / "features.npz"
     written = file.stat().st_mtime_ns
-    again = experiment.evaluate(tmp_path / "run", **quick, **asked)
+    again = evaluate_run(tmp_path / "run", **quick, **asked)
     assert file.stat().st_mtime_ns == written
     assert again["quality"] == results["quality"]

@@ -7,7 +7,7 @@ import pytest
 from jvae.commands import compare
 from jvae.data import datasets
 from jvae.evaluation.features import FEATURES_FILE, fit_features, write_features
-from jvae.training import experiment
+from jvae.reports.run import evaluate_run
 from tests.conftest import TINY
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -24,8 +24,8 @@ def pages(trained, tmp_path_factory):
     splits = datasets.load_splits(TINY["data"])
     features = fit_features(splits.train, splits.test, 10, num_steps=10)
     write_features(features, folder / "first" / FEATURES_FILE)
-    experiment.evaluate(folder / "first", **QUICK, **ASKED)
-    experiment.evaluate(folder / "second", **QUICK)
+    evaluate_run(folder / "first", **QUICK, **ASKED)
+    evaluate_run(folder / "second", **QUICK)
     out = folder / "comparison.html"
     compare.command([str(folder / "first"), str(folder / "second"), f"--out={out}"])
     (single,) = (folder / "first").glob("evaluation/*/report.html")

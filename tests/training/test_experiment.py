@@ -6,6 +6,7 @@ import pytest
 
 from jvae.errors import ConfigError, DataError, WorkdirError
 from jvae.pretrained import likelihood, restore
+from jvae.reports.run import evaluate_run
 from jvae.runtime import mesh
 from jvae.training import experiment, loop, train_step
 from jvae.workdir import metrics as writers
@@ -295,9 +296,7 @@ def test_a_batch_larger_than_the_data_is_refused(tiny, tmp_path):
 
 @pytest.mark.slow
 def test_evaluation_writes_its_report_into_the_workdir(trained, capsys):
-    results = experiment.evaluate(
-        trained, num_samples=4, num_examples=64, num_images=16
-    )
+    results = evaluate_run(trained, num_samples=4, num_examples=64, num_images=16)
     folder = trained / "evaluation" / "test_00000012"
     assert json.loads((folder / "results.json").read_text())["step"] == 12
     assert (folder / "report.html").exists()
@@ -315,7 +314,7 @@ def test_evaluation_writes_its_report_into_the_workdir(trained, capsys):
 )
 def test_evaluation_refuses_what_cannot_be(trained, options, error, words):
     with pytest.raises(error, match=words):
-        experiment.evaluate(trained, **options)
+        evaluate_run(trained, **options)
 
 
 def test_averaged_parameters_are_the_ones_that_are_evaluated(trained):
