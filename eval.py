@@ -1,5 +1,6 @@
 """Evaluates a trained run from its workdir alone: python eval.py --workdir=DIR."""
 
+import functools
 import signal
 import sys
 
@@ -8,6 +9,7 @@ if __name__ == "__main__":
     from jvae.runtime import huge_pages
 
     huge_pages.use_large()  # starts this script over, before anything heavy is imported
-    from jvae.commands import flags
+    from jvae.commands import evaluate, main
 
-    sys.exit(flags.main(flags.evaluate))
+    command = functools.partial(evaluate.command, prog="eval.py")
+    sys.exit(main.run(command, sys.argv[1:]))

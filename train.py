@@ -1,5 +1,6 @@
 """Trains an experiment: python train.py --config=configs/digits.py --workdir=DIR."""
 
+import functools
 import signal
 import sys
 
@@ -8,6 +9,7 @@ if __name__ == "__main__":
     from jvae.runtime import huge_pages
 
     huge_pages.use_large()  # starts this script over, before anything heavy is imported
-    from jvae.commands import flags
+    from jvae.commands import main, train
 
-    sys.exit(flags.main(flags.train))
+    command = functools.partial(train.command, prog="train.py")
+    sys.exit(main.run(command, sys.argv[1:]))

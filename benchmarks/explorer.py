@@ -56,7 +56,8 @@ def over_http(workdir, points):
     command = [
         sys.executable,
         "-m",
-        "jvae.commands.explore",
+        "jvae",
+        "explore",
         workdir,
         "--port=0",
         "--no_browser",

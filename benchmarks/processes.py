@@ -36,7 +36,7 @@ ROOT = Path(__file__).parent.parent
 PEAK_STEPS = 210
 FIRST_STEP = """
 import os, sys, time
-from jvae.commands import flags
+from jvae.commands import main, train
 from jvae.training import assembly
 import jax
 original = assembly.compile_step
@@ -48,7 +48,7 @@ def compile_step(*arguments):
         os._exit(0)
     return run
 assembly.compile_step = compile_step
-flags.main(flags.train)
+main.run(train.command, sys.argv[1:])
 """
 TORCH_ALONE = """
 import gzip, sys

@@ -2,7 +2,7 @@
 
 python benchmarks/rate_accuracy.py SWEEP CONTROL
 
-SWEEP is the folder of `python -m jvae.sweeps.sweep ... --set loss.beta=...` of a classifier,
+SWEEP is the folder of `jvae sweep ... --set loss.beta=...` of a classifier,
 CONTROL that of the same classifier without noise. Prints the differences between the
 two, seed by seed, and writes docs/images/bottleneck.png.
 """

@@ -1,6 +1,6 @@
 """The CelebA VAE of the series: 64x64 faces, Gaussian decoder of variance 1.
 
-Prepare the data once with `python -m jvae.data.datasets.tfds_prepare celeb_a`.
+Prepare the data once with `jvae prepare celeb_a`.
 """
 
 from ml_collections import ConfigDict

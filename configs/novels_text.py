@@ -1,4 +1,4 @@
-"""A sentence VAE on plain novels (`python -m jvae.data.datasets.novels` makes the files).
+"""A sentence VAE on plain novels (`jvae novels` makes the files).
 
 10,000 sentences and 4,000 words, for two cores; drop max_sentences to take all.
 """

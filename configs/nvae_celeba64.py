@@ -1,7 +1,7 @@
 """NVAE on CelebA at 64x64 at the published settings.
 
 90 epochs at a batch of 128; 467,200 latents, 153.3 M parameters. Prepare the data
-once with `python -m jvae.data.datasets.tfds_prepare celeb_a`. The central 148x148 pixels are scaled
+once with `jvae prepare celeb_a`. The central 148x148 pixels are scaled
 down, where the reference takes a square 5 pixels lower. As published, numbers are those
 of the validation split, so no checkpoint is chosen by it. Vahdat & Kautz, 2020,
 https://arxiv.org/abs/2007.03898. Never trained here: see docs/nvae.md.

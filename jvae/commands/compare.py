@@ -1,6 +1,6 @@
 """Compares evaluated runs on one page, a file without any other.
 
-python -m jvae.commands.compare RUN RUN ... --out=comparison.html
+jvae compare RUN RUN ... --out=comparison.html
 
 RUN is a workdir, whose evaluation of the latest step is taken, or the folder of an
 evaluation. The page has the numbers side by side, rate and distortion, KL, training
@@ -10,20 +10,22 @@ is its report.html.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from etils import epath
 
-from jvae.commands import flags as cli
+from jvae.commands.flags import Parser, parse, with_common
 from jvae.errors import ConfigError, WorkdirError
 from jvae.reports import comparison
 from jvae.reports.comparison import Run
 from jvae.workdir.metrics import read_metrics
 
 OUT = "comparison.html"
-MARK = '<meta name="generator" content="jvae.commands.compare">'
-"""By which a page is known that may be replaced."""
+MARKS = tuple(
+    f'<meta name="generator" content="{name}">'
+    for name in ("jvae compare", "jvae.report")
+)
+"""By which a page is known that may be replaced, of this release and of 0.1.0."""
 
 
 def read(path: str, split: str) -> Run:
@@ -71,7 +73,8 @@ def write(text: str, out: epath.PathLike) -> None:
     """
     file = epath.Path(out).expanduser()
     try:
-        if file.exists() and MARK not in file.read_text()[:1000]:
+        head = file.read_text()[:1000] if file.exists() else MARKS[0]
+        if not any(mark in head for mark in MARKS):
             raise WorkdirError(
                 "this file is no comparison and is kept",
                 where=str(out),
@@ -87,9 +90,9 @@ def write(text: str, out: epath.PathLike) -> None:
 
 
 def command(arguments: Sequence[str]) -> None:
-    """What python -m jvae.commands.compare does with its arguments."""
-    parser = cli.Parser(
-        prog="python -m jvae.commands.compare",
+    """Runs the command."""
+    parser = Parser(
+        prog="jvae compare",
         description=__doc__,
         allow_abbrev=False,
         add_help=False,
@@ -97,7 +100,7 @@ def command(arguments: Sequence[str]) -> None:
     parser.add_argument("runs", nargs="*", help="workdirs or folders of evaluations")
     parser.add_argument("--split", default="test", help="of workdirs (default test)")
     parser.add_argument("--out", default=OUT, help=f"the page (default {OUT})")
-    flags = cli.parse(cli.with_common(parser), arguments)
+    flags = parse(with_common(parser), arguments)
     if flags.help:
         print(parser.format_help())
         return
@@ -111,7 +114,3 @@ def command(arguments: Sequence[str]) -> None:
     ]
     write(comparison.render(named), flags.out)
     print(f"comparison: {flags.out}")
-
-
-if __name__ == "__main__":
-    sys.exit(cli.main(command))

@@ -1,6 +1,6 @@
 """Writes a trained model for programs without jvae: safetensors and StableHLO.
 
-python -m jvae.commands.export WORKDIR OUT
+jvae export WORKDIR OUT
 
 OUT/variables.safetensors has all arrays, named 'params/encoder/Dense_0/kernel', and the
 config. OUT/encode.jaxexport, decode.jaxexport and sample.jaxexport are functions of
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from jvae.commands import flags as cli
+from jvae.commands.flags import choice_of, model_parser, parse
 from jvae.errors import ConfigError, WorkdirError
 from jvae.pretrained import predictions, samples
 from jvae.pretrained.restore import Pretrained, restore
@@ -211,22 +210,18 @@ def _packages() -> Any:
 
 
 def command(arguments: Sequence[str]) -> None:
-    """What python -m jvae.commands.export does with its arguments."""
-    flags_of = cli.model_parser("python -m jvae.commands.export", __doc__)
+    """Runs the command."""
+    flags_of = model_parser("jvae export", __doc__)
     flags_of.add_argument("--platforms", default=",".join(PLATFORMS))
-    flags = cli.parse(flags_of, arguments)
+    flags = parse(flags_of, arguments)
     if flags.help:
         print(flags_of.format_help())
         return
     if not flags.out:
         raise ConfigError("WORKDIR and OUT are missing", where=flags_of.prog)
     model = restore(
-        flags.workdir, allow_imports=flags.allow_imports, **cli.choice_of(flags)
+        flags.workdir, allow_imports=flags.allow_imports, **choice_of(flags)
     )
     about = export(model, flags.out, flags.platforms.split(","))
     names = ", ".join(about["functions"])
     print(f"step {model.step} in {flags.out}: arrays and {names}")
-
-
-if __name__ == "__main__":
-    sys.exit(cli.main(command))

@@ -1,16 +1,15 @@
 """FID between two sets of images, from Inception features that you have computed.
 
-python -m jvae.commands.fid REAL SAMPLES
+jvae fid REAL SAMPLES
 
 Each file is .npy, features [N, D], or .npz with 'mu' [D] and 'sigma' [D, D], as tools
-that compute FID write them. `python -m jvae.commands.sample` writes the images. Of two files of
+that compute FID write them. `jvae sample` writes the images. Of two files of
 features, precision, recall, density and coverage too. See docs/samples.md.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 import zipfile
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jvae.commands import flags as cli
+from jvae.commands.flags import Parser, parse, with_common
 from jvae.errors import ConfigError, DataError
 from jvae.evaluation import frechet
 
@@ -113,16 +112,16 @@ def compare(real: Features, made: Features) -> dict[str, float]:
 
 
 def command(arguments: Sequence[str]) -> None:
-    """What python -m jvae.commands.fid does with its arguments."""
-    parser = cli.Parser(
-        prog="python -m jvae.commands.fid",
+    """Runs the command."""
+    parser = Parser(
+        prog="jvae fid",
         description=__doc__,
         allow_abbrev=False,
         add_help=False,
     )
     parser.add_argument("real", nargs="?", help="of real images")
     parser.add_argument("samples", nargs="?", help="of samples")
-    flags = cli.parse(cli.with_common(parser), arguments)
+    flags = parse(with_common(parser), arguments)
     if flags.help:
         print(parser.format_help())
         return
@@ -138,7 +137,3 @@ def command(arguments: Sequence[str]) -> None:
         print(f"{path}: {count:,} images, {size} features{few}")
     for name, value in compare(*sets).items():
         print(f"{name:10s} {value:.6g}")
-
-
-if __name__ == "__main__":
-    sys.exit(cli.main(command))

@@ -1,6 +1,6 @@
 """Makes a workdir for samples: BatchNorm's statistics are those of the samples.
 
-python -m jvae.commands.recalibrate --workdir=DIR --out=DIR --temperature=0.7
+jvae recalibrate --workdir=DIR --out=DIR --temperature=0.7
 
 `jvae.restore(OUT)` samples, and images at that temperature come out better from a deep
 hierarchy. Parameters are those of the run, averaged ones if it kept them; there is
@@ -10,13 +10,19 @@ nothing to train in it, and its likelihoods are not those of the run.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 
 import jax
 from etils import epath
 
-from jvae.commands import flags as cli
+from jvae.commands.flags import (
+    Parser,
+    add_choice,
+    add_imports,
+    choice_of,
+    parse,
+    with_common,
+)
 from jvae.errors import ConfigError, WorkdirError, require
 from jvae.pretrained.batch_norm import COLLECTION, sampled
 from jvae.pretrained.restore import Pretrained, restore
@@ -86,9 +92,9 @@ def refresh(
 
 
 def command(arguments: Sequence[str]) -> None:
-    """What python -m jvae.commands.recalibrate does with its arguments."""
-    flags_of = cli.Parser(
-        prog="python -m jvae.commands.recalibrate",
+    """Runs the command."""
+    flags_of = Parser(
+        prog="jvae recalibrate",
         description=__doc__,
         allow_abbrev=False,
         add_help=False,
@@ -99,9 +105,9 @@ def command(arguments: Sequence[str]) -> None:
     flags_of.add_argument("--num_passes", type=int, default=500)
     flags_of.add_argument("--batch_size", type=int, default=16)
     flags_of.add_argument("--seed", type=int, default=0)
-    cli.add_choice(flags_of)
-    cli.add_imports(flags_of)
-    flags = cli.parse(cli.with_common(flags_of), arguments)
+    add_choice(flags_of)
+    add_imports(flags_of)
+    flags = parse(with_common(flags_of), arguments)
     if flags.help:
         print(flags_of.format_help())
         return
@@ -116,10 +122,6 @@ def command(arguments: Sequence[str]) -> None:
         batch_size=flags.batch_size,
         seed=flags.seed,
         allow_imports=flags.allow_imports,
-        **cli.choice_of(flags),
+        **choice_of(flags),
     )
     print(f"step {model.step} with statistics of its samples in {flags.out}")
-
-
-if __name__ == "__main__":
-    sys.exit(cli.main(command))

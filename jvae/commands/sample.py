@@ -1,6 +1,6 @@
 """Draws images from a trained model and writes each as a PNG file.
 
-python -m jvae.commands.sample WORKDIR OUT --n=100 --temperature=0.8 --sampler=gmm
+jvae sample WORKDIR OUT --n=100 --temperature=0.8 --sampler=gmm
 
 A sampler other than the prior is fitted to the codes of training images, unless it has
 been for this checkpoint, and is saved in the workdir, where
@@ -9,7 +9,6 @@ been for this checkpoint, and is saved in the workdir, where
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 import jax
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from jvae.commands import flags as cli
+from jvae.commands.flags import choice_of, model_parser, parse
 from jvae.errors import ConfigError, WorkdirError
 from jvae.evaluation.quality import PRIOR
 from jvae.pretrained import image_grid, samplers
@@ -66,26 +65,22 @@ def write(
 
 
 def command(arguments: Sequence[str]) -> None:
-    """What python -m jvae.commands.sample does with its arguments."""
-    flags_of = cli.model_parser("python -m jvae.commands.sample", __doc__)
+    """Runs the command."""
+    flags_of = model_parser("jvae sample", __doc__)
     flags_of.add_argument("--n", type=int, default=100, help="number of images")
     flags_of.add_argument("--temperature", type=float, default=1.0)
     flags_of.add_argument("--seed", type=int, default=0)
     known = ", ".join((PRIOR, *samplers.SAMPLERS))
     flags_of.add_argument("--sampler", default=PRIOR, help=known)
-    flags = cli.parse(flags_of, arguments)
+    flags = parse(flags_of, arguments)
     if flags.help:
         print(flags_of.format_help())
         return
     if not flags.out:
         raise ConfigError("WORKDIR and OUT are missing", where=flags_of.prog)
     model = restore(
-        flags.workdir, allow_imports=flags.allow_imports, **cli.choice_of(flags)
+        flags.workdir, allow_imports=flags.allow_imports, **choice_of(flags)
     )
     options = {"seed": flags.seed, "temperature": flags.temperature}
     write(model, flags.out, flags.n, sampler=flags.sampler, **options)
     print(f"step {model.step}: {flags.n} images in {flags.out}")
-
-
-if __name__ == "__main__":
-    sys.exit(cli.main(command))

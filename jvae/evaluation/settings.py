@@ -31,8 +31,8 @@ class Settings:
       probe_examples: labelled training examples for nearest neighbours and a linear
         probe on the codes; None for 10,000 of an encoder without a decoder and none of
         others.
-      samplers: names of `jvae.pretrained.samplers`, fitted to the codes of training images and
-        drawn from in the prior's place, a picture for each.
+      samplers: names of `jvae.pretrained.samplers`, fitted to the codes of training
+        images and drawn from in the prior's place, a picture for each.
       fd_examples: test images, and samples of each kind, between which a Fréchet
         distance, precision and recall are computed; 0 for none.
       features: a file of features for these; None for a classifier of the labels that

@@ -52,9 +52,10 @@ class Pretrained:
       transform: from stored pixels to images, and from images to pictures in [0, 1].
       mesh: the devices that hold the parameters.
       vocabulary: of a model of sentences; None of others.
-      samplers: the folder of what was fitted to its codes, see `jvae.pretrained.samplers`.
+      samplers: the folder of what was fitted to its codes, see
+        `jvae.pretrained.samplers`.
       sampled_at: the temperature that BatchNorm's statistics belong to, of a model from
-        `jvae.commands.recalibrate`, which samples and bounds no likelihood; None of others.
+        `jvae recalibrate`, which samples and bounds no likelihood; None of others.
     """
 
     config: dict[str, Any]
@@ -225,7 +226,7 @@ class Pretrained:
           label: class or [n] classes of a conditional model, None takes all in turn;
             cluster or [n] clusters of a model with clusters, None draws them.
           batch_size: images decoded at once.
-          sampler: the name of one that was fitted and saved (`python -m jvae.commands.sample`),
+          sampler: the name of one that was fitted and saved (`jvae sample`),
             which draws z in place of the prior; None for the prior.
 
         Raises:
@@ -348,7 +349,7 @@ class Pretrained:
             raise ConfigError(
                 f"the statistics of this model are those of samples at temperature "
                 f"{self.sampled_at:g}, so it bounds no likelihood",
-                fix="Evaluate the run that jvae.commands.recalibrate was given.",
+                fix="Evaluate the run that `jvae recalibrate` was given.",
             )
 
     def _image(self, x: Array) -> Array:

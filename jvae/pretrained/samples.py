@@ -115,7 +115,8 @@ def prior_samples(
       label: a class or [n] classes of a conditional model, None takes them in turn; a
         cluster or [n] clusters of a model with clusters, None draws them.
       chunk_size: images made at once.
-      sampler: of `jvae.pretrained.samplers`, draws codes in place of the prior; None for this.
+      sampler: of `jvae.pretrained.samplers`, draws codes in place of the prior; None
+        for the prior.
 
     Raises:
       ConfigError: a number out of range, or labels that are not n classes.

@@ -17,7 +17,7 @@ def render(template: str, **values: Any) -> str:
     """
     import jinja2
 
-    files = importlib.resources.files("jvae.evaluation")
+    files = importlib.resources.files("jvae.reports")
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (files / name).read_text()),
         autoescape=True,

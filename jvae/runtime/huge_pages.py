@@ -17,6 +17,7 @@ SETTING = "glibc.malloc.hugetlb"
 SINCE = (2, 35)
 """The version of glibc that knows the setting."""
 STARTED_OVER = "JVAE_STARTED_OVER"
+MODULE = "jvae"
 SYSTEM = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -62,11 +63,17 @@ def _must_be_asked_for() -> bool:
 
 
 def _is_plain_script() -> bool:
-    """Returns whether `python [options] FILE ...` runs and nothing watches it."""
+    """Returns whether `python [options] FILE ...` runs and nothing watches it.
+
+    Or `python [options] -m jvae ...`.
+    """
     if sys.gettrace() or sys.getprofile() or not sys.executable:
         return False
     words = sys.orig_argv[1:]
     options = words[: len(words) - len(sys.argv)]
-    is_plain = all(word.startswith("-") for word in options)
-    is_whole = words[len(options) :] == sys.argv
-    return is_plain and is_whole and Path(sys.argv[0]).is_file()  # stdin is read once
+    rest = words[len(options) :]
+    if options[-1:] == ["-m"]:
+        is_whole = rest == [MODULE, *sys.argv[1:]]
+    else:  # stdin could not be read again
+        is_whole = rest == sys.argv and Path(sys.argv[0]).is_file()
+    return is_whole and all(word.startswith("-") for word in options)

@@ -1,21 +1,19 @@
 """Runs an experiment at several values and seeds, and says how far results spread.
 
-python -m jvae.sweeps.sweep --config=configs/digits.py --workdir=DIR --seeds=5 \
+jvae sweep --config=configs/digits.py --workdir=DIR --seeds=5 \
     --set loss.beta=0.1,1,4
 
-Every run is one of `jvae.training.experiment` in a folder of its own: it can be stopped, goes
-on bit for bit, and can be looked at with eval.py and `jvae.restore`.
+Every run is one of `jvae.training.experiment` in a folder of its own: it can be
+stopped, goes on bit for bit, and can be looked at with eval.py and `jvae.restore`.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import io
 import json
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,11 +21,9 @@ import jax
 from etils import epath
 
 from jvae import registry
-from jvae.commands import flags as cli
 from jvae.errors import (
     ConfigError,
     DivergedError,
-    IncompleteError,
     JvaeError,
     StoppedError,
     WorkdirError,
@@ -36,8 +32,7 @@ from jvae.errors import (
 )
 from jvae.runtime.preemption import Stop
 from jvae.sweeps import table as tables
-from jvae.sweeps.grid import Trial, plan, read_grid
-from jvae.training import config_files
+from jvae.sweeps.grid import Trial
 from jvae.workdir import files
 from jvae.workdir.run_folder import CONFIG_FILE, check_same_run, locked, read_config
 
@@ -80,8 +75,8 @@ class Sweep:
       trials: from `jvae.sweeps.grid.plan`.
       workdir: the folder; every run has its own in it.
       metrics: names of results.json for the table; () for all.
-      **evaluation: arguments of `jvae.reports.run.evaluate_run`: step, params, split and
-        the fields of `jvae.evaluation.settings.Settings`.
+      **evaluation: arguments of `jvae.reports.run.evaluate_run`: step, params, split
+        and the fields of `jvae.evaluation.settings.Settings`.
 
     Raises:
       ConfigError: an unknown or impossible setting of the evaluation.
@@ -275,71 +270,3 @@ class Sweep:
             f"{asked['params']} parameters; {asked['num_samples']} draws of z; "
             "quartiles interpolated linearly between seeds"
         )
-
-
-def parser(options: Mapping[str, registry.Field]) -> argparse.ArgumentParser:
-    """Returns the flags; `options` are those of the evaluation."""
-    flags = cli.Parser(
-        prog="python -m jvae.sweeps.sweep",
-        description="Runs an experiment at several values and seeds, from where it "
-        "stopped if it was begun, and writes a table of how far the results spread.",
-        allow_abbrev=False,
-        add_help=False,
-    )
-    flags.add_argument("--config", help="config file, e.g. configs/digits.py")
-    flags.add_argument("--workdir", help="folder of the sweep, made if missing")
-    flags.add_argument(
-        "--seeds",
-        type=int,
-        default=5,
-        help="runs of each value, from seed 0 (default 5)",
-    )
-    flags.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE,VALUE",
-        help="values of a config field, e.g. loss.beta=0.1,1,4; may be repeated, then "
-        "every combination is run",
-    )
-    flags.add_argument(
-        "--metrics", help="names of results.json, with commas (default all)"
-    )
-    cli.add_evaluation(flags, options)
-    return cli.with_common(flags)
-
-
-def command(arguments: Sequence[str]) -> None:
-    """What python -m jvae.sweeps.sweep does with its arguments."""
-    from jvae.evaluation.settings import Settings
-
-    options = registry.of(Settings)
-    rest, overrides = config_files.split_overrides(arguments)
-    flags_of = parser(options)
-    flags = cli.parse(flags_of, rest)
-    if flags.help:
-        config = flags.config and config_files.experiment_config(
-            flags.config, overrides
-        )
-        print(flags_of.format_help() + config_files.describe_fields(config or None))
-        return
-    if not flags.config:
-        raise ConfigError("--config is missing", fix="E.g. --config=configs/digits.py.")
-    if not flags.workdir:
-        raise ConfigError("--workdir is missing", fix="E.g. --workdir=runs/betas.")
-    trials = plan(flags.config, read_grid(flags.set), overrides, flags.seeds)
-    metrics = [name for name in (flags.metrics or "").split(",") if name]
-    asked = cli.evaluation_of(flags, options)
-    sweep = Sweep(trials, flags.workdir, metrics=metrics, **asked)
-    print(sweep.run().markdown, end="")
-    if sweep.failed:
-        trial, outcome = sweep.failed[0]
-        raise IncompleteError(
-            f"{len(sweep.failed)} of {len(trials)} runs have no results, the first "
-            f"{trial.name}: {outcome.error}",
-            exit_code=outcome.exit_code,
-        )
-
-
-if __name__ == "__main__":
-    sys.exit(cli.main(command))

@@ -120,7 +120,7 @@ class Archive:
         Args:
           step: updates it was trained for.
           state: of which parameters, their average and collections are saved.
-          score: of `jvae.training.validation`; one that is not finite is never the best.
+          score: of `jvae.training.validation`; not finite, it is never the best.
         """
         best = self._best_score()
         if math.isfinite(score) and (best is None or score > best):

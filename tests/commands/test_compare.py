@@ -1,4 +1,4 @@
-"""python -m jvae.commands.compare: which evaluations, under which names, into which file."""
+"""jvae compare: which evaluations, under which names, into which file."""
 
 import json
 
@@ -71,6 +71,10 @@ def test_a_comparison_is_replaced_and_any_other_file_is_kept(tmp_path, capsys):
     compare.command(arguments)
     assert "2 runs" in out.read_text() and str(out) in capsys.readouterr().out
     compare.command(arguments)
+    old = out.read_text().replace("jvae compare", "jvae.report", 1)
+    out.write_text(old)  # of a release before this one
+    compare.command(arguments)
+    assert out.read_text() != old
     for other in (b"my notes", b"\xff\xfe\x00"):
         out.write_bytes(other)
         with pytest.raises(WorkdirError) as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jvae import registry
-from jvae.commands import flags
+from jvae.commands import evaluate, main, train
 from jvae.errors import ConfigError, DataError, JvaeError
 from jvae.training import config_files
 from jvae.training.config import Experiment
@@ -17,9 +17,8 @@ ROOT = Path(__file__).parents[2]
 DIGITS = f"--config={ROOT / 'configs' / 'digits.py'}"
 
 
-def status(monkeypatch, command, *arguments):
-    monkeypatch.setattr(sys, "argv", ["program", *arguments])
-    return flags.main(command)
+def status(command, *arguments):
+    return main.run(command, arguments)
 
 
 @pytest.fixture
@@ -51,9 +50,9 @@ def ran(monkeypatch):
         ("--config.model.batch_norm=true", ("model", "batch_norm"), True),
     ],
 )
-def test_an_override_reaches_the_run(monkeypatch, ran, text, path, value):
+def test_an_override_reaches_the_run(ran, text, path, value):
     model = "--config.model.name=conv" if "batch_norm" in text else "--dry_run"
-    assert status(monkeypatch, flags.train, DIGITS, "--workdir=w", model, text) == 0
+    assert status(train.command, DIGITS, "--workdir=w", model, text) == 0
     node = ran[0][0]
     for name in path:
         node = node[name]
@@ -76,11 +75,9 @@ def test_an_override_reaches_the_run(monkeypatch, ran, text, path, value):
         (["--config.model.likelihood.name=gaussian"], "model.likelihood"),
     ],
 )
-def test_a_wrong_command_line_is_one_line_and_exit_2(
-    monkeypatch, capsys, arguments, words
-):
+def test_a_wrong_command_line_is_one_line_and_exit_2(capsys, arguments, words):
     arguments = [DIGITS, "--workdir=unused", *arguments]
-    assert status(monkeypatch, flags.train, *arguments) == 2
+    assert status(train.command, *arguments) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("jvae: error: ")
     assert re.search(words, lines[0])
@@ -94,8 +91,8 @@ def test_a_wrong_command_line_is_one_line_and_exit_2(
         (["--config=missing.py", "--workdir=w"], "missing.py does not exist"),
     ],
 )
-def test_what_is_needed_is_asked_for(monkeypatch, capsys, arguments, words):
-    assert status(monkeypatch, flags.train, *arguments) == 2
+def test_what_is_needed_is_asked_for(capsys, arguments, words):
+    assert status(train.command, *arguments) == 2
     assert words in capsys.readouterr().err
 
 
@@ -109,39 +106,39 @@ def test_what_is_needed_is_asked_for(monkeypatch, capsys, arguments, words):
         ("def get_config():\n    return unknown", "fails: name 'unknown'"),
     ],
 )
-def test_a_broken_config_file_is_named(monkeypatch, capsys, tmp_path, text, words):
+def test_a_broken_config_file_is_named(capsys, tmp_path, text, words):
     file = tmp_path / "broken.py"
     file.write_text(text)
-    assert status(monkeypatch, flags.train, f"--config={file}", "--workdir=w") == 2
+    assert status(train.command, f"--config={file}", "--workdir=w") == 2
     error = capsys.readouterr().err
     assert "broken.py" in error and words in error
 
 
-def test_the_exit_status_is_that_of_the_error(monkeypatch, capsys):
+def test_the_exit_status_is_that_of_the_error(capsys):
     for error in (DataError("a"), ConfigError("b"), JvaeError("c")):
 
         def command(arguments, error=error):
             raise error
 
-        assert status(monkeypatch, command) == error.exit_code
+        assert status(command) == error.exit_code
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_debug_shows_the_traceback(monkeypatch, capsys):
-    assert status(monkeypatch, flags.train, "--debug") == 2
+def test_debug_shows_the_traceback(capsys):
+    assert status(train.command, "--debug") == 2
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_bug_is_not_hidden(monkeypatch):
+def test_a_bug_is_not_hidden():
     def command(arguments):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        status(monkeypatch, command)
+        status(command)
 
 
-def test_help_shows_every_field_with_type_value_and_meaning(monkeypatch, capsys):
-    assert status(monkeypatch, flags.train, DIGITS, "--help") == 0
+def test_help_shows_every_field_with_type_value_and_meaning(capsys):
+    assert status(train.command, DIGITS, "--help") == 0
     text = capsys.readouterr().out
     for flag in ("--workdir", "--dry_run", "--debug"):
         assert flag in text
@@ -156,39 +153,37 @@ def test_help_shows_every_field_with_type_value_and_meaning(monkeypatch, capsys)
     assert "--config.loss.beta  (float, 1.0)" in text
 
 
-def test_help_without_a_config_shows_what_all_experiments_have(monkeypatch, capsys):
-    assert status(monkeypatch, flags.train, "--help") == 0
+def test_help_without_a_config_shows_what_all_experiments_have(capsys):
+    assert status(train.command, "--help") == 0
     assert "--config.num_steps  (int, 1000)" in capsys.readouterr().out
 
 
-def test_help_of_eval_shows_its_settings(monkeypatch, capsys):
-    assert status(monkeypatch, flags.evaluate, "--help") == 0
+def test_help_of_eval_shows_its_settings(capsys):
+    assert status(evaluate.command, "--help") == 0
     text = capsys.readouterr().out
     assert "--num_samples" in text and "--split" in text
 
 
-def test_eval_of_no_run_is_exit_4_and_of_a_wrong_flag_exit_2(
-    monkeypatch, capsys, tmp_path, trained
-):
-    assert status(monkeypatch, flags.evaluate, f"--workdir={tmp_path}") == 4
-    assert status(monkeypatch, flags.evaluate, f"--workdir={trained}", "--step=77") == 4
+def test_eval_of_no_run_is_exit_4_and_of_a_wrong_flag_exit_2(capsys, tmp_path, trained):
+    assert status(evaluate.command, f"--workdir={tmp_path}") == 4
+    assert status(evaluate.command, f"--workdir={trained}", "--step=77") == 4
     assert "There are" in capsys.readouterr().err
     for wrong in ("--num_sampels=3", "--num_samples=x", "--config.model.latent_dim=1"):
-        assert status(monkeypatch, flags.evaluate, f"--workdir={trained}", wrong) == 2
+        assert status(evaluate.command, f"--workdir={trained}", wrong) == 2
 
 
 def test_eval_finds_the_data_where_it_is_told(monkeypatch, trained):
     seen = {}
     monkeypatch.setattr("jvae.reports.run.evaluate_run", lambda w, **o: seen.update(o))
     arguments = [f"--workdir={trained}", "--config.data.path=/here", "--num_samples=5"]
-    assert status(monkeypatch, flags.evaluate, *arguments) == 0
+    assert status(evaluate.command, *arguments) == 0
     assert seen["data_fields"] == {"path": "/here"} and seen["num_samples"] == 5
 
 
-def test_a_data_set_that_is_not_there_is_exit_3(monkeypatch, capsys, tmp_path):
+def test_a_data_set_that_is_not_there_is_exit_3(capsys, tmp_path):
     override = ["--config.data.name=idx", f"--config.data.path={tmp_path / 'no'}"]
     arguments = [DIGITS, f"--workdir={tmp_path / 'w'}", *override]
-    assert status(monkeypatch, flags.train, *arguments) == 3
+    assert status(train.command, *arguments) == 3
     assert str(tmp_path / "no") in capsys.readouterr().err
     assert not (tmp_path / "w").exists()
 

@@ -167,9 +167,9 @@ def test_a_coordinator_that_is_not_there_is_named(config, tmp_path):
     flags = ("--coordinator=127.0.0.1:9", "--num_processes=2", "--process_id=1")
     script = tmp_path / "impatient.py"
     script.write_text(
-        "import sys\nfrom jvae.commands import flags\n"
+        "import sys\nfrom jvae.commands import main, train\n"
         "from jvae.runtime import distributed\n"
-        "distributed.TIMEOUT = 1\nsys.exit(flags.main(flags.train))\n"
+        "distributed.TIMEOUT = 1\nsys.exit(main.run(train.command, sys.argv[1:]))\n"
     )
     command = runs.Command(
         script,

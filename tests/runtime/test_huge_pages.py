@@ -174,9 +174,20 @@ def test_a_system_that_does_not_know_its_c_library(calls, monkeypatch):
     assert not calls
 
 
+def test_the_package_starts_over_as_a_script_does(calls, monkeypatch):
+    monkeypatch.setattr(
+        sys, "argv", [str(ROOT / "jvae/__main__.py"), "train", "--help"]
+    )
+    words = ["python", "-u", "-m", "jvae", "train", "--help"]
+    monkeypatch.setattr(sys, "orig_argv", words)
+    huge_pages.use_large()
+    assert [call[1] for call in calls] == [words]
+
+
 @pytest.mark.parametrize(
     "words",
     [
+        ["-m", "jvae.other", "--workdir=here"],
         ["-m", "cProfile", SCRIPT_FILE, "--workdir=here"],
         ["-m", "pdb", SCRIPT_FILE, "--workdir=here"],
         ["-c", f"import runpy; runpy.run_path({SCRIPT_FILE!r})"],
@@ -196,9 +207,10 @@ def test_only_a_script_that_python_itself_runs_starts_over(calls, monkeypatch, w
 @pytest.mark.parametrize("source", ["-", "/dev/stdin"])
 def test_a_script_that_comes_through_a_pipe_is_run_once(environment, source):
     """It could not be read again, and nothing would run."""
+    script = "from jvae.runtime import huge_pages as h; h.use_large(); print('runs')"
     done = subprocess.run(
         [sys.executable, source],
-        input="from jvae.runtime import huge_pages; huge_pages.use_large(); print('runs')",
+        input=script,
         capture_output=True,
         text=True,
         timeout=TIMEOUT,

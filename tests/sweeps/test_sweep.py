@@ -5,16 +5,15 @@ import itertools
 import json
 import re
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jvae.commands import flags
+from jvae.commands.main import main
 from jvae.errors import ConfigError
+from jvae.reports import run as reports_run
 from jvae.sweeps import grid as trials
-from jvae.sweeps import sweep
 from jvae.sweeps import table as tables
 from jvae.training import experiment
 from jvae.workdir import metrics as writers
@@ -29,25 +28,24 @@ class Interrupted(Exception):
     pass
 
 
+FUNCTIONS = {"run": (experiment, "run"), "evaluate": (reports_run, "evaluate_run")}
+
+
 def status(*arguments):
     """Runs the command in this process; returns its exit status."""
-    before, sys.argv = sys.argv, ["sweep", *map(str, arguments)]
-    try:
-        return flags.main(sweep.command)
-    finally:
-        sys.argv = before
+    return main(["sweep", *map(str, arguments)])
 
 
 def counted(patch, name):
-    """Returns the list of the workdirs that `experiment`'s function is called with."""
-    calls, function = [], getattr(experiment, name)
+    """Returns the list of the workdirs that a function of FUNCTIONS is called with."""
+    calls, function = [], getattr(*FUNCTIONS[name])
 
     def call(*args, **options):
         workdir = args[1] if name == "run" else args[0]
         calls.append("/".join(Path(workdir).parts[-2:]))
         return function(*args, **options)
 
-    patch.setattr(experiment, name, call)
+    patch.setattr(*FUNCTIONS[name], call)
     return calls
 
 
@@ -352,7 +350,7 @@ def test_a_signal_where_nothing_is_unsaved_ends_the_sweep_there(
         return call
 
     for name in ("run", "evaluate"):
-        monkeypatch.setattr(experiment, name, signalled(name))
+        monkeypatch.setattr(*FUNCTIONS[name], signalled(name))
     before = signal.getsignal(signal.SIGTERM)
     command = (f"--config={file}", f"--workdir={tmp_path}", *BETAS)
     assert status(*command) == 128 + number
@@ -382,7 +380,7 @@ def test_a_signal_saves_the_run_and_ends_the_sweep(file, tmp_path, number):
     root = tmp_path / "sweep"
     arguments = [f"--config={file}", "--config.num_steps=100000", *BETAS]
     arguments += ["--config.log_every_steps=50", f"--workdir={root}"]
-    running = Command("jvae.sweeps.sweep", *arguments)
+    running = Command("jvae", "sweep", *arguments)
     assert running.wait_for("step 50/"), running.text
     running.send(number)
     assert running.wait() == 128 + number

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jvae
-from jvae.commands import flags
+from jvae.commands import evaluate, main
 from jvae.errors import DamagedError, JvaeError, WorkdirError
 from jvae.runtime import mesh
 from jvae.training import assembly, experiment, run_checkpoints
@@ -111,7 +111,7 @@ def run(config, workdir, capfd):
 
 @contextlib.contextmanager
 def warnings_on_screen():
-    """Warnings go to stderr, as `cli.main` makes them."""
+    """Warnings go to stderr, as `main.run` makes them."""
     handler = logging.StreamHandler()
     logging.getLogger().addHandler(handler)
     yield
@@ -267,15 +267,12 @@ def test_a_damaged_best_does_not_stop_training(trained, tiny, tmp_path, capfd):
     assert jvae.restore(copied).step == best == jvae.restore(trained).step
 
 
-def test_a_damaged_best_is_one_line_to_a_reader_and_stays(
-    trained, tmp_path, capfd, monkeypatch
-):
+def test_a_damaged_best_is_one_line_to_a_reader_and_stays(trained, tmp_path, capfd):
     copied = shutil.copytree(trained, tmp_path / "run")
     (best,) = Checkpoints(copied / "best", read_only=True).steps()
     change_a_digit(copied / "best" / str(best) / "meta" / "metadata")
     capfd.readouterr()
-    monkeypatch.setattr("sys.argv", ["eval.py", f"--workdir={copied}"])
-    assert flags.main(flags.evaluate) == 4
+    assert main.run(evaluate.command, [f"--workdir={copied}"]) == 4
     (line,) = seen(capfd)
     assert line.startswith(f"jvae: error: checkpoint {best} is damaged: the digest")
     assert jvae.restore(copied, step="last").step == 12

@@ -1,6 +1,6 @@
 """Moves through the latent space of a trained model, in a page in the browser.
 
-python -m jvae.commands.explore WORKDIR
+jvae explore WORKDIR
 
 Sliders move the most active dimensions, a click on the map decodes that place, two test
 images are interpolated, samples are drawn at a temperature, of a class or a cluster; a
@@ -21,8 +21,15 @@ from types import ModuleType
 from etils import epath
 
 from jvae import registry
-from jvae.commands import flags as cli
 from jvae.commands.explore.explorer import Explorer
+from jvae.commands.flags import (
+    Parser,
+    add_choice,
+    add_imports,
+    choice_of,
+    parse,
+    with_common,
+)
 from jvae.data import datasets
 from jvae.errors import ConfigError
 from jvae.pretrained.restore import restore
@@ -31,30 +38,30 @@ LOOPBACK = ("127.0.0.1", "localhost")
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
 
 
-def parser() -> cli.Parser:
+def parser() -> Parser:
     """Returns the flags."""
-    flags = cli.Parser(
-        prog="python -m jvae.commands.explore",
+    flags = Parser(
+        prog="jvae explore",
         description=__doc__,
         allow_abbrev=False,
         add_help=False,
     )
     flags.add_argument("workdir", nargs="?", help="folder of the run")
-    cli.add_choice(flags)
+    add_choice(flags)
     flags.add_argument("--split", default="test", help="whose examples are shown")
     flags.add_argument("--num_examples", type=int, default=1000, help="how many")
     flags.add_argument("--host", default=LOOPBACK[0], help="default 127.0.0.1")
     flags.add_argument("--port", type=int, default=7860, help="0 takes a free one")
     flags.add_argument("--no_browser", action="store_true", help="open no browser")
-    cli.add_imports(flags)
-    cli.with_common(flags)
+    add_imports(flags)
+    with_common(flags)
     return flags
 
 
 def command(arguments: Sequence[str]) -> None:
-    """What python -m jvae.commands.explore does with its arguments."""
+    """Runs the command."""
     flags_of = parser()
-    flags = cli.parse(flags_of, arguments)
+    flags = parse(flags_of, arguments)
     if flags.help:
         print(flags_of.format_help())
         return
@@ -62,7 +69,7 @@ def command(arguments: Sequence[str]) -> None:
         raise ConfigError("WORKDIR is missing", where=flags_of.prog)
     page, server = _web()
     imports = {"allow_imports": flags.allow_imports}
-    model = restore(flags.workdir, **imports, **cli.choice_of(flags))
+    model = restore(flags.workdir, **imports, **choice_of(flags))
     with registry.imports(flags.allow_imports):
         source = datasets.load_split(
             model.config["data"], flags.split, model.vocabulary
@@ -101,7 +108,3 @@ def _web() -> tuple[ModuleType, ModuleType]:
 
 def _has_display() -> bool:
     return sys.platform in ("darwin", "win32") or any(map(os.environ.get, DISPLAYS))
-
-
-if __name__ == "__main__":
-    sys.exit(cli.main(command))

@@ -131,8 +131,8 @@ def grammar(
 ) -> Splits:
     """Returns sentences of 5 to 12 words about four subjects, independent draws.
 
-    The exact -log p of a sentence is `-jvae.data.datasets.grammar.log_prob(words)`, what no
-    model's NLL can be below in expectation.
+    The exact -log p of a sentence is `-log_prob(words)`, what no model's NLL can be
+    below in expectation.
 
     Args:
       num_train: sentences of training.

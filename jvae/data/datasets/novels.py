@@ -1,19 +1,17 @@
 """From plain novels to files of sentences, one on a line, that data set `text` reads.
 
-python -m jvae.data.datasets.novels EMMA.txt PERSUASION.txt --out=DIR
+jvae novels EMMA.txt PERSUASION.txt --out=DIR
 """
 
 from __future__ import annotations
 
-import argparse
 import collections
 import hashlib
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from jvae.errors import DataError, JvaeError, require
+from jvae.errors import DataError, require
 
 SPLITS = ("train", "valid", "test")
 TITLES = "mr|mrs|ms|dr|st|messrs|esq|rev|capt|lieut"
@@ -126,30 +124,3 @@ def write(
     except OSError as error:
         raise DataError(f"cannot write: {error.strerror}", where=str(out)) from None
     return {split: len(found[split]) for split in SPLITS}
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns the exit status, errors in one line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m jvae.data.datasets.novels",
-        description="Makes files of sentences of plain novels.",
-    )
-    parser.add_argument("books", nargs="+", type=Path, help="text files in UTF-8")
-    parser.add_argument("--out", required=True, type=Path, help="folder to write to")
-    parser.add_argument("--min_words", type=int, default=4, help="of a sentence")
-    parser.add_argument("--max_words", type=int, default=40, help="of a sentence")
-    parser.add_argument(
-        "--held_out", type=float, default=0.05, help="share of validation, and of test"
-    )
-    flags = vars(parser.parse_args(arguments))
-    try:
-        counts = write(**flags)
-    except JvaeError as error:
-        print(f"jvae: error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(", ".join(f"{split} {n:,} sentences" for split, n in counts.items()))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

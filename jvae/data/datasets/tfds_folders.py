@@ -142,7 +142,7 @@ def prepare_command(dataset: str, data_dir: str | None) -> str:
       data_dir: see `prepared_folder`.
     """
     where = f" --data_dir {data_dir}" if data_dir else ""
-    return f"python -m jvae.data.datasets.tfds_prepare {dataset}{where}"
+    return f"jvae prepare {dataset}{where}"
 
 
 def has_random_access(folder: Path) -> bool:

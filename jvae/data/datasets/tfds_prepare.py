@@ -1,4 +1,4 @@
-"""Prepares a TensorFlow data set for jvae: python -m jvae.data.datasets.tfds_prepare NAME.
+"""Prepares a TensorFlow data set for jvae: jvae prepare NAME.
 
 Downloads it where it is not on disk, converts it where it is stored as tfrecord. This
 is the only part of jvae that needs TensorFlow, and the only one that downloads.
@@ -6,11 +6,8 @@ is the only part of jvae that needs TensorFlow, and the only one that downloads.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from jvae.data.datasets.tfds_folders import (
@@ -21,7 +18,7 @@ from jvae.data.datasets.tfds_folders import (
     read_json,
 )
 from jvae.data.libraries import library
-from jvae.errors import ConfigError, DataError, JvaeError
+from jvae.errors import ConfigError, DataError
 
 
 def prepare(dataset: str, data_dir: str | None = None) -> Path:
@@ -94,29 +91,3 @@ def _convert(folder: Path) -> None:
     info = read_json(info_file)
     others = [*info.get("alternativeFileFormats", []), "array_record"]
     info_file.write_text(json.dumps({**info, "alternativeFileFormats": others}))
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit status.
-
-    Args:
-      arguments: of the command line; None takes those of the process.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m jvae.data.datasets.tfds_prepare",
-        description="Prepares or converts a TensorFlow data set for jvae.",
-    )
-    parser.add_argument("name", help="name, or path of a prepared data set to convert")
-    parser.add_argument("--data_dir", help="$TFDS_DATA_DIR, else ~/tensorflow_datasets")
-    given = parser.parse_args(arguments)
-    try:
-        folder = prepare(given.name, given.data_dir)
-    except JvaeError as error:
-        print(f"jvae: error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"{given.name} is ready in {folder}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -32,7 +32,7 @@ class GaussianLatent(NoFlows):
     uniform_prior: ClassVar[bool] = False
 
     def layer(self) -> nn.Module | None:
-        """Returns a normalisation, see `jvae.models.latents.normalization`; None for none."""
+        """Returns a layer of `jvae.models.latents.normalization`; None for none."""
         return None if self.make_layer is None else self.make_layer()
 
     @property

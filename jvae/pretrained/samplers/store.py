@@ -69,7 +69,7 @@ def load(name: str, folder: epath.PathLike) -> Any:
         there = ", ".join(names(folder)) or "none"
         raise ConfigError(
             f"sampler {name!r} was not fitted for this checkpoint; there are: {there}",
-            fix="python -m jvae.commands.sample WORKDIR OUT --sampler=NAME fits one.",
+            fix="jvae sample WORKDIR OUT --sampler=NAME fits one.",
         )
     tree, about = npz.read(path)
     return KINDS[about["kind"]](**tree, **about["fields"])

@@ -51,13 +51,14 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def served(run, tmp_path_factory):
-    """`python -m jvae.commands.explore`, with the network blocked."""
+    """`jvae explore`, with the network blocked."""
     pytest.importorskip("gradio", reason="the extra 'app' is not installed")
     folder = tmp_path_factory.mktemp("guard")
     strayed = folder / "strayed"
     (folder / "sitecustomize.py").write_text(GUARD.format(file=str(strayed)))
     command = runs.Command(
-        "jvae.commands.explore",
+        "jvae",
+        "explore",
         "--port=0",
         "--no_browser",
         "--num_examples=60",

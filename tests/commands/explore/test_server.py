@@ -180,7 +180,7 @@ def test_it_wanted_nothing_from_elsewhere(served, slider):
 
 def explore(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "jvae.commands.explore", *map(str, arguments)],
+        [sys.executable, "-m", "jvae", "explore", *map(str, arguments)],
         cwd=runs.ROOT,
         capture_output=True,
         text=True,

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from jvae.commands.main import main
 from jvae.data import build
 from jvae.data.datasets import novels
 from jvae.errors import DataError
@@ -75,7 +76,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path, capsys, content, message):
     file = tmp_path / "book.txt"
     if content is not None:
         file.write_bytes(content)
-    code = novels.main([str(file), f"--out={tmp_path / 'out'}"])
+    code = main(["novels", str(file), f"--out={tmp_path / 'out'}"])
     (line,) = capsys.readouterr().err.splitlines()
     assert code == DataError.exit_code and line.startswith("jvae: error: ")
     assert message in line and not (tmp_path / "out").exists()
@@ -83,14 +84,14 @@ def test_what_cannot_be_read_is_one_line(tmp_path, capsys, content, message):
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
     file = book(tmp_path / "one.txt", range(400))
-    assert novels.main([str(file), f"--out={file}"]) == DataError.exit_code
+    assert main(["novels", str(file), f"--out={file}"]) == DataError.exit_code
     (line,) = capsys.readouterr().err.splitlines()
     assert "cannot write" in line
 
 
 def test_the_command_says_how_many_there_are(tmp_path, capsys):
     file = book(tmp_path / "one.txt", range(400))
-    assert novels.main([str(file), f"--out={tmp_path / 'out'}"]) == 0
+    assert main(["novels", str(file), f"--out={tmp_path / 'out'}"]) == 0
     assert "sentences, valid" in capsys.readouterr().out
-    assert novels.main([str(file), f"--out={tmp_path}", "--held_out=0.7"]) == 2
+    assert main(["novels", str(file), f"--out={tmp_path}", "--held_out=0.7"]) == 2
     assert "held_out must be within (0, 0.5)" in capsys.readouterr().err

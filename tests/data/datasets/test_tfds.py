@@ -139,9 +139,9 @@ def test_what_a_data_set_does_not_have_is_named(prepared, fields, error, words):
         ("xyzzyplugh", r"no TensorFlow data set 'xyzzyplugh' \("),
         (
             "mnist",
-            r"not prepared .*Run: python -m jvae\.data\.prepare mnist --data_dir ",
+            r"not prepared .*Run: jvae prepare mnist --data_dir ",
         ),
-        ("mnist:3.0.1", r"python -m jvae\.data\.prepare mnist:3\.0\.1"),
+        ("mnist:3.0.1", r"jvae prepare mnist:3\.0\.1"),
         ("/nowhere/mnist", "no features.json"),
     ],
 )
@@ -177,7 +177,7 @@ def test_tfrecord_needs_converting(copied):
     for change in ({"fileFormat": "tfrecord"}, {"fileFormat": None}):
         kept = {k: v for k, v in {**info, **change}.items() if v is not None}
         (folder / "dataset_info.json").write_text(json.dumps(kept))
-        with pytest.raises(DataError, match=r"tfrecord.*Convert it: python -m jvae\."):
+        with pytest.raises(DataError, match=r"tfrecord.*Convert it: jvae prepare"):
             load(root)
 
 

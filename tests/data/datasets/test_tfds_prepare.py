@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jvae import data
-from jvae.data.datasets import tfds_prepare
+from jvae.commands.main import main
 from jvae.errors import DataError
 
 HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
@@ -14,16 +14,10 @@ HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
 
 @pytest.mark.skipif(HAS_TENSORFLOW, reason="TensorFlow is installed")
 def test_without_tensorflow_it_says_how_to_install_it(capsys):
-    assert tfds_prepare.main(["mnist"]) == 2
+    assert main(["prepare", "mnist"]) == 2
     out, err = capsys.readouterr()
     assert err.startswith("jvae: error: TensorFlow is not installed")
     assert "pip install 'jvae[tf]'" in err and err.count("\n") == 1 and not out
-
-
-def test_help_ends_well(capsys):
-    with pytest.raises(SystemExit, match="0"):
-        tfds_prepare.main(["--help"])
-    assert "--data_dir" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not HAS_TENSORFLOW, reason="TensorFlow is not installed")
@@ -32,7 +26,7 @@ def test_tfrecord_becomes_readable(make_squares, prepared, tmp_path):
     with pytest.raises(DataError, match="Convert it"):
         data.build("tfds", dataset="squares", data_dir=str(tmp_path))
     for _ in range(2):
-        assert tfds_prepare.main(["squares", "--data_dir", str(tmp_path)]) == 0
+        assert main(["prepare", "squares", "--data_dir", str(tmp_path)]) == 0
     converted, expected = (
         data.build("tfds", dataset="squares", data_dir=str(root)).train.read(
             np.arange(30)
@@ -50,7 +44,7 @@ def test_a_damaged_tfrecord_is_named_and_not_converted(make_squares, tmp_path, c
     content = bytearray(file.read_bytes())
     content[50] ^= 1
     file.write_bytes(content)
-    assert tfds_prepare.main(["squares", "--data_dir", str(tmp_path)]) == 3
+    assert main(["prepare", "squares", "--data_dir", str(tmp_path)]) == 3
     assert file.name in capsys.readouterr().err
     with pytest.raises(DataError, match="Convert it"):
         data.build("tfds", dataset="squares", data_dir=str(tmp_path))

@@ -1,0 +1,74 @@
+"""Evaluates a trained run from its workdir alone."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jvae import registry
+from jvae.commands.flags import (
+    Parser,
+    add_evaluation,
+    add_imports,
+    evaluation_of,
+    parse,
+    with_common,
+)
+from jvae.errors import ConfigError
+from jvae.training import config_files
+
+
+def _parser(
+    prog: str, options: Mapping[str, registry.Field]
+) -> argparse.ArgumentParser:
+    parser = Parser(
+        prog=prog,
+        description=__doc__,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument("--workdir", help="folder of the run")
+    add_evaluation(parser, options)
+    parser.add_argument(
+        "--out", help="folder for results; WORKDIR/evaluation/SPLIT_STEP if not given"
+    )
+    add_imports(parser)
+    return with_common(parser)
+
+
+def command(arguments: Sequence[str], prog: str = "jvae eval") -> None:
+    """Runs the command; `prog` is what it is called in its help and errors."""
+    from jvae.evaluation.settings import Settings
+    from jvae.reports.run import evaluate_run
+
+    options = registry.of(Settings)
+    rest, overrides = config_files.split_overrides(arguments)
+    parser = _parser(prog, options)
+    flags = parse(parser, rest)
+    if flags.help:
+        print(parser.format_help())
+        return
+    if not flags.workdir:
+        raise ConfigError("--workdir is missing", fix="Name the workdir of a run.")
+    evaluate_run(
+        flags.workdir,
+        out=flags.out,
+        allow_imports=flags.allow_imports,
+        data_fields=_data_overrides(overrides),
+        **evaluation_of(flags, options),
+    )
+
+
+def _data_overrides(overrides: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the fields of --config.data.FIELD=VALUE; eval.py takes no others."""
+    section: dict[str, Any] = {}
+    for path, text in overrides.items():
+        head, _, name = path.partition(".")
+        if head != "data" or not name:
+            raise ConfigError(
+                f"--config.{path} cannot change a trained run",
+                fix="eval.py takes --config.data.FIELD, where the data lies here.",
+            )
+        section[name] = config_files.parse_value(path, text, Any)
+    return section

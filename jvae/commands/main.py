@@ -1,0 +1,152 @@
+"""The program `jvae`: which commands there are, and how each is run.
+
+What is imported at the top is light: a command may start this process over before it
+imports JAX, and `jvae --help` never does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+import jvae
+from jvae.errors import ConfigError, JvaeError, StoppedError, nearest
+from jvae.runtime import huge_pages
+
+Command = Callable[[Sequence[str]], None]
+
+COMMANDS = {
+    "train": ("train", "train an experiment, from where it stopped if it was begun"),
+    "eval": ("evaluate", "evaluate a run: results.json, images, report.html"),
+    "sample": ("sample", "write samples of a trained model as PNG files"),
+    "sweep": ("sweep", "train and evaluate many values and seeds, write a table"),
+    "export": ("export", "write a model for programs without jvae"),
+    "compare": ("compare", "compare evaluated runs on one page"),
+    "recalibrate": ("recalibrate", "recompute BatchNorm statistics from samples"),
+    "fid": ("fid", "compare two sets of images by their features"),
+    "explore": ("explore.command", "move through a latent space in the browser"),
+    "prepare": ("prepare", "prepare or convert a TensorFlow data set"),
+    "novels": ("novels", "make a data set of sentences from plain text"),
+}
+"""Name: (module in `jvae.commands`, what it does)."""
+
+RENAMED = {"report": "compare", "refresh": "recalibrate", "evaluate": "eval"}
+
+STARTS_OVER = ("train", "eval")
+"""Commands that compute for long: they start over with large pages of memory."""
+
+AGREED = (0, 2, 4, 5, 130, 143)
+"""Exit statuses that all processes of a run end with, if one does."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `jvae COMMAND ...`; returns the exit status, errors in one line.
+
+    Args:
+      arguments: of the command line; None takes those of the process.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback out of the imports
+    name, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or [""]
+    if name in ("--help", "-h", "help"):
+        print(_help(), end="")
+        return 0
+    if name == "--version":
+        print(f"jvae {jvae.__version__}")
+        return 0
+    if name not in COMMANDS:
+        print(f"jvae: error: {_unknown(name)}", file=sys.stderr)
+        return ConfigError.exit_code
+    if name in STARTS_OVER:
+        huge_pages.use_large()
+    return run(command_of(name), rest)
+
+
+def command_of(name: str) -> Command:
+    """Returns the function of a command, a key of `COMMANDS`."""
+    module, _ = COMMANDS[name]
+    return importlib.import_module(f"jvae.commands.{module}").command
+
+
+def _help() -> str:
+    """Returns the list of commands."""
+    lines = [f"  {name:12s} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: jvae COMMAND ...",
+            "",
+            *lines,
+            "",
+            "`jvae COMMAND --help` says what a command takes.",
+            "",
+        ]
+    )
+
+
+def _unknown(name: str) -> ConfigError:
+    """Returns the error for a word that is no command."""
+    if name in RENAMED:
+        return ConfigError(f"{name!r} is now {RENAMED[name]!r}")
+    what = f"{name!r} is not a command" if name else "no command is given"
+    return ConfigError(what, fix=nearest(name, COMMANDS) if name else "See --help.")
+
+
+def run(command: Command, arguments: Sequence[str]) -> int:
+    """Runs a command; returns the exit status, errors in one line.
+
+    Args:
+      command: what a module of `jvae.commands` offers by that name.
+      arguments: its own, without the name of the program.
+    """
+    # Heavy imports, which `jvae --help` and what starts over do without.
+    from jvae.runtime import compile_cache, distributed
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("jvae").setLevel(logging.INFO)
+    compile_cache.switch_on()
+    try:
+        status = _status(command, arguments)
+    except Exception:  # a bug
+        if not distributed.is_initialised():
+            raise
+        traceback.print_exc()  # as Python would, which would wait for the others first
+        status = JvaeError.exit_code
+    _flush()
+    if distributed.is_initialised() and status not in AGREED:
+        os._exit(status)  # the others do not come to where JAX would wait for them
+    distributed.shut_down()
+    return status
+
+
+def _status(command: Command, arguments: Sequence[str]) -> int:
+    try:
+        command(arguments)
+        return 0
+    except StoppedError as stopped:
+        print(f"jvae: {stopped}", file=sys.stderr)
+        return stopped.exit_code
+    except JvaeError as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        print(f"jvae: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        return 0  # whoever read the output has seen enough
+    except KeyboardInterrupt:
+        print("jvae: interrupted; run the same command to go on", file=sys.stderr)
+        return 130
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            from jvae.workdir.metrics import let_go
+
+            let_go(stream)

@@ -1,0 +1,38 @@
+"""Makes a data set of sentences, train.txt and the others, from plain novels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jvae.commands.flags import Parser, parse, with_common
+from jvae.data.datasets import novels
+from jvae.errors import ConfigError
+
+
+def command(arguments: Sequence[str]) -> None:
+    """Runs the command."""
+    parser = Parser(
+        prog="jvae novels", description=__doc__, allow_abbrev=False, add_help=False
+    )
+    parser.add_argument("books", nargs="*", type=Path, help="text files in UTF-8")
+    parser.add_argument("--out", type=Path, help="folder to write to")
+    parser.add_argument("--min_words", type=int, default=4, help="of a sentence")
+    parser.add_argument("--max_words", type=int, default=40, help="of a sentence")
+    parser.add_argument(
+        "--held_out", type=float, default=0.05, help="share of validation, and of test"
+    )
+    flags = parse(with_common(parser), arguments)
+    if flags.help:
+        print(parser.format_help())
+        return
+    if not flags.books or flags.out is None:
+        raise ConfigError("name text files and --out", where=parser.prog)
+    counts = novels.write(
+        flags.books,
+        flags.out,
+        min_words=flags.min_words,
+        max_words=flags.max_words,
+        held_out=flags.held_out,
+    )
+    print(", ".join(f"{split} {n:,} sentences" for split, n in counts.items()))

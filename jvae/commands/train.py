@@ -1,0 +1,77 @@
+"""Trains an experiment, from where it stopped if it was begun."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+
+from jvae.commands.flags import Parser, parse, with_common
+from jvae.errors import ConfigError
+from jvae.runtime import distributed
+from jvae.training import config_files
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = Parser(
+        prog=prog,
+        description=__doc__,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument("--config", help="config file, e.g. configs/digits.py")
+    parser.add_argument("--workdir", help="folder of the run, made if missing")
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="build, compile, do two steps and one evaluation, say what it costs; "
+        "writes nothing",
+    )
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="join the other processes of a TPU pod, Slurm, Open MPI or Kubernetes job",
+    )
+    parser.add_argument(
+        "--coordinator", help="HOST:PORT of process 0, where nothing tells JAX"
+    )
+    parser.add_argument("--num_processes", type=int, help="how many there are")
+    parser.add_argument("--process_id", type=int, help="this one's number, from 0")
+    return with_common(parser)
+
+
+def command(arguments: Sequence[str], prog: str = "jvae train") -> None:
+    """Runs the command; `prog` is what it is called in its help and errors."""
+    rest, overrides = config_files.split_overrides(arguments)
+    parser = _parser(prog)
+    flags = parse(parser, rest)
+    config = (
+        config_files.experiment_config(flags.config, overrides)
+        if flags.config
+        else None
+    )
+    if flags.help:
+        print(parser.format_help() + config_files.describe_fields(config))
+        return
+    if config is None:
+        raise ConfigError("--config is missing", fix="E.g. --config=configs/digits.py.")
+    from jvae.training import (
+        experiment,  # the heavy imports come after the cheap checks
+    )
+
+    if flags.dry_run:
+        experiment.dry_run(config)
+        return
+    if not flags.workdir:
+        raise ConfigError("--workdir is missing", fix="E.g. --workdir=runs/digits.")
+    _join(flags)
+    experiment.run(config, flags.workdir)
+
+
+def _join(flags: argparse.Namespace) -> None:
+    """Joins the other processes, if the flags say that there are any."""
+    explicit = (flags.coordinator, flags.num_processes, flags.process_id)
+    if flags.distributed or any(value is not None for value in explicit):
+        distributed.initialise(*explicit)
+        if not distributed.is_first():
+            logging.getLogger("jvae").setLevel(logging.ERROR)

@@ -1,0 +1,63 @@
+import importlib.metadata
+import sys
+
+import pytest
+
+import jvae
+from jvae.commands.main import COMMANDS, command_of, main, run
+from jvae.errors import nearest
+
+
+def test_help_lists_every_command(capsys):
+    assert main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "usage: jvae COMMAND ..."
+    assert [line.split()[0] for line in lines if line.startswith("  ")] == [*COMMANDS]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_answers_help_and_refuses_an_unknown_flag(name, capsys):
+    """In the fast tier, as it is the one run of each command's parser."""
+    assert run(command_of(name), ["--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: jvae {name}")
+    assert run(command_of(name), ["--no_such_flag=1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("jvae: error: flag '--no_such_flag=1' is unknown")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "no command is given. See --help."),
+        (["tran"], "'tran' is not a command. " + nearest("tran", COMMANDS)),
+        (["report", "a", "b"], "'report' is now 'compare'"),
+        (["refresh"], "'refresh' is now 'recalibrate'"),
+    ],
+)
+def test_another_word_is_one_line_and_exit_2(arguments, message, capsys):
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"jvae: error: {message}")
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"jvae {jvae.__version__}\n"
+
+
+def test_the_installed_program_is_this_one():
+    scripts = importlib.metadata.entry_points(group="console_scripts")
+    assert scripts["jvae"].load() is main
+
+
+def test_help_imports_nothing_heavy():
+    import subprocess
+
+    code = (
+        "import sys; from jvae.commands.main import main; main(['--help']);"
+        "print(*sorted({'jax', 'numpy', 'orbax'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "\n")
