@@ -10,28 +10,21 @@ import numpy as np
 
 from jvae import registry
 from jvae.data.checks import check_splits
-from jvae.data.datasets.digits import digits
-from jvae.data.datasets.grammar import grammar
-from jvae.data.datasets.idx import idx
-from jvae.data.datasets.images import images
-from jvae.data.datasets.npz import npz
-from jvae.data.datasets.shapes import shapes
-from jvae.data.datasets.text import text
-from jvae.data.datasets.tfds import tfds
+from jvae.data.datasets import digits, grammar, idx, images, npz, shapes, text, tfds
 from jvae.data.options import data_options
 from jvae.data.pipeline import order
 from jvae.data.sources import Source, Splits, Subset
 from jvae.errors import ConfigError, DataError, require
 
 DATASETS: dict[str, Callable[..., Splits]] = {
-    "digits": digits,
-    "grammar": grammar,
-    "idx": idx,
-    "images": images,
-    "npz": npz,
-    "shapes": shapes,
-    "text": text,
-    "tfds": tfds,
+    "digits": digits.digits,
+    "grammar": grammar.grammar,
+    "idx": idx.idx,
+    "images": images.images,
+    "npz": npz.npz,
+    "shapes": shapes.shapes,
+    "text": text.text,
+    "tfds": tfds.tfds,
 }
 
 SPLITS = ("train", "validation", "test")
