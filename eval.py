@@ -12,4 +12,4 @@ if __name__ == "__main__":
     from jvae.commands import evaluate, main
 
     command = functools.partial(evaluate.command, prog="eval.py")
-    sys.exit(main.run(command, sys.argv[1:]))
+    sys.exit(main.run_command(command, sys.argv[1:]))

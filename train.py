@@ -12,4 +12,4 @@ if __name__ == "__main__":
     from jvae.commands import main, train
 
     command = functools.partial(train.command, prog="train.py")
-    sys.exit(main.run(command, sys.argv[1:]))
+    sys.exit(main.run_command(command, sys.argv[1:]))

@@ -62,7 +62,7 @@ class Jvae:
     name = turns.OURS
 
     def __init__(self, path):
-        self.built = assembly.assemble(configs.read(config(path)))
+        self.built = assembly.assemble(configs.parse_experiment(config(path)))
         self.state = assembly.create_state(self.built)
         self.step = assembly.compile_step(self.built, self.state)
         self.feed = batches.training_batches(self.built, 0)

@@ -144,7 +144,7 @@ class Jvae:
     name = "jvae"
 
     def __init__(self, levels):
-        self.built = assembly.assemble(configs.read(config()))
+        self.built = assembly.assemble(configs.parse_experiment(config()))
         self.state = assembly.create_state(self.built)
         self.step = assembly.compile_step(self.built, self.state)
         inner = levels[:, 12:20, 12:20].astype(np.uint8)

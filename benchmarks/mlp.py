@@ -127,7 +127,7 @@ class Trainer:
         config = config | {"num_steps": steps, "eval_every_steps": 0}
         # Once on the way, in the middle of a turn.
         config["checkpoint_every_steps"] = (num_turns // 2) * STEPS + STEPS // 2
-        self.built = assembly.assemble(configs.read(config))
+        self.built = assembly.assemble(configs.parse_experiment(config))
         self.folder, self.seconds, self.waits = epath.Path(folder), [], []
 
     def layers(self):
@@ -160,7 +160,7 @@ class Trainer:
                 yield batch
 
         batches.training_batches = timed
-        with loop.Run(self.built, self.folder, Stop()) as run:
+        with loop.TrainingRun(self.built, self.folder, Stop()) as run:
             try:
                 run.train()
             finally:

@@ -85,7 +85,7 @@ def raw_batch():
 
 def lowered_step(**model):
     """Returns the training step of this model, lowered."""
-    built = assembly.assemble(configs.read(config(**model)))
+    built = assembly.assemble(configs.parse_experiment(config(**model)))
     state = assembly.create_state(built)
     batch = mesh.put_batch(raw_batch(), built.devices)
     return assembly.compile_step(built, state).lower(state, batch)
@@ -136,7 +136,7 @@ class Jvae:
     name = "jvae"
 
     def __init__(self):
-        self.built = assembly.assemble(configs.read(config()))
+        self.built = assembly.assemble(configs.parse_experiment(config()))
         state = assembly.create_state(self.built)
         self.state = state.replace(params=moved(state.params))
         self.batch = mesh.put_batch(raw_batch(), self.built.devices)

@@ -162,7 +162,7 @@ def new_run(path, hidden):
     """
     config = experiment_config("configs/fashion_mlp.py", {"data.path": path})
     config["model"]["hidden"] = hidden
-    built = assembly.assemble(configs.read(config))
+    built = assembly.assemble(configs.parse_experiment(config))
     rng = np.random.default_rng(0)
 
     def random(a):

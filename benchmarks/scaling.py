@@ -59,7 +59,7 @@ def lowered(name, rows, params):
     }
     config |= {"data": data, "mesh": {"data": -1, "params": params}}
     config["steps_per_dispatch"] = 1
-    built = assembly.assemble(configs.read(config))
+    built = assembly.assemble(configs.parse_experiment(config))
     shutil.rmtree(folder)
     state = assembly.abstract_state(built)
     raw = dict(built.splits.train.read(np.arange(batch)))

@@ -65,7 +65,7 @@ class Jvae:
         }
         # A constant rate, as in PyTorch here.
         config["optimizer"] = {"name": "adam", "learning_rate": 2e-3, "clip_norm": 5.0}
-        self.built = assembly.assemble(configs.read(config))
+        self.built = assembly.assemble(configs.parse_experiment(config))
         self.state = assembly.create_state(self.built)
         self.step = assembly.compile_step(self.built, self.state)
         self.batches, self.done = batches, 0

@@ -78,7 +78,7 @@ def pytest_configure(config):
     that reads a program while another writes it compiles it, see setup.cfg.
     """
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR") and hasattr(config, "cache"):
-        folder = config.cache.mkdir(f"jax-{compile_cache.folder().name}")
+        folder = config.cache.mkdir(f"jax-{compile_cache.cache_folder().name}")
         size = sum(file.stat().st_size for file in folder.iterdir())
         if size > MOST_CACHED and not hasattr(config, "workerinput"):
             shutil.rmtree(folder)

@@ -125,7 +125,7 @@ def arrays(workdir, step=None):
     """Every array of a checkpoint by path, from the files alone."""
     manager = Checkpoints(Path(workdir) / "checkpoints", read_only=True)
     step = step or manager.latest()
-    experiment = configs.read(manager.read_meta(step)["config"])
+    experiment = configs.parse_experiment(manager.read_meta(step)["config"])
     like = run_checkpoints.items_of(
         assembly.abstract_state(assembly.assemble(experiment))
     )

@@ -78,7 +78,7 @@ def test_components_are_fitted_to_the_codes_of_the_runs_first_examples(clustered
 
     def begin(seed):
         run = clustered | {"seed": seed, "ema_decay": 0.5}
-        built = assembly.assemble(config.read(run))
+        built = assembly.assemble(config.parse_experiment(run))
         before = assembly.create_state(built)
         state = assembly.started(built, before)
         for (path, a), b in zip(
@@ -100,7 +100,7 @@ def test_a_run_begins_where_its_model_starts(clustered, tmp_path):
     clustered["model"]["clusters"] |= {"components": "codes"}
     clustered |= {"num_steps": 1, "eval_every_steps": 0}
     clustered["optimizer"] = {"name": "sgd", "learning_rate": 1e-9}
-    built = assembly.assemble(config.read(clustered))
+    built = assembly.assemble(config.parse_experiment(clustered))
     wanted = assembly.started(built, assembly.create_state(built)).params[
         "cluster_means"
     ]

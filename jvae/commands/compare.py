@@ -17,7 +17,7 @@ from etils import epath
 from jvae.commands.flags import Parser, parse, with_common
 from jvae.errors import ConfigError, WorkdirError
 from jvae.reports import comparison
-from jvae.reports.comparison import Run
+from jvae.reports.comparison import EvaluatedRun
 from jvae.workdir.metrics import read_metrics
 
 OUT = "comparison.html"
@@ -28,7 +28,7 @@ MARKS = tuple(
 """By which a page is known that may be replaced, of this release and of 0.1.0."""
 
 
-def read(path: str, split: str) -> Run:
+def read_run(path: str, split: str) -> EvaluatedRun:
     """Returns the evaluation of a workdir, or the one that lies in a folder.
 
     Args:
@@ -43,7 +43,7 @@ def read(path: str, split: str) -> Run:
         results = comparison.read_results(folder)
         workdir = folder.parent.parent
         history = read_metrics(workdir) if folder.parent.name == "evaluation" else []
-        return Run(path, results, folder, history)
+        return EvaluatedRun(path, results, folder, history)
     found = sorted(folder.glob(f"evaluation/{split}_*/results.json"))
     if not found:
         raise WorkdirError(
@@ -52,7 +52,9 @@ def read(path: str, split: str) -> Run:
             fix=f"python eval.py --workdir={path} --split={split}",
         )
     latest = found[-1].parent
-    return Run(path, comparison.read_results(latest), latest, read_metrics(path))
+    return EvaluatedRun(
+        path, comparison.read_results(latest), latest, read_metrics(path)
+    )
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
@@ -65,7 +67,7 @@ def short_names(paths: Sequence[str]) -> list[str]:
     raise ConfigError("a run is named twice")
 
 
-def write(text: str, out: epath.PathLike) -> None:
+def write_page(text: str, out: epath.PathLike) -> None:
     """Writes the page; an older comparison is replaced, another file is not.
 
     Raises:
@@ -107,10 +109,10 @@ def command(arguments: Sequence[str]) -> None:
     if len(flags.runs) < 2:
         raise ConfigError("name two runs or more", where=parser.prog)
     names = short_names(flags.runs)
-    runs = [read(path, flags.split) for path in flags.runs]
+    runs = [read_run(path, flags.split) for path in flags.runs]
     named = [
-        Run(name, run.results, run.folder, run.history)
+        EvaluatedRun(name, run.results, run.folder, run.history)
         for name, run in zip(names, runs, strict=True)
     ]
-    write(comparison.render(named), flags.out)
+    write_page(comparison.render_comparison(named), flags.out)
     print(f"comparison: {flags.out}")

@@ -25,7 +25,7 @@ FIX = "Give features [N, D] as .npy, or 'mu' and 'sigma' as .npz."
 
 
 @dataclasses.dataclass(frozen=True)
-class Features:
+class ImageFeatures:
     """What is known of a set of images.
 
     Attributes:
@@ -39,7 +39,7 @@ class Features:
     values: np.ndarray | None = None
 
 
-def read(path: epath.PathLike) -> Features:
+def load_features(path: epath.PathLike) -> ImageFeatures:
     """Returns the features of a file, or their moments.
 
     Raises:
@@ -59,7 +59,7 @@ def read(path: epath.PathLike) -> Features:
         ) from error
 
 
-def _of_values(values: np.ndarray, path: Any) -> Features:
+def _of_values(values: np.ndarray, path: Any) -> ImageFeatures:
     if values.ndim != 2 or len(values) < 2 or not np.isfinite(values).all():
         raise DataError(
             "features must be finite numbers [N, D], N at least 2, got shape "
@@ -67,10 +67,10 @@ def _of_values(values: np.ndarray, path: Any) -> Features:
             where=str(path),
             fix=FIX,
         )
-    return Features(values.mean(0), np.atleast_2d(np.cov(values.T)), values)
+    return ImageFeatures(values.mean(0), np.atleast_2d(np.cov(values.T)), values)
 
 
-def _of_moments(arrays: dict[str, np.ndarray], path: Any) -> Features:
+def _of_moments(arrays: dict[str, np.ndarray], path: Any) -> ImageFeatures:
     mean, covariance = (arrays.get(name) for name in ("mu", "sigma"))
     if mean is None or covariance is None:
         raise DataError(
@@ -85,10 +85,10 @@ def _of_moments(arrays: dict[str, np.ndarray], path: Any) -> Features:
         )
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise DataError("'mu' and 'sigma' must be finite", where=str(path))
-    return Features(mean.astype(np.float64), covariance.astype(np.float64))
+    return ImageFeatures(mean.astype(np.float64), covariance.astype(np.float64))
 
 
-def compare(real: Features, made: Features) -> dict[str, float]:
+def compare(real: ImageFeatures, made: ImageFeatures) -> dict[str, float]:
     """Returns 'fid', and of two files of features the measures of overlap.
 
     Args:
@@ -127,7 +127,7 @@ def command(arguments: Sequence[str]) -> None:
         return
     if not flags.samples:
         raise ConfigError("name two files", where=parser.prog, fix=FIX)
-    sets = [read(path) for path in (flags.real, flags.samples)]
+    sets = [load_features(path) for path in (flags.real, flags.samples)]
     for path, features in zip((flags.real, flags.samples), sets, strict=True):
         if features.values is None:
             print(f"{path}: moments of {len(features.mean)} features")

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ConfigError.exit_code
     if name in STARTS_OVER:
         huge_pages.use_large()
-    return run(command_of(name), rest)
+    return run_command(command_of(name), rest)
 
 
 def command_of(name: str) -> Command:
@@ -95,7 +95,7 @@ def _unknown(name: str) -> ConfigError:
     return ConfigError(what, fix=nearest(name, COMMANDS) if name else "See --help.")
 
 
-def run(command: Command, arguments: Sequence[str]) -> int:
+def run_command(command: Command, arguments: Sequence[str]) -> int:
     """Runs a command; returns the exit status, errors in one line.
 
     Args:

@@ -28,7 +28,7 @@ def command(arguments: Sequence[str]) -> None:
         return
     if not flags.books or flags.out is None:
         raise ConfigError("name text files and --out", where=parser.prog)
-    counts = novels.write(
+    counts = novels.write_splits(
         flags.books,
         flags.out,
         min_words=flags.min_words,

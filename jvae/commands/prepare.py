@@ -24,5 +24,5 @@ def command(arguments: Sequence[str]) -> None:
         return
     if not flags.name:
         raise ConfigError("name a data set", where=parser.prog)
-    folder = tfds_prepare.prepare(flags.name, flags.data_dir)
+    folder = tfds_prepare.prepare_dataset(flags.name, flags.data_dir)
     print(f"{flags.name} is ready in {folder}")

@@ -30,7 +30,7 @@ from jvae.workdir import checkpoints, files
 from jvae.workdir.run_folder import CONFIG_FILE
 
 
-def refresh(
+def recalibrate(
     workdir: epath.PathLike,
     out: epath.PathLike,
     *,
@@ -114,7 +114,7 @@ def command(arguments: Sequence[str]) -> None:
     for name in ("workdir", "out"):
         if not getattr(flags, name):
             raise ConfigError(f"--{name} is missing", fix=f"E.g. --{name}=runs/nvae.")
-    model = refresh(
+    model = recalibrate(
         flags.workdir,
         flags.out,
         temperature=flags.temperature,

@@ -23,7 +23,7 @@ from jvae.pretrained import image_grid, samplers
 from jvae.pretrained.restore import Pretrained, restore
 
 
-def write(
+def write_images(
     model: Pretrained,
     out: epath.PathLike,
     n: int,
@@ -82,5 +82,5 @@ def command(arguments: Sequence[str]) -> None:
         flags.workdir, allow_imports=flags.allow_imports, **choice_of(flags)
     )
     options = {"seed": flags.seed, "temperature": flags.temperature}
-    write(model, flags.out, flags.n, sampler=flags.sampler, **options)
+    write_images(model, flags.out, flags.n, sampler=flags.sampler, **options)
     print(f"step {model.step}: {flags.n} images in {flags.out}")

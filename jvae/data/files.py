@@ -13,7 +13,7 @@ DEFLATE_RATIO = 1032
 """The most that deflate (gzip, zip) can expand; https://zlib.net/zlib_tech.html."""
 
 
-def folder(path: str, expected: str) -> Path:
+def existing_folder(path: str, expected: str) -> Path:
     """Returns `path` with ~ expanded.
 
     Args:

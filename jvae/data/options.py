@@ -46,7 +46,7 @@ def data_options(
     return dict(locals())
 
 
-def read(section: Mapping[str, Any]) -> dict[str, Any]:
+def options_of(section: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the checked options of a config's data section, defaults filled in."""
     names = registry.of(data_options)
     return data_options(**{k: v for k, v in section.items() if k in names})

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jvae.data.sources import Source
-from jvae.evaluation.metrics import Measure
+from jvae.evaluation.metrics import Metric
 from jvae.losses.bottleneck import LN_2, bottleneck_terms
 from jvae.losses.iwae import sample_keys
 from jvae.pretrained.likelihood import Estimate
@@ -122,7 +122,7 @@ def label_entropy(labels: np.ndarray) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-def classification_measures(found: Classification) -> dict[str, Measure]:
+def classification_measures(found: Classification) -> dict[str, Metric]:
     """Returns accuracies, and the bounds on information in nats and bits.
 
     Args:
@@ -132,7 +132,7 @@ def classification_measures(found: Classification) -> dict[str, Measure]:
     right = Estimate.of(found.by_mean == found.labels)
     rows = {
         "accuracy": dataclasses.replace(
-            Measure.of("Accuracy", right, "of 1", "metric", "by p(y|z) at the code"),
+            Metric.of("Accuracy", right, "of 1", "metric", "by p(y|z) at the code"),
             num_samples=None,
         )
     }
@@ -154,12 +154,12 @@ def classification_measures(found: Classification) -> dict[str, Measure]:
         right = Estimate.of(found.by_draws == found.labels, found.num_samples)
         text = "by p(y|z) averaged over draws of z"
         label = "Accuracy of draws"
-        rows["accuracy_of_draws"] = Measure.of(label, right, "of 1", "metric", text)
+        rows["accuracy_of_draws"] = Metric.of(label, right, "of 1", "metric", text)
         text = "E KL(q(z|x) || p(z)), an upper bound on I(z; x)"
         bounds.append(("rate", "Rate", Estimate.of(found.rate), text))
     for name, label, estimate, text in bounds:
         bits = estimate.scaled(1.0 / LN_2)
-        rows[name] = Measure.of(label, estimate, "nats", "bound", text)
+        rows[name] = Metric.of(label, estimate, "nats", "bound", text)
         in_bits = f"{label}, in bits"
-        rows[f"{name}_bits"] = Measure.of(in_bits, bits, "bits", "bound", text)
+        rows[f"{name}_bits"] = Metric.of(in_bits, bits, "bits", "bound", text)
     return rows

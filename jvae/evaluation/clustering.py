@@ -13,7 +13,7 @@ import numpy as np
 
 from jvae.data.sources import Source
 from jvae.errors import require
-from jvae.evaluation.metrics import Measure
+from jvae.evaluation.metrics import Metric
 from jvae.pretrained.predictions import clusters_of
 from jvae.pretrained.trained_model import Subject, over_examples
 from jvae.types import Array, Batch, Key, Params, State
@@ -182,16 +182,16 @@ _AGREEMENT = {
 }
 
 
-def cluster_measures(clusters: Clusters) -> dict[str, Measure]:
+def cluster_measures(clusters: Clusters) -> dict[str, Metric]:
     """Returns how many clusters are used and, where there are labels, the agreement.
 
     Args:
       clusters: from `evaluate_clusters`.
     """
 
-    def row(label: str, value: float, unit: str, meaning: str) -> Measure:
+    def row(label: str, value: float, unit: str, meaning: str) -> Metric:
         count = len(clusters.assignments)
-        return Measure(label, value, None, unit, "metric", meaning, count, None)
+        return Metric(label, value, None, unit, "metric", meaning, count, None)
 
     used = float((clusters.histogram > 0).sum())
     unit, meaning = f"of {clusters.num_clusters}", "clusters with any example"

@@ -14,7 +14,7 @@ import numpy as np
 
 from jvae.data.sources import Source
 from jvae.errors import require
-from jvae.evaluation.metrics import Measure
+from jvae.evaluation.metrics import Metric
 from jvae.losses.elbo import apply
 from jvae.pretrained.trained_model import Subject, over_examples
 from jvae.types import Array, Batch, Key, Params, State
@@ -107,16 +107,16 @@ def means_and_factors(
     return {"code": q.mean, "factors": batch["factors"]}
 
 
-def disentanglement_measures(found: Disentanglement) -> dict[str, Measure]:
+def disentanglement_measures(found: Disentanglement) -> dict[str, Metric]:
     """Returns the scores for a report.
 
     Args:
       found: from `evaluate_disentanglement`.
     """
 
-    def row(name: str, label: str, meaning: str) -> Measure:
+    def row(name: str, label: str, meaning: str) -> Metric:
         value, count = getattr(found, name), found.num_examples
-        return Measure(label, value, None, "of 1", "metric", meaning, count, None)
+        return Metric(label, value, None, "of 1", "metric", meaning, count, None)
 
     return {name: row(name, *text) for name, text in LABELS.items()}
 
@@ -152,7 +152,7 @@ def scores(codes: np.ndarray, factors: np.ndarray, seed: int = 0) -> Disentangle
     )
 
 
-def entropy(values: np.ndarray) -> float:
+def discrete_entropy(values: np.ndarray) -> float:
     """Returns the entropy in nats of whole numbers [N], as often as each is there."""
     _, counts = np.unique(values, return_counts=True)
     share = counts / counts.sum()
@@ -162,7 +162,9 @@ def entropy(values: np.ndarray) -> float:
 def mutual_information(a: np.ndarray, b: np.ndarray) -> float:
     """Returns the mutual information in nats of whole numbers [N] and [N]."""
     _, joint = np.unique(np.stack([a, b], 1), axis=0, return_inverse=True)
-    return entropy(a) + entropy(b) - entropy(joint.reshape(-1))
+    return (
+        discrete_entropy(a) + discrete_entropy(b) - discrete_entropy(joint.reshape(-1))
+    )
 
 
 def binned(codes: np.ndarray, num_bins: int = NUM_BINS) -> np.ndarray:
@@ -185,7 +187,10 @@ def mutual_information_gap(codes: np.ndarray, factors: np.ndarray) -> float:
     """
     levels = binned(codes)
     table = np.array(
-        [[mutual_information(z, v) / entropy(v) for v in factors.T] for z in levels.T]
+        [
+            [mutual_information(z, v) / discrete_entropy(v) for v in factors.T]
+            for z in levels.T
+        ]
     )
     return gap(table)
 

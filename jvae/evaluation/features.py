@@ -37,7 +37,7 @@ CHUNK = 512
 """Images whose features are computed at once."""
 
 
-class Classifier(nn.Module):
+class FeatureNetwork(nn.Module):
     """Convolutions that halve the map to 8x8 or less, and two layers.
 
     Attributes:
@@ -121,7 +121,7 @@ def fit_features(
             "features need labels and the data set has none",
             fix="Set fd_examples to 0.",
         )
-    model, shape = Classifier(num_classes), train.shapes["image"]
+    model, shape = FeatureNetwork(num_classes), train.shapes["image"]
     params = model.init(jax.random.key(seed), jnp.zeros((1, *shape)))["params"]
     optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, num_steps))
     state = optimizer.init(params)
@@ -130,19 +130,21 @@ def fit_features(
         rows = rng.integers(len(train), size=min(BATCH_SIZE, len(train)))
         batch = train.read(rows)
         params, state = _update(
-            params, state, unit(batch["image"]), batch["label"], model, optimizer
+            params, state, intensities(batch["image"]), batch["label"], model, optimizer
         )
     found = Features(params, num_classes, 0.0, shape)
     right = total = 0
     for start in range(0, len(test), CHUNK):
         part = test.read(np.arange(start, min(start + CHUNK, len(test))))
-        logits = _outputs(params, jnp.asarray(unit(part["image"])), num_classes)[1]
+        logits = _outputs(params, jnp.asarray(intensities(part["image"])), num_classes)[
+            1
+        ]
         right += int((np.asarray(logits).argmax(-1) == part["label"]).sum())
         total += len(part["label"])
     return dataclasses.replace(found, accuracy=right / total)
 
 
-def unit(image: np.ndarray) -> np.ndarray:
+def intensities(image: np.ndarray) -> np.ndarray:
     """Returns stored pixels as intensities in [0, 1], float32."""
     scale = 255.0 if image.dtype == np.uint8 else 1.0
     return np.asarray(image, np.float32) / scale
@@ -150,7 +152,7 @@ def unit(image: np.ndarray) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames=("num_classes",))
 def _outputs(params: Params, x: Array, num_classes: int) -> Any:
-    return Classifier(num_classes).apply({"params": params}, x)
+    return FeatureNetwork(num_classes).apply({"params": params}, x)
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5), donate_argnums=(0, 1))
@@ -175,7 +177,7 @@ def write_features(features: Features, path: epath.PathLike) -> None:
         "accuracy": features.accuracy,
         "image_shape": features.image_shape,
     }
-    npz.write(path, features.params, numbers)
+    npz.write_npz(path, features.params, numbers)
 
 
 def read_features(path: epath.PathLike) -> Features:
@@ -184,7 +186,7 @@ def read_features(path: epath.PathLike) -> Features:
     Raises:
       WorkdirError: no such file, or one that is damaged.
     """
-    params, about = npz.read(path)
+    params, about = npz.read_npz(path)
     shape = tuple(about["image_shape"])
     return Features(params, about["num_classes"], about["accuracy"], shape)
 

@@ -57,7 +57,7 @@ class Information:
 
 
 @dataclasses.dataclass(frozen=True)
-class Latents:
+class LatentStatistics:
     """What N examples put into the latents.
 
     Attributes:
@@ -150,7 +150,7 @@ def evaluate_latents(
     batch_size: int,
     key: Key,
     num_examples: int | None = None,
-) -> Latents:
+) -> LatentStatistics:
     """Returns what the first examples of a split put into the latents.
 
     Args:
@@ -174,7 +174,7 @@ def evaluate_latents(
     )
     kl = found["kl"].astype(np.float64).mean(0)
     if "posterior" not in found:
-        return Latents(kl, len(found["kl"]))
+        return LatentStatistics(kl, len(found["kl"]))
     q, z = jax.tree.map(jnp.asarray, (found["posterior"], found["z"]))
     log_prior = found["log_prior"] if found["one_prior"].all() else None
     has_means = hasattr(q, "mean") and q.mean.ndim == 2 and found["has_scale"].all()
@@ -182,7 +182,7 @@ def evaluate_latents(
     is_normal = has_means and log_prior is not None and not subject.has_uniform_prior
     draws = np.asarray(z) if is_normal else None
     parts = information(q, z, log_prior=log_prior)
-    return Latents(kl, len(found["kl"]), means, parts, draws)
+    return LatentStatistics(kl, len(found["kl"]), means, parts, draws)
 
 
 def active_units(means: np.ndarray) -> np.ndarray:

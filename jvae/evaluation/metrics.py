@@ -7,15 +7,15 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from jvae.evaluation.latents import Information, Latents
-from jvae.evaluation.scales import Scale
+from jvae.evaluation.latents import Information, LatentStatistics
+from jvae.evaluation.scales import ScaleStatistics
 from jvae.pretrained.likelihood import Estimate, Observation, bits_per_dim
 
 Kind = Literal["bound", "estimate", "metric"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Measure:
+class Metric:
     """One number.
 
     Attributes:
@@ -42,7 +42,7 @@ class Measure:
     @classmethod
     def of(
         cls, label: str, estimate: Estimate, unit: str, kind: Kind, meaning: str
-    ) -> Measure:
+    ) -> Metric:
         """Returns the measure of an estimate."""
         e = estimate
         error, count, draws = e.standard_error, e.num_examples, e.num_samples
@@ -53,7 +53,7 @@ def likelihood_measures(
     elbo: dict[str, Estimate],
     log_likelihood: Estimate,
     observation: Observation,
-) -> dict[str, Measure]:
+) -> dict[str, Metric]:
     """Returns the ELBO, its parts and the importance-weighted bound, in nats.
 
     Bits per dimension come with them where the likelihood is that of levels.
@@ -72,7 +72,7 @@ def likelihood_measures(
         ("nll", "NLL", nll, "nats", f"upper bound on -{log_p}, from {draws}"),
     ]
     measures = {
-        name: Measure.of(label, estimate, unit, kind, _said(meaning, observation))
+        name: Metric.of(label, estimate, unit, kind, _said(meaning, observation))
         for name, label, estimate, unit, meaning in rows
     }
     is_of_levels = observation.is_discrete and not observation.is_text
@@ -80,16 +80,16 @@ def likelihood_measures(
         measures |= _in_bits(bound, log_likelihood, observation)
     first = _said("the ELBO's first term, z from q(z|x)", observation)
     label, estimate = "log p(x|z)", elbo["log_likelihood"]
-    measures["log_likelihood"] = Measure.of(label, estimate, "nats", "estimate", first)
+    measures["log_likelihood"] = Metric.of(label, estimate, "nats", "estimate", first)
     label = f"KL(q(z|x) || p(z{observation.given}))"
     second = "the ELBO's second term"
-    measures["kl"] = Measure.of(label, elbo["kl"], "nats", "estimate", second)
+    measures["kl"] = Metric.of(label, elbo["kl"], "nats", "estimate", second)
     return measures
 
 
 def _in_bits(
     elbo: Estimate, log_likelihood: Estimate, observation: Observation
-) -> dict[str, Measure]:
+) -> dict[str, Metric]:
     """Returns both bounds in bits of a pixel's level."""
     num_dims, bin_bits = observation.num_dims, observation.bin_bits
     dims, noise = f"({num_dims} ln 2)", ""
@@ -100,7 +100,7 @@ def _in_bits(
         "nll_bits": ("NLL in bits", log_likelihood, f"NLL / {dims}{noise}"),
     }
     return {
-        name: Measure.of(
+        name: Metric.of(
             label,
             bits_per_dim(estimate, num_dims, bin_bits or 0),
             "bits/dim",
@@ -111,7 +111,7 @@ def _in_bits(
     }
 
 
-def sentence_measures(nll: Estimate) -> dict[str, Measure]:
+def sentence_measures(nll: Estimate) -> dict[str, Metric]:
     """Returns the NLL of a symbol and the perplexity.
 
     Args:
@@ -125,11 +125,11 @@ def sentence_measures(nll: Estimate) -> dict[str, Measure]:
         standard_error=None if error is None else error * perplexity,
     )
     text = "NLL of all sentences over the number of their symbols, ends counted"
-    per_symbol = Measure.of("NLL of a symbol", nll, "nats/symbol", "bound", text)
+    per_symbol = Metric.of("NLL of a symbol", nll, "nats/symbol", "bound", text)
     text = "exp(NLL of a symbol)"
     return {
         "nll_per_symbol": per_symbol,
-        "perplexity": Measure.of("Perplexity", scaled, "symbols", "bound", text),
+        "perplexity": Metric.of("Perplexity", scaled, "symbols", "bound", text),
     }
 
 
@@ -157,11 +157,11 @@ _PARTS = {
 }
 
 
-def latent_measures(latents: Latents) -> dict[str, Measure]:
+def latent_measures(latents: LatentStatistics) -> dict[str, Metric]:
     """Returns active units and the parts of the KL, those that the posterior has."""
     measures = {}
     if latents.active is not None:
-        measures["active_units"] = Measure(
+        measures["active_units"] = Metric(
             "Active units",
             float(latents.active.sum()),
             None,
@@ -177,11 +177,13 @@ def latent_measures(latents: Latents) -> dict[str, Measure]:
         if name in latents.information.terms:
             text = meaning + _reservation(name, latents.information)
             term = latents.information.terms[name]
-            measures[name] = Measure.of(label, term, "nats", "estimate", text)
+            measures[name] = Metric.of(label, term, "nats", "estimate", text)
     return measures
 
 
-def scale_measures(scales: Sequence[Scale], num_examples: int) -> dict[str, Measure]:
+def scale_measures(
+    scales: Sequence[ScaleStatistics], num_examples: int
+) -> dict[str, Metric]:
     """Returns the active units of a hierarchy."""
     active = sum(sum(scale.active) for scale in scales)
     count = sum(len(scale.kl) * scale.num_latents for scale in scales)
@@ -190,7 +192,7 @@ def scale_measures(scales: Sequence[Scale], num_examples: int) -> dict[str, Meas
         "mean, has a variance over 0.01"
     )
     return {
-        "active_units": Measure(
+        "active_units": Metric(
             "Active units",
             float(active),
             None,
@@ -204,7 +206,7 @@ def scale_measures(scales: Sequence[Scale], num_examples: int) -> dict[str, Meas
 
 
 def left_out(
-    latents: Latents, uniform_prior: bool, is_generative: bool = True
+    latents: LatentStatistics, uniform_prior: bool, is_generative: bool = True
 ) -> list[str]:
     """Returns why a report lacks numbers and pictures that others have.
 
@@ -249,7 +251,7 @@ def _reservation(name: str, information: Information) -> str:
     return ""
 
 
-def format_value(value: float | None, standard_error: float | None) -> str:
+def format_metric(value: float | None, standard_error: float | None) -> str:
     """Returns 'value ± error', with the digits that the error supports.
 
     None, as JSON has it, is a number that is not finite.

@@ -16,7 +16,7 @@ import numpy as np
 
 from jvae.data.sources import Source
 from jvae.errors import ConfigError, require
-from jvae.evaluation.metrics import Measure
+from jvae.evaluation.metrics import Metric
 from jvae.losses.elbo import apply
 from jvae.pretrained.trained_model import Subject, over_examples
 from jvae.types import Array, Batch, Key, Params, State
@@ -128,7 +128,7 @@ def evaluate_probes(
 
     found = features(subject)
     labels = [part["label"] for part in found]
-    pixels = [flat(part["image"]) for part in found]
+    pixels = [flat_pixels(part["image"]) for part in found]
     codes = [part["code"] for part in found]
     kinds = {
         "codes": codes,
@@ -140,7 +140,7 @@ def evaluate_probes(
     return Probes(accuracies, len(labels[0]), len(labels[1]))
 
 
-def flat(images: np.ndarray) -> np.ndarray:
+def flat_pixels(images: np.ndarray) -> np.ndarray:
     """Returns [N, H W C] in float32."""
     return np.asarray(images, np.float32).reshape(len(images), -1)
 
@@ -249,7 +249,7 @@ def _regression(train: np.ndarray, labels: np.ndarray, penalty: float) -> Any:
         return make_pipeline(StandardScaler(), regression).fit(train, labels)
 
 
-def probe_measures(probes: Probes) -> dict[str, Measure]:
+def probe_measures(probes: Probes) -> dict[str, Metric]:
     """Returns the accuracies of the codes: what a table over seeds is made of.
 
     Args:
@@ -259,11 +259,9 @@ def probe_measures(probes: Probes) -> dict[str, Measure]:
     labels |= {f"knn_{k}": f"Vote of {k} nearest codes" for k in NEIGHBOURS}
     text = f"of frozen codes, {probes.num_train:,} labelled training examples"
 
-    def row(name: str, value: float) -> Measure:
+    def row(name: str, value: float) -> Metric:
         label = labels[name]
-        return Measure(
-            label, value, None, "of 1", "metric", text, probes.num_test, None
-        )
+        return Metric(label, value, None, "of 1", "metric", text, probes.num_test, None)
 
     found = probes.accuracies["codes"]
     return {f"probe_{name}": row(name, value) for name, value in found.items()}

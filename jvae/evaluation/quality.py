@@ -12,7 +12,7 @@ import numpy as np
 from jvae.data.sources import Source
 from jvae.errors import DataError, require
 from jvae.evaluation import frechet
-from jvae.evaluation.features import Features, unit
+from jvae.evaluation.features import Features, intensities
 from jvae.pretrained import samples
 from jvae.pretrained.trained_model import Subject
 from jvae.types import Key
@@ -21,7 +21,7 @@ PRIOR = "prior"
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class SampleQuality:
     """Samples of one kind.
 
     Attributes:
@@ -55,7 +55,7 @@ class Quality:
 
     features: str
     num_examples: int
-    rows: list[Row]
+    rows: list[SampleQuality]
 
 
 def evaluate_quality(
@@ -112,7 +112,7 @@ def _real(features: Features, source: Source, count: int) -> np.ndarray:
         raise DataError(f"fd_examples is {count}, and there are {len(source)} images")
     image = source.read(np.arange(count))["image"]
     _check_shape(features, image.shape[1:])
-    return features.of(unit(image))
+    return features.of(intensities(image))
 
 
 def _check_shape(features: Features, shape: tuple[int, ...]) -> None:
@@ -121,9 +121,11 @@ def _check_shape(features: Features, shape: tuple[int, ...]) -> None:
         raise DataError(f"the features are of images {sizes}")
 
 
-def _row(name: str, temperature: float, real: np.ndarray, found: np.ndarray) -> Row:
+def _row(
+    name: str, temperature: float, real: np.ndarray, found: np.ndarray
+) -> SampleQuality:
     distance = frechet.frechet_distance(
         frechet.Moments.of(real), frechet.Moments.of(found)
     )
     overlap = dataclasses.asdict(frechet.overlap(real, found))
-    return Row(name, float(temperature), distance, **overlap)
+    return SampleQuality(name, float(temperature), distance, **overlap)

@@ -10,7 +10,7 @@ import numpy as np
 
 from jvae.data.sources import Source
 from jvae.data.transforms import Transform
-from jvae.evaluation.metrics import Measure
+from jvae.evaluation.metrics import Metric
 from jvae.losses.elbo import apply
 from jvae.pretrained.likelihood import Estimate
 from jvae.pretrained.samples import code_of
@@ -111,7 +111,7 @@ def _nearness(
     return {"squared_error": squared_error(given, made), "ssim": ssim(given, made)}
 
 
-def reconstruction_measures(found: dict[str, np.ndarray]) -> dict[str, Measure]:
+def reconstruction_measures(found: dict[str, np.ndarray]) -> dict[str, Metric]:
     """Returns squared error, PSNR and SSIM; no PSNR where nothing is lost.
 
     Args:
@@ -119,11 +119,11 @@ def reconstruction_measures(found: dict[str, np.ndarray]) -> dict[str, Measure]:
     """
     error, similar = (Estimate.of(found[n]) for n in ("squared_error", "ssim"))
     text = "of intensities, between x and the mean of p(x|z) at the mode of q(z|x)"
-    rows = {"mse": Measure.of("Squared error", error, "per pixel", "metric", text)}
+    rows = {"mse": Metric.of("Squared error", error, "per pixel", "metric", text)}
     if error.mean > 0.0:
         value, count = float(psnr(error.mean)), error.num_examples
         text = "10 log10(1 / squared error), of the mean over all examples"
-        rows["psnr"] = Measure("PSNR", value, None, "dB", "metric", text, count, None)
+        rows["psnr"] = Metric("PSNR", value, None, "dB", "metric", text, count, None)
     text = "structural similarity of x and its reconstruction, 1 if they are equal"
-    rows["ssim"] = Measure.of("SSIM", similar, "of 1", "metric", text)
+    rows["ssim"] = Metric.of("SSIM", similar, "of 1", "metric", text)
     return {n: dataclasses.replace(row, num_samples=None) for n, row in rows.items()}

@@ -27,13 +27,13 @@ from jvae.evaluation.disentanglement import (
     has_factors,
 )
 from jvae.evaluation.latents import (
-    Latents,
+    LatentStatistics,
     collapse_verdict,
     evaluate_latents,
     lossless,
 )
 from jvae.evaluation.metrics import (
-    Measure,
+    Metric,
     latent_measures,
     left_out,
     likelihood_measures,
@@ -46,7 +46,7 @@ from jvae.evaluation.reconstruction import (
     evaluate_reconstructions,
     reconstruction_measures,
 )
-from jvae.evaluation.scales import Scale, evaluate_scales, has_scales
+from jvae.evaluation.scales import ScaleStatistics, evaluate_scales, has_scales
 from jvae.evaluation.settings import Settings
 from jvae.pretrained.likelihood import (
     Estimate,
@@ -79,17 +79,17 @@ class Findings:
     """
 
     num_examples: int
-    measures: dict[str, Measure] = dataclasses.field(default_factory=dict)
+    measures: dict[str, Metric] = dataclasses.field(default_factory=dict)
     observation: Observation | None = None
-    latents: Latents | None = None
+    latents: LatentStatistics | None = None
     classification: Classification | None = None
     clusters: Clusters | None = None
     probes: Probes | None = None
-    scales: list[Scale] = dataclasses.field(default_factory=list)
+    scales: list[ScaleStatistics] = dataclasses.field(default_factory=list)
     quality: Quality | None = None
 
 
-def measure(
+def evaluate_all(
     subject: Subject, source: Source, *, key: Key, settings: Settings
 ) -> Findings:
     """Returns all that is measured of a model on a split.
@@ -236,7 +236,7 @@ def about(found: Findings, subject: Subject) -> str:
     return "encoder without a decoder"
 
 
-def _numbers_of_latents(latents: Latents, subject: Subject) -> dict[str, Any]:
+def _numbers_of_latents(latents: LatentStatistics, subject: Subject) -> dict[str, Any]:
     uniform = subject.has_uniform_prior
     if getattr(subject.model, "is_lossless", False):
         verdict = lossless(latents.kl)

@@ -17,7 +17,7 @@ from jvae.types import Array, Batch, Key, Params, State
 
 
 @dataclasses.dataclass(frozen=True)
-class Scale:
+class ScaleStatistics:
     """Groups of latents on maps of one size.
 
     Attributes:
@@ -48,7 +48,7 @@ def evaluate_scales(
     batch_size: int,
     key: Key,
     num_examples: int | None = None,
-) -> list[Scale]:
+) -> list[ScaleStatistics]:
     """Returns what every scale carries, the coarsest first.
 
     A latent is active if its place in the code, how many standard deviations of its
@@ -80,7 +80,9 @@ def evaluate_scales(
         active = (square - np.square(mean) > ACTIVE_VARIANCE).reshape(groups, -1)
         of_scale = [float(k) for k in kl[begin : begin + groups]]
         counts = [int(n) for n in active.sum(1)]
-        found.append(Scale(height, width, height * width * depth, of_scale, counts))
+        found.append(
+            ScaleStatistics(height, width, height * width * depth, of_scale, counts)
+        )
         begin += groups
     return found
 

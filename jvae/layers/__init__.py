@@ -18,7 +18,7 @@ from jvae.layers.convolutions import (
     upsampling_convolution,
 )
 from jvae.layers.depthwise import depthwise_convolution
-from jvae.layers.loops import loop_body, recomputed, scan
+from jvae.layers.loops import loop_body, remat, scan
 from jvae.layers.pointwise import ACTIVATIONS, Activation, bounded, by_rows, dropout
 from jvae.layers.resize import double_bilinear, double_nearest
 
@@ -37,7 +37,7 @@ __all__ = [
     "double_nearest",
     "dropout",
     "loop_body",
-    "recomputed",
+    "remat",
     "scan",
     "space_to_depth",
     "upsampling_convolution",

@@ -46,7 +46,7 @@ def scan(
     return jax.lax.scan(traced, carry, xs, length, reverse)
 
 
-def recomputed(kind: type[nn.Module], in_loop: bool) -> Any:
+def remat(kind: type[nn.Module], in_loop: bool) -> Any:
     """Returns a module's class whose gradient keeps nothing but its input.
 
     On CPU outside a loop that is the class as it is: there XLA, which may order both

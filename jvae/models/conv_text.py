@@ -14,7 +14,7 @@ from jvae.distributions import Sentences
 from jvae.errors import ConfigError
 from jvae.models import latents
 from jvae.models.latents import GaussianLatent, Latent
-from jvae.models.text import END, SentenceVAE, check_sizes, flat, nucleus
+from jvae.models.text import END, SentenceVAE, check_text_sizes, flat_code, nucleus
 from jvae.types import Array, Batch, Key
 
 _GLOROT = nn.initializers.glorot_uniform()
@@ -102,7 +102,7 @@ class PoetryVAE(SentenceVAE):
 
     def logits(self, z: Array) -> Array:
         """Returns those of the symbol at every place, [B, T, V]."""
-        return self.decoder(flat(z))
+        return self.decoder(flat_code(z))
 
     def likelihood(self, z: Array, batch: Batch) -> Sentences:
         """Returns p(x|z) of batch['tokens'] [B, up to T], of 'length' [B]."""
@@ -154,6 +154,6 @@ def poetry_vae(
       ConfigError: a number out of range, or latents that do not fit.
     """
     sizes = {"latent_dim": latent_dim, "embedding_dim": embedding_dim}
-    check_sizes(vocabulary_size, **sizes, max_length=max_length)
+    check_text_sizes(vocabulary_size, **sizes, max_length=max_length)
     built = latents.build(latent, latent_dim)
     return PoetryVAE(vocabulary_size, latent_dim, embedding_dim, max_length, built)

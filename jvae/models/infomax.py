@@ -16,7 +16,7 @@ from jvae.layers import Activation
 from jvae.models.conv import ConvEncoder, Downsampling, Pooling
 from jvae.models.latents import GaussianLatent
 from jvae.models.mlp import check_sizes
-from jvae.models.vae import OneGroup, check_image, drawn
+from jvae.models.vae import OneGroup, check_image, sample_and_kl
 from jvae.types import Array, Batch, Key, Views, batch_size
 
 GlobalView = Literal["features", "code"]
@@ -129,7 +129,9 @@ class InfoMaxEncoder(OneGroup, nn.Module):
         """
         local, features = self._map_and_features(batch)
         each = keys.per_example(key, batch_size(batch))
-        inference = drawn(self._posterior(features, batch), self.prior(batch), each)
+        inference = sample_and_kl(
+            self._posterior(features, batch), self.prior(batch), each
+        )
         vector = inference.latents if self.global_view == "code" else features
         return Views(inference, vector, local)
 

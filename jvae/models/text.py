@@ -170,7 +170,7 @@ class TextModel(SentenceModel):
           z: [B, D].
           batch: 'tokens' [B, T] and 'length' [B]; in training 'dropout', [B] keys.
         """
-        logits = self.decoder(flat(z), batch["tokens"], batch.get("dropout"))
+        logits = self.decoder(flat_code(z), batch["tokens"], batch.get("dropout"))
         return Sentences(logits, batch["length"])
 
     def write(
@@ -187,7 +187,7 @@ class TextModel(SentenceModel):
             together (the nucleus; Holtzman et al., 2020,
             https://arxiv.org/abs/1904.09751).
         """
-        z = flat(z)
+        z = flat_code(z)
 
         def unfinished(carry):
             step, _, _, symbol = carry
@@ -210,7 +210,7 @@ class TextModel(SentenceModel):
         return jax.lax.while_loop(unfinished, body, carry)[2]
 
 
-def flat(z: Array) -> Array:
+def flat_code(z: Array) -> Array:
     """Returns codes [B, D], one-hot vectors [B, D, K] one after another."""
     return z if z.ndim == 2 else z.reshape(z.shape[0], -1)
 
@@ -289,7 +289,7 @@ class LanguageModel(TextModel):
         return self.write(jnp.zeros((n, 0)), keys.per_example(key, n))
 
 
-def check_sizes(vocabulary_size: int, **sizes: int) -> None:
+def check_text_sizes(vocabulary_size: int, **sizes: int) -> None:
     """Raises ConfigError unless there are symbols enough and all sizes are positive."""
     for name, value in sizes.items():
         require(value >= 1, f"model.{name}", "be at least 1", value)
@@ -321,7 +321,7 @@ def text_vae(
       ConfigError: a number out of range, or latents that do not fit.
     """
     decoder = _decoder(vocabulary_size, embedding_dim, hidden, dropout, max_length)
-    check_sizes(vocabulary_size, latent_dim=latent_dim)
+    check_text_sizes(vocabulary_size, latent_dim=latent_dim)
     built = latents.build(latent, latent_dim)
     return TextVAE(decoder, max_length, latent_dim, embedding_dim, hidden, built)
 
@@ -357,7 +357,7 @@ def _decoder(
     max_length: int,
 ) -> Decoder:
     """Returns the checked decoder."""
-    check_sizes(
+    check_text_sizes(
         vocabulary_size,
         embedding_dim=embedding_dim,
         hidden=hidden,

@@ -34,7 +34,7 @@ class OneGroup:
           key: one key, or [B] keys, one per example.
         """
         each = keys.per_example(key, batch_size(batch))
-        return drawn(self.posterior(batch), self.prior(batch), each)
+        return sample_and_kl(self.posterior(batch), self.prior(batch), each)
 
     def as_batch(self: Any, x: Array) -> dict[str, Array]:
         """Returns images [B, H, W, C] as a batch that `posterior` reads."""
@@ -98,7 +98,7 @@ class OneLatent(OneGroup):
         return (1.0 - fraction) * start + fraction * end
 
 
-def drawn(q: Any, p: Any, key: Key) -> Inference:
+def sample_and_kl(q: Any, p: Any, key: Key) -> Inference:
     """Returns a draw z ~ q per example, with KL(q || p) and log q(z) - log p(z).
 
     Args:

@@ -17,7 +17,7 @@ from jvae.types import Array, Batch, Key, Params, State
 COLLECTION = "batch_stats"
 
 
-def recomputed(
+def recomputed_statistics(
     subject: Subject,
     source: Source,
     *,

@@ -136,9 +136,9 @@ def _compiled(platform: str) -> Callable:
 
 def _run(program: tuple, params: Params, state: State, args: tuple) -> Any:
     model, function, options, devices = program
-    params, state = mesh.gathered((params, state), devices)
+    params, state = mesh.all_gathered((params, state), devices)
     results = function(model.value, params, state, *args, **dict(options))
-    return mesh.gathered(results, devices)
+    return mesh.all_gathered(results, devices)
 
 
 def over_examples(

@@ -13,7 +13,7 @@ from etils import epath
 
 from jvae.errors import WorkdirError, require
 from jvae.reports import html, latent_plots, plots
-from jvae.reports.report import flat
+from jvae.reports.report import flat_fields
 
 HIGHER = frozenset(
     "elbo accuracy accuracy_of_draws label_information label_information_bits "
@@ -36,7 +36,7 @@ SAME_DATA = ("data.name", "data.transform", "data.num_bits", "data.padding")
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class EvaluatedRun:
     """An evaluation.
 
     Attributes:
@@ -54,11 +54,11 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The config by 'section.field'."""
-        return dict(flat(self.results["config"]))
+        return dict(flat_fields(self.results["config"]))
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class ComparedMetric:
     """A measure of all runs.
 
     Attributes:
@@ -97,13 +97,13 @@ def read_results(folder: epath.Path) -> dict[str, Any]:
     return results
 
 
-def rows_of(runs: Sequence[Run]) -> list[Row]:
+def rows_of(runs: Sequence[EvaluatedRun]) -> list[ComparedMetric]:
     """Returns every measure that a run has, in the order of the first that has it."""
     names = dict.fromkeys(n for run in runs for n in run.results["metrics"])
     return [_row(name, runs) for name in names]
 
 
-def _row(name: str, runs: Sequence[Run]) -> Row:
+def _row(name: str, runs: Sequence[EvaluatedRun]) -> ComparedMetric:
     cells = tuple(run.results["metrics"].get(name) for run in runs)
     there = [cell for cell in cells if cell is not None]
     note = ""
@@ -117,14 +117,14 @@ def _row(name: str, runs: Sequence[Run]) -> Row:
         note = "other data"
     unit = there[0]["unit"] if len(units) == 1 else ""
     best = None if note or len(there) < 2 else _best(name, cells)
-    return Row(there[0]["label"], unit, cells, best, note)
+    return ComparedMetric(there[0]["label"], unit, cells, best, note)
 
 
-def _same_data(runs: Sequence[Run]) -> bool:
+def _same_data(runs: Sequence[EvaluatedRun]) -> bool:
     """Returns whether log p(x) of all runs is of the same x and of the same kind."""
     fields = ("is_likelihood", "is_discrete", "given", "bin_bits", "num_dims")
 
-    def kind(run: Run) -> list[Any]:
+    def kind(run: EvaluatedRun) -> list[Any]:
         said = run.results.get("likelihood") or {}
         given = [run.config.get(name) for name in SAME_DATA]
         return given + [said.get(field) for field in fields]
@@ -152,40 +152,42 @@ def _best(name: str, cells: Sequence[Mapping[str, Any] | None]) -> int | None:
     return first if ahead else None
 
 
-def differences(runs: Sequence[Run], field: str) -> dict[str, list[Any]]:
+def config_differences(
+    runs: Sequence[EvaluatedRun], field: str
+) -> dict[str, list[Any]]:
     """Returns {name: the value of each run} where they differ.
 
     Args:
       runs: of which one lacks a name, its value is None.
       field: of results.json, a dict: 'config', 'versions', 'settings'.
     """
-    each = [dict(flat(run.results.get(field) or {})) for run in runs]
+    each = [dict(flat_fields(run.results.get(field) or {})) for run in runs]
     names = dict.fromkeys(name for values in each for name in values)
     table = {name: [values.get(name) for values in each] for name in names}
     return {n: v for n, v in table.items() if any(value != v[0] for value in v[1:])}
 
 
-def render(runs: Sequence[Run]) -> str:
+def render_comparison(runs: Sequence[EvaluatedRun]) -> str:
     """Returns the page, one file without any other.
 
     Args:
       runs: at least two, with names of their own.
     """
     require(len(runs) >= 2, "runs", "be at least 2", len(runs))
-    return html.render(
+    return html.render_template(
         "comparison.html",
         runs=runs,
         rows=rows_of(runs),
         figures=list(_figures(runs)),
         pictures=_pictures(runs),
-        config=differences(runs, "config"),
-        settings=differences(runs, "settings"),
-        versions=differences(runs, "versions"),
+        config=config_differences(runs, "config"),
+        settings=config_differences(runs, "settings"),
+        versions=config_differences(runs, "versions"),
         checksums={run.name: run.results.get("checksums") or {} for run in runs},
     )
 
 
-def _figures(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
+def _figures(runs: Sequence[EvaluatedRun]) -> list[tuple[str, str, str]]:
     """Returns (title, caption, data URI) of the figures that show all runs."""
     made = []
     points = [p for p in map(_point, runs) if p is not None]
@@ -209,7 +211,7 @@ def _figures(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
     return [(title, text, _uri(png)) for title, text, png in made]
 
 
-def _point(run: Run) -> plots.Point | None:
+def _point(run: EvaluatedRun) -> plots.Point | None:
     rate, fit = (run.results["metrics"].get(n) for n in ("kl", "log_likelihood"))
     if not (rate and fit) or rate["value"] is None or fit["value"] is None:
         return None
@@ -217,7 +219,7 @@ def _point(run: Run) -> plots.Point | None:
     return plots.Point(run.name, rate["value"], -fit["value"], *errors)
 
 
-def _pictures(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, str]]]]:
+def _pictures(runs: Sequence[EvaluatedRun]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Returns (file, [(run, data URI)]) of the images that two runs or more have."""
     files = dict.fromkeys(f for run in runs for f in run.results["pictures"])
     table = []

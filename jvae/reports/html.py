@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.resources
 from typing import Any
 
-from jvae.evaluation.metrics import format_value
+from jvae.evaluation.metrics import format_metric
 
 
-def render(template: str, **values: Any) -> str:
+def render_template(template: str, **values: Any) -> str:
     """Returns a page that needs no other file.
 
     Args:
@@ -25,5 +25,5 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["number"] = format_value
+    environment.filters["number"] = format_metric
     return environment.get_template(template).render(**values)

@@ -27,7 +27,7 @@ MAX_CLUSTER_PAGES = 20
 """Pages of clusters, the largest first."""
 
 
-def make(
+def make_images(
     subject: Subject,
     source: Source,
     found: Findings,
@@ -72,7 +72,7 @@ def make(
     if found.classification is not None:
         shown.append(_confusion(found.classification))
     if found.latents is not None:
-        shown += latents.make(subject, source, found, key, projection)
+        shown += latents.make_latent_images(subject, source, found, key, projection)
     if found.clusters is not None:
         place = jax.random.fold_in(key, 1)
         shown += cluster_pages(subject, source, found.clusters, place)

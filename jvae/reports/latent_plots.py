@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jvae.evaluation.scales import Scale
+from jvae.evaluation.scales import ScaleStatistics
 from jvae.reports import style
 from jvae.reports.style import BLUE, INK, MARKERS, MAX_TICKS, ORANGE
 
@@ -71,7 +71,7 @@ def kl_lines(kl: Mapping[str, Sequence[float]]) -> bytes:
     return style.png(figure)
 
 
-def scale_bars(scales: Sequence[Scale]) -> bytes:
+def scale_bars(scales: Sequence[ScaleStatistics]) -> bytes:
     """Returns a PNG of KL and share of active latents of every group, the top first.
 
     Args:

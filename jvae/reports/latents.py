@@ -11,11 +11,11 @@ import numpy as np
 
 from jvae.data.sources import Source
 from jvae.evaluation import neighbours
-from jvae.evaluation.latents import Latents
-from jvae.evaluation.metrics import Measure
+from jvae.evaluation.latents import LatentStatistics
+from jvae.evaluation.metrics import Metric
 from jvae.evaluation.projection import Plane, Projection, apart, tsne
 from jvae.evaluation.results import Findings
-from jvae.evaluation.scales import Scale
+from jvae.evaluation.scales import ScaleStatistics
 from jvae.pretrained import samples
 from jvae.pretrained.image_grid import COLUMNS, Picture, sheet
 from jvae.pretrained.trained_model import Subject
@@ -26,7 +26,7 @@ MAX_ON_MAP = 2000
 """Codes on the map."""
 
 
-def make(
+def make_latent_images(
     subject: Subject, source: Source, found: Findings, key: Key, projection: Projection
 ) -> list[Picture]:
     """Returns the pictures of what the latents carry and of where the codes are.
@@ -52,7 +52,7 @@ def make(
     return shown
 
 
-def _kl_bars(latents: Latents) -> Picture:
+def _kl_bars(latents: LatentStatistics) -> Picture:
     kl, active = latents.kl_per_dim, latents.active
     if kl is None or active is None:
         kl, active = latents.kl, None
@@ -67,7 +67,7 @@ def _kl_bars(latents: Latents) -> Picture:
     return Picture("kl_per_dimension.png", "KL of each dimension", text, png)
 
 
-def _scales(scales: Sequence[Scale]) -> Picture:
+def _scales(scales: Sequence[ScaleStatistics]) -> Picture:
     parts = []
     for scale in scales:
         active, total = sum(scale.active), len(scale.kl) * scale.num_latents
@@ -80,7 +80,7 @@ def _scales(scales: Sequence[Scale]) -> Picture:
     return Picture("scales.png", "KL and active latents of each group", text, png)
 
 
-def _rate_distortion(measures: Mapping[str, Measure]) -> list[Picture]:
+def _rate_distortion(measures: Mapping[str, Metric]) -> list[Picture]:
     """Returns the model's place between rate and distortion, if both are finite."""
     rate, fit = measures["kl"], measures["log_likelihood"]
     if not (math.isfinite(rate.value) and math.isfinite(fit.value)):
@@ -95,7 +95,7 @@ def _rate_distortion(measures: Mapping[str, Measure]) -> list[Picture]:
     return [Picture("rate_distortion.png", "Rate and distortion", text, png)]
 
 
-def _aggregate(latents: Latents) -> Picture:
+def _aggregate(latents: LatentStatistics) -> Picture:
     """Returns the codes of all examples beside the prior, dimension by dimension."""
     draws: Any = latents.draws
     kl: Any = latents.kl_per_dim

@@ -20,10 +20,10 @@ from jvae.data.sources import Source
 from jvae.evaluation.features import Features
 from jvae.evaluation.probes import FEATURES
 from jvae.evaluation.quality import evaluate_quality
-from jvae.evaluation.results import measure, numbers_of, probe
+from jvae.evaluation.results import evaluate_all, numbers_of, probe
 from jvae.evaluation.settings import Settings
 from jvae.pretrained import samples
-from jvae.pretrained.batch_norm import recomputed
+from jvae.pretrained.batch_norm import recomputed_statistics
 from jvae.pretrained.image_grid import Picture
 from jvae.pretrained.trained_model import Subject
 from jvae.reports import html, images
@@ -79,12 +79,12 @@ def evaluate(
     settings = settings or Settings()
     if train is not None and settings.statistics == "train":
         draw_key, size = jax.random.fold_in(key, 5), settings.batch_size
-        subject = recomputed(subject, train, batch_size=size, key=draw_key)
+        subject = recomputed_statistics(subject, train, batch_size=size, key=draw_key)
     number_key, picture_key = jax.random.split(key)
-    found = measure(subject, source, key=number_key, settings=settings)
+    found = evaluate_all(subject, source, key=number_key, settings=settings)
     if train is not None:
         probe(found, subject, source, train, key=number_key, settings=settings)
-    shown = images.make(
+    shown = images.make_images(
         subject,
         source,
         found,
@@ -109,7 +109,7 @@ def evaluate(
         )
     written = []
     if subject.vocabulary is not None:
-        written = passages.make(
+        written = passages.make_passages(
             subject, source, picture_key, temperatures=settings.temperatures
         )
     numbers = numbers_of(found, subject)
@@ -122,18 +122,18 @@ def evaluate(
         "config": config,
         "versions": versions(),
         "checksums": {
-            "parameters": digest(checksums(subject.params)),
-            "state": digest(checksums(subject.state)),
-            "config": digest(strict_json(config)),
+            "parameters": config_digest(checksums(subject.params)),
+            "state": config_digest(checksums(subject.state)),
+            "config": config_digest(strict_json(config)),
         },
     }
     results = strict_json({**numbers, **origin})
     if jax.process_index() == 0:
-        write(out_dir, results, shown)
+        write_report(out_dir, results, shown)
     return results
 
 
-def write(
+def write_report(
     out_dir: epath.PathLike,
     results: Mapping[str, Any],
     shown: Sequence[Picture],
@@ -151,10 +151,10 @@ def write(
         (folder / picture.file).write_bytes(picture.png)
     text = json.dumps(results, indent=2, allow_nan=False) + "\n"
     (folder / "results.json").write_text(text)
-    (folder / "report.html").write_text(render(results, shown))
+    (folder / "report.html").write_text(render_report(results, shown))
 
 
-def render(results: Mapping[str, Any], shown: Sequence[Picture]) -> str:
+def render_report(results: Mapping[str, Any], shown: Sequence[Picture]) -> str:
     """Returns the page, one file without any other.
 
     Args:
@@ -167,21 +167,21 @@ def render(results: Mapping[str, Any], shown: Sequence[Picture]) -> str:
         if len(kl) < len(active)
         else samples.by_kl(np.asarray(kl[: len(active)]), len(active))
     )
-    return html.render(
+    return html.render_template(
         "report.html",
         results=results,
         pictures=shown,
-        config=dict(flat(results["config"])),
+        config=dict(flat_fields(results["config"])),
         probe_features=FEATURES,
         dimensions=dimensions,
     )
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat_fields(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yields ('section.field', value) for every leaf of nested dicts."""
     for name, value in tree.items():
         if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{name}.")
+            yield from flat_fields(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
@@ -197,7 +197,7 @@ def strict_json(value: Any) -> Any:
     return value if isinstance(value, bool | int | str | None) else str(value)
 
 
-def digest(value: Any) -> str:
+def config_digest(value: Any) -> str:
     """Returns the SHA-256 of JSON, whatever the order of its fields."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

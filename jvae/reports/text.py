@@ -40,7 +40,7 @@ class Passage:
     rows: Sequence[tuple[str, ...]]
 
 
-def make(
+def make_passages(
     subject: Subject, source: Source, key: Key, *, temperatures: Sequence[float]
 ) -> list[Passage]:
     """Returns the passages that the model has methods for.

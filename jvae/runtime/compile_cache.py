@@ -16,7 +16,7 @@ MIN_SECONDS = 0.03
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def folder() -> Path:
+def cache_folder() -> Path:
     """Returns the user's folder of compiled programs for this kind of processor.
 
     One for each, as homes are shared between machines, and XLA's CPU programs use the
@@ -47,7 +47,7 @@ def switch_on() -> None:
     if settings.jax_compilation_cache_dir is not None:
         return
     try:
-        path = folder()
+        path = cache_folder()
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         there = path.stat()
         is_mine = there.st_uid == os.getuid() and not there.st_mode & OTHERS_WRITE

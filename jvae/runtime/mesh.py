@@ -64,7 +64,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def gathered(tree: Any, mesh: Mesh) -> Any:
+def all_gathered(tree: Any, mesh: Mesh) -> Any:
     """Returns a traced tree with every array whole on every device.
 
     Split arrays are what a device holds, not what it computes with: left to itself XLA

@@ -141,7 +141,7 @@ def plan(
     ):
         chosen = dict(zip(grid, texts, strict=True)) | {"seed": str(seed)}
         given = config_files.experiment_config(path, {**overrides, **chosen})
-        config = configs.read(given).to_dict()
+        config = configs.parse_experiment(given).to_dict()
         values = {field: _at(config, field) for field in grid}
         trials.append(Trial(values, seed, config))
     names = [trial.name for trial in trials]

@@ -27,7 +27,7 @@ def assemble(experiment: Experiment) -> Parts:
       DataError: the data set is missing or damaged, or lacks what the model needs.
     """
     devices = mesh.build(**experiment.mesh)
-    feed = options.read(experiment.data)
+    feed = options.options_of(experiment.data)
     mesh.check_batch_size(feed["batch_size"], devices)
     compatibility.check_accumulation(experiment, feed["batch_size"], devices)
     model = models.build(**experiment.model)
@@ -125,7 +125,7 @@ def abstract_state(parts: Parts) -> TrainState:
 def compile_step(parts: Parts, state: TrainState) -> Any:
     """Returns the jitted training step of an experiment: (state, batch) -> both new."""
     step = train_step.make_train_step(
-        train_step.gathered(parts.loss, parts.devices),
+        train_step.with_gathered_variables(parts.loss, parts.devices),
         parts.optimizer,
         prepare=parts.prepare_training,
         run_key=parts.keys["steps"],

@@ -20,7 +20,7 @@ def training_batches(parts: Parts, start_step: int) -> Iterator[Batch]:
 
     The same batches whether the data lives on the host or on the device.
     """
-    fed = options.read(parts.experiment.data)
+    fed = options.options_of(parts.experiment.data)
     resident = fed["placement"] == "device"
     source, fetch = _resident(parts) if resident else (parts.splits.train, _identity)
     n = parts.experiment.steps_per_dispatch
@@ -40,7 +40,7 @@ def training_batches(parts: Parts, start_step: int) -> Iterator[Batch]:
 
 def example_indices(parts: Parts, first_step: int, num_steps: int) -> dict[str, list]:
     """Returns {step: the training examples of its batch}, by position in the split."""
-    rows = options.read(parts.experiment.data)["batch_size"]
+    rows = options.options_of(parts.experiment.data)["batch_size"]
     seed, train = parts.experiment.seed, parts.splits.train
     return {
         str(step): data.batch_indices(train, seed, rows, step).tolist()

@@ -86,7 +86,7 @@ def _check_sentences(parts: Parts) -> None:
         raise ConfigError(
             f"model.vocabulary_size must be at least the data's {symbols}, got {known}"
         )
-    if options.read(parts.experiment.data)["placement"] == "device":
+    if options.options_of(parts.experiment.data)["placement"] == "device":
         raise ConfigError("data.placement must be 'host' for sentences, got 'device'")
 
 
@@ -112,7 +112,7 @@ def _check_support(parts: Parts, likelihood: Any) -> None:
 
 def _check_loss(parts: Parts, state: TrainState) -> None:
     """Traces the loss of a batch: what it refuses is said before a file is written."""
-    rows = options.read(parts.experiment.data)["batch_size"]
+    rows = options.options_of(parts.experiment.data)["batch_size"]
     rows //= parts.experiment.accumulate_steps
     batch = {
         name: jax.ShapeDtypeStruct((rows, *one.shape[1:]), one.dtype)

@@ -70,7 +70,7 @@ class Parts:
 
     def prepare_training(self, batch: Batch, key: Key) -> dict[str, Any]:
         """Returns a raw batch as training sees it: perhaps mirrored."""
-        if not options.read(self.experiment.data)["mirror"]:
+        if not options.options_of(self.experiment.data)["mirror"]:
             return self.prepare(batch, key)
         each = keys.per_example(key, batch_size(batch))
         prepare_key, mirror_key = keys.split_each(each, 2)

@@ -122,7 +122,7 @@ class Experiment:
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
 
-def read(config: Mapping[str, Any]) -> Experiment:
+def parse_experiment(config: Mapping[str, Any]) -> Experiment:
     """Returns the experiment that `config` describes, every section complete.
 
     Fields that are not given get the defaults of this release, so that what is stored

@@ -37,13 +37,13 @@ def run(
       DeviceError: devices or processes are missing or gone, or out of memory.
       StoppedError: SIGTERM, Ctrl-C or a notice has stopped it, and it is saved.
     """
-    experiment = configs.read(config)
+    experiment = configs.parse_experiment(config)
     distributed.check_devices()
     with Stop() if stop is None else contextlib.nullcontext(stop) as stop:
         built = assembly.assemble(experiment)
         with (
             opened(workdir, experiment.to_dict()) as root,
-            loop.Run(built, root, stop) as run_,
+            loop.TrainingRun(built, root, stop) as run_,
             distributed.device_errors(),
         ):
             run_.train()
@@ -62,7 +62,7 @@ def dry_run(config: Mapping[str, Any]) -> dict[str, float]:
     Raises:
       ConfigError, DataError: as `run` would.
     """
-    experiment = configs.read(config)
+    experiment = configs.parse_experiment(config)
     distributed.check_devices()
     return _costs(assembly.assemble(experiment))
 

@@ -52,7 +52,7 @@ def subject_of(built: Parts, state: TrainState) -> Subject:
     )
 
 
-class Run:
+class TrainingRun:
     """One run in one workdir: its state, its files, and the loop over its steps.
 
     Args:
@@ -249,7 +249,7 @@ class Run:
             f"python eval.py --workdir={self.root}"
         )
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> TrainingRun:
         """Returns the run."""
         return self
 

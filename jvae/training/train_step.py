@@ -212,7 +212,7 @@ def make_train_step(
     return train_step
 
 
-def gathered(loss: LossFn, devices: Mesh) -> LossFn:
+def with_gathered_variables(loss: LossFn, devices: Mesh) -> LossFn:
     """Returns the loss at variables that every device has put together for the step.
 
     The new collections are whole too: XLA would else find their split in the layers
@@ -224,8 +224,10 @@ def gathered(loss: LossFn, devices: Mesh) -> LossFn:
     """
 
     def at_whole(params, collections, *arguments):
-        value, aux = loss(*mesh.gathered((params, collections), devices), *arguments)
-        return value, Aux(aux.metrics, mesh.gathered(aux.state, devices))
+        value, aux = loss(
+            *mesh.all_gathered((params, collections), devices), *arguments
+        )
+        return value, Aux(aux.metrics, mesh.all_gathered(aux.state, devices))
 
     return at_whole
 

@@ -246,7 +246,7 @@ class Checkpoints:
           WorkdirError: a path, shape or dtype differs.
         """
         meta = self.read_meta(step)
-        other = metadata.differences(meta, metadata.shapes_of(like))
+        other = metadata.shape_differences(meta, metadata.shapes_of(like))
         if other:
             raise WorkdirError(
                 f"checkpoint {step} holds other arrays: {'; '.join(other)}",

@@ -75,7 +75,7 @@ def changed_arrays(manifest: Mapping[str, Any], items: Mapping[str, Any]) -> lis
     return [path for path, value in found.items() if written.get(path, value) != value]
 
 
-def differences(manifest: Mapping[str, Any], wanted: Shapes) -> list[str]:
+def shape_differences(manifest: Mapping[str, Any], wanted: Shapes) -> list[str]:
     """Returns 'PATH: float32[3] there, nothing here' where items are not as wanted.
 
     Items of which nothing is wanted do not count.

@@ -18,7 +18,7 @@ from jvae.errors import WorkdirError
 ABOUT = "about"
 
 
-def write(path: epath.PathLike, tree: Any, about: Mapping[str, Any]) -> None:
+def write_npz(path: epath.PathLike, tree: Any, about: Mapping[str, Any]) -> None:
     """Writes a file, whole or not at all; its folder is made if missing.
 
     Args:
@@ -40,7 +40,7 @@ def write(path: epath.PathLike, tree: Any, about: Mapping[str, Any]) -> None:
     unfinished.rename(target)
 
 
-def read(path: epath.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_npz(path: epath.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns (nested dicts of arrays, what was said of them).
 
     Raises:

@@ -24,14 +24,14 @@ def test_the_latest_evaluation_of_the_split_is_taken(tmp_path):
     evaluated(tmp_path, 900)
     evaluated(tmp_path, 10000)
     evaluated(tmp_path, 99999, "validation")
-    assert compare.read(str(tmp_path), "test").results["step"] == 10000
-    assert compare.read(str(tmp_path), "validation").results["step"] == 99999
+    assert compare.read_run(str(tmp_path), "test").results["step"] == 10000
+    assert compare.read_run(str(tmp_path), "validation").results["step"] == 99999
 
 
 def test_an_evaluation_can_be_named_itself(tmp_path):
     place = evaluated(tmp_path, 900)
     evaluated(tmp_path, 10000)
-    found = compare.read(str(place), "test")
+    found = compare.read_run(str(place), "test")
     assert found.results["step"] == 900 and len(found.history) == 1
 
 
@@ -40,7 +40,7 @@ def test_a_run_without_an_evaluation_says_how_to_get_one(tmp_path):
     with pytest.raises(
         WorkdirError, match="no evaluation of the validation split"
     ) as e:
-        compare.read(str(tmp_path), "validation")
+        compare.read_run(str(tmp_path), "validation")
     assert f"python eval.py --workdir={tmp_path} --split=validation" in str(e.value)
 
 

@@ -23,7 +23,7 @@ def test_moments_of_gaussians_have_their_distance(tmp_path):
     shifted = moments(tmp_path / "b.npz", zero + 3.0, eye)
     wide = moments(tmp_path / "c.npz", zero, 4.0 * eye)
     for other, wanted in ((normal, 0.0), (shifted, 72.0), (wide, 8.0)):
-        found = fid.compare(fid.read(normal), fid.read(other))
+        found = fid.compare(fid.load_features(normal), fid.load_features(other))
         assert found == {"fid": pytest.approx(wanted, abs=1e-9)}
 
 
@@ -33,7 +33,7 @@ def test_features_and_their_moments_are_the_same(tmp_path):
     np.save(tmp_path / "second.npy", second.astype(np.float32))
     file = moments(tmp_path / "m.npz", first.mean(0), np.cov(first.T))
     one, two, both = map(
-        fid.read, (tmp_path / "first.npy", tmp_path / "second.npy", file)
+        fid.load_features, (tmp_path / "first.npy", tmp_path / "second.npy", file)
     )
     assert fid.compare(one, both) == {"fid": pytest.approx(0.0, abs=1e-9)}
     found = fid.compare(one, two)
@@ -46,7 +46,7 @@ def test_features_and_their_moments_are_the_same(tmp_path):
 
 def test_one_feature_and_few_images_will_do(tmp_path):
     np.save(tmp_path / "a.npy", values(n=3, d=1))
-    found = fid.read(tmp_path / "a.npy")
+    found = fid.load_features(tmp_path / "a.npy")
     assert fid.compare(found, found) == {"fid": pytest.approx(0.0, abs=1e-9)}
 
 
@@ -75,7 +75,7 @@ BAD = {
 def test_what_is_no_features_is_one_line(tmp_path, name):
     np.save(tmp_path / "a.npy", BAD[name], allow_pickle=True)
     with pytest.raises(DataError) as error:
-        fid.read(tmp_path / "a.npy")
+        fid.load_features(tmp_path / "a.npy")
     assert str(tmp_path / "a.npy") in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -94,7 +94,7 @@ def test_what_is_no_features_is_one_line(tmp_path, name):
 def test_what_is_no_moments_is_one_line(tmp_path, arrays):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(DataError, match="'mu' and 'sigma'"):
-        fid.read(tmp_path / "a.npz")
+        fid.load_features(tmp_path / "a.npz")
 
 
 def test_files_that_cannot_be_read_are_one_line(tmp_path):
@@ -102,13 +102,15 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path):
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04")
     for name in ("missing.npy", "text.npy", "cut.npz"):
         with pytest.raises(DataError, match="cannot be read"):
-            fid.read(tmp_path / name)
+            fid.load_features(tmp_path / name)
 
 
 def test_features_of_two_sizes_are_refused(tmp_path):
     np.save(tmp_path / "a.npy", values(d=3))
     np.save(tmp_path / "b.npy", values(d=4))
     with pytest.raises(DataError, match="have 3 and 4 numbers"):
-        fid.compare(fid.read(tmp_path / "a.npy"), fid.read(tmp_path / "b.npy"))
+        fid.compare(
+            fid.load_features(tmp_path / "a.npy"), fid.load_features(tmp_path / "b.npy")
+        )
     with pytest.raises(ConfigError, match="name two files"):
         fid.command([str(tmp_path / "a.npy")])

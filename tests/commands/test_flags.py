@@ -18,7 +18,7 @@ DIGITS = f"--config={ROOT / 'configs' / 'digits.py'}"
 
 
 def status(command, *arguments):
-    return main.run(command, arguments)
+    return main.run_command(command, arguments)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 import jvae
-from jvae.commands.main import COMMANDS, command_of, main, run
+from jvae.commands.main import COMMANDS, command_of, main, run_command
 from jvae.errors import nearest
 
 
@@ -18,9 +18,9 @@ def test_help_lists_every_command(capsys):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_answers_help_and_refuses_an_unknown_flag(name, capsys):
     """In the fast tier, as it is the one run of each command's parser."""
-    assert run(command_of(name), ["--help"]) == 0
+    assert run_command(command_of(name), ["--help"]) == 0
     assert capsys.readouterr().out.startswith(f"usage: jvae {name}")
-    assert run(command_of(name), ["--no_such_flag=1"]) == 2
+    assert run_command(command_of(name), ["--no_such_flag=1"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("jvae: error: flag '--no_such_flag=1' is unknown")
 

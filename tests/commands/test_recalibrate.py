@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jvae
-from jvae.commands.recalibrate import command, refresh
+from jvae.commands.recalibrate import command, recalibrate
 from jvae.errors import ConfigError, WorkdirError
 from jvae.reports.run import evaluate_run
 from jvae.training import assembly, experiment
@@ -37,7 +37,7 @@ def run(tmp_path_factory):
 @pytest.mark.slow
 def test_only_statistics_of_layers_that_samples_pass_change(run, tmp_path):
     before = jvae.restore(run)
-    after = refresh(run, tmp_path / "out", num_passes=3, batch_size=8)
+    after = recalibrate(run, tmp_path / "out", num_passes=3, batch_size=8)
     assert after.step == before.step
     jax.tree.map(np.testing.assert_array_equal, before.params, after.params)
     old, new = before.state["batch_stats"], after.state["batch_stats"]
@@ -53,7 +53,7 @@ def test_only_statistics_of_layers_that_samples_pass_change(run, tmp_path):
 @pytest.mark.slow
 def test_statistics_are_those_at_the_temperature(run, tmp_path):
     hot, again, cold = (
-        refresh(run, tmp_path / name, temperature=t, num_passes=3, batch_size=8)
+        recalibrate(run, tmp_path / name, temperature=t, num_passes=3, batch_size=8)
         for name, t in (("hot", 1.0), ("again", 1.0), ("cold", 0.1))
     )
     jax.tree.map(np.testing.assert_array_equal, hot.state, again.state)
@@ -67,17 +67,17 @@ def test_the_command_writes_a_workdir_that_restores(run, tmp_path, capsys):
     assert "with statistics of its samples" in capsys.readouterr().out
     assert jvae.restore(out).sample(jax.random.key(0), 2).shape == (2, 8, 8, 1)
     with pytest.raises(WorkdirError, match="there are checkpoints"):
-        refresh(run, out)
+        recalibrate(run, out)
 
 
 def test_what_cannot_be_refreshed_is_said(run, tmp_path, tiny):
     with pytest.raises(ConfigError, match="temperature must be positive, got 0"):
-        refresh(run, tmp_path / "out", temperature=0)
+        recalibrate(run, tmp_path / "out", temperature=0)
     with pytest.raises(ConfigError, match="--out is missing"):
         command([f"--workdir={run}"])
     experiment.run({**tiny, "num_steps": 2, "eval_every_steps": 0}, tmp_path / "mlp")
     with pytest.raises(ConfigError, match="VAE has no BatchNorm"):
-        refresh(tmp_path / "mlp", tmp_path / "out")
+        recalibrate(tmp_path / "mlp", tmp_path / "out")
     with pytest.raises(ConfigError, match="Did you mean '--temperature'"):
         command(["--temprature=1"])
 
@@ -101,7 +101,7 @@ def untrained(tmp_path_factory):
 
     workdir = tmp_path_factory.mktemp("nvae")
     loss = {"name": "hierarchical_elbo"}
-    experiment_ = configs.read({**TINY, "model": NVAE, "loss": loss})
+    experiment_ = configs.parse_experiment({**TINY, "model": NVAE, "loss": loss})
     state = assembly.create_state(assembly.assemble(experiment_))
     folder = checkpoints.Checkpoints(workdir / checkpoints.CHECKPOINTS, keep=1)
     item = {"params": state.params, "ema": None, "state": state.state}
@@ -117,7 +117,7 @@ def test_of_a_hierarchy_the_way_up_keeps_its_own(untrained, tmp_path):
     before = jvae.restore(untrained, params="raw")
     out = tmp_path / "out"
     options = {"num_passes": 1, "batch_size": 4, "temperature": 0.7}
-    after = refresh(untrained, out, **options)
+    after = recalibrate(untrained, out, **options)
     pairs = zip(
         jax.tree_util.tree_leaves_with_path(before.state["batch_stats"]),
         jax.tree.leaves(after.state["batch_stats"]),

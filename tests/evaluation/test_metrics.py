@@ -4,8 +4,8 @@ import math
 import numpy as np
 import pytest
 
-from jvae.evaluation.latents import Information, Latents
-from jvae.evaluation.metrics import format_value, latent_measures, likelihood_measures
+from jvae.evaluation.latents import Information, LatentStatistics
+from jvae.evaluation.metrics import format_metric, latent_measures, likelihood_measures
 from jvae.pretrained.likelihood import GREY_BERNOULLI, Estimate, Observation
 
 ELBO = {
@@ -69,7 +69,7 @@ def test_caps_and_clamped_terms_are_said_beside_the_number():
     }
     terms["mutual_info"] = Estimate(4.15, 0.0, 64)
     parts = Information(terms, ("total_correlation",), math.log(64))
-    found = latent_measures(Latents(np.ones(3), 64, np.eye(3), parts))
+    found = latent_measures(LatentStatistics(np.ones(3), 64, np.eye(3), parts))
     assert "cannot exceed log N = 4.16" in found["mutual_info"].meaning
     assert "may be larger" in found["mutual_info"].meaning
     assert "negative" in found["total_correlation"].meaning
@@ -79,7 +79,7 @@ def test_caps_and_clamped_terms_are_said_beside_the_number():
 
 
 def test_latents_without_a_diagonal_posterior_have_no_such_numbers():
-    assert latent_measures(Latents(np.ones(3), 64)) == {}
+    assert latent_measures(LatentStatistics(np.ones(3), 64)) == {}
 
 
 @pytest.mark.parametrize(
@@ -96,4 +96,4 @@ def test_latents_without_a_diagonal_posterior_have_no_such_numbers():
     ],
 )
 def test_values_have_the_digits_that_their_error_supports(value, error, text):
-    assert format_value(value, error) == text
+    assert format_metric(value, error) == text

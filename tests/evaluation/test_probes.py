@@ -92,7 +92,7 @@ def test_probes_of_a_model_see_its_codes_pixels_and_an_untrained_one(toys):
     assert (found.num_train, found.num_test) == (50, 60)
     assert set(found.accuracies) == set(probes.FEATURES)
     assert found.accuracies["codes"]["linear"] == 1.0
-    flat = probes.flat(image)
+    flat = probes.flat_pixels(image)
     wanted = probes.accuracies_of(flat[:50], flat, labels[:50], labels)
     assert found.accuracies["pixels"] == found.accuracies["untrained"] == wanted
     assert wanted["knn_20"] < found.accuracies["codes"]["knn_20"]

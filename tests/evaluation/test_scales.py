@@ -11,7 +11,7 @@ from flax import linen as nn
 from jvae import keys
 from jvae.distributions import DiagGaussian, Gaussian
 from jvae.errors import ConfigError
-from jvae.evaluation.results import measure, numbers_of
+from jvae.evaluation.results import evaluate_all, numbers_of
 from jvae.evaluation.scales import evaluate_scales, has_scales
 from jvae.evaluation.settings import Settings
 from jvae.models.nvae.groups import Noise
@@ -107,7 +107,7 @@ def test_latents_that_vary_in_standard_deviations_of_the_prior_are_active(
 
 def test_results_have_them_and_say_how_many_are_active(toys, subject):
     settings = Settings(num_samples=2, batch_size=8)
-    found = measure(subject, toys.source(X), key=KEY, settings=settings)
+    found = evaluate_all(subject, toys.source(X), key=KEY, settings=settings)
     numbers = numbers_of(found, subject)
     assert numbers["metrics"]["active_units"]["value"] == 2
     assert numbers["metrics"]["active_units"]["unit"] == "of 3"
@@ -160,9 +160,11 @@ def test_the_gallery_has_a_picture_of_the_scales_and_one_of_each_that_is_kept(
     toys, subject
 ):
     source = toys.source(X)
-    found = measure(subject, source, key=KEY, settings=Settings(num_samples=1))
+    found = evaluate_all(subject, source, key=KEY, settings=Settings(num_samples=1))
     options = {"temperatures": (0.5, 1.0), "num_images": 4, "reach": 1.0}
-    shown = {p.file: p for p in images.make(subject, source, found, KEY, **options)}
+    shown = {
+        p.file: p for p in images.make_images(subject, source, found, KEY, **options)
+    }
     assert {"scales.png", "kept_1.png", "interpolations.png"} <= shown.keys()
     assert not {"kl_per_dimension.png", "kept_2.png", "traversals.png"} & shown.keys()
     assert "temperature 1." in shown["kept_1.png"].caption

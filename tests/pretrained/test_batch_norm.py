@@ -10,7 +10,7 @@ import pytest
 
 from jvae import models
 from jvae.data import ArraySource, transforms
-from jvae.pretrained.batch_norm import recomputed
+from jvae.pretrained.batch_norm import recomputed_statistics
 from jvae.pretrained.trained_model import Subject, over_examples
 from jvae.runtime import mesh
 from tests.tiers import others_slow
@@ -49,7 +49,7 @@ def means_of(found):
 def test_normalised_means_have_their_moments_over_the_split(batch_size):
     """So the floor of BN-VAE holds in evaluation, to rounding."""
     before = subject(latent={"name": "normalised_gaussian", "gamma": 0.7})
-    after = recomputed(before, SOURCE, batch_size=batch_size, key=KEY)
+    after = recomputed_statistics(before, SOURCE, batch_size=batch_size, key=KEY)
     mean, _ = means_of(after)
     shift = np.asarray(before.params["normalise"]["shift"])
     np.testing.assert_allclose(mean.mean(0), shift, atol=1e-5)
@@ -68,7 +68,7 @@ def test_means_far_from_zero_or_of_another_size_lose_no_digits(scale, shift):
     head = {"kernel": scale * head["kernel"], "bias": head["bias"] + shift}
     params = {**before.params, "posterior_head": head}
     before = dataclasses.replace(before, params=params)
-    after = recomputed(before, SOURCE, batch_size=16, key=KEY)
+    after = recomputed_statistics(before, SOURCE, batch_size=16, key=KEY)
     np.testing.assert_allclose(means_of(after)[0].std(0), 0.7, rtol=2e-3)
 
 
@@ -76,7 +76,7 @@ def test_means_far_from_zero_or_of_another_size_lose_no_digits(scale, shift):
 def test_matched_moments_match_over_the_split(variance):
     latent = {"name": "moment_gaussian", "tau": 0.3, "variance": variance}
     before = subject(latent=latent)
-    after = recomputed(before, SOURCE, batch_size=16, key=KEY)
+    after = recomputed_statistics(before, SOURCE, batch_size=16, key=KEY)
     mean, var = means_of(after)
     np.testing.assert_allclose((mean**2 + var).mean(0), 1.0, rtol=1e-3)
     kl = 0.5 * (mean**2 + var - 1 - np.log(var)).mean(0)
@@ -90,7 +90,9 @@ CONV = {"name": "conv", "image_shape": (2, 2, 1), "latent_dim": D, "channels": (
 def test_layers_further_down_and_few_examples():
     """A BatchNorm in the encoder before the one on the mean; the first 20 examples."""
     before = subject(CONV, batch_norm=True, latent="normalised_gaussian")
-    after = recomputed(before, SOURCE, batch_size=24, key=KEY, num_examples=20)
+    after = recomputed_statistics(
+        before, SOURCE, batch_size=24, key=KEY, num_examples=20
+    )
     batch = {"image": PIXELS[:20] / 255.0}
     apply = jax.jit(functools.partial(before.model.apply, mutable=["batch_stats"]))
     _, new = apply({"params": before.params, **before.state}, batch, KEY)
@@ -111,4 +113,4 @@ def test_layers_further_down_and_few_examples():
 @pytest.mark.slow
 def test_a_model_without_statistics_stays_as_it_is():
     plain = subject()
-    assert recomputed(plain, SOURCE, batch_size=8, key=KEY) is plain
+    assert recomputed_statistics(plain, SOURCE, batch_size=8, key=KEY) is plain

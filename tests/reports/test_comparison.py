@@ -8,7 +8,12 @@ from etils import epath
 
 from jvae.errors import ConfigError, WorkdirError
 from jvae.reports import comparison
-from jvae.reports.comparison import Run, differences, read_results, rows_of
+from jvae.reports.comparison import (
+    EvaluatedRun,
+    config_differences,
+    read_results,
+    rows_of,
+)
 
 PNG = b"\x89PNG\r\n\x1a\n"
 CONFIG = {"data": {"name": "digits", "transform": "binarize"}, "seed": 0}
@@ -40,7 +45,7 @@ def run(name, folder="nowhere", config=CONFIG, history=(), **measures):
         "checksums": {"parameters": f"digest of {name}"},
         "kl_per_group": [1.0, None],
     }
-    return Run(name, results, epath.Path(folder), history)
+    return EvaluatedRun(name, results, epath.Path(folder), history)
 
 
 def row(name, *cells, **options):
@@ -117,9 +122,9 @@ def test_bounds_of_densities_and_of_probabilities_are_not_compared():
 
 def test_configs_are_told_where_they_differ():
     other = {"data": CONFIG["data"] | {"name": "mnist"}, "seed": 0, "loss": {"beta": 4}}
-    found = differences([run("a"), run("b", config=other)], "config")
+    found = config_differences([run("a"), run("b", config=other)], "config")
     assert found == {"data.name": ["digits", "mnist"], "loss.beta": [None, 4]}
-    assert differences([run("a"), run("b")], "config") == {}
+    assert config_differences([run("a"), run("b")], "config") == {}
 
 
 def test_the_page_is_one_file_that_tells_runs_apart(tmp_path):
@@ -131,7 +136,7 @@ def test_the_page_is_one_file_that_tells_runs_apart(tmp_path):
     numbers = {"elbo": measure(-22.5), "kl": measure(5.0)}
     numbers["log_likelihood"] = measure(-17.5)
     runs = [run(f"<b>{f.name}</b>", f, history=history, **numbers) for f in folders]
-    page = comparison.render(runs)
+    page = comparison.render_comparison(runs)
     assert "http://" not in page and "https://" not in page and "<script" not in page
     assert "<b>a</b>" not in page and "&lt;b&gt;a&lt;/b&gt;" in page
     images = re.findall(r"<img [^>]*>", page)
@@ -145,7 +150,7 @@ def test_runs_without_latents_or_pictures_can_be_compared():
     runs = [run(n, accuracy=measure(0.5, kind="metric")) for n in "ab"]
     for each in runs:
         del each.results["kl_per_group"], each.results["versions"]
-    assert "a measure" in comparison.render(runs)
+    assert "a measure" in comparison.render_comparison(runs)
 
 
 def test_pictures_of_one_run_alone_or_outside_the_folder_are_left_out(tmp_path):
@@ -155,12 +160,12 @@ def test_pictures_of_one_run_alone_or_outside_the_folder_are_left_out(tmp_path):
     for each in runs:
         each.results["pictures"] = {"../secret.png": ""}
     (tmp_path / "a" / "secret.png").write_bytes(PNG)
-    assert "secret" not in comparison.render(runs)
+    assert "secret" not in comparison.render_comparison(runs)
 
 
 def test_one_run_is_no_comparison():
     with pytest.raises(ConfigError, match="runs must be at least 2"):
-        comparison.render([run("a")])
+        comparison.render_comparison([run("a")])
 
 
 @pytest.mark.parametrize(

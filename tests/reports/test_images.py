@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jvae.evaluation.latents import Latents
+from jvae.evaluation.latents import LatentStatistics
 from jvae.evaluation.results import Findings
 from jvae.pretrained.image_grid import MIN_TILE
 from jvae.reports import images
@@ -24,10 +24,10 @@ AGAIN = X * SCALES**2
 def shown(toys):
     """The pictures by file."""
     subject = toys.subject(toys.PixelCode(tuple(SCALES)))
-    latents = Latents(np.array([0.2, 1.0]), N, X * SCALES)
+    latents = LatentStatistics(np.array([0.2, 1.0]), N, X * SCALES)
     options = {"temperatures": (0.0,), "num_images": 12, "reach": 1.0}
     found = Findings(N, latents=latents)
-    made = images.make(subject, toys.source(X), found, KEY, **options)
+    made = images.make_images(subject, toys.source(X), found, KEY, **options)
     return {picture.file: picture for picture in made}
 
 
@@ -89,8 +89,8 @@ def test_no_history_means_no_curves(shown, toys):
     subject = toys.subject(toys.PixelCode(tuple(SCALES)))
     options = {"temperatures": (), "num_images": 1, "reach": 1.0}
     rows = [{"step": i, "split": "train", "loss": 1.0 / i} for i in (1, 2, 3)]
-    latents = Latents(np.array([0.2, 1.0]), N, X * SCALES)
+    latents = LatentStatistics(np.array([0.2, 1.0]), N, X * SCALES)
     source = toys.source(X)
     found = Findings(N, latents=latents)
-    made = images.make(subject, source, found, KEY, history=rows, **options)
+    made = images.make_images(subject, source, found, KEY, history=rows, **options)
     assert made[-1].file == "curves.png"

@@ -14,7 +14,7 @@ from jvae.data import transforms
 from jvae.data.sources import ArraySource
 from jvae.errors import ConfigError
 from jvae.evaluation.settings import Settings
-from jvae.reports.report import evaluate, flat, strict_json
+from jvae.reports.report import evaluate, flat_fields, strict_json
 
 KEY = jax.random.key(6)
 QUICK = Settings(
@@ -141,7 +141,7 @@ def test_numbers_that_are_not_finite_become_null():
 def test_nested_fields_have_dotted_names():
     tree = {"model": {"name": "mlp", "likelihood": {"std": 1.0}}, "empty": {}}
     expected = {"model.name": "mlp", "model.likelihood.std": 1.0, "empty": {}}
-    assert dict(flat(tree)) == expected
+    assert dict(flat_fields(tree)) == expected
 
 
 def test_every_setting_says_what_it_means():

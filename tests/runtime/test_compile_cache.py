@@ -30,7 +30,7 @@ def cache(tmp_path, monkeypatch):
 def test_programs_are_kept_in_a_folder_of_the_user_alone(cache):
     compile_cache.switch_on()
     folder = Path(jax.config.jax_compilation_cache_dir)
-    assert folder == compile_cache.folder() and folder.parent == cache / "jvae"
+    assert folder == compile_cache.cache_folder() and folder.parent == cache / "jvae"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert folder.stat().st_uid == os.getuid()
 
@@ -38,14 +38,14 @@ def test_programs_are_kept_in_a_folder_of_the_user_alone(cache):
 def test_the_folder_is_in_the_home_if_nothing_else_is_said(cache, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(cache / "home"))
-    assert compile_cache.folder().parent == cache / "home" / ".cache" / "jvae"
+    assert compile_cache.cache_folder().parent == cache / "home" / ".cache" / "jvae"
 
 
 def test_other_processors_have_other_folders(cache, monkeypatch):
-    here = compile_cache.folder()
-    assert compile_cache.folder() == here
+    here = compile_cache.cache_folder()
+    assert compile_cache.cache_folder() == here
     monkeypatch.setattr(compile_cache, "_processor", lambda: "flags : sse2")
-    assert compile_cache.folder() != here
+    assert compile_cache.cache_folder() != here
 
 
 def test_a_folder_that_the_user_has_chosen_is_used(cache):
@@ -57,7 +57,7 @@ def test_a_folder_that_the_user_has_chosen_is_used(cache):
 
 @pytest.mark.parametrize("obstacle", ["file", "file above", "link to nowhere"])
 def test_a_folder_that_cannot_be_made_is_no_error(cache, obstacle):
-    path = compile_cache.folder()
+    path = compile_cache.cache_folder()
     if obstacle == "file above":
         path.parent.write_text("")
     else:
@@ -79,8 +79,8 @@ def test_a_folder_that_may_not_be_written_is_not_used(cache, monkeypatch):
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o722])
 def test_a_folder_that_others_may_write_is_not_trusted(cache, mode):
     """What lies there is run."""
-    compile_cache.folder().mkdir(parents=True)
-    compile_cache.folder().chmod(mode)
+    compile_cache.cache_folder().mkdir(parents=True)
+    compile_cache.cache_folder().chmod(mode)
     compile_cache.switch_on()
     assert jax.config.jax_compilation_cache_dir is None
 

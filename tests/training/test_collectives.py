@@ -46,7 +46,7 @@ def collectives(text):
 
 def compiled(tiny, **changes):
     """Returns (the compiled step, its state, a batch) of an experiment."""
-    built = assembly.assemble(configs.read(tiny | changes))
+    built = assembly.assemble(configs.parse_experiment(tiny | changes))
     state = assembly.create_state(built)
     batch = next(batches.training_batches(built, 0))
     step = assembly.compile_step(built, state)
@@ -124,7 +124,7 @@ def hierarchy(monkeypatch):
     changes = {"mesh.data": "1", "mesh.params": "8", "model.blocks": "0"}
     config = experiment_config(str(ROOT / "configs/nvae_digits.py"), changes)
     config["model"]["groups"] = (2,)
-    return assembly.assemble(configs.read(config))
+    return assembly.assemble(configs.parse_experiment(config))
 
 
 @pytest.mark.slow

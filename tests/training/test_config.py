@@ -23,9 +23,9 @@ FILES = sorted((ROOT / "configs").glob("*.py"))
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_every_config_is_whole_and_survives_json(file):
-    experiment = configs.read(config_files.experiment_config(str(file), {}))
+    experiment = configs.parse_experiment(config_files.experiment_config(str(file), {}))
     models.build(**experiment.model)
-    again = configs.read(json.loads(json.dumps(experiment.to_dict())))
+    again = configs.parse_experiment(json.loads(json.dumps(experiment.to_dict())))
     assert again.to_dict() == experiment.to_dict()
 
 
@@ -98,7 +98,7 @@ def test_every_field_has_a_meaning_and_a_type(name, known):
 )
 def test_a_wrong_config_is_refused_with_what_to_do(tiny, change, words):
     with pytest.raises(ConfigError, match=words):
-        configs.read(tiny | change)
+        configs.parse_experiment(tiny | change)
 
 
 @pytest.mark.parametrize(
@@ -126,34 +126,36 @@ def test_parts_that_cannot_work_are_refused_before_compiling(
 ):
     tiny[section] = {**tiny.get(section, {}), **change}
     with pytest.raises(ConfigError, match=words):
-        assembly.assemble(configs.read(tiny))
+        assembly.assemble(configs.parse_experiment(tiny))
 
 
 def test_levels_of_data_and_likelihood_must_agree(tiny):
     tiny["data"] |= {"transform": "signed", "num_bits": 5}
     tiny["model"]["likelihood"] = "discretized_logistic"
     with pytest.raises(ConfigError, match="256 levels of the likelihood, got 32"):
-        assembly.assemble(configs.read(tiny))
+        assembly.assemble(configs.parse_experiment(tiny))
     tiny["model"]["likelihood"] = {"name": "discretized_logistic", "num_bits": 5}
-    assembly.assemble(configs.read(tiny))
+    assembly.assemble(configs.parse_experiment(tiny))
 
 
 def test_a_conditional_model_needs_as_many_classes_as_the_data(tiny):
     tiny["model"]["num_classes"] = 4
     with pytest.raises(ConfigError, match="at least the data's 10, got 4"):
-        assembly.assemble(configs.read(tiny))
+        assembly.assemble(configs.parse_experiment(tiny))
 
 
 def test_micro_batches_must_divide_the_batch(tiny):
     tiny["accumulate_steps"] = 3
     with pytest.raises(ConfigError, match="multiple of accumulate_steps x devices"):
-        assembly.assemble(configs.read(tiny))
+        assembly.assemble(configs.parse_experiment(tiny))
 
 
 def test_what_a_run_may_change_is_no_part_of_its_identity(tiny):
-    base = configs.read(tiny).to_dict()
+    base = configs.parse_experiment(tiny).to_dict()
     for change in ({"num_steps": 99}, {"mesh": {"params": 2}}, {"log_every_steps": 9}):
-        assert identity(configs.read(tiny | change).to_dict()) == (identity(base))
+        assert identity(configs.parse_experiment(tiny | change).to_dict()) == (
+            identity(base)
+        )
     for change in ({"seed": 1}, {"ema_decay": 0.5}, {"accumulate_steps": 2}):
-        other = identity(configs.read(tiny | change).to_dict())
+        other = identity(configs.parse_experiment(tiny | change).to_dict())
         assert len(differences(identity(base), other)) == 1

@@ -214,9 +214,9 @@ def test_every_event_of_a_run_happens_as_often_as_the_config_says(
         return counted("steps", compiled(*args, **options))
 
     monkeypatch.setattr(train_step, "compile_train_step", compile_counted)
-    save, evaluate = Checkpoints.save, loop.Run.evaluate
+    save, evaluate = Checkpoints.save, loop.TrainingRun.evaluate
     monkeypatch.setattr(Checkpoints, "save", counted("saves", save))
-    monkeypatch.setattr(loop.Run, "evaluate", counted("evaluations", evaluate))
+    monkeypatch.setattr(loop.TrainingRun, "evaluate", counted("evaluations", evaluate))
     scripted(monkeypatch, [-3.0, -4.0, -5.0])
     steps = 3 * -(-(1442 - 80) // 64)
     tiny |= {"num_steps": steps, "eval_every_steps": 22, "log_every_steps": 11}

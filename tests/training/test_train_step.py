@@ -262,11 +262,15 @@ def test_batches_are_the_same_wherever_the_data_lives(
     tiny["data"]["placement"] = placement
     tiny |= {"steps_per_dispatch": steps_per_dispatch, "log_every_steps": 3}
     tiny |= {"checkpoint_every_steps": 3}
-    feed = batches.training_batches(assembly.assemble(configs.read(tiny)), start_step=2)
+    feed = batches.training_batches(
+        assembly.assemble(configs.parse_experiment(tiny)), start_step=2
+    )
     got = np.concatenate(
         [np.asarray(next(feed)["image"]).reshape(-1, 64) for _ in range(2)]
     )
-    plain = assembly.assemble(configs.read(tiny | {"steps_per_dispatch": 1}))
+    plain = assembly.assemble(
+        configs.parse_experiment(tiny | {"steps_per_dispatch": 1})
+    )
     expected = batches.training_batches(plain, start_step=2)
     wanted = [
         np.asarray(next(expected)["image"]).reshape(-1, 64)

@@ -28,7 +28,7 @@ CLASSIFIER = {
 def build(tiny, model, loss, **fields):
     tiny["model"], tiny["loss"] = model, loss
     tiny["data"]["transform"] = "signed"
-    built = assembly.assemble(configs.read(tiny | fields))
+    built = assembly.assemble(configs.parse_experiment(tiny | fields))
     return built, subject_of(built, assembly.create_state(built))
 
 

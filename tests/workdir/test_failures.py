@@ -87,7 +87,7 @@ def nest(file):
 @pytest.fixture(scope="module")
 def like(config):
     """The shapes and places of what a checkpoint holds."""
-    built = assembly.assemble(configs.read(config))
+    built = assembly.assemble(configs.parse_experiment(config))
     return run_checkpoints.items_of(assembly.abstract_state(built))
 
 
@@ -272,7 +272,7 @@ def test_a_damaged_best_is_one_line_to_a_reader_and_stays(trained, tmp_path, cap
     (best,) = Checkpoints(copied / "best", read_only=True).steps()
     change_a_digit(copied / "best" / str(best) / "meta" / "metadata")
     capfd.readouterr()
-    assert main.run(evaluate.command, [f"--workdir={copied}"]) == 4
+    assert main.run_command(evaluate.command, [f"--workdir={copied}"]) == 4
     (line,) = seen(capfd)
     assert line.startswith(f"jvae: error: checkpoint {best} is damaged: the digest")
     assert jvae.restore(copied, step="last").step == 12

@@ -272,7 +272,7 @@ def for_all():
 
 
 def test_a_workdir_that_may_not_be_written_is_exit_4(for_all, tmp_path, tiny):
-    described = configs.read(tiny).to_dict()
+    described = configs.parse_experiment(tiny).to_dict()
     with run_folder.opened(tmp_path / "one that may", described):
         pass
     (for_all / "run").mkdir()

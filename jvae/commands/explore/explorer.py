@@ -15,7 +15,7 @@ import numpy as np
 from jvae.commands.explore.chart import Chart
 from jvae.data.sources import Source
 from jvae.errors import ConfigError, require
-from jvae.evaluation.latents import Latents, evaluate_latents
+from jvae.evaluation.latents import LatentStatistics, evaluate_latents
 from jvae.evaluation.scales import has_scales
 from jvae.pretrained import image_grid, samplers, samples
 from jvae.pretrained.predictions import has_clusters
@@ -73,7 +73,7 @@ class Explorer:
     model: Pretrained
     x: np.ndarray
     labels: np.ndarray | None = None
-    latents: Latents | None = None
+    latents: LatentStatistics | None = None
 
     @classmethod
     def of(cls, model: Pretrained, source: Source, num_examples: int) -> Explorer:

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from jvae.data.files import check_size, count_classes, folder
+from jvae.data.files import check_size, count_classes, existing_folder
 from jvae.data.sources import ArraySource, Splits
 from jvae.errors import DataError
 
@@ -36,7 +36,7 @@ def idx(path: str, prefix: str = "", transpose: bool = False) -> Splits:
     Raises:
       DataError: a file is missing, cut short, damaged or of another kind.
     """
-    root = folder(path, EXPECTED)
+    root = existing_folder(path, EXPECTED)
     train = _split(root, (f"{prefix}train",), transpose)
     test = _split(root, (f"{prefix}t10k", f"{prefix}test"), transpose)
     if ("label" in train.arrays) != ("label" in test.arrays):

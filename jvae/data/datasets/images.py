@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from jvae.data.datasets import image_files
-from jvae.data.files import folder
+from jvae.data.files import existing_folder
 from jvae.data.pipeline import order
 from jvae.data.sources import Examples, Shapes, Source, Splits, cached_if_small
 from jvae.errors import DataError, require
@@ -71,7 +71,7 @@ def images(
     )
     require(0 < test_fraction < 1, "data.test_fraction", "be in (0, 1)", test_fraction)
     image_files.refuse_bombs()
-    root = folder(path, EXPECTED)
+    root = existing_folder(path, EXPECTED)
     splits = find(root, test_fraction)
     if on_bad_image == "skip":
         splits = without_bad(splits, max_bad_images)
@@ -165,7 +165,10 @@ def find(root: Path, test_fraction: float) -> dict[str, Files]:
     names = ["train", "test"]
     if (root / "validation").is_dir():
         names.append("validation")
-    return {name: _pictures_in(folder(str(root / name), EXPECTED)) for name in names}
+    return {
+        name: _pictures_in(existing_folder(str(root / name), EXPECTED))
+        for name in names
+    }
 
 
 def _pictures_in(root: Path) -> Files:

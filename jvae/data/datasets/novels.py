@@ -67,7 +67,7 @@ def split_of(words: Sequence[str], held_out: float) -> str:
     return "valid" if place < held_out else "test" if place < 2 * held_out else "train"
 
 
-def read(file: Path) -> str:
+def read_book(file: Path) -> str:
     """Returns the text of a book.
 
     Raises:
@@ -82,7 +82,7 @@ def read(file: Path) -> str:
         raise DataError(f"{error.strerror}", where=str(file)) from None
 
 
-def write(
+def write_splits(
     books: Iterable[Path],
     out: Path,
     min_words: int = 4,
@@ -110,7 +110,7 @@ def write(
     require(0.0 < held_out < 0.5, "held_out", "be within (0, 0.5)", held_out)
     found: dict[str, dict[tuple[str, ...], None]] = collections.defaultdict(dict)
     for book in books:
-        for words in sentences(read(book), min_words, max_words):
+        for words in sentences(read_book(book), min_words, max_words):
             found[split_of(words, held_out)][words] = None
     empty = [split for split in SPLITS if not found[split]]
     if empty:

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Literal
 
-from jvae.data.files import folder
+from jvae.data.files import existing_folder
 from jvae.data.sources import Splits
 from jvae.data.vocabulary import Vocabulary, sources
 from jvae.errors import DataError, require
@@ -53,7 +53,7 @@ def text(
     require(vocabulary_size >= 3, "data.vocabulary_size", rule, vocabulary_size)
     usable = max_sentences is None or max_sentences >= 1
     require(usable, "data.max_sentences", "be None or at least 1", max_sentences)
-    files = _files(folder(path, EXPECTED))
+    files = _files(existing_folder(path, EXPECTED))
     found = {
         name: _sentences(file, max_words, on_bad_line) for name, file in files.items()
     }

@@ -21,7 +21,7 @@ from jvae.data.libraries import library
 from jvae.errors import ConfigError, DataError
 
 
-def prepare(dataset: str, data_dir: str | None = None) -> Path:
+def prepare_dataset(dataset: str, data_dir: str | None = None) -> Path:
     """Returns the folder of `dataset`, readable by jvae's 'tfds' from now on.
 
     Args:

@@ -109,7 +109,7 @@ def cell_type(kind: type[nn.Module], memory: Memory, in_loop: bool = True) -> An
       memory: what the gradient keeps.
       in_loop: whether they are cells of groups, which are scanned.
     """
-    return layers.recomputed(kind, in_loop) if memory == "recompute" else kind
+    return layers.remat(kind, in_loop) if memory == "recompute" else kind
 
 
 class BottomUpGroup(nn.Module):

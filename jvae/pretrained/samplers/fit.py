@@ -70,7 +70,7 @@ def training_codes(
     require(num_examples >= 2, "num_examples", "be at least 2", num_examples)
     found = over_examples(
         subject,
-        drawn,
+        posterior_draws,
         source,
         batch_size=batch_size,
         key=key,
@@ -97,7 +97,9 @@ def check_subject(subject: Subject) -> None:
         raise ConfigError(f"{name} {why}: no sampler can be fitted")
 
 
-def drawn(model: Any, params: Params, state: State, key: Key, batch: Batch) -> Array:
+def posterior_draws(
+    model: Any, params: Params, state: State, key: Key, batch: Batch
+) -> Array:
     """Returns a draw of q(z|x) of every image, [B, ...]."""
 
     def draw(model, batch, key):

@@ -50,7 +50,7 @@ def save(
         n: getattr(sampler, n) for n in ("depth", "width") if hasattr(sampler, n)
     }
     said = {"kind": type(sampler).__name__, "fields": numbers, **about}
-    npz.write(epath.Path(folder) / f"{name}.npz", sampler, said)
+    npz.write_npz(epath.Path(folder) / f"{name}.npz", sampler, said)
 
 
 def load(name: str, folder: epath.PathLike) -> Any:
@@ -71,5 +71,5 @@ def load(name: str, folder: epath.PathLike) -> Any:
             f"sampler {name!r} was not fitted for this checkpoint; there are: {there}",
             fix="jvae sample WORKDIR OUT --sampler=NAME fits one.",
         )
-    tree, about = npz.read(path)
+    tree, about = npz.read_npz(path)
     return KINDS[about["kind"]](**tree, **about["fields"])

@@ -47,10 +47,10 @@ def book(path, sentences):
 def test_every_sentence_is_in_one_split_and_the_same_with_more_books(tmp_path):
     one = book(tmp_path / "one.txt", range(400))
     two = book(tmp_path / "two.txt", range(200, 900))
-    counts = novels.write([one], tmp_path / "a", held_out=0.1)
+    counts = novels.write_splits([one], tmp_path / "a", held_out=0.1)
     assert sum(counts.values()) == 400
     assert all(abs(counts[split] - 40) < 5 * 6 for split in ("valid", "test"))
-    novels.write([one, two], tmp_path / "b", held_out=0.1)
+    novels.write_splits([one, two], tmp_path / "b", held_out=0.1)
     lines = {
         (folder, split): (tmp_path / folder / f"{split}.txt").read_text().splitlines()
         for folder, split in itertools.product("ab", novels.SPLITS)

@@ -29,7 +29,7 @@ def of_cifar_shape(folder, batch_size, devices):
 
 def test_it_compiles_for_eight_devices_that_share_the_parameters(tmp_path):
     config = of_cifar_shape(tmp_path, 8, {"data": 1, "params": 8})
-    built = assembly.assemble(configs.read(config))
+    built = assembly.assemble(configs.parse_experiment(config))
     state = assembly.abstract_state(built)
     raw = {**built.splits.train.read(np.arange(8))}
     compiled = assembly.compile_step(built, state).lower(state, raw).compile()
