@@ -38,7 +38,7 @@ from etils import epath
 from benchmarks import machine, turns
 from benchmarks.peers import mlp as peer
 from jvae import data
-from jvae.runtime.preemption import Stop
+from jvae.runtime.preemption import StopSignal
 from jvae.training import assembly, batches, loop
 from jvae.training import config as configs
 from jvae.training.config_files import experiment_config
@@ -160,7 +160,7 @@ class Trainer:
                 yield batch
 
         batches.training_batches = timed
-        with loop.TrainingRun(self.built, self.folder, Stop()) as run:
+        with loop.TrainingRun(self.built, self.folder, StopSignal()) as run:
             try:
                 run.train()
             finally:

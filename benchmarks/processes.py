@@ -30,7 +30,7 @@ from benchmarks import machine, turns
 from jvae.training import assembly
 from jvae.training import config as configs
 from jvae.training.config_files import experiment_config
-from jvae.training.run_checkpoints import Archive
+from jvae.training.run_checkpoints import RunCheckpoints
 
 ROOT = Path(__file__).parent.parent
 PEAK_STEPS = 210
@@ -181,7 +181,7 @@ def checkpoint(built, state):
     with tempfile.TemporaryDirectory() as folder:
         root = epath.Path(folder)
         labels = built.experiment.to_dict(), len(built.splits.train)
-        archive = Archive(root, *labels, keep=1)
+        archive = RunCheckpoints(root, *labels, keep=1)
         began = time.perf_counter()
         archive.save(1, state)
         found["seconds_training_waits"] = time.perf_counter() - began

@@ -152,7 +152,7 @@ _may_import = contextvars.ContextVar("may_import", default=True)
 
 
 @contextlib.contextmanager
-def imports(allowed: bool) -> Iterator[None]:
+def allow_import_paths(allowed: bool) -> Iterator[None]:
     """A context in which names from a config may be import paths, or not.
 
     An import runs code, so names that come from a file somebody else has written, such

@@ -19,7 +19,7 @@ from flax import linen as nn
 from jvae import keys, losses
 from jvae.distributions import Bernoulli, Categorical, DiagGaussian, draw
 from jvae.layers import BatchNorm
-from jvae.models import OneGroup
+from jvae.models import SingleLatent
 from jvae.runtime import mesh
 from jvae.types import Array, Inference
 from tests.tiers import others_slow
@@ -32,7 +32,7 @@ def split_gaussian(outputs):
     return DiagGaussian(*jnp.split(outputs, 2, axis=-1))
 
 
-class Plain(OneGroup, nn.Module):
+class Plain(SingleLatent, nn.Module):
     """The least that a model has to say."""
 
     target = "image"
@@ -135,7 +135,7 @@ class Words:
         return jnp.where(jnp.arange(T)[None] < self.length[:, None], each, 0.0).sum(-1)
 
 
-class Text(OneGroup, nn.Module):
+class Text(SingleLatent, nn.Module):
     """BatchNorm on the posterior mean; a decoder that reads the words before."""
 
     target = "tokens"

@@ -11,8 +11,8 @@ from flax import linen as nn
 from jvae.data.sources import ArraySource
 from jvae.data.transforms import Transform
 from jvae.distributions import DiagGaussian, Gaussian
-from jvae.models import OneGroup
-from jvae.pretrained.trained_model import Subject
+from jvae.models import SingleLatent
+from jvae.pretrained.trained_model import TrainedModel
 from jvae.runtime import mesh
 from jvae.types import Inference
 
@@ -26,7 +26,7 @@ ONE_DEVICE = jax.make_mesh(
 TRACES = []
 
 
-class LinearGaussian(nn.Module, OneGroup):
+class LinearGaussian(nn.Module, SingleLatent):
     """p(z) = N(0, 1), p(x|z) = N([z, 2z], I); q(z|x) is exact, or N(0, 1)."""
 
     exact: bool = True
@@ -47,7 +47,7 @@ class LinearGaussian(nn.Module, OneGroup):
         return Gaussian(mean, jnp.zeros((1, 1, 1, 1)))
 
 
-class PixelCode(nn.Module, OneGroup):
+class PixelCode(nn.Module, SingleLatent):
     """z_d is pixel d times `scales[d]` with noise; x_d is z_d times `scales[d]`.
 
     The parameter 'offset' is added to the means of q(z|x).
@@ -106,7 +106,7 @@ class TwoGroups(nn.Module):
 def subject(model, transform=AS_STORED, devices=None, params=None):
     """Returns `model` as a subject; parameters are zeros unless given."""
     params = {"offset": jnp.zeros((1, 1))} if params is None else params
-    return Subject(model, params, {}, transform, devices or mesh.build())
+    return TrainedModel(model, params, {}, transform, devices or mesh.build())
 
 
 def source(images):

@@ -112,12 +112,12 @@ def run_command(command: Command, arguments: Sequence[str]) -> int:
     try:
         status = _status(command, arguments)
     except Exception:  # a bug
-        if not distributed.is_initialised():
+        if not distributed.is_initialized():
             raise
         traceback.print_exc()  # as Python would, which would wait for the others first
         status = JvaeError.exit_code
     _flush()
-    if distributed.is_initialised() and status not in AGREED:
+    if distributed.is_initialized() and status not in AGREED:
         os._exit(status)  # the others do not come to where JAX would wait for them
     distributed.shut_down()
     return status
@@ -147,6 +147,6 @@ def _flush() -> None:
         try:
             stream.flush()
         except OSError:
-            from jvae.workdir.metrics import let_go
+            from jvae.workdir.metrics import redirect_to_devnull
 
-            let_go(stream)
+            redirect_to_devnull(stream)

@@ -72,6 +72,6 @@ def _join(flags: argparse.Namespace) -> None:
     """Joins the other processes, if the flags say that there are any."""
     explicit = (flags.coordinator, flags.num_processes, flags.process_id)
     if flags.distributed or any(value is not None for value in explicit):
-        distributed.initialise(*explicit)
+        distributed.initialize(*explicit)
         if not distributed.is_first():
             logging.getLogger("jvae").setLevel(logging.ERROR)

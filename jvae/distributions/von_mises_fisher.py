@@ -73,7 +73,7 @@ def log_area(dim: int) -> float:
 
 
 @functools.lru_cache(maxsize=64)
-def _log_normaliser_ratio(dim: int, kappa: float) -> float:
+def _log_normalizer_ratio(dim: int, kappa: float) -> float:
     """Returns log C_d(0) - log C_d(kappa), which is 0 at kappa = 0 and grows."""
     return _log_series(0.5 * dim, kappa)
 
@@ -198,7 +198,7 @@ class VonMisesFisher:
         """Returns [B], the log density at unit vectors z [B, d] in nats."""
         chex.assert_equal_shape([z, self.mean_direction])
         dim, kappa = self._checked()
-        at_mode = kappa - _log_normaliser_ratio(dim, kappa) - log_area(dim)
+        at_mode = kappa - _log_normalizer_ratio(dim, kappa) - log_area(dim)
         cosine = jnp.einsum("bd,bd->b", z, self.mean_direction, precision="highest")
         # Relative to the mode, as kappa and the normaliser cancel to a small number.
         return at_mode + kappa * (cosine.astype(jnp.float32) - 1.0)
@@ -221,13 +221,13 @@ class VonMisesFisher:
         pair = (self.mean_direction, other.mean_direction)
         cosine = jnp.einsum("bd,bd->b", *pair, precision="highest")
         k = other.concentration
-        constant = _kl(dim, kappa) + _log_normaliser_ratio(*other._checked())
+        constant = _kl(dim, kappa) + _log_normalizer_ratio(*other._checked())
         return constant - mean_length(dim, kappa) * k * cosine
 
 
 def _kl(dim: int, kappa: float) -> float:
     """Returns KL(vMF || uniform) = kappa A + log C_d(kappa) - log C_d(0) in nats."""
-    return kappa * mean_length(dim, kappa) - _log_normaliser_ratio(dim, kappa)
+    return kappa * mean_length(dim, kappa) - _log_normalizer_ratio(dim, kappa)
 
 
 @flax.struct.dataclass

@@ -17,7 +17,7 @@ from jvae.losses.bottleneck import LN_2, bottleneck_terms
 from jvae.losses.iwae import sample_keys
 from jvae.pretrained.likelihood import Estimate
 from jvae.pretrained.predictions import label_probs
-from jvae.pretrained.trained_model import Subject, over_examples
+from jvae.pretrained.trained_model import TrainedModel, over_examples
 from jvae.types import Array, Batch, Key, Params, State
 
 
@@ -74,7 +74,7 @@ def _predictions(
 
 
 def evaluate_classification(
-    subject: Subject,
+    subject: TrainedModel,
     source: Source,
     *,
     batch_size: int,
@@ -122,7 +122,7 @@ def label_entropy(labels: np.ndarray) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-def classification_measures(found: Classification) -> dict[str, Metric]:
+def classification_metrics(found: Classification) -> dict[str, Metric]:
     """Returns accuracies, and the bounds on information in nats and bits.
 
     Args:

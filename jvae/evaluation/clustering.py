@@ -15,7 +15,7 @@ from jvae.data.sources import Source
 from jvae.errors import require
 from jvae.evaluation.metrics import Metric
 from jvae.pretrained.predictions import clusters_of
-from jvae.pretrained.trained_model import Subject, over_examples
+from jvae.pretrained.trained_model import TrainedModel, over_examples
 from jvae.types import Array, Batch, Key, Params, State
 
 
@@ -48,7 +48,7 @@ def _clusters_and_labels(
 
 
 def evaluate_clusters(
-    subject: Subject,
+    subject: TrainedModel,
     source: Source,
     *,
     batch_size: int,
@@ -182,7 +182,7 @@ _AGREEMENT = {
 }
 
 
-def cluster_measures(clusters: Clusters) -> dict[str, Metric]:
+def cluster_metrics(clusters: Clusters) -> dict[str, Metric]:
     """Returns how many clusters are used and, where there are labels, the agreement.
 
     Args:

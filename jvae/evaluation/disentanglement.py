@@ -15,8 +15,8 @@ import numpy as np
 from jvae.data.sources import Source
 from jvae.errors import require
 from jvae.evaluation.metrics import Metric
-from jvae.losses.elbo import apply
-from jvae.pretrained.trained_model import Subject, over_examples
+from jvae.losses.elbo import apply_model
+from jvae.pretrained.trained_model import TrainedModel, over_examples
 from jvae.types import Array, Batch, Key, Params, State
 
 NUM_BINS = 20
@@ -72,7 +72,7 @@ def has_factors(source: Source) -> bool:
 
 
 def evaluate_disentanglement(
-    subject: Subject,
+    subject: TrainedModel,
     source: Source,
     *,
     batch_size: int,
@@ -103,11 +103,13 @@ def means_and_factors(
     model: Any, params: Params, state: State, key: Key, batch: Batch
 ) -> dict[str, Array]:
     """Returns 'code' [B, D] and 'factors' [B, K]; draws nothing."""
-    q = apply(model, lambda m, b: m.posterior(b), params, state, batch, train=False)[0]
+    q = apply_model(
+        model, lambda m, b: m.posterior(b), params, state, batch, train=False
+    )[0]
     return {"code": q.mean, "factors": batch["factors"]}
 
 
-def disentanglement_measures(found: Disentanglement) -> dict[str, Metric]:
+def disentanglement_metrics(found: Disentanglement) -> dict[str, Metric]:
     """Returns the scores for a report.
 
     Args:

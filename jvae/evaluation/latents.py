@@ -19,9 +19,9 @@ from jvae import keys
 from jvae.data.sources import Source
 from jvae.distributions import DiagGaussian
 from jvae.flows import FlowPrior
-from jvae.losses.elbo import apply
+from jvae.losses.elbo import apply_model
 from jvae.pretrained.likelihood import Estimate
-from jvae.pretrained.trained_model import Subject, over_examples
+from jvae.pretrained.trained_model import TrainedModel, over_examples
 from jvae.types import Array, Batch, Key, Params, State, batch_size
 
 ACTIVE_VARIANCE = 0.01
@@ -129,7 +129,7 @@ def posterior_terms(
         return found | {"log_prior": p.log_prob(z)}
 
     each = keys.per_example(key, batch_size(batch))
-    return apply(model, terms, params, state, batch, each, train=False)[0]
+    return apply_model(model, terms, params, state, batch, each, train=False)[0]
 
 
 def _has_density(q: Any, num_examples: int) -> bool:
@@ -144,7 +144,7 @@ def _has_density(q: Any, num_examples: int) -> bool:
 
 
 def evaluate_latents(
-    subject: Subject,
+    subject: TrainedModel,
     source: Source,
     *,
     batch_size: int,

@@ -49,7 +49,7 @@ class Metric:
         return cls(label, e.mean, error, unit, kind, meaning, count, draws)
 
 
-def likelihood_measures(
+def likelihood_metrics(
     elbo: dict[str, Estimate],
     log_likelihood: Estimate,
     observation: Observation,
@@ -111,7 +111,7 @@ def _in_bits(
     }
 
 
-def sentence_measures(nll: Estimate) -> dict[str, Metric]:
+def sentence_metrics(nll: Estimate) -> dict[str, Metric]:
     """Returns the NLL of a symbol and the perplexity.
 
     Args:
@@ -157,7 +157,7 @@ _PARTS = {
 }
 
 
-def latent_measures(latents: LatentStatistics) -> dict[str, Metric]:
+def latent_metrics(latents: LatentStatistics) -> dict[str, Metric]:
     """Returns active units and the parts of the KL, those that the posterior has."""
     measures = {}
     if latents.active is not None:
@@ -181,7 +181,7 @@ def latent_measures(latents: LatentStatistics) -> dict[str, Metric]:
     return measures
 
 
-def scale_measures(
+def scale_metrics(
     scales: Sequence[ScaleStatistics], num_examples: int
 ) -> dict[str, Metric]:
     """Returns the active units of a hierarchy."""

@@ -17,8 +17,8 @@ import numpy as np
 from jvae.data.sources import Source
 from jvae.errors import ConfigError, require
 from jvae.evaluation.metrics import Metric
-from jvae.losses.elbo import apply
-from jvae.pretrained.trained_model import Subject, over_examples
+from jvae.losses.elbo import apply_model
+from jvae.pretrained.trained_model import TrainedModel, over_examples
 from jvae.types import Array, Batch, Key, Params, State
 
 NEIGHBOURS = (1, 20)
@@ -66,11 +66,11 @@ def means_of(
         return model.posterior(batch).mean
 
     labels = {"label": batch["label"]} if "label" in batch else {}
-    z = apply(model, code, params, state, batch, train=False)[0]
+    z = apply_model(model, code, params, state, batch, train=False)[0]
     return {"code": z.reshape(len(z), -1), "image": batch["image"], **labels}
 
 
-def untrained(subject: Subject, source: Source, key: Key) -> Subject:
+def untrained(subject: TrainedModel, source: Source, key: Key) -> TrainedModel:
     """Returns the subject with parameters as they are initialised.
 
     Args:
@@ -86,7 +86,7 @@ def untrained(subject: Subject, source: Source, key: Key) -> Subject:
 
 
 def evaluate_probes(
-    subject: Subject,
+    subject: TrainedModel,
     train: Source,
     test: Source,
     *,
@@ -118,7 +118,7 @@ def evaluate_probes(
     splits = [(train, min(num_train, len(train))), (test, num_test or len(test))]
     fresh = untrained(subject, train, jax.random.fold_in(key, 1))
 
-    def features(of: Subject) -> list[dict[str, np.ndarray]]:
+    def features(of: TrainedModel) -> list[dict[str, np.ndarray]]:
         return [
             over_examples(
                 of, means_of, source, batch_size=batch_size, key=key, num_examples=n
@@ -249,7 +249,7 @@ def _regression(train: np.ndarray, labels: np.ndarray, penalty: float) -> Any:
         return make_pipeline(StandardScaler(), regression).fit(train, labels)
 
 
-def probe_measures(probes: Probes) -> dict[str, Metric]:
+def probe_metrics(probes: Probes) -> dict[str, Metric]:
     """Returns the accuracies of the codes: what a table over seeds is made of.
 
     Args:

@@ -14,7 +14,7 @@ from jvae.errors import DataError, require
 from jvae.evaluation import frechet
 from jvae.evaluation.features import Features, intensities
 from jvae.pretrained import samples
-from jvae.pretrained.trained_model import Subject
+from jvae.pretrained.trained_model import TrainedModel
 from jvae.types import Key
 
 PRIOR = "prior"
@@ -59,7 +59,7 @@ class Quality:
 
 
 def evaluate_quality(
-    subject: Subject,
+    subject: TrainedModel,
     features: Features,
     source: Source,
     *,

@@ -11,10 +11,10 @@ import numpy as np
 from jvae.data.sources import Source
 from jvae.data.transforms import Transform
 from jvae.evaluation.metrics import Metric
-from jvae.losses.elbo import apply
+from jvae.losses.elbo import apply_model
 from jvae.pretrained.likelihood import Estimate
 from jvae.pretrained.samples import code_of
-from jvae.pretrained.trained_model import Subject, over_examples
+from jvae.pretrained.trained_model import TrainedModel, over_examples
 from jvae.types import Array, Batch, Key, Params, State
 
 WINDOW, SIGMA = 11, 1.5
@@ -72,7 +72,7 @@ def _blurred(x: Array) -> Array:
 
 
 def evaluate_reconstructions(
-    subject: Subject,
+    subject: TrainedModel,
     source: Source,
     *,
     batch_size: int,
@@ -106,12 +106,14 @@ def _nearness(
 ) -> dict[str, Array]:
     x = batch["image"]
     z = code_of(model, params, state, x)
-    again = apply(model, lambda m, z: m.decode(z), params, state, z, train=False)[0]
+    again = apply_model(model, lambda m, z: m.decode(z), params, state, z, train=False)[
+        0
+    ]
     given, made = (jnp.clip(shown.to_unit(a), 0.0, 1.0) for a in (x, again))
     return {"squared_error": squared_error(given, made), "ssim": ssim(given, made)}
 
 
-def reconstruction_measures(found: dict[str, np.ndarray]) -> dict[str, Metric]:
+def reconstruction_metrics(found: dict[str, np.ndarray]) -> dict[str, Metric]:
     """Returns squared error, PSNR and SSIM; no PSNR where nothing is lost.
 
     Args:

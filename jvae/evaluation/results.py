@@ -12,17 +12,17 @@ from jvae.data.sources import Source
 from jvae.errors import DataError
 from jvae.evaluation.classification import (
     Classification,
-    classification_measures,
+    classification_metrics,
     evaluate_classification,
 )
 from jvae.evaluation.clustering import (
     Clusters,
-    cluster_measures,
+    cluster_metrics,
     contingency,
     evaluate_clusters,
 )
 from jvae.evaluation.disentanglement import (
-    disentanglement_measures,
+    disentanglement_metrics,
     evaluate_disentanglement,
     has_factors,
 )
@@ -34,17 +34,17 @@ from jvae.evaluation.latents import (
 )
 from jvae.evaluation.metrics import (
     Metric,
-    latent_measures,
+    latent_metrics,
     left_out,
-    likelihood_measures,
-    scale_measures,
-    sentence_measures,
+    likelihood_metrics,
+    scale_metrics,
+    sentence_metrics,
 )
-from jvae.evaluation.probes import Probes, evaluate_probes, probe_measures
+from jvae.evaluation.probes import Probes, evaluate_probes, probe_metrics
 from jvae.evaluation.quality import Quality
 from jvae.evaluation.reconstruction import (
     evaluate_reconstructions,
-    reconstruction_measures,
+    reconstruction_metrics,
 )
 from jvae.evaluation.scales import ScaleStatistics, evaluate_scales, has_scales
 from jvae.evaluation.settings import Settings
@@ -58,12 +58,12 @@ from jvae.pretrained.likelihood import (
 )
 from jvae.pretrained.predictions import has_clusters
 from jvae.pretrained.samples import has_codes
-from jvae.pretrained.trained_model import Subject
+from jvae.pretrained.trained_model import TrainedModel
 from jvae.types import Key
 
 
 @dataclasses.dataclass
-class Findings:
+class EvaluationResults:
     """All that was measured of a model on one split; None where it has no such thing.
 
     Attributes:
@@ -90,8 +90,8 @@ class Findings:
 
 
 def evaluate_all(
-    subject: Subject, source: Source, *, key: Key, settings: Settings
-) -> Findings:
+    subject: TrainedModel, source: Source, *, key: Key, settings: Settings
+) -> EvaluationResults:
     """Returns all that is measured of a model on a split.
 
     Args:
@@ -108,21 +108,21 @@ def evaluate_all(
         "batch_size": settings.batch_size,
         "num_examples": min(settings.num_examples, len(source)),
     }
-    found = Findings(common["num_examples"])
+    found = EvaluationResults(common["num_examples"])
     if subject.is_generative:
         draws = {"num_samples": settings.num_samples, "chunk_size": settings.chunk_size}
         elbo = evaluate_elbo(subject, source, key=elbo_key, **common)
         log_p = log_likelihoods(subject, source, key=weights_key, **draws, **common)
         weighted = Estimate.of(log_p, settings.num_samples)
         found.observation = observation(subject, source)
-        found.measures |= likelihood_measures(elbo, weighted, found.observation)
+        found.measures |= likelihood_metrics(elbo, weighted, found.observation)
         if found.observation.is_text:
             lengths = source.read(np.arange(found.num_examples))["length"]
             each = per_symbol(log_p, lengths, settings.num_samples)
-            found.measures |= sentence_measures(each)
+            found.measures |= sentence_metrics(each)
     if subject.makes_images and has_codes(subject):
         near = evaluate_reconstructions(subject, source, key=elbo_key, **common)
-        found.measures |= reconstruction_measures(near)
+        found.measures |= reconstruction_metrics(near)
     if subject.is_classifier:
         found.classification = evaluate_classification(
             subject,
@@ -131,28 +131,28 @@ def evaluate_all(
             num_samples=settings.num_samples,
             **common,
         )
-        found.measures |= classification_measures(found.classification)
+        found.measures |= classification_metrics(found.classification)
     if subject.has_latents:
         found.latents = evaluate_latents(subject, source, key=latent_key, **common)
-        found.measures |= latent_measures(found.latents)
+        found.measures |= latent_metrics(found.latents)
         if has_scales(subject):
             kl = found.latents.kl
             found.scales = evaluate_scales(
                 subject, source, kl, key=latent_key, **common
             )
-            found.measures |= scale_measures(found.scales, found.num_examples)
+            found.measures |= scale_metrics(found.scales, found.num_examples)
         if has_factors(source) and found.latents.means is not None:
             scores = evaluate_disentanglement(subject, source, key=latent_key, **common)
-            found.measures |= disentanglement_measures(scores)
+            found.measures |= disentanglement_metrics(scores)
     if has_clusters(subject):
         found.clusters = evaluate_clusters(subject, source, key=label_key, **common)
-        found.measures |= cluster_measures(found.clusters)
+        found.measures |= cluster_metrics(found.clusters)
     return found
 
 
 def probe(
-    found: Findings,
-    subject: Subject,
+    found: EvaluationResults,
+    subject: TrainedModel,
     source: Source,
     train: Source,
     *,
@@ -191,10 +191,10 @@ def probe(
         num_train=count,
         num_test=found.num_examples,
     )
-    found.measures |= probe_measures(found.probes)
+    found.measures |= probe_metrics(found.probes)
 
 
-def numbers_of(found: Findings, subject: Subject) -> dict[str, Any]:
+def numbers_of(found: EvaluationResults, subject: TrainedModel) -> dict[str, Any]:
     """Returns what results.json says of all that was measured.
 
     Args:
@@ -227,7 +227,7 @@ def numbers_of(found: Findings, subject: Subject) -> dict[str, Any]:
     return numbers
 
 
-def about(found: Findings, subject: Subject) -> str:
+def about(found: EvaluationResults, subject: TrainedModel) -> str:
     """Returns what kind of model was evaluated, in a few words."""
     if found.observation is not None:
         return f"{found.observation.name} likelihood"
@@ -236,7 +236,9 @@ def about(found: Findings, subject: Subject) -> str:
     return "encoder without a decoder"
 
 
-def _numbers_of_latents(latents: LatentStatistics, subject: Subject) -> dict[str, Any]:
+def _numbers_of_latents(
+    latents: LatentStatistics, subject: TrainedModel
+) -> dict[str, Any]:
     uniform = subject.has_uniform_prior
     if getattr(subject.model, "is_lossless", False):
         verdict = lossless(latents.kl)

@@ -11,8 +11,8 @@ import numpy as np
 
 from jvae.data.sources import Source
 from jvae.evaluation.latents import ACTIVE_VARIANCE
-from jvae.losses.elbo import apply, masked_mean
-from jvae.pretrained.trained_model import Subject, over_batches
+from jvae.losses.elbo import apply_model, masked_mean
+from jvae.pretrained.trained_model import TrainedModel, over_batches
 from jvae.types import Array, Batch, Key, Params, State
 
 
@@ -35,13 +35,13 @@ class ScaleStatistics:
     active: list[int]
 
 
-def has_scales(subject: Subject) -> bool:
+def has_scales(subject: TrainedModel) -> bool:
     """Returns whether the model is a hierarchy on maps."""
     return hasattr(subject.model, "code") and hasattr(subject.model, "latent_shapes")
 
 
 def evaluate_scales(
-    subject: Subject,
+    subject: TrainedModel,
     source: Source,
     kl: np.ndarray,
     *,
@@ -99,7 +99,9 @@ def code_moments(
       key: not used.
       batch: prepared images, with a mask.
     """
-    code, _ = apply(model, lambda m, b: m.code(b), params, state, batch, train=False)
+    code, _ = apply_model(
+        model, lambda m, b: m.code(b), params, state, batch, train=False
+    )
     arrays = jax.tree.leaves(code)
 
     def mean(a):

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from jvae.errors import require
 from jvae.evaluation.projection import Projection
-from jvae.pretrained.trained_model import Subject
+from jvae.pretrained.trained_model import TrainedModel
 
 NUM_PROBED = 10_000
 """Labelled training examples that probes see where nothing else is asked for."""
@@ -77,12 +77,12 @@ class Settings:
         count = self.fd_examples
         require(count >= 0, "fd_examples", "be at least 0", count)
 
-    def needs_training_split(self, subject: Subject) -> bool:
+    def needs_training_split(self, subject: TrainedModel) -> bool:
         """Returns whether an evaluation looks at training examples too."""
         fits = self.statistics == "train" or bool(self.samplers) or self.fd_examples > 0
         return fits or self.num_probed(subject) > 0
 
-    def num_probed(self, subject: Subject) -> int:
+    def num_probed(self, subject: TrainedModel) -> int:
         """Returns how many training examples probes see, 0 for no probes."""
         if self.probe_examples is not None:
             return self.probe_examples

@@ -26,10 +26,10 @@ from jvae.losses.elbo import elbo_terms, negative_elbo, prior_kl
 from jvae.losses.hierarchical import balance, negative_hierarchical_elbo
 from jvae.losses.infomax import (
     donsker_varadhan,
+    in_batch_negatives,
     info_nce,
     infomax,
     jensen_shannon,
-    partners,
 )
 from jvae.losses.information import (
     decompose_kl,
@@ -74,7 +74,7 @@ __all__ = [
     "negative_elbo",
     "negative_hierarchical_elbo",
     "negative_iwae",
-    "partners",
+    "in_batch_negatives",
     "prior_kl",
 ]
 

@@ -19,12 +19,12 @@ from jvae import keys
 from jvae.distributions import Categorical
 from jvae.errors import ConfigError
 from jvae.losses.elbo import (
-    apply,
+    apply_model,
     blank_padding,
-    complete,
     masked_mean,
     with_check,
     with_coefficients,
+    with_defaults,
 )
 from jvae.types import (
     Array,
@@ -77,7 +77,7 @@ def bottleneck_terms(
 
     each = keys.per_example(key, batch_size(batch))
     arguments = (params, state, blank_padding(batch), each)
-    terms, state = apply(model, infer_and_score, *arguments, train=train)
+    terms, state = apply_model(model, infer_and_score, *arguments, train=train)
     return *terms, state
 
 
@@ -136,7 +136,7 @@ def information_bottleneck(
     Raises:
       ConfigError: a model that does not score labels, or a batch without them.
     """
-    coefficients = complete(coefficients, information_bottleneck)
+    coefficients = with_defaults(coefficients, information_bottleneck)
     _check(model=model)
     log_likelihood, logits, inference, state = bottleneck_terms(
         params, state, key, batch, model=model, train=train

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 
 from jvae.errors import ConfigError
 from jvae.losses.elbo import (
-    complete,
     elbo_terms,
     masked_mean,
     with_check,
     with_coefficients,
+    with_defaults,
 )
 from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State
 
@@ -105,7 +105,7 @@ def negative_cluster_elbo(
     Raises:
       ConfigError: a model without clusters.
     """
-    coefficients = complete(coefficients, negative_cluster_elbo)
+    coefficients = with_defaults(coefficients, negative_cluster_elbo)
     _check(model=model)
 
     log_likelihood, inference, new_state = elbo_terms(

@@ -61,7 +61,7 @@ def check_choice(name: str, choices: Any, value: Any) -> None:
     require(value in known, f"loss.{name}", rule, value)
 
 
-def complete(coefficients: Coefficients, objective) -> dict[str, Array | float]:
+def with_defaults(coefficients: Coefficients, objective) -> dict[str, Array | float]:
     """Returns the coefficients of `objective`, defaults filled in.
 
     Raises:
@@ -75,7 +75,7 @@ def complete(coefficients: Coefficients, objective) -> dict[str, Array | float]:
     return {**known, **coefficients}
 
 
-def apply(model, method, params: Params, state: State, *args, train: bool):
+def apply_model(model, method, params: Params, state: State, *args, train: bool):
     """Returns (`method` of `model`, state); in training mode the updated state."""
     variables = {"params": params, **state}
     if not train:
@@ -132,13 +132,13 @@ def elbo_terms(
         return likelihood.log_prob(batch[model.target]), inference
 
     each = keys.per_example(key, batch_size(batch))
-    (log_likelihood, inference), state = apply(
+    (log_likelihood, inference), state = apply_model(
         model, infer_and_score, params, state, blank_padding(batch), each, train=train
     )
     return log_likelihood, inference, state
 
 
-def _penalised_kl(kl: Array, coefficients: Coefficients, free_bits_over: str) -> Array:
+def _penalized_kl(kl: Array, coefficients: Coefficients, free_bits_over: str) -> Array:
     """Returns [B]: the KL with free bits and capacity applied, before beta."""
     free_bits, capacity = coefficients["free_bits"], coefficients["capacity"]
     if free_bits_over == "total":
@@ -212,7 +212,7 @@ def negative_elbo(
       (loss, aux): a scalar in nats per example; aux.metrics holds 'elbo',
       'log_likelihood' and 'kl', unweighted; aux.state the updated collections.
     """
-    coefficients = complete(coefficients, negative_elbo)
+    coefficients = with_defaults(coefficients, negative_elbo)
     _check_elbo(model=model, kl_estimate=kl_estimate, free_bits_over=free_bits_over)
     log_likelihood, inference, state = elbo_terms(
         params, state, key, batch, model=model, train=train
@@ -220,7 +220,7 @@ def negative_elbo(
     kl = inference.kl
     if kl_estimate == "monte_carlo":
         kl = inference.log_ratio[:, None]
-    penalty = _penalised_kl(kl, coefficients, free_bits_over)
+    penalty = _penalized_kl(kl, coefficients, free_bits_over)
     total = kl.sum(-1)
     loss = masked_mean(coefficients["beta"] * penalty - log_likelihood, batch)
     metrics = {
@@ -269,7 +269,7 @@ def prior_kl(
     Returns:
       (loss, aux) with metrics 'kl', and 'loss', which is the same.
     """
-    complete(coefficients, prior_kl)
+    with_defaults(coefficients, prior_kl)
     _check_prior_kl(model=model, kl_estimate=kl_estimate)
 
     def infer(model, batch, key):
@@ -277,7 +277,7 @@ def prior_kl(
 
     each = keys.per_example(key, batch_size(batch))
     arguments = (params, state, blank_padding(batch), each)
-    inference, state = apply(model, infer, *arguments, train=train)
+    inference, state = apply_model(model, infer, *arguments, train=train)
     per_example = inference.kl.sum(-1)
     if kl_estimate == "monte_carlo":
         per_example = inference.log_ratio

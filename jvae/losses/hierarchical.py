@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from jvae.errors import ConfigError, require
 from jvae.layers.spectral import power_iteration
 from jvae.losses.elbo import (
-    complete,
     elbo_terms,
     masked_mean,
     require_methods,
     with_check,
     with_coefficients,
+    with_defaults,
 )
 from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State
 
@@ -129,7 +129,7 @@ def negative_hierarchical_elbo(
     Raises:
       ConfigError: a model without these, or without the collection 'spectral'.
     """
-    coefficients = complete(coefficients, negative_hierarchical_elbo)
+    coefficients = with_defaults(coefficients, negative_hierarchical_elbo)
     _check(model=model, smoothness_start=smoothness_start, balanced=balanced)
     if SPECTRAL not in state:
         raise ConfigError("state must hold the collection 'spectral', as `init` has it")

@@ -20,14 +20,14 @@ import jax.numpy as jnp
 from jvae import keys
 from jvae.errors import ConfigError, require
 from jvae.losses.elbo import (
-    apply,
+    apply_model,
     blank_padding,
     check_choice,
-    complete,
     masked_mean,
     require_methods,
     with_check,
     with_coefficients,
+    with_defaults,
 )
 from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State, batch_size
 
@@ -115,7 +115,7 @@ def _mean(values: Array, mask: Array | None) -> Array:
     return masked_mean(per_example, {} if mask is None else {"mask": mask})
 
 
-def partners(
+def in_batch_negatives(
     key: Key, num_examples: int, num_negatives: int, mask: Array | None = None
 ) -> Array:
     """Returns [N, B], for each example N others of the batch, all different.
@@ -216,7 +216,7 @@ def infomax(
       ConfigError: impossible options, a batch with no more than num_negatives examples,
         or views of the wrong rank.
     """
-    coefficients = complete(coefficients, infomax)
+    coefficients = with_defaults(coefficients, infomax)
     _check(
         model=model, estimator=estimator, num_negatives=num_negatives, kl_over=kl_over
     )
@@ -226,12 +226,12 @@ def infomax(
     mask = batch.get("mask")
     each = keys.per_example(key, size)
     first = each[0 if mask is None else jnp.argmax(mask)]
-    others = partners(jax.random.fold_in(first, 1), size, num_negatives, mask)
+    others = in_batch_negatives(jax.random.fold_in(first, 1), size, num_negatives, mask)
 
     def score(model, batch, key):
         return _scores(model, batch, key, others)
 
-    (whole, places, inference), state = apply(
+    (whole, places, inference), state = apply_model(
         model, score, params, state, blank_padding(batch), each, train=train
     )
     bound = ESTIMATORS[estimator]

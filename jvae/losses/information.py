@@ -22,13 +22,13 @@ from jvae import keys
 from jvae.distributions import DiagGaussian, sum_events
 from jvae.errors import ConfigError, require
 from jvae.losses.elbo import (
-    apply,
+    apply_model,
     blank_padding,
     check_choice,
-    complete,
     masked_mean,
     with_check,
     with_coefficients,
+    with_defaults,
 )
 from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State, batch_size
 
@@ -271,7 +271,7 @@ def negative_decomposed_elbo(
       ConfigError: dataset_size below 2 or below the batch, or a prior that is no
         diagonal Gaussian or depends on the example.
     """
-    coefficients = complete(coefficients, negative_decomposed_elbo)
+    coefficients = with_defaults(coefficients, negative_decomposed_elbo)
     _check(model=model, dataset_size=dataset_size, estimator=estimator)
 
     _require_one_prior(model, params, state, batch)
@@ -283,7 +283,7 @@ def negative_decomposed_elbo(
 
     each = keys.per_example(key, batch_size(batch))
     arguments = (params, state, blank_padding(batch), each)
-    (q, p, z, log_likelihood), state = apply(
+    (q, p, z, log_likelihood), state = apply_model(
         model, infer_and_score, *arguments, train=train
     )
     mask = batch.get("mask")

@@ -11,14 +11,14 @@ import jax
 from jvae import keys
 from jvae.errors import ConfigError, require
 from jvae.losses.elbo import (
-    apply,
+    apply_model,
     blank_padding,
     check_choice,
-    complete,
     masked_mean,
     require_methods,
     with_check,
     with_coefficients,
+    with_defaults,
 )
 from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State, batch_size
 
@@ -93,7 +93,7 @@ def log_weights(
     arguments = (model, log_weight, params, state, blank_padding(batch))
 
     def one(draw_keys):
-        return apply(*arguments, draw_keys, train=train)
+        return apply_model(*arguments, draw_keys, train=train)
 
     weights, states = jax.vmap(one)(draws)
     return _average_state(weights, states, state, train)
@@ -171,7 +171,7 @@ def negative_iwae(
         model without one posterior and prior; `losses.build` says so before any
         tracing. A posterior without `log_prob` is refused while tracing.
     """
-    complete(coefficients, negative_iwae)
+    with_defaults(coefficients, negative_iwae)
     _check(model=model, num_samples=num_samples, gradient=gradient)
     arguments = (params, state, key, batch)
     log_w, new_state = log_weights(
@@ -196,6 +196,6 @@ def _pathwise_surrogate(log_w, params, state, key, batch, *, model, train):
     weights = jax.lax.stop_gradient(jax.nn.softmax(log_w, axis=0))
     draws = sample_keys(key, batch_size(batch), log_w.shape[0])
     arguments = (model, _pathwise_log_weight, params, state, blank_padding(batch))
-    method = functools.partial(apply, *arguments, train=train)
+    method = functools.partial(apply_model, *arguments, train=train)
     again, _ = jax.vmap(method)(draws, weights)
     return (weights * again).sum(0)

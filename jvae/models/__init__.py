@@ -23,7 +23,7 @@ from jvae.models.likelihoods import LIKELIHOODS
 from jvae.models.mlp import MlpDecoder, MlpEncoder, mlp
 from jvae.models.nvae.model import NVAE, nvae
 from jvae.models.text import LanguageModel, TextVAE, language_model, text_vae
-from jvae.models.vae import VAE, OneGroup
+from jvae.models.vae import VAE, SingleLatent
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
@@ -56,7 +56,7 @@ __all__ = [
     "LanguageModel",
     "MlpDecoder",
     "MlpEncoder",
-    "OneGroup",
+    "SingleLatent",
     "PoetryVAE",
     "TextVAE",
     "build",

@@ -12,7 +12,7 @@ from jvae.distributions import Categorical, DiagGaussian
 from jvae.layers import ACTIVATIONS, Activation
 from jvae.models.latents import MAX_LOG_VAR, MIN_LOG_VAR
 from jvae.models.mlp import MlpEncoder, check_sizes
-from jvae.models.vae import OneGroup, check_image
+from jvae.models.vae import SingleLatent, check_image
 from jvae.types import Array, Batch, Inference, Key, batch_size
 
 _GLOROT = nn.initializers.glorot_uniform()
@@ -75,7 +75,7 @@ class Classifier(nn.Module):
         return self.likelihood(self.infer(batch, key).latents, batch)
 
 
-class BottleneckClassifier(OneGroup, Classifier):
+class BottleneckClassifier(SingleLatent, Classifier):
     """q(z|x) = N(mean(x), diag var(x)), p(z) = N(0, I), p(y|z) from layers on z.
 
     Alemi et al., 2017, https://arxiv.org/abs/1612.00410.

@@ -26,13 +26,13 @@ from jvae.flows.glow import Mixing
 from jvae.flows.squeeze import check_squeezes
 from jvae.flows.steps import Memory
 from jvae.models.mlp import check_sizes
-from jvae.models.vae import OneGroup, check_image, flat_size
+from jvae.models.vae import SingleLatent, check_image, flat_size
 from jvae.runtime import random_bits
 from jvae.types import Array, Batch, Key, Params, batch_size
 
 
 @flax.struct.dataclass
-class Certain:
+class Deterministic:
     """p(x|z) of a code that holds x: 1 for the image that it was made of.
 
     Attributes:
@@ -56,7 +56,7 @@ class Certain:
 
 
 @flax.struct.dataclass
-class LevelCodes:
+class DequantizedFlow:
     """q(z|x): codes z = f(x + u) of images with noise u within their pixel levels.
 
     Known at its own draws only: there is no `log_prob`.
@@ -96,7 +96,7 @@ class LevelCodes:
         return z, log_det - (self.num_bits - 1) * math.log(2.0) * z.shape[-1]
 
 
-class FlowModel(nn.Module, OneGroup):
+class FlowModel(nn.Module, SingleLatent):
     """An image with noise within its levels <-> a standard Gaussian code.
 
     Attributes:
@@ -113,20 +113,20 @@ class FlowModel(nn.Module, OneGroup):
     start_examples = 256
     is_lossless = True
 
-    def posterior(self, batch: Batch) -> LevelCodes:
+    def posterior(self, batch: Batch) -> DequantizedFlow:
         """Returns q(z|x) of levels batch['image'], 0 to 2^num_bits - 1."""
         x = check_image(batch["image"], self.image_shape)
         params, unbound = taken(self.flow, scaled(x, 0.5, self.num_bits))
-        return LevelCodes(x, params, unbound, self.num_bits)
+        return DequantizedFlow(x, params, unbound, self.num_bits)
 
     def prior(self, batch: Batch) -> DiagGaussian:
         """Returns N(0, I) over [B, H W C]."""
         zeros = jnp.zeros((batch_size(batch), math.prod(self.image_shape)))
         return DiagGaussian(zeros, zeros)
 
-    def likelihood(self, latents: Array, batch: Batch) -> Certain:
+    def likelihood(self, latents: Array, batch: Batch) -> Deterministic:
         """Returns p(x|z), of codes [B, H W C]."""
-        return Certain(self.decode(latents), 2**self.num_bits)
+        return Deterministic(self.decode(latents), 2**self.num_bits)
 
     def decode(self, z: Array) -> Array:
         """Returns the levels [B, H, W, C] of codes [B, H W C], as float32."""
@@ -159,7 +159,7 @@ class FlowModel(nn.Module, OneGroup):
         u = noise(keys.per_example(key, batch_size(batch)), x)
         self.flow.start(scaled(x, u, self.num_bits))
 
-    def __call__(self, batch: Batch, key: Key) -> Certain:
+    def __call__(self, batch: Batch, key: Key) -> Deterministic:
         """Returns p(x|z) at one draw; what `init` traces."""
         return self.likelihood(self.infer(batch, key).latents, batch)
 

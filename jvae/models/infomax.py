@@ -16,7 +16,7 @@ from jvae.layers import Activation
 from jvae.models.conv import ConvEncoder, Downsampling, Pooling
 from jvae.models.latents import GaussianLatent
 from jvae.models.mlp import check_sizes
-from jvae.models.vae import OneGroup, check_image, sample_and_kl
+from jvae.models.vae import SingleLatent, check_image, sample_and_kl
 from jvae.types import Array, Batch, Key, Views, batch_size
 
 GlobalView = Literal["features", "code"]
@@ -72,7 +72,7 @@ class DotCritic(nn.Module):
 CRITICS = {"joint": JointCritic, "dot": DotCritic}
 
 
-class InfoMaxEncoder(OneGroup, nn.Module):
+class InfoMaxEncoder(SingleLatent, nn.Module):
     """q(z|x) = N(mean(x), diag var(x)), p(z) = N(0, I), and critics of pairs.
 
     Hjelm et al., 2019, https://arxiv.org/abs/1808.06670; Su, 2018,

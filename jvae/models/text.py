@@ -15,7 +15,7 @@ from jvae.errors import require
 from jvae.layers.lstm import Lstm, Memory
 from jvae.models import latents
 from jvae.models.latents import GaussianLatent, Latent
-from jvae.models.vae import OneLatent
+from jvae.models.vae import LatentHead
 from jvae.types import Array, Batch, Inference, Key, batch_size
 
 END = 0
@@ -107,7 +107,7 @@ class SentenceModel(nn.Module):
         return self.likelihood(self.infer(batch, key).latents, batch)
 
 
-class SentenceVAE(SentenceModel, OneLatent):
+class SentenceVAE(SentenceModel, LatentHead):
     """A VAE of sentences; it has `features`, `latent`, `latent_dim` and `write`."""
 
     def posterior(self, batch: Batch) -> Any:

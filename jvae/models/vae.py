@@ -18,7 +18,7 @@ from jvae.models.latents import GaussianLatent, Latent
 from jvae.types import Array, Batch, Inference, Key, batch_size
 
 
-class OneGroup:
+class SingleLatent:
     """Gives `infer` to a model that has `posterior(batch)` and `prior(batch)`.
 
     Both return distribution objects: the posterior with `sample_and_log_prob(key)`,
@@ -45,7 +45,7 @@ class OneGroup:
         return self.posterior(self.as_batch(x))
 
 
-class OneLatent(OneGroup):
+class LatentHead(SingleLatent):
     """What models with a `latent` of `latent_dim` dimensions have in common."""
 
     def add_latent(self: Any, **head: Any) -> None:
@@ -119,7 +119,7 @@ def _draw(q: Any, p: Any, key: Key) -> tuple[Any, Array]:
     return z, log_q - p.log_prob(z)
 
 
-class VAE(nn.Module, OneLatent):
+class VAE(nn.Module, LatentHead):
     """q(z|x) and p(z) from `latent`, p(x|z) from a decoder.
 
     By default q(z|x) = N(mean(x), diag var(x)) and p(z) = N(0, I). With `num_classes`,

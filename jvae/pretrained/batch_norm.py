@@ -11,20 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jvae.data.sources import Source
-from jvae.pretrained.trained_model import Subject, over_batches
+from jvae.pretrained.trained_model import TrainedModel, over_batches
 from jvae.types import Array, Batch, Key, Params, State
 
 COLLECTION = "batch_stats"
 
 
 def recomputed_statistics(
-    subject: Subject,
+    subject: TrainedModel,
     source: Source,
     *,
     batch_size: int,
     key: Key,
     num_examples: int | None = None,
-) -> Subject:
+) -> TrainedModel:
     """Returns the subject with the statistics of a split in place of running ones.
 
     Running statistics are averages over the last steps of training, of parameters that
@@ -110,13 +110,13 @@ def _statistics(
 
 
 def sampled(
-    subject: Subject,
+    subject: TrainedModel,
     *,
     key: Key,
     temperature: float = 1.0,
     num_passes: int = 500,
     batch_size: int = 16,
-) -> Subject:
+) -> TrainedModel:
     """Returns the subject with the statistics of its own samples, in layers they pass.
 
     In a deep hierarchy the layers on the way down see other values when latents come

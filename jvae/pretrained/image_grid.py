@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from jvae.errors import require
-from jvae.pretrained.trained_model import Subject
+from jvae.pretrained.trained_model import TrainedModel
 from jvae.types import Array
 
 COLUMNS = 10
@@ -45,7 +45,7 @@ class Picture:
         return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
-def sheet(subject: Subject, images: Array | np.ndarray, columns: int) -> bytes:
+def sheet(subject: TrainedModel, images: Array | np.ndarray, columns: int) -> bytes:
     """Returns the PNG of images [..., H, W, C] in the support of the likelihood.
 
     Args:

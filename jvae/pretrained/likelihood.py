@@ -14,9 +14,9 @@ from jvae.data import transforms
 from jvae.data.sources import Source
 from jvae.distributions import Bernoulli
 from jvae.errors import require
-from jvae.losses.elbo import apply, elbo_terms
+from jvae.losses.elbo import apply_model, elbo_terms
 from jvae.losses.iwae import log_weight, sample_keys
-from jvae.pretrained.trained_model import Subject, over_examples
+from jvae.pretrained.trained_model import TrainedModel, over_examples
 from jvae.types import Array, Batch, Key, Params, State, batch_size
 
 GREY_BERNOULLI = "binary cross-entropy on grey values: not a likelihood"
@@ -80,7 +80,9 @@ def log_likelihood_per_example(
     rows = batch_size(batch)
 
     def one_draw(draw_keys):
-        return apply(model, log_weight, params, state, batch, draw_keys, train=False)[0]
+        return apply_model(
+            model, log_weight, params, state, batch, draw_keys, train=False
+        )[0]
 
     def add_chunk(total, chunk_keys):
         # The weights as exp(peak) * mass: the peak is exact and the mass is near 1.
@@ -136,7 +138,7 @@ class Estimate:
 
 
 def evaluate_elbo(
-    subject: Subject,
+    subject: TrainedModel,
     source: Source,
     *,
     batch_size: int,
@@ -168,7 +170,7 @@ def evaluate_elbo(
 
 
 def log_likelihoods(
-    subject: Subject,
+    subject: TrainedModel,
     source: Source,
     *,
     batch_size: int,
@@ -205,7 +207,7 @@ def log_likelihoods(
 
 
 def evaluate_log_likelihood(
-    subject: Subject, source: Source, *, num_samples: int, **options: Any
+    subject: TrainedModel, source: Source, *, num_samples: int, **options: Any
 ) -> Estimate:
     """Returns the mean of `log_likelihoods` over a split, in nats.
 
@@ -279,7 +281,7 @@ class Observation:
     num_dims: int = 0
 
 
-def observation(subject: Subject, source: Source) -> Observation:
+def observation(subject: TrainedModel, source: Source) -> Observation:
     """Returns what log p(x|z) means for this model and this data; computes nothing."""
     shapes = {
         name: jax.ShapeDtypeStruct(
@@ -294,7 +296,7 @@ def observation(subject: Subject, source: Source) -> Observation:
 
         ready = transforms.prepare(batch, key, subject.transform)
         arguments = (params, state, ready, key)
-        found = apply(subject.model, likelihood, *arguments, train=False)[0]
+        found = apply_model(subject.model, likelihood, *arguments, train=False)[0]
         return found, ready[subject.model.target]
 
     key, variables = jax.random.key(0), (subject.params, subject.state)

@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 
-from jvae.losses.elbo import apply
-from jvae.pretrained.trained_model import Subject
+from jvae.losses.elbo import apply_model
+from jvae.pretrained.trained_model import TrainedModel
 from jvae.types import Array, Batch, Key, Params, State
 
 
@@ -33,17 +33,17 @@ def label_probs(
         return model.likelihood(model.infer(batch, key).latents, batch).logits
 
     if keys is None:
-        logits = apply(model, at_code, params, state, batch, train=False)[0]
+        logits = apply_model(model, at_code, params, state, batch, train=False)[0]
         return jax.nn.softmax(logits)
 
     def draw(key):
-        logits = apply(model, at_draw, params, state, batch, key, train=False)[0]
+        logits = apply_model(model, at_draw, params, state, batch, key, train=False)[0]
         return jax.nn.softmax(logits)
 
     return jax.lax.map(draw, keys).mean(0)
 
 
-def has_clusters(subject: Subject) -> bool:
+def has_clusters(subject: TrainedModel) -> bool:
     """Returns whether the model assigns codes to clusters."""
     return hasattr(subject.model, "cluster_log_probs")
 
@@ -61,4 +61,4 @@ def clusters_of(model: Any, params: Params, state: State, batch: Batch) -> Array
     def assign(model, batch):
         return model.cluster_log_probs(model.posterior(batch).mean).argmax(-1)
 
-    return apply(model, assign, params, state, batch, train=False)[0]
+    return apply_model(model, assign, params, state, batch, train=False)[0]

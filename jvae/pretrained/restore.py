@@ -25,7 +25,7 @@ from jvae.losses.iwae import sample_keys
 from jvae.pretrained import likelihood, predictions, samplers, samples
 from jvae.pretrained.samplers.fit import training_codes
 from jvae.pretrained.samplers.store import folder_of
-from jvae.pretrained.trained_model import Subject
+from jvae.pretrained.trained_model import TrainedModel
 from jvae.runtime import mesh as meshes
 from jvae.types import Array, Key, Params, State
 from jvae.workdir import checkpoints, metadata
@@ -70,9 +70,9 @@ class Pretrained:
     sampled_at: float | None = None
 
     @property
-    def subject(self) -> Subject:
+    def subject(self) -> TrainedModel:
         """What `jvae.evaluation` looks at."""
-        return Subject(
+        return TrainedModel(
             self.model,
             self.params,
             self.state,
@@ -293,7 +293,9 @@ class Pretrained:
         Raises:
           ConfigError: a model without scales, or a number out of range.
         """
-        return samples.variations(self.subject, key, n, num, kept, temperature)
+        return samples.resample_fine_scales(
+            self.subject, key, n, num, kept, temperature
+        )
 
     def interpolate(self, a: Array, b: Array, n: int, spherical: bool = False) -> Array:
         """Returns [B, n, H, W, C], decoded between the modes of q(z|a) and q(z|b).
@@ -317,7 +319,7 @@ class Pretrained:
         if self.vocabulary is not None:  # filled up to one width
             width = max(a.shape[1], b.shape[1])
             a, b = (jnp.pad(s, ((0, 0), (0, width - s.shape[1]))) for s in (a, b))
-        return samples.interpolations(self.subject, a, b, n, spherical)
+        return samples.interpolate(self.subject, a, b, n, spherical)
 
     def corners(self, x: Array, n: int) -> Array:
         """Returns [n, n, H, W, C], decoded between the modes of q(z|x) of four images.
@@ -332,7 +334,7 @@ class Pretrained:
           ConfigError: another number of images, or n < 2.
         """
         self._require_decoder()
-        return samples.corners(self.subject, self._image(x), n)
+        return samples.interpolation_grid(self.subject, self._image(x), n)
 
     def _require_decoder(self) -> None:
         """Raises ConfigError for a model that has no p(x|z)."""
@@ -456,7 +458,7 @@ def restore(
     folder, number = checkpoints.choose(workdir, step)
     item, meta = folder.restore_model(number, devices)
     config = meta["config"]
-    with registry.imports(allow_imports):
+    with registry.allow_import_paths(allow_imports):
         model = models.build(**config["model"])
         section = config["data"]
         padding = section.get("padding", 0)  # not in runs of earlier releases

@@ -16,8 +16,8 @@ import numpy as np
 from jvae import keys
 from jvae.distributions import arc
 from jvae.errors import ConfigError, require
-from jvae.losses.elbo import apply
-from jvae.pretrained.trained_model import Subject
+from jvae.losses.elbo import apply_model
+from jvae.pretrained.trained_model import TrainedModel
 from jvae.runtime.mesh import rows
 from jvae.types import Array, Key, Params, State
 
@@ -26,7 +26,7 @@ CHUNK = 128
 
 
 def reconstructions(
-    subject: Subject,
+    subject: TrainedModel,
     x: Array | np.ndarray,
     key: Key,
     mode: Literal["mean", "sample"] = "mean",
@@ -51,7 +51,7 @@ def reconstructions(
     return subject.run(_redraw, x, keys.per_example(key, len(x)))
 
 
-def codes(subject: Subject, x: Array | np.ndarray) -> Any:
+def codes(subject: TrainedModel, x: Array | np.ndarray) -> Any:
     """Returns the codes of images: the mode of q(z|x), or else its mean.
 
     The mode of a Gaussian is its mean. That of one-hot or unit vectors is one of them,
@@ -76,7 +76,7 @@ def codes(subject: Subject, x: Array | np.ndarray) -> Any:
     return subject.run(code_of, x)
 
 
-def decoded(subject: Subject, z: Any) -> Array:
+def decoded(subject: TrainedModel, z: Any) -> Array:
     """Returns the means of p(x|z), [B, H, W, C], or the likeliest sentences [B, T].
 
     Args:
@@ -86,7 +86,7 @@ def decoded(subject: Subject, z: Any) -> Array:
     return subject.run(_decode_codes, z)
 
 
-def has_codes(subject: Subject) -> bool:
+def has_codes(subject: TrainedModel) -> bool:
     """Returns whether the model has posterior means, and so `codes`."""
     model = subject.model
     has_some = hasattr(model, "code") or hasattr(model, "posterior")
@@ -94,7 +94,7 @@ def has_codes(subject: Subject) -> bool:
 
 
 def prior_samples(
-    subject: Subject,
+    subject: TrainedModel,
     key: Key,
     n: int,
     temperature: float = 1.0,
@@ -141,8 +141,13 @@ def prior_samples(
     return np.concatenate(parts)[:n]
 
 
-def variations(
-    subject: Subject, key: Key, n: int, num: int, kept: int, temperature: float = 1.0
+def resample_fine_scales(
+    subject: TrainedModel,
+    key: Key,
+    n: int,
+    num: int,
+    kept: int,
+    temperature: float = 1.0,
 ) -> np.ndarray:
     """Returns samples of a hierarchy and others that share its coarse scales.
 
@@ -213,8 +218,8 @@ def checked_label(
     return array
 
 
-def interpolations(
-    subject: Subject,
+def interpolate(
+    subject: TrainedModel,
     a: Array | np.ndarray,
     b: Array | np.ndarray,
     num: int,
@@ -251,7 +256,7 @@ def interpolations(
     return subject.run(_decode_lines, start, end, num=num, spherical=spherical)
 
 
-def corners(subject: Subject, x: Array | np.ndarray, num: int) -> Array:
+def interpolation_grid(subject: TrainedModel, x: Array | np.ndarray, num: int) -> Array:
     """Returns decoded points between the codes of four images, [num, num, ...].
 
     First along the paths from x[0] to x[1] and from x[2] to x[3], then from those to
@@ -277,7 +282,11 @@ def corners(subject: Subject, x: Array | np.ndarray, num: int) -> Array:
 
 
 def traversals(
-    subject: Subject, x: Array | np.ndarray, dims: Sequence[int], num: int, reach: float
+    subject: TrainedModel,
+    x: Array | np.ndarray,
+    dims: Sequence[int],
+    num: int,
+    reach: float,
 ) -> Array:
     """Returns images along single dimensions, [B, len(dims), num, H, W, C].
 
@@ -315,7 +324,7 @@ def by_kl(kl: np.ndarray, n: int) -> list[int]:
 
 
 def _call(model: Any, params, state, method, *args: Any) -> Any:
-    return apply(model, method, params, state, *args, train=False)[0]
+    return apply_model(model, method, params, state, *args, train=False)[0]
 
 
 def as_batch(model: Any, x: Any) -> Any:

@@ -21,7 +21,7 @@ from jvae.types import Array, Batch, Key, Params, State
 
 
 @dataclasses.dataclass(frozen=True)
-class Subject:
+class TrainedModel:
     """A model with its parameters, and what its input goes through.
 
     Attributes:
@@ -130,7 +130,7 @@ def _transformed(image: Any, key: Key, transform: Transform) -> Array:
 @functools.cache
 def _compiled(platform: str) -> Callable:
     """Returns `_run`, compiled for a platform."""
-    options = xla_options.fast(platform)
+    options = xla_options.for_repeated_runs(platform)
     return jax.jit(_run, static_argnums=0, compiler_options=options)
 
 
@@ -142,7 +142,7 @@ def _run(program: tuple, params: Params, state: State, args: tuple) -> Any:
 
 
 def over_examples(
-    subject: Subject,
+    subject: TrainedModel,
     function: Callable,
     source: Source,
     *,
@@ -182,7 +182,7 @@ def over_examples(
 
 
 def over_batches(
-    subject: Subject,
+    subject: TrainedModel,
     function: Callable,
     source: Source,
     *,
@@ -226,7 +226,7 @@ def over_batches(
 
 
 def _each_batch(
-    subject: Subject,
+    subject: TrainedModel,
     function: Callable,
     source: Source,
     batch_size: int,

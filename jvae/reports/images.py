@@ -12,10 +12,10 @@ from jvae.data.sources import Source
 from jvae.evaluation.classification import Classification
 from jvae.evaluation.clustering import Clusters
 from jvae.evaluation.projection import Projection
-from jvae.evaluation.results import Findings
+from jvae.evaluation.results import EvaluationResults
 from jvae.pretrained import samples
 from jvae.pretrained.image_grid import COLUMNS, Picture, sheet
-from jvae.pretrained.trained_model import Subject
+from jvae.pretrained.trained_model import TrainedModel
 from jvae.reports import latents, plots
 from jvae.types import Key
 
@@ -28,9 +28,9 @@ MAX_CLUSTER_PAGES = 20
 
 
 def make_images(
-    subject: Subject,
+    subject: TrainedModel,
     source: Source,
-    found: Findings,
+    found: EvaluationResults,
     key: Key,
     *,
     temperatures: Sequence[float],
@@ -84,9 +84,9 @@ def make_images(
 
 
 def _images(
-    subject: Subject,
+    subject: TrainedModel,
     source: Source,
-    found: Findings,
+    found: EvaluationResults,
     key: Key,
     temperatures: Sequence[float],
     *,
@@ -114,7 +114,7 @@ def _images(
     return shown
 
 
-def _reconstructions(subject: Subject, x: np.ndarray, key: Key) -> Picture:
+def _reconstructions(subject: TrainedModel, x: np.ndarray, key: Key) -> Picture:
     mode: Literal["mean", "sample"] = "mean" if samples.has_codes(subject) else "sample"
     code = {"mean": "the mode", "sample": "a draw"}[mode] + " of q(z|x)"
     again = samples.reconstructions(subject, x, key, mode)
@@ -127,7 +127,7 @@ def _reconstructions(subject: Subject, x: np.ndarray, key: Key) -> Picture:
     return Picture("reconstructions.png", "Reconstructions", text, png)
 
 
-def _samples(subject: Subject, key: Key, n: int, temperature: float) -> Picture:
+def _samples(subject: TrainedModel, key: Key, n: int, temperature: float) -> Picture:
     images = samples.prior_samples(subject, key, n, temperature)
     title = f"Samples at temperature {float(temperature)}"
     text = "Means of p(x|z), z drawn from the prior"
@@ -141,7 +141,9 @@ def _samples(subject: Subject, key: Key, n: int, temperature: float) -> Picture:
     return Picture(f"samples_t{float(temperature)}.png", title, text, png)
 
 
-def _drawn_by(subject: Subject, key: Key, n: int, name: str, sampler: Any) -> Picture:
+def _drawn_by(
+    subject: TrainedModel, key: Key, n: int, name: str, sampler: Any
+) -> Picture:
     images = samples.prior_samples(subject, key, n, sampler=sampler)
     text = (
         f"Means of p(x|z), z drawn by the sampler '{name}', fitted to training codes."
@@ -151,13 +153,13 @@ def _drawn_by(subject: Subject, key: Key, n: int, name: str, sampler: Any) -> Pi
 
 
 def _variations(
-    subject: Subject, key: Key, temperatures: Sequence[float]
+    subject: TrainedModel, key: Key, temperatures: Sequence[float]
 ) -> list[Picture]:
     """Returns for every scale but the finest what is free once all above it is kept."""
     shown, shapes = [], subject.model.latent_shapes
     temperature = max(temperatures, default=1.0)
     for kept, (_, height, width, _) in enumerate(shapes[:-1], start=1):
-        images = samples.variations(
+        images = samples.resample_fine_scales(
             subject, key, VARIED_ROWS, COLUMNS, kept, temperature
         )
         size = f"{height}x{width}"
@@ -172,11 +174,11 @@ def _variations(
 
 
 def _interpolations(
-    subject: Subject, x: np.ndarray, spherical: bool = False
+    subject: TrainedModel, x: np.ndarray, spherical: bool = False
 ) -> Picture:
     num_rows = min(len(x) // 2, 6)
     ends = x[:num_rows], x[num_rows : 2 * num_rows]
-    images = samples.interpolations(subject, *ends, COLUMNS, spherical)
+    images = samples.interpolate(subject, *ends, COLUMNS, spherical)
     text = "Each row decodes points on the path between the codes of two examples."
     name, title = "interpolations.png", "Interpolations"
     if spherical:
@@ -187,15 +189,15 @@ def _interpolations(
     return Picture(name, title, text, sheet(subject, images, COLUMNS))
 
 
-def _corners(subject: Subject, x: np.ndarray) -> Picture:
-    images = samples.corners(subject, x[:4], COLUMNS)
+def _corners(subject: TrainedModel, x: np.ndarray) -> Picture:
+    images = samples.interpolation_grid(subject, x[:4], COLUMNS)
     text = "Points between the codes of the four examples whose images are the corners."
     png = sheet(subject, images, COLUMNS)
     return Picture("corners.png", "Between four examples", text, png)
 
 
 def _traversals(
-    subject: Subject, x: np.ndarray, kl: np.ndarray, reach: float
+    subject: TrainedModel, x: np.ndarray, kl: np.ndarray, reach: float
 ) -> Picture:
     dims = samples.by_kl(kl, COLUMNS)
     images = samples.traversals(subject, x[:1], dims, COLUMNS + 1, reach)
@@ -219,7 +221,7 @@ def _confusion(found: Classification) -> Picture:
 
 
 def cluster_pages(
-    subject: Subject, source: Source, clusters: Clusters, key: Key
+    subject: TrainedModel, source: Source, clusters: Clusters, key: Key
 ) -> list[Picture]:
     """Returns the histogram of clusters, and for the largest ones a page each.
 
@@ -238,7 +240,7 @@ def cluster_pages(
 
 
 def _cluster(
-    subject: Subject, source: Source, clusters: Clusters, cluster: int, key: Key
+    subject: TrainedModel, source: Source, clusters: Clusters, cluster: int, key: Key
 ) -> Picture:
     """Returns a page of one cluster: its first members, and samples of p(x|y)."""
     data_key, sample_key = jax.random.split(jax.random.fold_in(key, cluster))

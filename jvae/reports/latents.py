@@ -14,11 +14,11 @@ from jvae.evaluation import neighbours
 from jvae.evaluation.latents import LatentStatistics
 from jvae.evaluation.metrics import Metric
 from jvae.evaluation.projection import Plane, Projection, apart, tsne
-from jvae.evaluation.results import Findings
+from jvae.evaluation.results import EvaluationResults
 from jvae.evaluation.scales import ScaleStatistics
 from jvae.pretrained import samples
 from jvae.pretrained.image_grid import COLUMNS, Picture, sheet
-from jvae.pretrained.trained_model import Subject
+from jvae.pretrained.trained_model import TrainedModel
 from jvae.reports import latent_plots, plots
 from jvae.types import Key
 
@@ -27,7 +27,11 @@ MAX_ON_MAP = 2000
 
 
 def make_latent_images(
-    subject: Subject, source: Source, found: Findings, key: Key, projection: Projection
+    subject: TrainedModel,
+    source: Source,
+    found: EvaluationResults,
+    key: Key,
+    projection: Projection,
 ) -> list[Picture]:
     """Returns the pictures of what the latents carry and of where the codes are.
 
@@ -41,7 +45,7 @@ def make_latent_images(
     latents: Any = found.latents
     shown = []
     if latents.means is not None and not subject.is_generative:
-        shown += _neighbours(subject, source, latents.means, key)
+        shown += _neighbors(subject, source, latents.means, key)
     shown.append(_scales(found.scales) if found.scales else _kl_bars(latents))
     if "log_likelihood" in found.measures:
         shown += _rate_distortion(found.measures)
@@ -113,7 +117,11 @@ def _aggregate(latents: LatentStatistics) -> Picture:
 
 
 def _map(
-    subject: Subject, source: Source, found: Findings, key: Key, projection: Projection
+    subject: TrainedModel,
+    source: Source,
+    found: EvaluationResults,
+    key: Key,
+    projection: Projection,
 ) -> Picture:
     """Returns the codes in two dimensions, with labels or clusters and some images."""
     latents: Any = found.latents
@@ -153,8 +161,8 @@ def _places(
     return plane.place(means), names
 
 
-def _neighbours(
-    subject: Subject, source: Source, codes: np.ndarray, key: Key
+def _neighbors(
+    subject: TrainedModel, source: Source, codes: np.ndarray, key: Key
 ) -> list[Picture]:
     """Returns a picture of nearest neighbours for each way to measure nearness."""
     columns = min(COLUMNS, len(codes))

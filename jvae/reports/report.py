@@ -25,7 +25,7 @@ from jvae.evaluation.settings import Settings
 from jvae.pretrained import samples
 from jvae.pretrained.batch_norm import recomputed_statistics
 from jvae.pretrained.image_grid import Picture
-from jvae.pretrained.trained_model import Subject
+from jvae.pretrained.trained_model import TrainedModel
 from jvae.reports import html, images
 from jvae.reports import text as passages
 from jvae.types import Key
@@ -35,7 +35,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 
 
 def evaluate(
-    subject: Subject,
+    subject: TrainedModel,
     source: Source,
     out_dir: epath.PathLike,
     *,

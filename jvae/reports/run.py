@@ -67,7 +67,7 @@ def evaluate_run(
     )
     if settings.get("statistics") != "train":  # which are measured anew
         restored.require_statistics_of_data()
-    with registry.imports(allow_imports):
+    with registry.allow_import_paths(allow_imports):
         section = restored.config["data"] | dict(data_fields or {})
         vocabulary = restored.vocabulary
         source = datasets.load_split(section, split, vocabulary)

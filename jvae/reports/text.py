@@ -11,9 +11,9 @@ import numpy as np
 
 from jvae import keys
 from jvae.data.sources import Source
-from jvae.losses.elbo import apply
+from jvae.losses.elbo import apply_model
 from jvae.pretrained import samples
-from jvae.pretrained.trained_model import Subject
+from jvae.pretrained.trained_model import TrainedModel
 from jvae.types import Key
 
 NUM_SENTENCES = 10
@@ -41,7 +41,7 @@ class Passage:
 
 
 def make_passages(
-    subject: Subject, source: Source, key: Key, *, temperatures: Sequence[float]
+    subject: TrainedModel, source: Source, key: Key, *, temperatures: Sequence[float]
 ) -> list[Passage]:
     """Returns the passages that the model has methods for.
 
@@ -63,7 +63,7 @@ def make_passages(
     return shown + [_samples(subject, sample_key, t) for t in temperatures]
 
 
-def _reconstructions(subject: Subject, tokens: np.ndarray, key: Key) -> Passage:
+def _reconstructions(subject: TrainedModel, tokens: np.ndarray, key: Key) -> Passage:
     spell = subject.vocabulary.decode
     greedy = spell(np.asarray(samples.reconstructions(subject, tokens, key)))
     each = keys.per_example(key, len(tokens))
@@ -83,12 +83,12 @@ def _rewrite(model: Any, params: Any, state: Any, tokens: Any, key: Any) -> Any:
         z = q.mode if hasattr(q, "mode") else q.mean
         return model.write(z, key, NUCLEUS)
 
-    return apply(model, rewrite, params, state, tokens, key, train=False)[0]
+    return apply_model(model, rewrite, params, state, tokens, key, train=False)[0]
 
 
-def _between(subject: Subject, tokens: np.ndarray) -> Passage:
+def _between(subject: TrainedModel, tokens: np.ndarray) -> Passage:
     ends = tokens[:1], tokens[1:2]
-    points = np.asarray(samples.interpolations(subject, *ends, NUM_POINTS))[0]
+    points = np.asarray(samples.interpolate(subject, *ends, NUM_POINTS))[0]
     text = (
         f"The likeliest symbols at {NUM_POINTS} codes on the way from that of the "
         "first sentence to that of the second."
@@ -97,7 +97,7 @@ def _between(subject: Subject, tokens: np.ndarray) -> Passage:
     return Passage("From one sentence to another", text, ("written",), rows)
 
 
-def _samples(subject: Subject, key: Key, temperature: float) -> Passage:
+def _samples(subject: TrainedModel, key: Key, temperature: float) -> Passage:
     tokens = samples.prior_samples(subject, key, NUM_SENTENCES, temperature)
     title, text = "Samples", "Draws of the model, symbol by symbol."
     if subject.has_latents:

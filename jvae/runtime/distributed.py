@@ -22,7 +22,7 @@ LOST_PROCESS = ("Gloo", "NCCL", "coordination service", "Connection reset by pee
 """What is in the messages of collectives whose other side is gone."""
 
 
-def initialise(
+def initialize(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
@@ -77,14 +77,14 @@ def _reach(coordinator: str) -> None:
         time.sleep(RETRY_SECONDS)
 
 
-def is_initialised() -> bool:
+def is_initialized() -> bool:
     """Returns whether this process has joined others (or itself alone)."""
     return jax.distributed.is_initialized()
 
 
 def shut_down() -> None:
     """Leaves the other processes, once all are here."""
-    if is_initialised():
+    if is_initialized():
         jax.distributed.shutdown()
 
 
@@ -110,7 +110,7 @@ def anywhere(value: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.asarray(value)).any())
 
 
-def first_does(action: Callable[[], Any]) -> Any:
+def on_process_zero(action: Callable[[], Any]) -> Any:
     """Returns action() in process 0 and None in the others, once it is done.
 
     Raises:

@@ -14,7 +14,7 @@ import jax
 from jvae.errors import StoppedError
 
 
-class Stop:
+class StopSignal:
     """Turns signals into a request that the training loop reads between two steps.
 
     In a run of one process this is a Python handler. In one of several it is JAX's own
@@ -32,7 +32,7 @@ class Stop:
         self._is_distributed = jax.distributed.is_initialized()
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Stop:
+    def __enter__(self) -> StopSignal:
         """Begins to listen."""
         if threading.current_thread() is threading.main_thread():
             mine = [signal.SIGINT]

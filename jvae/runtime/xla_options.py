@@ -17,7 +17,7 @@ UNOPTIMISED: Options = {"xla_backend_optimization_level": 0}
 
 
 @functools.cache
-def fast(platform: str) -> Options | None:
+def for_repeated_runs(platform: str) -> Options | None:
     """Returns options of a program that runs often, for `jax.jit(compiler_options=)`.
 
     On CPU: convolutions are XLA's own. Those of the library YNNPACK, which jaxlib 0.10
@@ -33,7 +33,7 @@ def fast(platform: str) -> Options | None:
 
 
 @functools.cache
-def quick(platform: str) -> Options | None:
+def for_one_run(platform: str) -> Options | None:
     """Returns options of a program that runs once.
 
     On CPU: no optimisation, which takes longer than to run the program as it is, and

@@ -30,7 +30,7 @@ from jvae.errors import (
     nearest,
     require,
 )
-from jvae.runtime.preemption import Stop
+from jvae.runtime.preemption import StopSignal
 from jvae.sweeps import table as tables
 from jvae.sweeps.grid import Trial
 from jvae.workdir import files
@@ -123,7 +123,7 @@ class Sweep:
             self._check_folders()
             stored = {trial.name: self._stored(trial) for trial in self.trials}
             self.outcomes = {name: o for name, o in stored.items() if o is not None}
-            with Stop() as stop:
+            with StopSignal() as stop:
                 self._run_all(stop)
         finally:
             lock.release()
@@ -154,7 +154,7 @@ class Sweep:
         same = outcome.asked == self._asked_of(trial)
         return outcome if same and outcome.is_final else None
 
-    def _run_all(self, stop: Stop) -> None:
+    def _run_all(self, stop: StopSignal) -> None:
         for number, trial in enumerate(self.trials, 1):
             stop.check()
             place = f"[{number}/{len(self.trials)}] {trial.name}"
@@ -169,7 +169,7 @@ class Sweep:
             self._save(trial, outcome)
             self._check_metrics()
 
-    def _outcome(self, trial: Trial, stop: Stop) -> Outcome:
+    def _outcome(self, trial: Trial, stop: StopSignal) -> Outcome:
         """Trains and evaluates a run, from wherever it is."""
         from jvae.reports.run import evaluate_run
         from jvae.training import experiment

@@ -13,13 +13,13 @@ from jvae.data import datasets, options, transforms
 from jvae.flows import check_scales
 from jvae.runtime import mesh
 from jvae.training import compatibility, optimizers, schedules, train_step
-from jvae.training.components import Parts
+from jvae.training.components import Components
 from jvae.training.config import Experiment
 from jvae.training.train_step import TrainState
 from jvae.workdir.metadata import path_name
 
 
-def assemble(experiment: Experiment) -> Parts:
+def assemble(experiment: Experiment) -> Components:
     """Returns the parts of an experiment.
 
     Raises:
@@ -46,7 +46,7 @@ def assemble(experiment: Experiment) -> Parts:
     of_pixels = {name: feed[name] for name in stored}
     transform = transforms.build(feed["transform"], **of_pixels)
     splits = datasets.load_splits(experiment.data)
-    parts = Parts(
+    parts = Components(
         experiment,
         splits,
         transform,
@@ -62,14 +62,14 @@ def assemble(experiment: Experiment) -> Parts:
     return parts
 
 
-def create_state(parts: Parts) -> TrainState:
+def create_state(parts: Components) -> TrainState:
     """Returns the state at step 0, on the mesh."""
     key = parts.keys["init"]
     return train_step.create_state(parts.initialiser, key, parts.devices)
 
 
 def started(
-    parts: Parts, state: TrainState, loaded: frozenset[str] = frozenset()
+    parts: Components, state: TrainState, loaded: frozenset[str] = frozenset()
 ) -> TrainState:
     """Returns a state at step 0 whose model has seen data, if it asks for that.
 
@@ -117,12 +117,12 @@ def started(
     return state
 
 
-def abstract_state(parts: Parts) -> TrainState:
+def abstract_state(parts: Components) -> TrainState:
     """Returns the shapes and places of the state."""
     return train_step.abstract_state(parts.initialiser, parts.devices)
 
 
-def compile_step(parts: Parts, state: TrainState) -> Any:
+def compile_step(parts: Components, state: TrainState) -> Any:
     """Returns the jitted training step of an experiment: (state, batch) -> both new."""
     step = train_step.make_train_step(
         train_step.with_gathered_variables(parts.loss, parts.devices),

@@ -11,11 +11,11 @@ import numpy as np
 from jvae import data
 from jvae.data import options
 from jvae.runtime import mesh
-from jvae.training.components import Parts
+from jvae.training.components import Components
 from jvae.types import Batch
 
 
-def training_batches(parts: Parts, start_step: int) -> Iterator[Batch]:
+def training_batches(parts: Components, start_step: int) -> Iterator[Batch]:
     """Returns the training batches on the mesh, `steps_per_dispatch` stacked in one.
 
     The same batches whether the data lives on the host or on the device.
@@ -38,7 +38,9 @@ def training_batches(parts: Parts, start_step: int) -> Iterator[Batch]:
         yield fetch(mesh.put_batch(batch, parts.devices, leading=int(n > 1)))
 
 
-def example_indices(parts: Parts, first_step: int, num_steps: int) -> dict[str, list]:
+def example_indices(
+    parts: Components, first_step: int, num_steps: int
+) -> dict[str, list]:
     """Returns {step: the training examples of its batch}, by position in the split."""
     rows = options.options_of(parts.experiment.data)["batch_size"]
     seed, train = parts.experiment.seed, parts.splits.train
@@ -52,7 +54,7 @@ def _identity(batch: Batch) -> Batch:
     return batch
 
 
-def _resident(parts: Parts) -> tuple[data.Source, Callable[[Batch], Batch]]:
+def _resident(parts: Components) -> tuple[data.Source, Callable[[Batch], Batch]]:
     """Returns (a source of indices, indices -> examples), the data on the device."""
     train = parts.splits.train
     everything = train.read(np.arange(len(train)))

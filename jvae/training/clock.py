@@ -9,7 +9,7 @@ import jax
 from jvae.types import Array
 
 
-class Clock:
+class StepTimer:
     """Counts the seconds and images of training, without its pauses."""
 
     def __init__(self):

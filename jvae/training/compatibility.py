@@ -12,7 +12,7 @@ from jvae.data import options
 from jvae.data.checks import require_labels
 from jvae.data.sources import lengths_of
 from jvae.errors import ConfigError, DataError
-from jvae.training.components import Parts
+from jvae.training.components import Components
 from jvae.training.config import Experiment
 from jvae.training.train_step import TrainState
 
@@ -27,7 +27,7 @@ def check_accumulation(experiment: Experiment, batch_size: int, devices: Mesh) -
         )
 
 
-def check_fit(parts: Parts) -> None:
+def check_fit(parts: Components) -> None:
     """Checks that data, model and likelihood belong together, without computing."""
     _check_examples(parts)
     classes = getattr(parts.model, "num_classes", None)
@@ -45,7 +45,7 @@ def check_fit(parts: Parts) -> None:
     _check_loss(parts, state)
 
 
-def _check_examples(parts: Parts) -> None:
+def _check_examples(parts: Components) -> None:
     """Checks that the data set has what the model reads, in its shape and spelling."""
     shapes = parts.splits.train.shapes
     wanted = getattr(parts.model, "image_shape", None)
@@ -76,7 +76,7 @@ def _check_shape(wanted: tuple, stored: tuple, padding: int) -> None:
         )
 
 
-def _check_sentences(parts: Parts) -> None:
+def _check_sentences(parts: Components) -> None:
     """Checks the vocabulary of a data set of sentences, and where it is kept."""
     splits = parts.splits
     if splits.vocabulary is None or lengths_of(splits.train) is None:
@@ -90,7 +90,7 @@ def _check_sentences(parts: Parts) -> None:
         raise ConfigError("data.placement must be 'host' for sentences, got 'device'")
 
 
-def _check_support(parts: Parts, likelihood: Any) -> None:
+def _check_support(parts: Components, likelihood: Any) -> None:
     """Checks that pixels are what this likelihood is defined on."""
     same = ("signed", "levels", "tokens")
     fits = {"binary": ("binary", "unit"), **{name: (name,) for name in same}}
@@ -110,7 +110,7 @@ def _check_support(parts: Parts, likelihood: Any) -> None:
         )
 
 
-def _check_loss(parts: Parts, state: TrainState) -> None:
+def _check_loss(parts: Components, state: TrainState) -> None:
     """Traces the loss of a batch: what it refuses is said before a file is written."""
     rows = options.options_of(parts.experiment.data)["batch_size"]
     rows //= parts.experiment.accumulate_steps
@@ -122,7 +122,7 @@ def _check_loss(parts: Parts, state: TrainState) -> None:
     jax.eval_shape(parts.loss, *arguments, parts.coefficients(0))
 
 
-def _likelihood(parts: Parts, state: TrainState) -> Any:
+def _likelihood(parts: Components, state: TrainState) -> Any:
     """Returns p(x|z) of the model with shapes in place of arrays."""
     variables = {"params": state.params, **state.state}
     arguments = (variables, parts.example_batch, jax.random.key(0))

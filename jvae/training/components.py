@@ -23,7 +23,7 @@ from jvae.types import Batch, Key, LossFn, batch_size
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
+class Components:
     """What an experiment is made of, before any array exists.
 
     `evaluation_loss` is `loss` with running statistics in place of a batch's.
@@ -50,7 +50,7 @@ class Parts:
     @functools.cached_property
     def initialiser(self) -> Callable[[Key], TrainState]:
         """Key -> the state at step 0; one function, as JAX traces each only once."""
-        return train_step.initialiser(
+        return train_step.initializer(
             self.model,
             self.optimizer,
             self.example_batch,

@@ -11,7 +11,7 @@ import jax
 from etils import epath
 
 from jvae.runtime import distributed
-from jvae.runtime.preemption import Stop
+from jvae.runtime.preemption import StopSignal
 from jvae.training import assembly, batches, components, loop, validation
 from jvae.training import config as configs
 from jvae.workdir.run_folder import opened
@@ -19,7 +19,7 @@ from jvae.workdir.run_folder import opened
 
 @distributed.device_errors()
 def run(
-    config: Mapping[str, Any], workdir: epath.PathLike, stop: Stop | None = None
+    config: Mapping[str, Any], workdir: epath.PathLike, stop: StopSignal | None = None
 ) -> None:
     """Trains an experiment in a workdir, from where it stopped if it was begun.
 
@@ -39,7 +39,7 @@ def run(
     """
     experiment = configs.parse_experiment(config)
     distributed.check_devices()
-    with Stop() if stop is None else contextlib.nullcontext(stop) as stop:
+    with StopSignal() if stop is None else contextlib.nullcontext(stop) as stop:
         built = assembly.assemble(experiment)
         with (
             opened(workdir, experiment.to_dict()) as root,
@@ -67,7 +67,7 @@ def dry_run(config: Mapping[str, Any]) -> dict[str, float]:
     return _costs(assembly.assemble(experiment))
 
 
-def _costs(built: components.Parts) -> dict[str, float]:
+def _costs(built: components.Components) -> dict[str, float]:
     state = assembly.create_state(built)
     size = sum(x.size for x in jax.tree.leaves(state.params))
     batch = next(batches.training_batches(built, 0))  # others of sentences may be wider

@@ -16,13 +16,13 @@ from etils import epath
 from jvae.data import Source
 from jvae.errors import DeviceError, DivergedError, StoppedError
 from jvae.pretrained import image_grid, restore
-from jvae.pretrained.trained_model import Subject
+from jvae.pretrained.trained_model import TrainedModel
 from jvae.runtime import distributed
-from jvae.runtime.preemption import Stop
+from jvae.runtime.preemption import StopSignal
 from jvae.training import assembly, batches, validation
-from jvae.training.clock import Clock
-from jvae.training.components import Parts
-from jvae.training.run_checkpoints import Archive
+from jvae.training.clock import StepTimer
+from jvae.training.components import Components
+from jvae.training.run_checkpoints import RunCheckpoints
 from jvae.training.train_step import TrainState
 from jvae.types import Metrics
 from jvae.workdir import files
@@ -39,10 +39,10 @@ collectives between processes locks up, all its threads launching and none compu
 logger = logging.getLogger("jvae")
 
 
-def subject_of(built: Parts, state: TrainState) -> Subject:
+def subject_of(built: Components, state: TrainState) -> TrainedModel:
     """Returns what evaluation looks at, with averaged parameters if there are any."""
     params = state.params if state.ema is None else state.ema
-    return Subject(
+    return TrainedModel(
         built.model,
         params,
         state.state,
@@ -61,10 +61,10 @@ class TrainingRun:
       stop: says when somebody wants the run to end.
     """
 
-    def __init__(self, built: Parts, root: epath.Path, stop: Stop):
+    def __init__(self, built: Components, root: epath.Path, stop: StopSignal):
         self.parts, self.root, self.experiment = built, root, built.experiment
         self.stop, self.report = stop, ""
-        self.archive = Archive(
+        self.archive = RunCheckpoints(
             root,
             self.experiment.to_dict(),
             len(built.splits.train),
@@ -78,7 +78,7 @@ class TrainingRun:
         self.writer = MetricsWriter(root, self.start) if is_first else None
         num_steps = self.experiment.num_steps
         self.progress = Progress(self.start, num_steps, quiet=not is_first)
-        self.clock = Clock()
+        self.clock = StepTimer()
         self._say_start()
 
     def _fresh(self) -> TrainState:

@@ -19,7 +19,7 @@ from jvae.workdir.run_folder import check_same_run
 logger = logging.getLogger("jvae")
 
 
-class Archive:
+class RunCheckpoints:
     """The checkpoints of one run, in WORKDIR/checkpoints and WORKDIR/best.
 
     Args:

@@ -80,7 +80,7 @@ PrepareFn = Callable[[Batch, Key], Batch]
 StepFn = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
-def initialiser(
+def initializer(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     example: Batch,
@@ -129,7 +129,7 @@ def create_state(
 ) -> TrainState:
     """Returns the state at step 0, created where it will live."""
     places = jax.tree.map(lambda s: s.sharding, abstract_state(create, devices))
-    options = xla_options.quick(mesh.platform(devices))
+    options = xla_options.for_one_run(mesh.platform(devices))
     return jax.jit(create, out_shardings=places, compiler_options=options)(key)
 
 
@@ -194,7 +194,7 @@ def make_train_step(
         batch = prepare(batch, data_key)
         arguments = (state.params, state.state, draw_key, batch)
         (value, aux), grads = gradients(*arguments, coefficients(state.step))
-        norm = _norm(grads)
+        norm = _global_norm(grads)
         is_good = jnp.isfinite(value) & _is_usual(norm, state.guard, spike_factor)
         is_good &= state.guard.in_a_row < max_skips
         guard = _counted(state.guard, state.step, norm, is_good)
@@ -246,7 +246,7 @@ def _gradient_fn(loss: LossFn, accumulate_steps: int) -> Callable[..., Any]:
 
     def accumulated(params, collections, key, batch, coefficients):
         each = keys.per_example(key, batch_size(batch))
-        micro = jax.tree.map(_deal(accumulate_steps), (each, dict(batch)))
+        micro = jax.tree.map(_split_microbatches(accumulate_steps), (each, dict(batch)))
 
         def body(carry, micro_batch):
             (value, aux), grads = value_and_grad(
@@ -280,7 +280,7 @@ def _counted(guard: Guard, step: Array, norm: Array, is_good: Array) -> Guard:
     return Guard(guard.skipped + skip, (guard.in_a_row + 1) * skip, norms)
 
 
-def _norm(tree: Any) -> Array:
+def _global_norm(tree: Any) -> Array:
     """Returns the global Euclidean norm.
 
     As dot products, which XLA:CPU vectorises better than a sum of squares.
@@ -289,7 +289,7 @@ def _norm(tree: Any) -> Array:
     return jnp.sqrt(sum(squares, jnp.zeros(())))
 
 
-def _deal(num: int) -> Callable[[Array], Array]:
+def _split_microbatches(num: int) -> Callable[[Array], Array]:
     """Returns [B, ...] -> [num, B / num, ...], dealt so that shards stay equal."""
     return lambda a: a.reshape(-1, num, *a.shape[1:]).swapaxes(0, 1)
 
@@ -319,5 +319,5 @@ def compile_train_step(
         donate_argnums=0,
         in_shardings=(state_shardings, batches),
         out_shardings=(state_shardings, mesh.replicated(devices)),
-        compiler_options=xla_options.fast(mesh.platform(devices)),
+        compiler_options=xla_options.for_repeated_runs(mesh.platform(devices)),
     )

@@ -14,8 +14,8 @@ import numpy as np
 
 from jvae.data import Source
 from jvae.pretrained import image_grid, likelihood, samples
-from jvae.pretrained.trained_model import Subject, over_batches
-from jvae.training.components import Parts
+from jvae.pretrained.trained_model import TrainedModel, over_batches
+from jvae.training.components import Components
 from jvae.types import Batch, Coefficients, Key, LossFn, Metrics, Params, State
 
 NUM_PICTURES = 64
@@ -43,7 +43,10 @@ class Validation:
 
 
 def validate(
-    built: Parts, subject: Subject, source: Source, num_examples: int | None = None
+    built: Components,
+    subject: TrainedModel,
+    source: Source,
+    num_examples: int | None = None,
 ) -> Validation:
     """Returns what is measured of a model on the first examples of a split.
 
@@ -95,7 +98,7 @@ def _metrics(
 
 
 def training_pictures(
-    built: Parts, subject: Subject, source: Source
+    built: Components, subject: TrainedModel, source: Source
 ) -> dict[str, np.ndarray]:
     """Returns the grids that training shows: reconstructions and samples.
 

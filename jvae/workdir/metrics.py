@@ -168,7 +168,7 @@ class _EventFile:
                 self._give_up(error)
 
 
-def let_go(stream: TextIO) -> None:
+def redirect_to_devnull(stream: TextIO) -> None:
     """Sends what is still written to a stream that nobody reads to nowhere.
 
     For `train.py | head`: the run goes on, and Python's own flush at exit succeeds.
@@ -240,7 +240,7 @@ class Progress:
         try:
             write()
         except OSError:
-            let_go(sys.stderr)
+            redirect_to_devnull(sys.stderr)
             self._bar, self._is_quiet = None, True
 
     def close(self) -> None:

@@ -32,9 +32,9 @@ def opened(workdir: epath.PathLike, config: Mapping[str, Any]) -> Iterator[epath
         holds a run of another config.
     """
     root = files.absolute(workdir)
-    lock = distributed.first_does(lambda: locked(root))
+    lock = distributed.on_process_zero(lambda: locked(root))
     try:
-        distributed.first_does(lambda: _labelled(root, config))
+        distributed.on_process_zero(lambda: _labelled(root, config))
         yield root
     finally:
         if lock is not None:

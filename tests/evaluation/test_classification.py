@@ -9,11 +9,11 @@ from flax import linen as nn
 from jvae.data.sources import ArraySource
 from jvae.distributions import Categorical, DiagGaussian
 from jvae.evaluation.classification import (
-    classification_measures,
+    classification_metrics,
     evaluate_classification,
     label_entropy,
 )
-from jvae.models import OneGroup
+from jvae.models import SingleLatent
 from jvae.pretrained.predictions import label_probs
 
 KEY = jax.random.key(1)
@@ -23,7 +23,7 @@ LABEL = np.arange(N) % 4
 SHOWN = np.where(np.arange(N) % 10 == 3, (LABEL + 1) % 4, LABEL)
 
 
-class Reader(OneGroup, nn.Module):
+class Reader(SingleLatent, nn.Module):
     """z is a one-hot of the first pixel, with noise; the logits are `gain` z."""
 
     gain: float = 5.0
@@ -63,7 +63,7 @@ def test_accuracies_confusions_and_bounds_of_a_reader(evaluated):
     for true, given in zip(LABEL, SHOWN, strict=True):
         table[true, given] += 1
     np.testing.assert_array_equal(found.confusion, table)
-    rows = classification_measures(found)
+    rows = classification_metrics(found)
     assert rows["accuracy"].value == rows["accuracy_of_draws"].value == 0.9
     assert rows["accuracy"].num_samples is None
     assert rows["accuracy_of_draws"].num_samples == 5
@@ -83,7 +83,7 @@ def test_accuracies_confusions_and_bounds_of_a_reader(evaluated):
 
 
 def test_logits_of_zero_are_chance_and_know_nothing(evaluated):
-    rows = classification_measures(evaluated(gain=0.0))
+    rows = classification_metrics(evaluated(gain=0.0))
     np.testing.assert_allclose(rows["cross_entropy_bits"].value, 2.0, rtol=1e-6)
     np.testing.assert_allclose(rows["label_information"].value, 0.0, atol=1e-6)
     assert rows["accuracy"].value == 0.25
@@ -92,7 +92,7 @@ def test_logits_of_zero_are_chance_and_know_nothing(evaluated):
 def test_noise_makes_a_draw_worse_than_the_mean_and_many_draws_better(evaluated):
     noisy = {"log_var": 0.0, "gain": 3.0}
     one, many = evaluated(num_samples=1, **noisy), evaluated(num_samples=400, **noisy)
-    rows = {n: classification_measures(f) for n, f in ((1, one), (400, many))}
+    rows = {n: classification_metrics(f) for n, f in ((1, one), (400, many))}
     assert rows[1]["accuracy_of_draws"].value < rows[400]["accuracy_of_draws"].value
     assert rows[400]["accuracy_of_draws"].value == rows[400]["accuracy"].value == 0.9
 

@@ -18,14 +18,14 @@ from jvae.errors import ConfigError
 from jvae.evaluation.clustering import (
     Clusters,
     adjusted_rand_index,
-    cluster_measures,
+    cluster_metrics,
     contingency,
     evaluate_clusters,
     majority_accuracy,
     matched_accuracy,
     normalized_mutual_info,
 )
-from jvae.models import OneGroup
+from jvae.models import SingleLatent
 from jvae.pretrained.predictions import has_clusters
 from jvae.reports import images as gallery
 from jvae.reports import report
@@ -35,7 +35,7 @@ LABELS = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 2])
 FOUND = np.array([1, 1, 2, 2, 2, 2, 0, 0, 0, 0])
 
 
-class ByPixel(nn.Module, OneGroup):
+class ByPixel(nn.Module, SingleLatent):
     """z is the two pixels, y their larger one, of three: the last is never used."""
 
     num_clusters: int = 3
@@ -160,7 +160,7 @@ def test_an_example_is_in_the_most_probable_cluster_of_its_mean(toys, batch_size
 def test_without_labels_there_is_a_histogram_and_no_accuracy(toys):
     subject = toys.subject(ByPixel())
     found = evaluate_clusters(subject, UNLABELLED, batch_size=8, key=KEY)
-    rows = cluster_measures(found)
+    rows = cluster_metrics(found)
     assert found.labels is None and rows.keys() == {"clusters_used"}
     assert (rows["clusters_used"].value, rows["clusters_used"].unit) == (2.0, "of 3")
 

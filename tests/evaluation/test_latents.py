@@ -13,7 +13,7 @@ from jvae.evaluation.latents import (
     evaluate_latents,
     information,
 )
-from jvae.pretrained.trained_model import Subject
+from jvae.pretrained.trained_model import TrainedModel
 from tests.tiers import others_slow
 
 KEY = jax.random.key(2)
@@ -88,7 +88,7 @@ def test_every_model_with_a_gaussian_posterior_has_its_kl_decomposed(
     variables = model.init(KEY, arrays, KEY)
     variables = jax.tree.map(lambda a: draws.normal(size=a.shape), variables)
     params = jax.tree.map(lambda a: a.astype(np.float32), variables["params"])
-    subject = Subject(model, params, {}, toys.AS_STORED, toys.ONE_DEVICE)
+    subject = TrainedModel(model, params, {}, toys.AS_STORED, toys.ONE_DEVICE)
     found = evaluate_latents(subject, source, batch_size=24, key=KEY)
     assert (found.draws is None) == conditional
     one_prior = {"marginal_kl", "dimension_wise_kl"}

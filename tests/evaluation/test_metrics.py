@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jvae.evaluation.latents import Information, LatentStatistics
-from jvae.evaluation.metrics import format_metric, latent_measures, likelihood_measures
+from jvae.evaluation.metrics import format_metric, latent_metrics, likelihood_metrics
 from jvae.pretrained.likelihood import GREY_BERNOULLI, Estimate, Observation
 
 ELBO = {
@@ -18,7 +18,7 @@ WEIGHTED = Estimate(-86.0, 2.0, 10, 100)
 
 def rows(observation):
     seen = dataclasses.replace(observation, num_dims=784)
-    return likelihood_measures(ELBO, WEIGHTED, seen)
+    return likelihood_metrics(ELBO, WEIGHTED, seen)
 
 
 def test_nll_is_positive_and_both_bounds_have_bits_where_levels_are_discrete():
@@ -69,7 +69,7 @@ def test_caps_and_clamped_terms_are_said_beside_the_number():
     }
     terms["mutual_info"] = Estimate(4.15, 0.0, 64)
     parts = Information(terms, ("total_correlation",), math.log(64))
-    found = latent_measures(LatentStatistics(np.ones(3), 64, np.eye(3), parts))
+    found = latent_metrics(LatentStatistics(np.ones(3), 64, np.eye(3), parts))
     assert "cannot exceed log N = 4.16" in found["mutual_info"].meaning
     assert "may be larger" in found["mutual_info"].meaning
     assert "negative" in found["total_correlation"].meaning
@@ -79,7 +79,7 @@ def test_caps_and_clamped_terms_are_said_beside_the_number():
 
 
 def test_latents_without_a_diagonal_posterior_have_no_such_numbers():
-    assert latent_measures(LatentStatistics(np.ones(3), 64)) == {}
+    assert latent_metrics(LatentStatistics(np.ones(3), 64)) == {}
 
 
 @pytest.mark.parametrize(

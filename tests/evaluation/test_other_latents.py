@@ -11,7 +11,7 @@ from flax import linen as nn
 from jvae.distributions import GumbelSoftmax, UniformOnSphere, VonMisesFisher
 from jvae.evaluation import metrics
 from jvae.evaluation.latents import collapse_verdict, evaluate_latents
-from jvae.models import OneGroup
+from jvae.models import SingleLatent
 from jvae.pretrained import samples
 from jvae.types import batch_size
 from tests.tiers import others_slow
@@ -21,7 +21,7 @@ KEY = jax.random.key(0)
 N = 64
 
 
-class Toy(nn.Module, OneGroup):
+class Toy(nn.Module, SingleLatent):
     """Images are [B, 1, D, 1]; codes are flattened into pixels of the same number."""
 
     used: bool = True
@@ -113,7 +113,7 @@ def test_directions_have_active_units_and_no_dimensions_that_move_alone(toys):
     assert latents.active.shape == (8,) and latents.active.all()
     assert latents.kl.shape == (1,) and latents.kl_per_dim is None
     assert set(latents.information.terms) == {"mutual_info", "marginal_kl"}
-    rows = metrics.latent_measures(latents)
+    rows = metrics.latent_metrics(latents)
     assert rows["active_units"].unit == "of 8"
     reasons = " ".join(metrics.left_out(latents, True))
     for name in ("Total correlation", "Traversals", "other temperatures"):
@@ -125,8 +125,8 @@ def test_codes_have_a_kl_for_every_variable_and_no_active_units(toys):
     latents = found(toys, Codes, True)
     np.testing.assert_allclose(latents.kl, math.log(3), rtol=1e-5)
     assert latents.active is None
-    assert "active_units" not in metrics.latent_measures(latents)
-    assert "total_correlation" in metrics.latent_measures(latents)
+    assert "active_units" not in metrics.latent_metrics(latents)
+    assert "total_correlation" in metrics.latent_metrics(latents)
     assert "Active units" in " ".join(metrics.left_out(latents, True))
 
 
@@ -142,9 +142,7 @@ def test_the_code_of_an_image_is_a_direction_and_its_way_stays_on_the_sphere(toy
     x = pixels(Directions).reshape(N, 1, 8, 1).astype("float32")
     codes = samples.codes(subject, x)
     np.testing.assert_allclose(np.linalg.norm(codes, axis=-1), 1.0, rtol=1e-5)
-    rows = np.asarray(samples.interpolations(subject, x[:4], x[4:8], 5)).reshape(
-        4, 5, 8
-    )
+    rows = np.asarray(samples.interpolate(subject, x[:4], x[4:8], 5)).reshape(4, 5, 8)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=-1), 1.0, rtol=1e-5)
     np.testing.assert_allclose(rows[:, 0], codes[:4], atol=1e-6)
     np.testing.assert_allclose(rows[:, -1], codes[4:8], atol=1e-6)
@@ -156,5 +154,5 @@ def test_the_code_of_an_image_is_one_hot_and_its_way_a_line(toys):
     x = pixels(Codes).reshape(N, 1, 12, 1).astype("float32")
     codes = np.asarray(samples.codes(subject, x))
     np.testing.assert_array_equal(codes.reshape(N, 12), x.reshape(N, 12))
-    rows = samples.interpolations(subject, x[:4], x[4:8], 3).reshape(4, 3, 4, 3)
+    rows = samples.interpolate(subject, x[:4], x[4:8], 3).reshape(4, 3, 4, 3)
     np.testing.assert_allclose(rows[:, 1], 0.5 * (codes[:4] + codes[4:8]), atol=1e-6)

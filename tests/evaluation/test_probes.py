@@ -96,7 +96,7 @@ def test_probes_of_a_model_see_its_codes_pixels_and_an_untrained_one(toys):
     wanted = probes.accuracies_of(flat[:50], flat, labels[:50], labels)
     assert found.accuracies["pixels"] == found.accuracies["untrained"] == wanted
     assert wanted["knn_20"] < found.accuracies["codes"]["knn_20"]
-    rows = probes.probe_measures(found)
+    rows = probes.probe_metrics(found)
     assert rows["probe_linear"].value == 1.0 and rows["probe_knn_1"].num_examples == 60
 
 

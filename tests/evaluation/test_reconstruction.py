@@ -10,7 +10,7 @@ from scipy.ndimage import correlate1d
 from jvae.evaluation.reconstruction import (
     evaluate_reconstructions,
     psnr,
-    reconstruction_measures,
+    reconstruction_metrics,
     squared_error,
     ssim,
 )
@@ -103,7 +103,7 @@ def test_reconstructions_of_a_model_are_measured(toys):
     )
     lost = (pixels * np.array([0.0, 0.75])) ** 2
     np.testing.assert_allclose(found["squared_error"], lost.mean(1), atol=1e-6)
-    rows = reconstruction_measures(found)
+    rows = reconstruction_metrics(found)
     assert rows["mse"].value == pytest.approx(lost.mean(), rel=1e-5)
     error = lost.mean(1).std(ddof=1) / math.sqrt(33)
     assert rows["mse"].standard_error == pytest.approx(error, rel=1e-4)

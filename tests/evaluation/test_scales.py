@@ -17,11 +17,11 @@ from jvae.evaluation.settings import Settings
 from jvae.models.nvae.groups import Noise
 from jvae.pretrained import samples
 from jvae.pretrained.samples import (
-    corners,
-    interpolations,
+    interpolate,
+    interpolation_grid,
     reconstructions,
+    resample_fine_scales,
     traversals,
-    variations,
 )
 from jvae.reports import images
 from jvae.types import Inference
@@ -122,9 +122,9 @@ def test_a_model_without_scales_has_none(toys):
 def test_codes_of_many_arrays_are_decoded_and_interpolated(subject):
     x = jnp.asarray(X[:4].reshape(4, 1, 3, 1))
     np.testing.assert_allclose(reconstructions(subject, x, KEY), x, atol=1e-6)
-    rows = interpolations(subject, x[:2], x[2:], 3)
+    rows = interpolate(subject, x[:2], x[2:], 3)
     np.testing.assert_allclose(rows[:, 1], (x[:2] + x[2:]) / 2, atol=1e-6)
-    square = corners(subject, x, 3)
+    square = interpolation_grid(subject, x, 3)
     for row, column, i in ((0, 0, 0), (0, 2, 1), (2, 0, 2), (2, 2, 3)):
         np.testing.assert_allclose(square[row, column], x[i], atol=1e-6)
     with pytest.raises(ConfigError, match="TwoScales has no single dimensions"):
@@ -133,26 +133,28 @@ def test_codes_of_many_arrays_are_decoded_and_interpolated(subject):
 
 @pytest.mark.parametrize("kept", [0, 1, 2])
 def test_variations_share_what_is_kept_and_nothing_else(subject, kept, monkeypatch):
-    z = np.asarray(variations(subject, KEY, 3, 5, kept)).reshape(3, 5, 3)
+    z = np.asarray(resample_fine_scales(subject, KEY, 3, 5, kept)).reshape(3, 5, 3)
     spread = np.ptp(z, axis=1) > 1e-6
     np.testing.assert_array_equal(
         spread, np.tile([kept < 1, kept < 2, kept < 2], (3, 1))
     )
-    first = np.asarray(variations(subject, KEY, 3, 5, 2)).reshape(3, 5, 3)[:, 0]
+    first = np.asarray(resample_fine_scales(subject, KEY, 3, 5, 2)).reshape(3, 5, 3)[
+        :, 0
+    ]
     np.testing.assert_allclose(z[:, 0], first, rtol=1e-6)
     assert len(np.unique(z[:, 0, 0])) == 3
     monkeypatch.setattr(samples, "CHUNK", 5)  # one row at once
-    again = np.asarray(variations(subject, KEY, 3, 5, kept)).reshape(3, 5, 3)
+    again = np.asarray(resample_fine_scales(subject, KEY, 3, 5, kept)).reshape(3, 5, 3)
     np.testing.assert_allclose(z, again, atol=1e-6)  # sums of numbers of size 1
 
 
 def test_variations_need_scales_and_numbers_in_range(toys, subject):
     with pytest.raises(ConfigError, match="kept must be within 0 and 2, got 3"):
-        variations(subject, KEY, 3, 5, 3)
+        resample_fine_scales(subject, KEY, 3, 5, 3)
     with pytest.raises(ConfigError, match="num must be at least 1, got 0"):
-        variations(subject, KEY, 3, 0, 1)
+        resample_fine_scales(subject, KEY, 3, 0, 1)
     with pytest.raises(ConfigError, match="TwoGroups has no scales"):
-        variations(toys.subject(toys.TwoGroups(), params={}), KEY, 3, 5, 1)
+        resample_fine_scales(toys.subject(toys.TwoGroups(), params={}), KEY, 3, 5, 1)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from jvae.distributions import Categorical, DiagGaussian
 from jvae.layers import BatchNorm
 
 
-class Classifier(models.OneGroup, nn.Module):
+class Classifier(models.SingleLatent, nn.Module):
     """Two latents that are linear in x, logits that are linear in z."""
 
     num_classes: int = 3

@@ -20,7 +20,7 @@ KEY = jax.random.key(0)
 B, D = 6, 3
 
 
-class Free(models.OneGroup, nn.Module):
+class Free(models.SingleLatent, nn.Module):
     """q(z|x) is a pair of parameters for every example, p(x|z) = N(z, I)."""
 
     target = "image"

@@ -138,7 +138,7 @@ def test_places_are_averaged_and_rows_of_padding_do_not_count(name):
 
 def partners(num_seeds, *args):
     """Returns the partners at each of the seeds 0, 1, ..., [S, N, B]."""
-    draw = jax.vmap(lambda seed: losses.partners(jax.random.key(seed), *args))
+    draw = jax.vmap(lambda seed: losses.in_batch_negatives(jax.random.key(seed), *args))
     return np.asarray(jax.jit(draw)(np.arange(num_seeds)))
 
 
@@ -221,7 +221,7 @@ def pairs_by_hand(critic, view):
         pair = functools.partial(apply, method=one_pair)
         pairs = jax.vmap(jax.vmap(pair, (None, 0)), (0, None))(ROWS, ROWS)
         first = jax.random.split(KEY, 8)[0]
-        others = losses.partners(jax.random.fold_in(first, 1), 8, 2)
+        others = losses.in_batch_negatives(jax.random.fold_in(first, 1), 8, 2)
         return apply(batch, KEY, method="views"), pairs, others
 
     return jax.device_get(by_hand(params))

@@ -224,7 +224,7 @@ def test_the_parts_against_another_prior_are_those_of_standardised_latents(
         )
 
 
-class Learned(models.OneGroup, nn.Module):
+class Learned(models.SingleLatent, nn.Module):
     """p(z) = N(m, diag s^2) with learned m and s, the same for all examples."""
 
     target = "image"

@@ -20,7 +20,7 @@ from jvae.losses import iwae
 KEY = jax.random.key(0)
 
 
-class LinearGaussian(models.OneGroup, nn.Module):
+class LinearGaussian(models.SingleLatent, nn.Module):
     """z ~ N(prior mean, 1), x ~ N(W z, I), q(z|x) = N(A x, var)."""
 
     target = "image"

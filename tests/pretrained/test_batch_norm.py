@@ -11,7 +11,7 @@ import pytest
 from jvae import models
 from jvae.data import ArraySource, transforms
 from jvae.pretrained.batch_norm import recomputed_statistics
-from jvae.pretrained.trained_model import Subject, over_examples
+from jvae.pretrained.trained_model import TrainedModel, over_examples
 from jvae.runtime import mesh
 from tests.tiers import others_slow
 
@@ -32,7 +32,7 @@ def subject(fields=MLP, **changes):
     params = jax.tree.map(
         lambda a: draws.standard_normal(a.shape).astype(np.float32), params
     )
-    return Subject(model, params, state, transforms.build("unit"), mesh.build())
+    return TrainedModel(model, params, state, transforms.build("unit"), mesh.build())
 
 
 def posterior(model, params, state, key, batch):

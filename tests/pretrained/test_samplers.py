@@ -17,7 +17,7 @@ from jvae.pretrained import samplers
 from jvae.pretrained.samplers.fit import training_codes
 from jvae.pretrained.samplers.flow import fit_flow
 from jvae.pretrained.samplers.mixture import fit_gaussian, fit_mixture
-from jvae.pretrained.samplers.neighbours import fit_neighbours
+from jvae.pretrained.samplers.neighbours import fit_neighbors
 from tests.tiers import others_slow
 
 KEY = jax.random.key(0)
@@ -66,7 +66,7 @@ def test_a_gaussian_has_mean_and_covariance_of_the_codes():
 
 def test_points_between_neighbours_lie_on_their_lines():
     codes = np.array([[0.0, 0.0], [1.0, 0.0], [10.0, 10.0], [10.0, 11.0]])
-    found = fit_neighbours(codes, num_neighbours=1)
+    found = fit_neighbors(codes, num_neighbours=1)
     draws = draw(found, KEY, 500)
     near = draws[:, 0] < 5
     assert (draws[near][:, 1] == 0).all() and (draws[~near][:, 0] == 10).all()

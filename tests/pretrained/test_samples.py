@@ -8,8 +8,8 @@ from jvae.errors import ConfigError
 from jvae.pretrained.samples import (
     by_kl,
     codes,
-    corners,
-    interpolations,
+    interpolate,
+    interpolation_grid,
     prior_samples,
     reconstructions,
     traversals,
@@ -94,7 +94,7 @@ def test_a_model_without_one_posterior_reconstructs_draws_only(toys, x):
 
 
 def test_interpolations_begin_and_end_at_the_reconstructions(subject, x):
-    rows = interpolations(subject, x[:2], x[2:], 5)
+    rows = interpolate(subject, x[:2], x[2:], 5)
     assert rows.shape == (2, 5, 1, 3, 1)
     ends = np.asarray(reconstructions(subject, x, KEY))
     np.testing.assert_allclose(rows[:, 0], ends[:2], atol=1e-6)
@@ -103,26 +103,26 @@ def test_interpolations_begin_and_end_at_the_reconstructions(subject, x):
 
 
 def test_four_examples_are_the_corners_and_their_paths_the_sides(subject, x):
-    found = np.asarray(corners(subject, x[:4], 3))
+    found = np.asarray(interpolation_grid(subject, x[:4], 3))
     assert found.shape == (3, 3, *x.shape[1:])
     again = reconstructions(subject, x[:4], KEY)
     ends = found[[0, 0, 2, 2], [0, 2, 0, 2]]
     np.testing.assert_allclose(ends, again, atol=1e-5)
-    sides = interpolations(subject, x[[0, 2, 0, 1]], x[[1, 3, 2, 3]], 3)
+    sides = interpolate(subject, x[[0, 2, 0, 1]], x[[1, 3, 2, 3]], 3)
     wanted = found[0], found[2], found[:, 0], found[:, 2]
     np.testing.assert_allclose(sides, np.stack(wanted), atol=1e-5)
 
 
 def test_corners_are_four(subject, x):
     with pytest.raises(ConfigError, match="x must hold 4 images, got 3"):
-        corners(subject, x[:3], 3)
+        interpolation_grid(subject, x[:3], 3)
 
 
 def test_interpolations_along_an_arc_keep_the_length_of_the_codes(toys):
     subject = toys.subject(toys.PixelCode((1.0, 1.0)))
     a, b = np.zeros((2, 1, 1, 2, 1), np.float32)
     a[..., 0, 0], b[..., 1, 0] = 1.0, 1.0
-    found = np.asarray(interpolations(subject, a, b, 5, spherical=True))[0, :, 0, :, 0]
+    found = np.asarray(interpolate(subject, a, b, 5, spherical=True))[0, :, 0, :, 0]
     angle = np.linspace(0.0, np.pi / 2, 5)
     np.testing.assert_allclose(
         found, np.stack([np.cos(angle), np.sin(angle)], 1), atol=1e-6
@@ -131,7 +131,7 @@ def test_interpolations_along_an_arc_keep_the_length_of_the_codes(toys):
 
 def test_interpolations_between_unequal_batches_are_refused(subject, x):
     with pytest.raises(ConfigError, match="a and b must have one shape"):
-        interpolations(subject, x[:1], x[2:], 5)
+        interpolate(subject, x[:1], x[2:], 5)
 
 
 def test_traversals_move_one_dimension_and_a_dead_one_changes_nothing(subject, x):

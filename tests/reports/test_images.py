@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from jvae.evaluation.latents import LatentStatistics
-from jvae.evaluation.results import Findings
+from jvae.evaluation.results import EvaluationResults
 from jvae.pretrained.image_grid import MIN_TILE
 from jvae.reports import images
 
@@ -26,7 +26,7 @@ def shown(toys):
     subject = toys.subject(toys.PixelCode(tuple(SCALES)))
     latents = LatentStatistics(np.array([0.2, 1.0]), N, X * SCALES)
     options = {"temperatures": (0.0,), "num_images": 12, "reach": 1.0}
-    found = Findings(N, latents=latents)
+    found = EvaluationResults(N, latents=latents)
     made = images.make_images(subject, toys.source(X), found, KEY, **options)
     return {picture.file: picture for picture in made}
 
@@ -91,6 +91,6 @@ def test_no_history_means_no_curves(shown, toys):
     rows = [{"step": i, "split": "train", "loss": 1.0 / i} for i in (1, 2, 3)]
     latents = LatentStatistics(np.array([0.2, 1.0]), N, X * SCALES)
     source = toys.source(X)
-    found = Findings(N, latents=latents)
+    found = EvaluationResults(N, latents=latents)
     made = images.make_images(subject, source, found, KEY, history=rows, **options)
     assert made[-1].file == "curves.png"

@@ -40,22 +40,22 @@ def test_other_errors_pass_as_they_are(error):
 @pytest.mark.parametrize("given", [("h:1", None, None), (None, 2, 0), ("h:1", 2, None)])
 def test_half_an_address_is_refused(given):
     with pytest.raises(DeviceError, match="go together"):
-        distributed.initialise(*given)
+        distributed.initialize(*given)
 
 
 def test_where_nothing_tells_jax_about_other_processes_it_says_so():
     with pytest.raises(DeviceError, match="did not find each other.*--coordinator"):
-        distributed.initialise()
+        distributed.initialize()
 
 
 def test_a_coordinator_without_port_is_named(monkeypatch):
     with pytest.raises(DeviceError, match="cannot reach coordinator nowhere"):
-        distributed.initialise("nowhere", 2, 1)
+        distributed.initialize("nowhere", 2, 1)
 
 
 def test_alone_the_first_process_does_everything():
-    assert distributed.is_first() and not distributed.is_initialised()
-    assert distributed.first_does(lambda: 7) == 7
+    assert distributed.is_first() and not distributed.is_initialized()
+    assert distributed.on_process_zero(lambda: 7) == 7
     distributed.wait_for_all("nobody")
     with pytest.raises(WorkdirError, match="full"):
-        distributed.first_does(lambda: (_ for _ in ()).throw(WorkdirError("full")))
+        distributed.on_process_zero(lambda: (_ for _ in ()).throw(WorkdirError("full")))

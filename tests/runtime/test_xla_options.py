@@ -12,7 +12,9 @@ from jvae.pretrained import samples
 from jvae.runtime import xla_options
 
 
-@pytest.mark.parametrize("options", [xla_options.fast, xla_options.quick])
+@pytest.mark.parametrize(
+    "options", [xla_options.for_repeated_runs, xla_options.for_one_run]
+)
 def test_options_are_for_cpus_and_such_that_this_version_knows(options):
     doubled = jax.jit(lambda x: 2 * x, compiler_options=options("cpu"))
     assert doubled(3.0) == 6.0
@@ -20,8 +22,8 @@ def test_options_are_for_cpus_and_such_that_this_version_knows(options):
 
 
 def test_nothing_else_is_told():
-    assert {*(xla_options.fast("cpu") or ())} <= {xla_options.LIBRARY}
-    assert {*xla_options.quick("cpu")} - {xla_options.FUSIONS} == {
+    assert {*(xla_options.for_repeated_runs("cpu") or ())} <= {xla_options.LIBRARY}
+    assert {*xla_options.for_one_run("cpu")} - {xla_options.FUSIONS} == {
         *xla_options.UNOPTIMISED
     }
 
@@ -29,8 +31,8 @@ def test_nothing_else_is_told():
 def test_a_flag_that_xla_does_not_know_is_left_out(monkeypatch):
     monkeypatch.setattr(xla_options, "LIBRARY", "xla_cpu_no_such_flag")
     monkeypatch.setattr(xla_options, "FUSIONS", "xla_cpu_no_such_flag")
-    assert xla_options.fast.__wrapped__("cpu") is None
-    assert xla_options.quick.__wrapped__("cpu") == xla_options.UNOPTIMISED
+    assert xla_options.for_repeated_runs.__wrapped__("cpu") is None
+    assert xla_options.for_one_run.__wrapped__("cpu") == xla_options.UNOPTIMISED
 
 
 def test_a_transformed_function_is_known_as_such():

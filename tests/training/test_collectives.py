@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jvae.pretrained.likelihood import elbo_per_example
-from jvae.pretrained.trained_model import Subject
+from jvae.pretrained.trained_model import TrainedModel
 from jvae.runtime import mesh
 from jvae.training import assembly, batches
 from jvae.training import config as configs
@@ -145,7 +145,7 @@ def test_evaluation_does_not_split_layers_with_their_parameters(hierarchy):
 
     def run(params, collections, image):
         devices, transform = hierarchy.devices, hierarchy.transform
-        subject = Subject(hierarchy.model, params, collections, transform, devices)
+        subject = TrainedModel(hierarchy.model, params, collections, transform, devices)
         each = jax.random.split(jax.random.key(0), ROWS.size)
         x = {"image": subject.prepare(image, each)}
         return subject.run(elbo_per_example, each, x)

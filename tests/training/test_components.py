@@ -28,7 +28,7 @@ def test_a_loss_that_cannot_be_leaves_no_workdir(
 
 def test_the_first_state_is_traced_once(monkeypatch, tiny):
     traced = []
-    create = train_step.initialiser
+    create = train_step.initializer
 
     def counted(*arguments):
         def call(key):
@@ -37,7 +37,7 @@ def test_the_first_state_is_traced_once(monkeypatch, tiny):
 
         return call
 
-    monkeypatch.setattr(train_step, "initialiser", counted)
+    monkeypatch.setattr(train_step, "initializer", counted)
     built = assembly.assemble(config.parse_experiment(tiny))
     state = assembly.create_state(built)
     assert assembly.abstract_state(built).params.keys() == state.params.keys()

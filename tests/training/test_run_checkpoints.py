@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 from jvae.errors import WorkdirError
-from jvae.training.run_checkpoints import Archive
+from jvae.training.run_checkpoints import RunCheckpoints
 from jvae.training.train_step import Guard, TrainState
 
 
@@ -15,7 +15,7 @@ def state(value):
 
 @pytest.fixture
 def archive(tmp_path):
-    kept = Archive(tmp_path, {"data": {}}, num_examples=7, keep=2)
+    kept = RunCheckpoints(tmp_path, {"data": {}}, num_examples=7, keep=2)
     yield kept
     kept.close()
 

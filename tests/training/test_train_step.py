@@ -29,7 +29,7 @@ def prepare(batch, key):
 def setup(model=MODEL, optimizer=ADAM, devices=None, ema_decay=0.0, **options):
     devices = devices or mesh.build()
     example = jax.eval_shape(lambda: jax.tree.map(lambda a: a[:1], BATCH))
-    create = train_step.initialiser(model, optimizer, example, ema_decay)
+    create = train_step.initializer(model, optimizer, example, ema_decay)
     state = train_step.create_state(create, KEY, devices)
     step = train_step.make_train_step(
         losses.build("elbo", model),

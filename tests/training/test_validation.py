@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jvae.pretrained.trained_model import Subject
+from jvae.pretrained.trained_model import TrainedModel
 from jvae.training import assembly, validation
 from jvae.training import config as configs
 from jvae.training.loop import subject_of
@@ -60,7 +60,7 @@ def test_running_statistics_are_used_and_kept(tiny):
     held_out = built.splits.validation
     a = validation.validate(built, subject, held_out).numbers
     scaled = jax.tree.map(lambda s: 4.0 * s + 1.0, subject.state)
-    other = Subject(
+    other = TrainedModel(
         subject.model, subject.params, scaled, subject.transform, subject.mesh
     )
     b = validation.validate(built, other, held_out).numbers

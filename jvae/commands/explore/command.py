@@ -70,7 +70,7 @@ def command(arguments: Sequence[str]) -> None:
     page, server = _web()
     imports = {"allow_imports": flags.allow_imports}
     model = restore(flags.workdir, **imports, **choice_of(flags))
-    with registry.imports(flags.allow_imports):
+    with registry.allow_import_paths(flags.allow_imports):
         source = datasets.load_split(
             model.config["data"], flags.split, model.vocabulary
         )

@@ -67,7 +67,7 @@ class Noise:
     u: Any
 
 
-class Drawn(NamedTuple):
+class GroupSample(NamedTuple):
     """A draw of one group, or of many stacked.
 
     Attributes:
@@ -83,7 +83,7 @@ class Drawn(NamedTuple):
     u: Any = None
 
 
-class Draws(NamedTuple):
+class SamplingContext(NamedTuple):
     """What all groups of a pass read.
 
     Attributes:
@@ -168,8 +168,8 @@ class LatentGroup(nn.Module):
         self,
         state: Array,
         seen: tuple[Array, Array | None, Array | Noise | None],
-        draws: Draws,
-    ) -> tuple[Array, Drawn]:
+        draws: SamplingContext,
+    ) -> tuple[Array, GroupSample]:
         """Returns (features after the group [B, h, w, C], its draw).
 
         Args:
@@ -183,16 +183,16 @@ class LatentGroup(nn.Module):
             state, numbers = self._prior(state, draws.mask)
             prior = gaussian(*numbers)
             if isinstance(z, Noise):
-                drawn = Drawn(prior.mean + prior.std * z.u)
+                drawn = GroupSample(prior.mean + prior.std * z.u)
             elif z is not None and draws.kept is None:
-                drawn = Drawn(z)
+                drawn = GroupSample(z)
             elif features is None:
                 key = _group_key(draws.keys, index)
                 new = prior.tempered(draws.temperature).sample(key)
                 if z is not None and draws.kept is not None:
                     kept = jnp.reshape(draws.kept, (-1, 1, 1, 1))
                     new = jnp.where(index < kept, z, new)
-                drawn = Drawn(new)
+                drawn = GroupSample(new)
             else:
                 known = features if self.is_first else features + self.combine(state)
                 q = gaussian(*_add(numbers, _two(self.posterior_head(known))))
@@ -211,14 +211,14 @@ class LatentGroup(nn.Module):
 
     def _draw(
         self, q: DiagGaussian, prior: DiagGaussian, keys: Key | None, index: Array
-    ) -> Drawn:
+    ) -> GroupSample:
         """Returns a draw of the posterior, or without keys its mean; what it costs."""
         start = q.mean if keys is None else q.sample(_group_key(keys, index))
         z = self.flow(start)
         # Latent by latent: the difference of two large sums would be a rounded one.
         log_ratio = sum_events(q.log_prob_per_dim(start) - prior.log_prob_per_dim(z))
         kl = q.kl_to(prior) if self.sizes.flow_pairs == 0 else log_ratio
-        return Drawn(z, kl, log_ratio, (z - prior.mean) / prior.std)
+        return GroupSample(z, kl, log_ratio, (z - prior.mean) / prior.std)
 
 
 def _two(outputs: Array) -> tuple[Array, Array]:

@@ -29,7 +29,14 @@ from jvae.models import likelihoods
 from jvae.models.nvae import scale as scales
 from jvae.models.nvae.cells import BottomUpCell, Cells, Style, TopDownCell
 from jvae.models.nvae.convolutions import conv_kernels, norm_scales
-from jvae.models.nvae.groups import Drawn, Draws, GroupSizes, Memory, Noise, cell_type
+from jvae.models.nvae.groups import (
+    GroupSample,
+    GroupSizes,
+    Memory,
+    Noise,
+    SamplingContext,
+    cell_type,
+)
 from jvae.models.nvae.scale import Features
 from jvae.models.vae import check_image
 from jvae.types import Array, Batch, Inference, Key, batch_size
@@ -157,12 +164,12 @@ class NVAE(nn.Module):
         known: Sequence[Array] | None,
         top: Array | None,
         z: Sequence[Array | Noise | None] | None,
-        draws: Draws,
-    ) -> tuple[Latents, list[Drawn]]:
+        draws: SamplingContext,
+    ) -> tuple[Latents, list[GroupSample]]:
         """Returns (latents with features, what every scale drew, [groups, B, ...])."""
         start = self.start_state.astype(self.style.dtype)
         state = jnp.broadcast_to(start, (rows, *start.shape))
-        drawn: list[Drawn] = []
+        drawn: list[GroupSample] = []
         begin = 0
         for i, count in enumerate(self.groups):
             if i > 0:
@@ -186,7 +193,7 @@ class NVAE(nn.Module):
         """
         each, mask = keys.per_example(key, batch_size(batch)), batch.get("mask")
         known, top = self._rise(self._scaled(batch["image"]), mask)
-        draws = Draws(each, 1.0, mask)
+        draws = SamplingContext(each, 1.0, mask)
         latents, drawn = self._descend(each.shape[0], known, top, None, draws)
         kl = jnp.concatenate([of_scale.kl for of_scale in drawn])
         log_ratio = jnp.concatenate([of_scale.log_ratio for of_scale in drawn])
@@ -204,7 +211,7 @@ class NVAE(nn.Module):
         """
         mask = batch.get("mask")
         known, top = self._rise(self._scaled(batch["image"]), mask)
-        rows, draws = batch_size(batch), Draws(None, 1.0, mask)
+        rows, draws = batch_size(batch), SamplingContext(None, 1.0, mask)
         drawn = self._descend(rows, known, top, None, draws)[1]
         return Noise(tuple(of_scale.u.swapaxes(0, 1) for of_scale in drawn))
 
@@ -245,7 +252,10 @@ class NVAE(nn.Module):
         y = latents.features if isinstance(latents, Latents) else None
         if y is None:
             z = _scale_by_scale(latents)
-            rows, draws = jax.tree.leaves(z)[0].shape[0], Draws(None, 1.0, mask)
+            rows, draws = (
+                jax.tree.leaves(z)[0].shape[0],
+                SamplingContext(None, 1.0, mask),
+            )
             y = self._descend(rows, None, None, z, draws)[0].features
         for cell in self.after:
             y = cell(y, mask)
@@ -289,7 +299,7 @@ class NVAE(nn.Module):
           n: how many.
           temperature: of every group, the first included; 0 takes the means.
         """
-        draws = Draws(keys.per_example(key, n), temperature, None)
+        draws = SamplingContext(keys.per_example(key, n), temperature, None)
         return self._descend(n, None, None, None, draws)[0]
 
     def resample(
@@ -319,7 +329,7 @@ class NVAE(nn.Module):
         counts = jnp.asarray((0, *itertools.accumulate(self.groups)))
         rows = jax.tree.leaves(z)[0].shape[0]
         each = keys.per_example(key, rows)
-        draws = Draws(each, temperature, None, counts[kept])
+        draws = SamplingContext(each, temperature, None, counts[kept])
         return self._descend(rows, None, None, z, draws)[0]
 
     def generate(

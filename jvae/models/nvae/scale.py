@@ -10,11 +10,11 @@ from flax import linen as nn
 
 from jvae.models.nvae.cells import Style
 from jvae.models.nvae.groups import (
-    Drawn,
-    Draws,
+    GroupSample,
     GroupSizes,
     LatentGroup,
     Noise,
+    SamplingContext,
     stacked_bottom_up,
     stacked_groups,
 )
@@ -64,9 +64,9 @@ class Scale(nn.Module):
         known: Array | None,
         top: Array | None,
         z: Array | Noise | None,
-        draws: Draws,
+        draws: SamplingContext,
         begin: int,
-    ) -> tuple[Array, Drawn]:
+    ) -> tuple[Array, GroupSample]:
         """Returns (features after all groups, their draws stacked [count, B, ...]).
 
         Args:

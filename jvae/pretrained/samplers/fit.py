@@ -11,17 +11,17 @@ import numpy as np
 from jvae import registry
 from jvae.data.sources import Source
 from jvae.errors import ConfigError, require
-from jvae.losses.elbo import apply
+from jvae.losses.elbo import apply_model
 from jvae.pretrained.samplers.flow import fit_flow
 from jvae.pretrained.samplers.mixture import fit_gaussian, fit_mixture
-from jvae.pretrained.samplers.neighbours import fit_neighbours
-from jvae.pretrained.trained_model import Subject, over_examples
+from jvae.pretrained.samplers.neighbours import fit_neighbors
+from jvae.pretrained.trained_model import TrainedModel, over_examples
 from jvae.types import Array, Batch, Key, Params, State
 
 SAMPLERS: dict[str, Callable[..., Any]] = {
     "gaussian": fit_gaussian,
     "gmm": fit_mixture,
-    "neighbours": fit_neighbours,
+    "neighbours": fit_neighbors,
     "flow": fit_flow,
 }
 """What is fitted to codes [N, D], by name."""
@@ -45,7 +45,7 @@ def build(name: str, codes: np.ndarray, seed: int = 0, **options: Any) -> Any:
 
 
 def training_codes(
-    subject: Subject,
+    subject: TrainedModel,
     source: Source,
     *,
     key: Key,
@@ -81,7 +81,7 @@ def training_codes(
     return found
 
 
-def check_subject(subject: Subject) -> None:
+def check_subject(subject: TrainedModel) -> None:
     """Raises ConfigError for a model whose codes no sampler here can stand for."""
     model = subject.model
     name, why = type(model).__name__, None
@@ -106,4 +106,4 @@ def posterior_draws(
         return model.posterior(batch).sample_and_log_prob(key)[0]
 
     each = key if key.ndim else jax.random.split(key, len(batch["image"]))
-    return apply(model, draw, params, state, batch, each, train=False)[0]
+    return apply_model(model, draw, params, state, batch, each, train=False)[0]

@@ -13,7 +13,7 @@ from jvae.types import Array, Key
 
 
 @flax.struct.dataclass
-class NeighbourSampler:
+class NeighborSampler:
     """z_i + u (z_j - z_i), i any code, j one of its nearest, u ~ U(0, 1).
 
     So codes stay where data is, however that is shaped. Chawla et al., 2002,
@@ -48,9 +48,9 @@ class NeighbourSampler:
         return jax.vmap(draw)(keys.per_example(key, n))
 
 
-def fit_neighbours(
+def fit_neighbors(
     codes: np.ndarray, seed: int = 0, num_neighbours: int = 5
-) -> NeighbourSampler:
+) -> NeighborSampler:
     """Returns the sampler of codes [N, D].
 
     Args:
@@ -68,6 +68,6 @@ def fit_neighbours(
     require(good, "num_neighbours", rule, num_neighbours)
     found = NearestNeighbors(n_neighbors=num_neighbours).fit(codes)
     nearest = found.kneighbors(return_distance=False)  # without the codes themselves
-    return NeighbourSampler(
+    return NeighborSampler(
         jnp.asarray(codes, jnp.float32), jnp.asarray(nearest, jnp.int32)
     )

@@ -9,12 +9,12 @@ from etils import epath
 from jvae.errors import ConfigError
 from jvae.pretrained.samplers.flow import FlowSampler
 from jvae.pretrained.samplers.mixture import MixtureSampler
-from jvae.pretrained.samplers.neighbours import NeighbourSampler
+from jvae.pretrained.samplers.neighbours import NeighborSampler
 from jvae.workdir import files, npz
 
 FOLDER = "samplers"
 KINDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (MixtureSampler, NeighbourSampler, FlowSampler)
+    kind.__name__: kind for kind in (MixtureSampler, NeighborSampler, FlowSampler)
 }
 
 

@@ -189,7 +189,7 @@ def test_a_coefficient_that_nobody_reads_is_refused():
 
 
 def test_a_model_may_not_take_a_coefficient_of_the_loss():
-    class Greedy(models.OneGroup):
+    class Greedy(models.SingleLatent):
         coefficients = {"beta": 1.0}
 
         def likelihood(self, latents, batch):

@@ -11,7 +11,12 @@ import pytest
 from jvae import losses, models
 from jvae.errors import ConfigError
 from jvae.models.nvae.cells import Style
-from jvae.models.nvae.groups import Draws, GroupSizes, Noise, stacked_bottom_up
+from jvae.models.nvae.groups import (
+    GroupSizes,
+    Noise,
+    SamplingContext,
+    stacked_bottom_up,
+)
 from tests.perturbed import perturbed
 
 KEY = jax.random.key(0)
@@ -256,7 +261,9 @@ def test_a_code_decodes_to_what_its_latents_do(flow_pairs):
 
     def means(model, batch):
         known, top = model._rise(model._scaled(batch["image"]), None)
-        return model._descend(3, known, top, None, Draws(None, 1.0, None))[0].z
+        return model._descend(3, known, top, None, SamplingContext(None, 1.0, None))[
+            0
+        ].z
 
     z = jax.jit(lambda v, batch: model.apply(v, batch, method=means))(
         variables, images(3)
