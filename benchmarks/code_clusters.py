@@ -57,7 +57,7 @@ def main() -> None:
         test = datasets.load_split(model.config["data"], "test")
         count = min(flags.examples, len(test))
         codes = over_examples(
-            model.subject,
+            model.trained,
             means_of,
             test,
             batch_size=250,

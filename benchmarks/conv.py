@@ -32,7 +32,7 @@ from jvae.pretrained.likelihood import evaluate_log_likelihood
 from jvae.training import assembly, batches
 from jvae.training import config as configs
 from jvae.training.config_files import experiment_config
-from jvae.training.loop import subject_of
+from jvae.training.loop import trained_model_of
 
 BATCH, SAMPLES, CHUNK = 100, 10_000, 128
 DRAWS, DRAWS_AT_ONCE, SCORED = 500, 5, 20
@@ -89,10 +89,10 @@ class Jvae:
 
     def nll(self):
         """Returns the seconds of the first images' bounds; keeps their mean."""
-        subject = self.subject
+        trained = self.trained
         began = time.perf_counter()
         bound = evaluate_log_likelihood(
-            subject,
+            trained,
             self.scored,
             num_samples=DRAWS,
             batch_size=SCORED,
@@ -107,14 +107,14 @@ class Jvae:
         """Returns the seconds of all samples."""
         began = time.perf_counter()
         x = samples.prior_samples(
-            self.subject, jax.random.key(0), SAMPLES, chunk_size=CHUNK
+            self.trained, jax.random.key(0), SAMPLES, chunk_size=CHUNK
         )
         assert x.shape == (SAMPLES, 28, 28, 1)
         return time.perf_counter() - began
 
     def evaluate(self, x):
         """Takes the parameters of now, and binary images [B, H, W, 1]."""
-        self.subject = subject_of(self.built, self.state)
+        self.trained = trained_model_of(self.built, self.state)
         self.scored = data.ArraySource({"image": (255 * x).astype(np.uint8)})
 
 

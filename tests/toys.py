@@ -103,8 +103,8 @@ class TwoGroups(nn.Module):
         return Gaussian(z.reshape(len(z), 1, -1, 1), jnp.zeros((1, 1, 1, 1)))
 
 
-def subject(model, transform=AS_STORED, devices=None, params=None):
-    """Returns `model` as a subject; parameters are zeros unless given."""
+def trained(model, transform=AS_STORED, devices=None, params=None):
+    """Returns `model` as a trained one; parameters are zeros unless given."""
     params = {"offset": jnp.zeros((1, 1))} if params is None else params
     return TrainedModel(model, params, {}, transform, devices or mesh.build())
 
@@ -117,7 +117,7 @@ def source(images):
 
 @pytest.fixture
 def toys():
-    """The toy models, how to make a subject and a split of them."""
+    """The toy models, how to make a trained model and a split of them."""
     return types.SimpleNamespace(
         LinearGaussian=LinearGaussian,
         PixelCode=PixelCode,
@@ -125,6 +125,6 @@ def toys():
         AS_STORED=AS_STORED,
         ONE_DEVICE=ONE_DEVICE,
         TRACES=TRACES,
-        subject=subject,
+        trained=trained,
         source=source,
     )

@@ -120,9 +120,9 @@ def functions(model: Pretrained) -> dict[str, tuple[Callable, dict[str, Any]]]:
         found["encode"] = (encode, {"x": x})
         if hasattr(module, "decode"):
             found["decode"] = (decode, {"z": z})
-    if model.subject.is_classifier:
+    if model.trained.is_classifier:
         found["classify"] = (_probs_of(module), {"x": x})
-    if model.subject.is_generative and hasattr(module, "generate"):
+    if model.trained.is_generative and hasattr(module, "generate"):
         keys = jax.eval_shape(lambda: jax.random.key(0)).update(shape=(size,))
         inputs = {"keys": keys, "temperature": jax.ShapeDtypeStruct((), jnp.float32)}
         if getattr(module, "num_classes", None) is not None:

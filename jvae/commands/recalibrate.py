@@ -71,8 +71,8 @@ def recalibrate(
     name = type(model.model).__name__
     if COLLECTION not in model.state or not hasattr(model.model, "generate"):
         raise ConfigError(f"{name} has no BatchNorm whose samples could be measured")
-    subject = sampled(
-        model.subject,
+    trained = sampled(
+        model.trained,
         key=jax.random.key(seed),
         temperature=temperature,
         num_passes=num_passes,
@@ -83,7 +83,7 @@ def recalibrate(
     labels = {"config": model.config, "sampled_at": temperature}
     if model.vocabulary is not None:
         labels["vocabulary"] = list(model.vocabulary.words)
-    item = {"params": model.params, "ema": None, "state": subject.state}
+    item = {"params": model.params, "ema": None, "state": trained.state}
     folder = checkpoints.Checkpoints(root / checkpoints.CHECKPOINTS, keep=1)
     folder.save(model.step, {"model": item}, labels)
     folder.wait()

@@ -51,7 +51,7 @@ def write_images(
         raise WorkdirError(
             "the folder is not empty", where=str(out), fix="Name a new folder."
         )
-    if not model.subject.makes_images:
+    if not model.trained.makes_images:
         raise ConfigError(f"{type(model.model).__name__} makes no images")
     chosen = None
     if sampler != PRIOR:

@@ -74,7 +74,7 @@ def _predictions(
 
 
 def evaluate_classification(
-    subject: TrainedModel,
+    trained: TrainedModel,
     source: Source,
     *,
     batch_size: int,
@@ -85,7 +85,7 @@ def evaluate_classification(
     """Returns what a classifier makes of the first examples of a split.
 
     Args:
-      subject: a classifier.
+      trained: a classifier.
       source: the split, with labels.
       batch_size: of all devices together; the result does not depend on it.
       key: of the draws.
@@ -97,7 +97,7 @@ def evaluate_classification(
       DataError: num_examples is more than there are.
     """
     found = over_examples(
-        subject,
+        trained,
         _predictions,
         source,
         batch_size=batch_size,
@@ -110,8 +110,8 @@ def evaluate_classification(
         by_mean=found["by_mean"],
         by_draws=found["by_draws"],
         log_likelihood=found["log_likelihood"],
-        rate=found["rate"] if hasattr(subject.model, "posterior") else None,
-        num_classes=subject.model.num_classes,
+        rate=found["rate"] if hasattr(trained.model, "posterior") else None,
+        num_classes=trained.model.num_classes,
         num_samples=num_samples,
     )
 

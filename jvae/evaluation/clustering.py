@@ -48,7 +48,7 @@ def _clusters_and_labels(
 
 
 def evaluate_clusters(
-    subject: TrainedModel,
+    trained: TrainedModel,
     source: Source,
     *,
     batch_size: int,
@@ -58,7 +58,7 @@ def evaluate_clusters(
     """Returns the clusters of the first examples of a split.
 
     Args:
-      subject: a model with clusters.
+      trained: a model with clusters.
       source: the split.
       batch_size: of all devices together; the result does not depend on it.
       key: of the draws that the transform of the data may make.
@@ -69,14 +69,14 @@ def evaluate_clusters(
       DataError: num_examples is more than there are.
     """
     found = over_examples(
-        subject,
+        trained,
         _clusters_and_labels,
         source,
         batch_size=batch_size,
         key=key,
         num_examples=num_examples,
     )
-    return Clusters(found["cluster"], subject.model.num_clusters, found.get("label"))
+    return Clusters(found["cluster"], trained.model.num_clusters, found.get("label"))
 
 
 def contingency(labels: np.ndarray, clusters: np.ndarray) -> np.ndarray:

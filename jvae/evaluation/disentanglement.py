@@ -72,7 +72,7 @@ def has_factors(source: Source) -> bool:
 
 
 def evaluate_disentanglement(
-    subject: TrainedModel,
+    trained: TrainedModel,
     source: Source,
     *,
     batch_size: int,
@@ -82,14 +82,14 @@ def evaluate_disentanglement(
     """Returns the scores of the means of q(z|x) of the first examples of a split.
 
     Args:
-      subject: a model whose posterior is over vectors.
+      trained: a model whose posterior is over vectors.
       source: a split with 'factors'.
       batch_size: of all devices together; the result does not depend on it.
       key: of the transform.
       num_examples: how many; None for all.
     """
     found = over_examples(
-        subject,
+        trained,
         means_and_factors,
         source,
         batch_size=batch_size,

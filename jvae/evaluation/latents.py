@@ -144,7 +144,7 @@ def _has_density(q: Any, num_examples: int) -> bool:
 
 
 def evaluate_latents(
-    subject: TrainedModel,
+    trained: TrainedModel,
     source: Source,
     *,
     batch_size: int,
@@ -154,7 +154,7 @@ def evaluate_latents(
     """Returns what the first examples of a split put into the latents.
 
     Args:
-      subject: what is evaluated.
+      trained: what is evaluated.
       source: the split.
       batch_size: of all devices together; the result does not depend on it.
       key: of the draws, one z for each example.
@@ -165,7 +165,7 @@ def evaluate_latents(
       DataError: num_examples is more than there are.
     """
     found = over_examples(
-        subject,
+        trained,
         posterior_terms,
         source,
         batch_size=batch_size,
@@ -179,7 +179,7 @@ def evaluate_latents(
     log_prior = found["log_prior"] if found["one_prior"].all() else None
     has_means = hasattr(q, "mean") and q.mean.ndim == 2 and found["has_scale"].all()
     means = np.asarray(q.mean) if has_means else None
-    is_normal = has_means and log_prior is not None and not subject.has_uniform_prior
+    is_normal = has_means and log_prior is not None and not trained.has_uniform_prior
     draws = np.asarray(z) if is_normal else None
     parts = information(q, z, log_prior=log_prior)
     return LatentStatistics(kl, len(found["kl"]), means, parts, draws)

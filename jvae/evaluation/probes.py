@@ -70,23 +70,23 @@ def means_of(
     return {"code": z.reshape(len(z), -1), "image": batch["image"], **labels}
 
 
-def untrained(subject: TrainedModel, source: Source, key: Key) -> TrainedModel:
-    """Returns the subject with parameters as they are initialised.
+def untrained(trained: TrainedModel, source: Source, key: Key) -> TrainedModel:
+    """Returns the model with parameters as they are initialised.
 
     Args:
-      subject: the trained model.
+      trained: the trained model.
       source: examples of the data, for shapes.
       key: of the parameters.
     """
     one = source.read(np.zeros(1, np.int64))
-    batch = {**one, "image": subject.prepare(one["image"], key)}
-    variables = dict(subject.model.init(key, batch, key))
+    batch = {**one, "image": trained.prepare(one["image"], key)}
+    variables = dict(trained.model.init(key, batch, key))
     params = variables.pop("params")
-    return dataclasses.replace(subject, params=params, state=variables)
+    return dataclasses.replace(trained, params=params, state=variables)
 
 
 def evaluate_probes(
-    subject: TrainedModel,
+    trained: TrainedModel,
     train: Source,
     test: Source,
     *,
@@ -98,7 +98,7 @@ def evaluate_probes(
     """Returns what labels can be told from codes, and from features to compare with.
 
     Args:
-      subject: a model with `posterior`.
+      trained: a model with `posterior`.
       train: the split whose labels the classifiers see.
       test: the split that they are tested on.
       batch_size: of all devices together; no result depends on it.
@@ -109,14 +109,14 @@ def evaluate_probes(
     Raises:
       ConfigError: num_train below 1, or a model without one posterior.
     """
-    if not hasattr(subject.model, "posterior"):
+    if not hasattr(trained.model, "posterior"):
         raise ConfigError(
-            f"{type(subject.model).__name__} has no codes to probe",
+            f"{type(trained.model).__name__} has no codes to probe",
             fix="Set probe_examples to 0.",
         )
     require(num_train >= 1, "num_train", "be at least 1", num_train)
     splits = [(train, min(num_train, len(train))), (test, num_test or len(test))]
-    fresh = untrained(subject, train, jax.random.fold_in(key, 1))
+    fresh = untrained(trained, train, jax.random.fold_in(key, 1))
 
     def features(of: TrainedModel) -> list[dict[str, np.ndarray]]:
         return [
@@ -126,7 +126,7 @@ def evaluate_probes(
             for source, n in splits
         ]
 
-    found = features(subject)
+    found = features(trained)
     labels = [part["label"] for part in found]
     pixels = [flat_pixels(part["image"]) for part in found]
     codes = [part["code"] for part in found]

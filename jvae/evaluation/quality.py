@@ -59,7 +59,7 @@ class Quality:
 
 
 def evaluate_quality(
-    subject: TrainedModel,
+    trained: TrainedModel,
     features: Features,
     source: Source,
     *,
@@ -72,7 +72,7 @@ def evaluate_quality(
     """Returns how near means of p(x|z) are to real images.
 
     Args:
-      subject: a model of images.
+      trained: a model of images.
       features: of both.
       source: the split of the real ones.
       key: of the draws.
@@ -98,9 +98,9 @@ def evaluate_quality(
     kinds += [(name, 1.0, sampler) for name, sampler in (samplers or {}).items()]
     for name, temperature, sampler in kinds:
         made = samples.prior_samples(
-            subject, key, num_examples, temperature, sampler=sampler
+            trained, key, num_examples, temperature, sampler=sampler
         )
-        images = np.asarray(subject.transform.to_unit(jnp.asarray(made)))
+        images = np.asarray(trained.transform.to_unit(jnp.asarray(made)))
         _check_shape(features, images.shape[1:])
         rows.append(_row(name, temperature, real, features.of(np.clip(images, 0, 1))))
     return Quality(features.name, num_examples, rows)

@@ -72,7 +72,7 @@ def _blurred(x: Array) -> Array:
 
 
 def evaluate_reconstructions(
-    subject: TrainedModel,
+    trained: TrainedModel,
     source: Source,
     *,
     batch_size: int,
@@ -84,20 +84,20 @@ def evaluate_reconstructions(
     Of the mean of p(x|z), z the mode of q(z|x), and x as the model was given it.
 
     Args:
-      subject: a model of images that has `samples.has_codes`.
+      trained: a model of images that has `samples.has_codes`.
       source: the split.
       batch_size: of all devices together; the result does not depend on it.
       key: of the transform.
       num_examples: N; None for all.
     """
     return over_examples(
-        subject,
+        trained,
         _nearness,
         source,
         batch_size=batch_size,
         key=key,
         num_examples=num_examples,
-        shown=subject.transform,
+        shown=trained.transform,
     )
 
 

@@ -90,12 +90,12 @@ class EvaluationResults:
 
 
 def evaluate_all(
-    subject: TrainedModel, source: Source, *, key: Key, settings: Settings
+    trained: TrainedModel, source: Source, *, key: Key, settings: Settings
 ) -> EvaluationResults:
     """Returns all that is measured of a model on a split.
 
     Args:
-      subject: what is evaluated.
+      trained: what is evaluated.
       source: the split.
       key: of all draws.
       settings: how much to measure.
@@ -109,50 +109,50 @@ def evaluate_all(
         "num_examples": min(settings.num_examples, len(source)),
     }
     found = EvaluationResults(common["num_examples"])
-    if subject.is_generative:
+    if trained.is_generative:
         draws = {"num_samples": settings.num_samples, "chunk_size": settings.chunk_size}
-        elbo = evaluate_elbo(subject, source, key=elbo_key, **common)
-        log_p = log_likelihoods(subject, source, key=weights_key, **draws, **common)
+        elbo = evaluate_elbo(trained, source, key=elbo_key, **common)
+        log_p = log_likelihoods(trained, source, key=weights_key, **draws, **common)
         weighted = Estimate.of(log_p, settings.num_samples)
-        found.observation = observation(subject, source)
+        found.observation = observation(trained, source)
         found.measures |= likelihood_metrics(elbo, weighted, found.observation)
         if found.observation.is_text:
             lengths = source.read(np.arange(found.num_examples))["length"]
             each = per_symbol(log_p, lengths, settings.num_samples)
             found.measures |= sentence_metrics(each)
-    if subject.makes_images and has_codes(subject):
-        near = evaluate_reconstructions(subject, source, key=elbo_key, **common)
+    if trained.makes_images and has_codes(trained):
+        near = evaluate_reconstructions(trained, source, key=elbo_key, **common)
         found.measures |= reconstruction_metrics(near)
-    if subject.is_classifier:
+    if trained.is_classifier:
         found.classification = evaluate_classification(
-            subject,
+            trained,
             source,
             key=label_key,
             num_samples=settings.num_samples,
             **common,
         )
         found.measures |= classification_metrics(found.classification)
-    if subject.has_latents:
-        found.latents = evaluate_latents(subject, source, key=latent_key, **common)
+    if trained.has_latents:
+        found.latents = evaluate_latents(trained, source, key=latent_key, **common)
         found.measures |= latent_metrics(found.latents)
-        if has_scales(subject):
+        if has_scales(trained):
             kl = found.latents.kl
             found.scales = evaluate_scales(
-                subject, source, kl, key=latent_key, **common
+                trained, source, kl, key=latent_key, **common
             )
             found.measures |= scale_metrics(found.scales, found.num_examples)
         if has_factors(source) and found.latents.means is not None:
-            scores = evaluate_disentanglement(subject, source, key=latent_key, **common)
+            scores = evaluate_disentanglement(trained, source, key=latent_key, **common)
             found.measures |= disentanglement_metrics(scores)
-    if has_clusters(subject):
-        found.clusters = evaluate_clusters(subject, source, key=label_key, **common)
+    if has_clusters(trained):
+        found.clusters = evaluate_clusters(trained, source, key=label_key, **common)
         found.measures |= cluster_metrics(found.clusters)
     return found
 
 
 def probe(
     found: EvaluationResults,
-    subject: TrainedModel,
+    trained: TrainedModel,
     source: Source,
     train: Source,
     *,
@@ -163,7 +163,7 @@ def probe(
 
     Args:
       found: what was measured.
-      subject: what is evaluated.
+      trained: what is evaluated.
       source: the split.
       train: the training split.
       key: of the transform and of the untrained encoder.
@@ -173,7 +173,7 @@ def probe(
       ConfigError: probes are asked for of a model without codes.
       DataError: they are asked for of data without labels.
     """
-    count = settings.num_probed(subject)
+    count = settings.num_probed(trained)
     if not count:
         return
     is_asked_for = settings.probe_examples is not None
@@ -183,7 +183,7 @@ def probe(
             raise DataError("probes need labels and the data set has none", fix=fix)
         return
     found.probes = evaluate_probes(
-        subject,
+        trained,
         train,
         source,
         batch_size=settings.batch_size,
@@ -194,23 +194,23 @@ def probe(
     found.measures |= probe_metrics(found.probes)
 
 
-def numbers_of(found: EvaluationResults, subject: TrainedModel) -> dict[str, Any]:
+def numbers_of(found: EvaluationResults, trained: TrainedModel) -> dict[str, Any]:
     """Returns what results.json says of all that was measured.
 
     Args:
       found: from `measure`.
-      subject: what was evaluated.
+      trained: what was evaluated.
     """
     numbers: dict[str, Any] = {
         "num_examples": found.num_examples,
-        "about": about(found, subject),
+        "about": about(found, trained),
         "metrics": {n: dataclasses.asdict(row) for n, row in found.measures.items()},
         "left_out": [],
     }
     if found.observation is not None:
         numbers["likelihood"] = dataclasses.asdict(found.observation)
     if found.latents is not None:
-        numbers |= _numbers_of_latents(found.latents, subject)
+        numbers |= _numbers_of_latents(found.latents, trained)
     if found.quality is not None:
         numbers["quality"] = dataclasses.asdict(found.quality)
     if found.scales:
@@ -227,27 +227,27 @@ def numbers_of(found: EvaluationResults, subject: TrainedModel) -> dict[str, Any
     return numbers
 
 
-def about(found: EvaluationResults, subject: TrainedModel) -> str:
+def about(found: EvaluationResults, trained: TrainedModel) -> str:
     """Returns what kind of model was evaluated, in a few words."""
     if found.observation is not None:
         return f"{found.observation.name} likelihood"
-    if subject.is_classifier:
-        return f"classifier of {subject.model.num_classes} labels"
+    if trained.is_classifier:
+        return f"classifier of {trained.model.num_classes} labels"
     return "encoder without a decoder"
 
 
 def _numbers_of_latents(
-    latents: LatentStatistics, subject: TrainedModel
+    latents: LatentStatistics, trained: TrainedModel
 ) -> dict[str, Any]:
-    uniform = subject.has_uniform_prior
-    if getattr(subject.model, "is_lossless", False):
+    uniform = trained.has_uniform_prior
+    if getattr(trained.model, "is_lossless", False):
         verdict = lossless(latents.kl)
     else:
         verdict = collapse_verdict(latents.kl, latents.active)
     numbers = {
         "verdict": dataclasses.asdict(verdict),
         "kl_per_group": latents.kl.tolist(),
-        "left_out": left_out(latents, uniform, subject.is_generative),
+        "left_out": left_out(latents, uniform, trained.is_generative),
     }
     if latents.active is not None:
         numbers["active"] = latents.active.tolist()

@@ -35,13 +35,13 @@ class ScaleStatistics:
     active: list[int]
 
 
-def has_scales(subject: TrainedModel) -> bool:
+def has_scales(trained: TrainedModel) -> bool:
     """Returns whether the model is a hierarchy on maps."""
-    return hasattr(subject.model, "code") and hasattr(subject.model, "latent_shapes")
+    return hasattr(trained.model, "code") and hasattr(trained.model, "latent_shapes")
 
 
 def evaluate_scales(
-    subject: TrainedModel,
+    trained: TrainedModel,
     source: Source,
     kl: np.ndarray,
     *,
@@ -57,7 +57,7 @@ def evaluate_scales(
     https://arxiv.org/abs/1509.00519.
 
     Args:
-      subject: a model with `code` and `latent_shapes`.
+      trained: a model with `code` and `latent_shapes`.
       source: the split.
       kl: mean KL of all groups in nats, those of the coarsest scale first.
       batch_size: of all devices together; the result does not depend on it.
@@ -65,7 +65,7 @@ def evaluate_scales(
       num_examples: how many; None for all.
     """
     first, second = over_batches(
-        subject,
+        trained,
         code_moments,
         source,
         batch_size=batch_size,
@@ -74,7 +74,7 @@ def evaluate_scales(
     )
     found, begin = [], 0
     for shape, mean, square in zip(
-        subject.model.latent_shapes, first, second, strict=True
+        trained.model.latent_shapes, first, second, strict=True
     ):
         groups, height, width, depth = shape
         active = (square - np.square(mean) > ACTIVE_VARIANCE).reshape(groups, -1)

@@ -77,14 +77,14 @@ class Settings:
         count = self.fd_examples
         require(count >= 0, "fd_examples", "be at least 0", count)
 
-    def needs_training_split(self, subject: TrainedModel) -> bool:
+    def needs_training_split(self, trained: TrainedModel) -> bool:
         """Returns whether an evaluation looks at training examples too."""
         fits = self.statistics == "train" or bool(self.samplers) or self.fd_examples > 0
-        return fits or self.num_probed(subject) > 0
+        return fits or self.num_probed(trained) > 0
 
-    def num_probed(self, subject: TrainedModel) -> int:
+    def num_probed(self, trained: TrainedModel) -> int:
         """Returns how many training examples probes see, 0 for no probes."""
         if self.probe_examples is not None:
             return self.probe_examples
-        has_codes_alone = not (subject.is_generative or subject.is_classifier)
+        has_codes_alone = not (trained.is_generative or trained.is_classifier)
         return NUM_PROBED if has_codes_alone else 0

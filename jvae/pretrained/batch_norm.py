@@ -18,44 +18,44 @@ COLLECTION = "batch_stats"
 
 
 def recomputed_statistics(
-    subject: TrainedModel,
+    trained: TrainedModel,
     source: Source,
     *,
     batch_size: int,
     key: Key,
     num_examples: int | None = None,
 ) -> TrainedModel:
-    """Returns the subject with the statistics of a split in place of running ones.
+    """Returns the model with the statistics of a split in place of running ones.
 
     Running statistics are averages over the last steps of training, of parameters that
     have changed since; those of averaged parameters were never measured at all. The
     inputs of a layer are what the layers before it make of a batch in training.
 
     Args:
-      subject: the model; one without such layers is returned as it is.
+      trained: the model; one without such layers is returned as it is.
       source: the training split, say.
       batch_size: of all devices together.
       key: of the transform and of draws.
       num_examples: how many, the first of the split; None for all.
     """
-    if COLLECTION not in subject.state:
-        return subject
+    if COLLECTION not in trained.state:
+        return trained
     # The first round is about the running values, the second about its own result: a
     # variance about a point far from the mean is lost in float32.
     for _ in range(2):
         sums = over_batches(
-            subject,
+            trained,
             _moments,
             source,
             batch_size=batch_size,
             key=key,
             num_examples=num_examples,
         )
-        about = jax.device_get(subject.state[COLLECTION])
+        about = jax.device_get(trained.state[COLLECTION])
         measured = _by_layer(_statistics, sums, about)
-        state = {**subject.state, COLLECTION: jax.tree.map(jnp.asarray, measured)}
-        subject = dataclasses.replace(subject, state=state)
-    return subject
+        state = {**trained.state, COLLECTION: jax.tree.map(jnp.asarray, measured)}
+        trained = dataclasses.replace(trained, state=state)
+    return trained
 
 
 def _moments(
@@ -110,14 +110,14 @@ def _statistics(
 
 
 def sampled(
-    subject: TrainedModel,
+    trained: TrainedModel,
     *,
     key: Key,
     temperature: float = 1.0,
     num_passes: int = 500,
     batch_size: int = 16,
 ) -> TrainedModel:
-    """Returns the subject with the statistics of its own samples, in layers they pass.
+    """Returns the model with the statistics of its own samples, in layers they pass.
 
     In a deep hierarchy the layers on the way down see other values when latents come
     from the prior, and others again at a temperature. Each pass samples images as in
@@ -127,21 +127,21 @@ def sampled(
     Vahdat & Kautz, 2020, https://arxiv.org/abs/2007.03898.
 
     Args:
-      subject: the model, with `generate`; without such layers it is returned as it is.
+      trained: the model, with `generate`; without such layers it is returned as it is.
       key: of the draws.
       temperature: of the samples.
       num_passes: how many.
       batch_size: images in each.
     """
-    if COLLECTION not in subject.state:
-        return subject
+    if COLLECTION not in trained.state:
+        return trained
     for number in range(num_passes):
-        new = subject.run(
+        new = trained.run(
             _sampled, jax.random.fold_in(key, number), temperature, size=batch_size
         )
-        state = {**subject.state, COLLECTION: new}
-        subject = dataclasses.replace(subject, state=state)
-    return subject
+        state = {**trained.state, COLLECTION: new}
+        trained = dataclasses.replace(trained, state=state)
+    return trained
 
 
 def _sampled(

@@ -45,15 +45,15 @@ class Picture:
         return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
-def sheet(subject: TrainedModel, images: Array | np.ndarray, columns: int) -> bytes:
+def sheet(trained: TrainedModel, images: Array | np.ndarray, columns: int) -> bytes:
     """Returns the PNG of images [..., H, W, C] in the support of the likelihood.
 
     Args:
-      subject: the model that they are of.
+      trained: the model that they are of.
       images: row by row, as many axes before H as there are.
       columns: images in a row.
     """
-    unit = np.asarray(subject.transform.to_unit(jnp.asarray(images)))
+    unit = np.asarray(trained.transform.to_unit(jnp.asarray(images)))
     flat = unit.reshape(-1, *unit.shape[-3:])
     return encode_png(grid(flat, columns))
 

@@ -138,7 +138,7 @@ class Estimate:
 
 
 def evaluate_elbo(
-    subject: TrainedModel,
+    trained: TrainedModel,
     source: Source,
     *,
     batch_size: int,
@@ -148,7 +148,7 @@ def evaluate_elbo(
     """Returns the means of 'elbo', 'log_likelihood' and 'kl' over a split, in nats.
 
     Args:
-      subject: what is evaluated.
+      trained: what is evaluated.
       source: the split.
       batch_size: of all devices together; the means do not depend on it.
       key: of the draws, one z for each example.
@@ -159,7 +159,7 @@ def evaluate_elbo(
       DataError: num_examples is more than there are.
     """
     terms = over_examples(
-        subject,
+        trained,
         elbo_per_example,
         source,
         batch_size=batch_size,
@@ -170,7 +170,7 @@ def evaluate_elbo(
 
 
 def log_likelihoods(
-    subject: TrainedModel,
+    trained: TrainedModel,
     source: Source,
     *,
     batch_size: int,
@@ -182,7 +182,7 @@ def log_likelihoods(
     """Returns the importance-weighted bound on log p(x) of each example, in nats.
 
     Args:
-      subject: what is evaluated.
+      trained: what is evaluated.
       source: the split.
       batch_size: of all devices together; no value depends on it.
       key: of the draws.
@@ -195,7 +195,7 @@ def log_likelihoods(
       DataError: num_examples is more than there are.
     """
     return over_examples(
-        subject,
+        trained,
         log_likelihood_per_example,
         source,
         batch_size=batch_size,
@@ -207,17 +207,17 @@ def log_likelihoods(
 
 
 def evaluate_log_likelihood(
-    subject: TrainedModel, source: Source, *, num_samples: int, **options: Any
+    trained: TrainedModel, source: Source, *, num_samples: int, **options: Any
 ) -> Estimate:
     """Returns the mean of `log_likelihoods` over a split, in nats.
 
     Args:
-      subject: what is evaluated.
+      trained: what is evaluated.
       source: the split.
       num_samples: draws of z for each example.
       **options: the other arguments of `log_likelihoods`.
     """
-    values = log_likelihoods(subject, source, num_samples=num_samples, **options)
+    values = log_likelihoods(trained, source, num_samples=num_samples, **options)
     return Estimate.of(values, num_samples)
 
 
@@ -281,7 +281,7 @@ class Observation:
     num_dims: int = 0
 
 
-def observation(subject: TrainedModel, source: Source) -> Observation:
+def observation(trained: TrainedModel, source: Source) -> Observation:
     """Returns what log p(x|z) means for this model and this data; computes nothing."""
     shapes = {
         name: jax.ShapeDtypeStruct(
@@ -294,18 +294,18 @@ def observation(subject: TrainedModel, source: Source) -> Observation:
         def likelihood(model, batch, key):
             return model.likelihood(model.infer(batch, key).latents, batch)
 
-        ready = transforms.prepare(batch, key, subject.transform)
+        ready = transforms.prepare(batch, key, trained.transform)
         arguments = (params, state, ready, key)
-        found = apply_model(subject.model, likelihood, *arguments, train=False)[0]
-        return found, ready[subject.model.target]
+        found = apply_model(trained.model, likelihood, *arguments, train=False)[0]
+        return found, ready[trained.model.target]
 
-    key, variables = jax.random.key(0), (subject.params, subject.state)
+    key, variables = jax.random.key(0), (trained.params, trained.state)
     likelihood, data = jax.eval_shape(trace, *variables, shapes, key)
-    meaning = _meaning(likelihood, subject.transform.support)
+    meaning = _meaning(likelihood, trained.transform.support)
     if not meaning.is_discrete and meaning.is_likelihood:
-        bin_bits = subject.transform.bin_bits
+        bin_bits = trained.transform.bin_bits
         meaning = dataclasses.replace(meaning, bin_bits=bin_bits)
-    conditional = getattr(subject.model, "num_classes", None) is not None
+    conditional = getattr(trained.model, "num_classes", None) is not None
     given = "|y" if conditional else ""
     return dataclasses.replace(meaning, given=given, num_dims=math.prod(data.shape[1:]))
 

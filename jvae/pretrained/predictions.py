@@ -43,9 +43,9 @@ def label_probs(
     return jax.lax.map(draw, keys).mean(0)
 
 
-def has_clusters(subject: TrainedModel) -> bool:
+def has_clusters(trained: TrainedModel) -> bool:
     """Returns whether the model assigns codes to clusters."""
-    return hasattr(subject.model, "cluster_log_probs")
+    return hasattr(trained.model, "cluster_log_probs")
 
 
 def clusters_of(model: Any, params: Params, state: State, batch: Batch) -> Array:

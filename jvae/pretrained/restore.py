@@ -70,7 +70,7 @@ class Pretrained:
     sampled_at: float | None = None
 
     @property
-    def subject(self) -> TrainedModel:
+    def trained(self) -> TrainedModel:
         """What `jvae.evaluation` looks at."""
         return TrainedModel(
             self.model,
@@ -144,7 +144,7 @@ class Pretrained:
         Raises:
           ConfigError: a model without clusters.
         """
-        if not predictions.has_clusters(self.subject):
+        if not predictions.has_clusters(self.trained):
             raise ConfigError(
                 f"{type(self.model).__name__} has no clusters",
                 fix="Train a model with model.clusters.",
@@ -164,7 +164,7 @@ class Pretrained:
         Raises:
           ConfigError: a model that does not score labels.
         """
-        if not self.subject.is_classifier:
+        if not self.trained.is_classifier:
             raise ConfigError(
                 f"{type(self.model).__name__} is no classifier",
                 fix="Train a model whose target is 'label'.",
@@ -204,8 +204,8 @@ class Pretrained:
         self._require_decoder()
         x = self._image(x)
         if key is None:
-            return samples.reconstructions(self.subject, x, jax.random.key(0))
-        return samples.reconstructions(self.subject, x, key, mode="sample")
+            return samples.reconstructions(self.trained, x, jax.random.key(0))
+        return samples.reconstructions(self.trained, x, key, mode="sample")
 
     def sample(
         self,
@@ -240,7 +240,7 @@ class Pretrained:
             require(self.samplers is not None, "sampler", "be None", sampler)
             fitted = samplers.load(sampler, self.samplers)
         return samples.prior_samples(
-            self.subject,
+            self.trained,
             key,
             n,
             temperature,
@@ -269,7 +269,7 @@ class Pretrained:
         if train is None:
             train = datasets.load_split(self.config["data"], "train", self.vocabulary)
         codes = training_codes(
-            self.subject, train, key=jax.random.key(0), num_examples=NUM_CODES
+            self.trained, train, key=jax.random.key(0), num_examples=NUM_CODES
         )
         made = samplers.build(name, codes)
         samplers.save(made, name, self.samplers, {"codes": len(codes)})
@@ -294,7 +294,7 @@ class Pretrained:
           ConfigError: a model without scales, or a number out of range.
         """
         return samples.resample_fine_scales(
-            self.subject, key, n, num, kept, temperature
+            self.trained, key, n, num, kept, temperature
         )
 
     def interpolate(self, a: Array, b: Array, n: int, spherical: bool = False) -> Array:
@@ -319,7 +319,7 @@ class Pretrained:
         if self.vocabulary is not None:  # filled up to one width
             width = max(a.shape[1], b.shape[1])
             a, b = (jnp.pad(s, ((0, 0), (0, width - s.shape[1]))) for s in (a, b))
-        return samples.interpolate(self.subject, a, b, n, spherical)
+        return samples.interpolate(self.trained, a, b, n, spherical)
 
     def corners(self, x: Array, n: int) -> Array:
         """Returns [n, n, H, W, C], decoded between the modes of q(z|x) of four images.
@@ -334,11 +334,11 @@ class Pretrained:
           ConfigError: another number of images, or n < 2.
         """
         self._require_decoder()
-        return samples.interpolation_grid(self.subject, self._image(x), n)
+        return samples.interpolation_grid(self.trained, self._image(x), n)
 
     def _require_decoder(self) -> None:
         """Raises ConfigError for a model that has no p(x|z)."""
-        if not self.subject.is_generative:
+        if not self.trained.is_generative:
             raise ConfigError(
                 f"{type(self.model).__name__} has no p(x|z): it makes no images and "
                 "bounds no likelihood",

@@ -26,7 +26,7 @@ CHUNK = 128
 
 
 def reconstructions(
-    subject: TrainedModel,
+    trained: TrainedModel,
     x: Array | np.ndarray,
     key: Key,
     mode: Literal["mean", "sample"] = "mean",
@@ -34,7 +34,7 @@ def reconstructions(
     """Returns the mean of p(x|z), [B, H, W, C], at a latent code of every image.
 
     Args:
-      subject: the model.
+      trained: the model.
       x: [B, H, W, C].
       key: one key, or [B] keys, of the draws; not used by 'mean'.
       mode: 'mean' takes z as the mean of q(z|x) (its mode, where that is another point,
@@ -44,14 +44,14 @@ def reconstructions(
       ConfigError: 'mean' of a model without one posterior.
     """
     require(mode in ("mean", "sample"), "mode", "be 'mean' or 'sample'", mode)
-    if not subject.has_latents:
-        raise ConfigError(f"{type(subject.model).__name__} has no code to decode")
+    if not trained.has_latents:
+        raise ConfigError(f"{type(trained.model).__name__} has no code to decode")
     if mode == "mean":
-        return decoded(subject, codes(subject, x))
-    return subject.run(_redraw, x, keys.per_example(key, len(x)))
+        return decoded(trained, codes(trained, x))
+    return trained.run(_redraw, x, keys.per_example(key, len(x)))
 
 
-def codes(subject: TrainedModel, x: Array | np.ndarray) -> Any:
+def codes(trained: TrainedModel, x: Array | np.ndarray) -> Any:
     """Returns the codes of images: the mode of q(z|x), or else its mean.
 
     The mode of a Gaussian is its mean. That of one-hot or unit vectors is one of them,
@@ -59,7 +59,7 @@ def codes(subject: TrainedModel, x: Array | np.ndarray) -> Any:
     many arrays, its method `code`.
 
     Args:
-      subject: the model.
+      trained: the model.
       x: [B, H, W, C].
 
     Returns:
@@ -68,33 +68,33 @@ def codes(subject: TrainedModel, x: Array | np.ndarray) -> Any:
     Raises:
       ConfigError: the model has neither one posterior nor `code`.
     """
-    if not has_codes(subject):
+    if not has_codes(trained):
         raise ConfigError(
-            f"{type(subject.model).__name__} has no posterior mean to decode",
+            f"{type(trained.model).__name__} has no posterior mean to decode",
             fix="Use mode 'sample'.",
         )
-    return subject.run(code_of, x)
+    return trained.run(code_of, x)
 
 
-def decoded(subject: TrainedModel, z: Any) -> Array:
+def decoded(trained: TrainedModel, z: Any) -> Array:
     """Returns the means of p(x|z), [B, H, W, C], or the likeliest sentences [B, T].
 
     Args:
-      subject: the model.
+      trained: the model.
       z: [B, ...], as `codes` gives them.
     """
-    return subject.run(_decode_codes, z)
+    return trained.run(_decode_codes, z)
 
 
-def has_codes(subject: TrainedModel) -> bool:
+def has_codes(trained: TrainedModel) -> bool:
     """Returns whether the model has posterior means, and so `codes`."""
-    model = subject.model
+    model = trained.model
     has_some = hasattr(model, "code") or hasattr(model, "posterior")
     return has_some and hasattr(model, "decode")
 
 
 def prior_samples(
-    subject: TrainedModel,
+    trained: TrainedModel,
     key: Key,
     n: int,
     temperature: float = 1.0,
@@ -107,7 +107,7 @@ def prior_samples(
     Image i is made with key i of the key, whatever the chunk size and the devices.
 
     Args:
-      subject: a model with `generate`.
+      trained: a model with `generate`.
       key: one key.
       n: how many images.
       temperature: factor on the prior's standard deviations; 0 takes its mean. It
@@ -124,25 +124,25 @@ def prior_samples(
     require(n >= 1, "n", "be at least 1", n)
     require(temperature >= 0.0, "temperature", "be at least 0", temperature)
     require(chunk_size >= 1, "chunk_size", "be at least 1", chunk_size)
-    num_classes = getattr(subject.model, "num_classes", None)
+    num_classes = getattr(trained.model, "num_classes", None)
     if label is None and num_classes is not None:
         label = np.arange(n) % num_classes
     if label is not None:
-        label = checked_label(subject.model, label, n, ("num_classes", "num_clusters"))
+        label = checked_label(trained.model, label, n, ("num_classes", "num_clusters"))
     # A multiple of the devices, which then share a chunk; the last one overshoots.
-    size = -(-min(chunk_size, n) // subject.mesh.size) * subject.mesh.size
+    size = -(-min(chunk_size, n) // trained.mesh.size) * trained.mesh.size
     parts = []
     for start in range(0, n, size):
         index = np.arange(start, start + size) % n
         chunk = {} if label is None else {"label": np.asarray(label)[index]}
-        placed = jax.device_put({"index": index, **chunk}, rows(subject.mesh))
-        made = subject.run(_generate, key, placed, temperature, sampler)
+        placed = jax.device_put({"index": index, **chunk}, rows(trained.mesh))
+        made = trained.run(_generate, key, placed, temperature, sampler)
         parts.append(np.asarray(made))
     return np.concatenate(parts)[:n]
 
 
 def resample_fine_scales(
-    subject: TrainedModel,
+    trained: TrainedModel,
     key: Key,
     n: int,
     num: int,
@@ -152,7 +152,7 @@ def resample_fine_scales(
     """Returns samples of a hierarchy and others that share its coarse scales.
 
     Args:
-      subject: a model with `resample`.
+      trained: a model with `resample`.
       key: of the draws; what is kept of a row is the same whatever `kept` is.
       n: rows.
       num: images in a row, the first of which the others are varied from.
@@ -165,17 +165,17 @@ def resample_fine_scales(
     Raises:
       ConfigError: a model without scales, or a number out of range.
     """
-    if not hasattr(subject.model, "resample"):
-        raise ConfigError(f"{type(subject.model).__name__} has no scales to draw again")
+    if not hasattr(trained.model, "resample"):
+        raise ConfigError(f"{type(trained.model).__name__} has no scales to draw again")
     for name, value in (("n", n), ("num", num)):
         require(value >= 1, name, "be at least 1", value)
-    scales = len(subject.model.groups)
+    scales = len(trained.model.groups)
     require(0 <= kept <= scales, "kept", f"be within 0 and {scales}", kept)
     require(temperature >= 0.0, "temperature", "be at least 0", temperature)
     # A few rows at once; a row's images are its own whatever is beside it.
     rows = max(1, CHUNK // num)
     parts = [
-        subject.run(
+        trained.run(
             _vary, key, np.arange(i, min(i + rows, n)), kept, temperature, num=num
         )
         for i in range(0, n, rows)
@@ -219,7 +219,7 @@ def checked_label(
 
 
 def interpolate(
-    subject: TrainedModel,
+    trained: TrainedModel,
     a: Array | np.ndarray,
     b: Array | np.ndarray,
     num: int,
@@ -234,7 +234,7 @@ def interpolate(
     The first and last of each row are the reconstructions of a and b.
 
     Args:
-      subject: the model.
+      trained: the model.
       a: [B, H, W, C].
       b: [B, H, W, C].
       num: points on a line, at least 2.
@@ -249,21 +249,21 @@ def interpolate(
         raise ConfigError(
             f"a and b must have one shape, got {list(a.shape)} and {list(b.shape)}"
         )
-    start, end = codes(subject, a), codes(subject, b)
+    start, end = codes(trained, a), codes(trained, b)
     is_vector = isinstance(start, jax.Array) and start.ndim == 2
     if spherical and not is_vector:
-        raise ConfigError(f"the codes of {type(subject.model).__name__} have no arcs")
-    return subject.run(_decode_lines, start, end, num=num, spherical=spherical)
+        raise ConfigError(f"the codes of {type(trained.model).__name__} have no arcs")
+    return trained.run(_decode_lines, start, end, num=num, spherical=spherical)
 
 
-def interpolation_grid(subject: TrainedModel, x: Array | np.ndarray, num: int) -> Array:
+def interpolation_grid(trained: TrainedModel, x: Array | np.ndarray, num: int) -> Array:
     """Returns decoded points between the codes of four images, [num, num, ...].
 
     First along the paths from x[0] to x[1] and from x[2] to x[3], then from those to
     these: x[0] is at the top left, x[1] at the top right.
 
     Args:
-      subject: the model.
+      trained: the model.
       x: [4, H, W, C].
       num: points on a side, at least 2.
 
@@ -273,16 +273,16 @@ def interpolation_grid(subject: TrainedModel, x: Array | np.ndarray, num: int) -
     """
     require(num >= 2, "num", "be at least 2", num)
     require(len(x) == 4, "x", "hold 4 images", len(x))
-    z = codes(subject, x)
+    z = codes(trained, x)
     left, right = (jax.tree.map(lambda a, i=i: a[i::2], z) for i in (0, 1))
-    sides = subject.run(_paths, left, right, num=num)
+    sides = trained.run(_paths, left, right, num=num)
     top, bottom = (jax.tree.map(lambda a, i=i: a[i], sides) for i in (0, 1))
-    columns = subject.run(_decode_lines, top, bottom, num=num)
+    columns = trained.run(_decode_lines, top, bottom, num=num)
     return columns.swapaxes(0, 1)
 
 
 def traversals(
-    subject: TrainedModel,
+    trained: TrainedModel,
     x: Array | np.ndarray,
     dims: Sequence[int],
     num: int,
@@ -297,7 +297,7 @@ def traversals(
     at.
 
     Args:
-      subject: the model.
+      trained: the model.
       x: [B, H, W, C].
       dims: the latent dimensions.
       num: steps, at least 2.
@@ -308,14 +308,14 @@ def traversals(
     """
     require(num >= 2, "num", "be at least 2", num)
     require(reach > 0.0, "reach", "be positive", reach)
-    z = codes(subject, x)
-    if hasattr(subject.model, "code"):
-        name = type(subject.model).__name__
+    z = codes(trained, x)
+    if hasattr(trained.model, "code"):
+        name = type(trained.model).__name__
         raise ConfigError(f"{name} has no single dimensions to move along")
     known = all(0 <= d < z.shape[-1] for d in dims)
     require(known, "dims", f"be in 0..{z.shape[-1] - 1}", list(dims))
     values = jnp.linspace(-reach, reach, num)
-    return subject.run(_decode_axes, z, jnp.asarray(dims), values)
+    return trained.run(_decode_axes, z, jnp.asarray(dims), values)
 
 
 def by_kl(kl: np.ndarray, n: int) -> list[int]:

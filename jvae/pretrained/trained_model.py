@@ -142,7 +142,7 @@ def _run(program: tuple, params: Params, state: State, args: tuple) -> Any:
 
 
 def over_examples(
-    subject: TrainedModel,
+    trained: TrainedModel,
     function: Callable,
     source: Source,
     *,
@@ -157,7 +157,7 @@ def over_examples(
     made with the key of its position in the source.
 
     Args:
-      subject: what is evaluated.
+      trained: what is evaluated.
       function: (model, params, state, keys [B], batch, **options) -> pytree of
         [B, ...]; the batch is prepared.
       source: a split.
@@ -174,7 +174,7 @@ def over_examples(
       DataError: num_examples is more than there are.
     """
     results = _each_batch(
-        subject, function, source, batch_size, key, num_examples, **options
+        trained, function, source, batch_size, key, num_examples, **options
     )
     values, mask, index = jax.tree.map(lambda *parts: np.concatenate(parts), *results)
     places = np.flatnonzero(mask)[np.argsort(index[mask])]
@@ -182,7 +182,7 @@ def over_examples(
 
 
 def over_batches(
-    subject: TrainedModel,
+    trained: TrainedModel,
     function: Callable,
     source: Source,
     *,
@@ -197,7 +197,7 @@ def over_batches(
     couples the examples of a batch depends on `batch_size`.
 
     Args:
-      subject: what is evaluated.
+      trained: what is evaluated.
       function: (model, params, state, keys [B], batch, **options) -> pytree of
         scalars or arrays; the batch is prepared, and has a mask.
       source: a split.
@@ -214,7 +214,7 @@ def over_batches(
       DataError: num_examples is more than there are.
     """
     results = list(
-        _each_batch(subject, function, source, batch_size, key, num_examples, **options)
+        _each_batch(trained, function, source, batch_size, key, num_examples, **options)
     )
     sizes = [mask.sum() for _, mask, _ in results]
 
@@ -226,7 +226,7 @@ def over_batches(
 
 
 def _each_batch(
-    subject: TrainedModel,
+    trained: TrainedModel,
     function: Callable,
     source: Source,
     batch_size: int,
@@ -235,7 +235,7 @@ def _each_batch(
     **options: Any,
 ) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
     """Yields (what `function` gives for a batch, its mask and index [B]), in numpy."""
-    mesh.check_batch_size(batch_size, subject.mesh)
+    mesh.check_batch_size(batch_size, trained.mesh)
     batches = eval_batches(
         source,
         batch_size=batch_size,
@@ -243,11 +243,11 @@ def _each_batch(
         process_count=jax.process_count(),
         num_examples=num_examples,
     )
-    options |= {"function": function, "transform": subject.transform}
+    options |= {"function": function, "transform": trained.transform}
     running = None
     for batch in batches:
-        started = subject.run(
-            _prepared, key, mesh.put_batch(batch, subject.mesh), **options
+        started = trained.run(
+            _prepared, key, mesh.put_batch(batch, trained.mesh), **options
         )
         # One batch is computed while the next one is read, and no more wait in memory.
         if running is not None:

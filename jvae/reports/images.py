@@ -28,7 +28,7 @@ MAX_CLUSTER_PAGES = 20
 
 
 def make_images(
-    subject: TrainedModel,
+    trained: TrainedModel,
     source: Source,
     found: EvaluationResults,
     key: Key,
@@ -43,7 +43,7 @@ def make_images(
     """Returns the pictures that the model has methods for.
 
     Args:
-      subject: what is evaluated.
+      trained: what is evaluated.
       source: the split, whose first examples are shown.
       found: what was measured of the split.
       key: of all draws.
@@ -55,11 +55,11 @@ def make_images(
       projection: of the map of codes.
     """
     shown: list[Picture] = []
-    if subject.makes_images:
-        if subject.has_uniform_prior:
+    if trained.makes_images:
+        if trained.has_uniform_prior:
             temperatures = (1.0,)
         shown += _images(
-            subject,
+            trained,
             source,
             found,
             key,
@@ -68,14 +68,14 @@ def make_images(
             reach=reach,
         )
         for name, sampler in (samplers or {}).items():
-            shown.append(_drawn_by(subject, key, num_images, name, sampler))
+            shown.append(_drawn_by(trained, key, num_images, name, sampler))
     if found.classification is not None:
         shown.append(_confusion(found.classification))
     if found.latents is not None:
-        shown += latents.make_latent_images(subject, source, found, key, projection)
+        shown += latents.make_latent_images(trained, source, found, key, projection)
     if found.clusters is not None:
         place = jax.random.fold_in(key, 1)
-        shown += cluster_pages(subject, source, found.clusters, place)
+        shown += cluster_pages(trained, source, found.clusters, place)
     curves = plots.curves(history or ())
     if curves is not None:
         caption = "Metrics over training; axes are fitted to all but the first tenth."
@@ -84,7 +84,7 @@ def make_images(
 
 
 def _images(
-    subject: TrainedModel,
+    trained: TrainedModel,
     source: Source,
     found: EvaluationResults,
     key: Key,
@@ -96,71 +96,71 @@ def _images(
     """Returns the pictures of images that a model of images makes."""
     data_key, draw_key, sample_key = jax.random.split(key, 3)
     examples = source.read(np.arange(min(len(source), 2 * COLUMNS)))
-    x = np.asarray(subject.prepare(examples["image"], data_key))
-    shown = [_reconstructions(subject, x, draw_key)]
-    if samples.has_codes(subject) and len(x) > 1:
-        shown.append(_interpolations(subject, x))
+    x = np.asarray(trained.prepare(examples["image"], data_key))
+    shown = [_reconstructions(trained, x, draw_key)]
+    if samples.has_codes(trained) and len(x) > 1:
+        shown.append(_interpolations(trained, x))
         if found.latents is not None and found.latents.draws is not None:
-            shown.append(_interpolations(subject, x, spherical=True))
-    if samples.has_codes(subject) and len(x) >= 4:
-        shown.append(_corners(subject, x))
-    if hasattr(subject.model, "generate"):
-        shown += [_samples(subject, sample_key, num_images, t) for t in temperatures]
-    if hasattr(subject.model, "resample"):
-        shown += _variations(subject, jax.random.fold_in(sample_key, 1), temperatures)
+            shown.append(_interpolations(trained, x, spherical=True))
+    if samples.has_codes(trained) and len(x) >= 4:
+        shown.append(_corners(trained, x))
+    if hasattr(trained.model, "generate"):
+        shown += [_samples(trained, sample_key, num_images, t) for t in temperatures]
+    if hasattr(trained.model, "resample"):
+        shown += _variations(trained, jax.random.fold_in(sample_key, 1), temperatures)
     kl = None if found.latents is None else found.latents.kl_per_dim
-    if samples.has_codes(subject) and kl is not None:
-        shown.append(_traversals(subject, x, kl, reach))
+    if samples.has_codes(trained) and kl is not None:
+        shown.append(_traversals(trained, x, kl, reach))
     return shown
 
 
-def _reconstructions(subject: TrainedModel, x: np.ndarray, key: Key) -> Picture:
-    mode: Literal["mean", "sample"] = "mean" if samples.has_codes(subject) else "sample"
+def _reconstructions(trained: TrainedModel, x: np.ndarray, key: Key) -> Picture:
+    mode: Literal["mean", "sample"] = "mean" if samples.has_codes(trained) else "sample"
     code = {"mean": "the mode", "sample": "a draw"}[mode] + " of q(z|x)"
-    again = samples.reconstructions(subject, x, key, mode)
+    again = samples.reconstructions(trained, x, key, mode)
     columns = min(COLUMNS, len(x))
     whole = len(x) // columns * columns
     pairs = np.stack([x[:whole], np.asarray(again)[:whole]])
     rows = pairs.reshape(2, -1, columns, *x.shape[1:]).swapaxes(0, 1)
     text = f"Rows in pairs: what the model is given, and the mean of p(x|z) at {code}."
-    png = sheet(subject, rows, columns)
+    png = sheet(trained, rows, columns)
     return Picture("reconstructions.png", "Reconstructions", text, png)
 
 
-def _samples(subject: TrainedModel, key: Key, n: int, temperature: float) -> Picture:
-    images = samples.prior_samples(subject, key, n, temperature)
+def _samples(trained: TrainedModel, key: Key, n: int, temperature: float) -> Picture:
+    images = samples.prior_samples(trained, key, n, temperature)
     title = f"Samples at temperature {float(temperature)}"
     text = "Means of p(x|z), z drawn from the prior"
-    if subject.has_uniform_prior:
+    if trained.has_uniform_prior:
         title, text = "Samples", f"{text}, which is uniform."
     else:
         text += f" with its standard deviation times {temperature:g}."
-    if getattr(subject.model, "num_classes", None) is not None:
+    if getattr(trained.model, "num_classes", None) is not None:
         text += " Classes take turns along a row."
-    png = sheet(subject, images, COLUMNS)
+    png = sheet(trained, images, COLUMNS)
     return Picture(f"samples_t{float(temperature)}.png", title, text, png)
 
 
 def _drawn_by(
-    subject: TrainedModel, key: Key, n: int, name: str, sampler: Any
+    trained: TrainedModel, key: Key, n: int, name: str, sampler: Any
 ) -> Picture:
-    images = samples.prior_samples(subject, key, n, sampler=sampler)
+    images = samples.prior_samples(trained, key, n, sampler=sampler)
     text = (
         f"Means of p(x|z), z drawn by the sampler '{name}', fitted to training codes."
     )
-    png = sheet(subject, images, COLUMNS)
+    png = sheet(trained, images, COLUMNS)
     return Picture(f"samples_{name}.png", f"Samples by {name}", text, png)
 
 
 def _variations(
-    subject: TrainedModel, key: Key, temperatures: Sequence[float]
+    trained: TrainedModel, key: Key, temperatures: Sequence[float]
 ) -> list[Picture]:
     """Returns for every scale but the finest what is free once all above it is kept."""
-    shown, shapes = [], subject.model.latent_shapes
+    shown, shapes = [], trained.model.latent_shapes
     temperature = max(temperatures, default=1.0)
     for kept, (_, height, width, _) in enumerate(shapes[:-1], start=1):
         images = samples.resample_fine_scales(
-            subject, key, VARIED_ROWS, COLUMNS, kept, temperature
+            trained, key, VARIED_ROWS, COLUMNS, kept, temperature
         )
         size = f"{height}x{width}"
         text = (
@@ -168,17 +168,17 @@ def _variations(
             f"ones are drawn anew at temperature {temperature:g}."
         )
         title = f"Kept up to {size}, varied below"
-        png = sheet(subject, images, COLUMNS)
+        png = sheet(trained, images, COLUMNS)
         shown.append(Picture(f"kept_{kept}.png", title, text, png))
     return shown
 
 
 def _interpolations(
-    subject: TrainedModel, x: np.ndarray, spherical: bool = False
+    trained: TrainedModel, x: np.ndarray, spherical: bool = False
 ) -> Picture:
     num_rows = min(len(x) // 2, 6)
     ends = x[:num_rows], x[num_rows : 2 * num_rows]
-    images = samples.interpolate(subject, *ends, COLUMNS, spherical)
+    images = samples.interpolate(trained, *ends, COLUMNS, spherical)
     text = "Each row decodes points on the path between the codes of two examples."
     name, title = "interpolations.png", "Interpolations"
     if spherical:
@@ -186,27 +186,27 @@ def _interpolations(
         text += (
             " The path keeps the distance to 0, where the straight line comes nearer."
         )
-    return Picture(name, title, text, sheet(subject, images, COLUMNS))
+    return Picture(name, title, text, sheet(trained, images, COLUMNS))
 
 
-def _corners(subject: TrainedModel, x: np.ndarray) -> Picture:
-    images = samples.interpolation_grid(subject, x[:4], COLUMNS)
+def _corners(trained: TrainedModel, x: np.ndarray) -> Picture:
+    images = samples.interpolation_grid(trained, x[:4], COLUMNS)
     text = "Points between the codes of the four examples whose images are the corners."
-    png = sheet(subject, images, COLUMNS)
+    png = sheet(trained, images, COLUMNS)
     return Picture("corners.png", "Between four examples", text, png)
 
 
 def _traversals(
-    subject: TrainedModel, x: np.ndarray, kl: np.ndarray, reach: float
+    trained: TrainedModel, x: np.ndarray, kl: np.ndarray, reach: float
 ) -> Picture:
     dims = samples.by_kl(kl, COLUMNS)
-    images = samples.traversals(subject, x[:1], dims, COLUMNS + 1, reach)
+    images = samples.traversals(trained, x[:1], dims, COLUMNS + 1, reach)
     text = (
         f"Each row moves one dimension of the first example's code from {-reach:g} to "
         f"{reach:g}. Dimensions from the top, most KL first: "
         f"{', '.join(map(str, dims))}."
     )
-    png = sheet(subject, images, COLUMNS + 1)
+    png = sheet(trained, images, COLUMNS + 1)
     return Picture("traversals.png", "Traversals", text, png)
 
 
@@ -221,12 +221,12 @@ def _confusion(found: Classification) -> Picture:
 
 
 def cluster_pages(
-    subject: TrainedModel, source: Source, clusters: Clusters, key: Key
+    trained: TrainedModel, source: Source, clusters: Clusters, key: Key
 ) -> list[Picture]:
     """Returns the histogram of clusters, and for the largest ones a page each.
 
     Args:
-      subject: a model with clusters.
+      trained: a model with clusters.
       source: the split that they are of.
       clusters: its first examples'.
       key: of the transform and of the samples.
@@ -236,23 +236,23 @@ def cluster_pages(
     png = plots.cluster_bars(sizes)
     bars = Picture("cluster_sizes.png", "Sizes of the clusters", text, png)
     largest = np.argsort(-sizes, kind="stable")[:MAX_CLUSTER_PAGES]
-    return [bars, *(_cluster(subject, source, clusters, int(y), key) for y in largest)]
+    return [bars, *(_cluster(trained, source, clusters, int(y), key) for y in largest)]
 
 
 def _cluster(
-    subject: TrainedModel, source: Source, clusters: Clusters, cluster: int, key: Key
+    trained: TrainedModel, source: Source, clusters: Clusters, cluster: int, key: Key
 ) -> Picture:
     """Returns a page of one cluster: its first members, and samples of p(x|y)."""
     data_key, sample_key = jax.random.split(jax.random.fold_in(key, cluster))
     (places,) = np.nonzero(clusters.assignments == cluster)
     count = CLUSTER_ROWS * COLUMNS
-    drawn = samples.prior_samples(subject, sample_key, count, 1.0, cluster)
+    drawn = samples.prior_samples(trained, sample_key, count, 1.0, cluster)
     images, text = drawn, f"No members. Rows: means of p(x|z), z from p(z|{cluster})."
     if len(places):
         # Repeated, then blanked: one shape, so that nothing is compiled anew.
         shown = np.resize(places[:count], count)
         pixels = source.read(shown)["image"]
-        members = np.asarray(subject.prepare(pixels, data_key))
+        members = np.asarray(trained.prepare(pixels, data_key))
         blank = np.full_like(members, members.min())
         kept = (np.arange(count) < len(places)).reshape(-1, 1, 1, 1)
         images = np.concatenate([np.where(kept, members, blank), drawn])
@@ -260,5 +260,5 @@ def _cluster(
             f"{len(places):,} members. Upper {CLUSTER_ROWS} rows: the first of them; "
             f"lower: means of p(x|z), z from p(z|{cluster})."
         )
-    png = sheet(subject, images, COLUMNS)
+    png = sheet(trained, images, COLUMNS)
     return Picture(f"cluster_{cluster:03d}.png", f"Cluster {cluster}", text, png)

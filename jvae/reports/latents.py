@@ -27,7 +27,7 @@ MAX_ON_MAP = 2000
 
 
 def make_latent_images(
-    subject: TrainedModel,
+    trained: TrainedModel,
     source: Source,
     found: EvaluationResults,
     key: Key,
@@ -36,7 +36,7 @@ def make_latent_images(
     """Returns the pictures of what the latents carry and of where the codes are.
 
     Args:
-      subject: what is evaluated.
+      trained: what is evaluated.
       source: the split.
       found: what was measured of it, the latents among it.
       key: of the transform.
@@ -44,15 +44,15 @@ def make_latent_images(
     """
     latents: Any = found.latents
     shown = []
-    if latents.means is not None and not subject.is_generative:
-        shown += _neighbors(subject, source, latents.means, key)
+    if latents.means is not None and not trained.is_generative:
+        shown += _neighbors(trained, source, latents.means, key)
     shown.append(_scales(found.scales) if found.scales else _kl_bars(latents))
     if "log_likelihood" in found.measures:
         shown += _rate_distortion(found.measures)
     if latents.draws is not None and latents.kl_per_dim is not None:
         shown.append(_aggregate(latents))
     if latents.means is not None and len(latents.means) > 1:
-        shown.append(_map(subject, source, found, key, projection))
+        shown.append(_map(trained, source, found, key, projection))
     return shown
 
 
@@ -117,7 +117,7 @@ def _aggregate(latents: LatentStatistics) -> Picture:
 
 
 def _map(
-    subject: TrainedModel,
+    trained: TrainedModel,
     source: Source,
     found: EvaluationResults,
     key: Key,
@@ -135,8 +135,8 @@ def _map(
     if "image" in examples:
         chosen = apart(places)
         each = jax.random.split(key, len(chosen))
-        x = subject.prepare(examples["image"][chosen], each)
-        unit = np.clip(np.asarray(subject.transform.to_unit(x)), 0.0, 1.0)
+        x = trained.prepare(examples["image"][chosen], each)
+        unit = np.clip(np.asarray(trained.transform.to_unit(x)), 0.0, 1.0)
         thumbnails = list(zip(chosen, unit, strict=True))
     text = f"Means of q(z|x) of {len(means):,} examples."
     if signs is not None and len(np.unique(signs)) <= latent_plots.MAX_SIGNS:
@@ -162,7 +162,7 @@ def _places(
 
 
 def _neighbors(
-    subject: TrainedModel, source: Source, codes: np.ndarray, key: Key
+    trained: TrainedModel, source: Source, codes: np.ndarray, key: Key
 ) -> list[Picture]:
     """Returns a picture of nearest neighbours for each way to measure nearness."""
     columns = min(COLUMNS, len(codes))
@@ -178,12 +178,12 @@ def _neighbors(
         found = neighbours.nearest(codes, queries, columns - 1, metric)
         places = np.concatenate([queries[:, None], found], axis=1).reshape(-1)
         pixels = source.read(places)["image"]
-        x = np.asarray(subject.prepare(pixels, jax.random.split(key, len(places))))
+        x = np.asarray(trained.prepare(pixels, jax.random.split(key, len(places))))
         text = (
             "Left column: the first examples. Beside each: those of the "
             f"{len(codes) - 1:,} others with the nearest codes by {title}, in order."
         )
         heading = f"Nearest codes by {title}"
-        png = sheet(subject, x, columns)
+        png = sheet(trained, x, columns)
         shown.append(Picture(f"neighbours_{metric}.png", heading, text, png))
     return shown

@@ -35,7 +35,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 
 
 def evaluate(
-    subject: TrainedModel,
+    trained: TrainedModel,
     source: Source,
     out_dir: epath.PathLike,
     *,
@@ -52,7 +52,7 @@ def evaluate(
     """Measures a model on a split and writes results.json, PNG files and report.html.
 
     Args:
-      subject: what is evaluated.
+      trained: what is evaluated.
       source: the split.
       out_dir: the folder to write to; created if missing.
       config: the experiment's, shown as a table.
@@ -79,13 +79,13 @@ def evaluate(
     settings = settings or Settings()
     if train is not None and settings.statistics == "train":
         draw_key, size = jax.random.fold_in(key, 5), settings.batch_size
-        subject = recomputed_statistics(subject, train, batch_size=size, key=draw_key)
+        trained = recomputed_statistics(trained, train, batch_size=size, key=draw_key)
     number_key, picture_key = jax.random.split(key)
-    found = evaluate_all(subject, source, key=number_key, settings=settings)
+    found = evaluate_all(trained, source, key=number_key, settings=settings)
     if train is not None:
-        probe(found, subject, source, train, key=number_key, settings=settings)
+        probe(found, trained, source, train, key=number_key, settings=settings)
     shown = images.make_images(
-        subject,
+        trained,
         source,
         found,
         picture_key,
@@ -96,9 +96,9 @@ def evaluate(
         samplers=samplers,
         projection=settings.projection,
     )
-    if features is not None and subject.makes_images:
+    if features is not None and trained.makes_images:
         found.quality = evaluate_quality(
-            subject,
+            trained,
             features,
             source,
             key=jax.random.fold_in(picture_key, 2),
@@ -108,11 +108,11 @@ def evaluate(
             others=None if split == "train" else train,
         )
     written = []
-    if subject.vocabulary is not None:
+    if trained.vocabulary is not None:
         written = passages.make_passages(
-            subject, source, picture_key, temperatures=settings.temperatures
+            trained, source, picture_key, temperatures=settings.temperatures
         )
-    numbers = numbers_of(found, subject)
+    numbers = numbers_of(found, trained)
     origin = {
         "step": step,
         "split": split,
@@ -122,8 +122,8 @@ def evaluate(
         "config": config,
         "versions": versions(),
         "checksums": {
-            "parameters": config_digest(checksums(subject.params)),
-            "state": config_digest(checksums(subject.state)),
+            "parameters": config_digest(checksums(trained.params)),
+            "state": config_digest(checksums(trained.state)),
             "config": config_digest(strict_json(config)),
         },
     }

@@ -72,17 +72,17 @@ def evaluate_run(
         vocabulary = restored.vocabulary
         source = datasets.load_split(section, split, vocabulary)
         chosen = Settings(**settings)
-        needed = chosen.needs_training_split(restored.subject)
+        needed = chosen.needs_training_split(restored.trained)
         train = datasets.load_split(section, "train", vocabulary) if needed else None
     folder = epath.Path(out or workdir).expanduser()
     if out is None:
         folder = folder / "evaluation" / f"{split}_{restored.step:08d}"
-    makes_images = restored.subject.makes_images
+    makes_images = restored.trained.makes_images
     features = None
     if chosen.fd_examples > 0 and makes_images and train is not None:
         features = load_or_fit(workdir, section, chosen.features)
     results = report.evaluate(
-        restored.subject,
+        restored.trained,
         source,
         folder,
         config=restored.config,

@@ -41,33 +41,33 @@ class Passage:
 
 
 def make_passages(
-    subject: TrainedModel, source: Source, key: Key, *, temperatures: Sequence[float]
+    trained: TrainedModel, source: Source, key: Key, *, temperatures: Sequence[float]
 ) -> list[Passage]:
     """Returns the passages that the model has methods for.
 
     Args:
-      subject: a model of sentences.
+      trained: a model of sentences.
       source: the split, whose first sentences are read.
       key: of all draws.
       temperatures: of the prior, a passage of samples for each.
     """
     sample_key, word_key = jax.random.split(key)
     shown: list[Passage] = []
-    if samples.has_codes(subject):
+    if samples.has_codes(trained):
         tokens = source.read(np.arange(min(len(source), NUM_SENTENCES)))["tokens"]
-        shown.append(_reconstructions(subject, tokens, word_key))
+        shown.append(_reconstructions(trained, tokens, word_key))
         if len(tokens) > 1:
-            shown.append(_between(subject, tokens))
-    if not subject.has_latents or subject.has_uniform_prior:
+            shown.append(_between(trained, tokens))
+    if not trained.has_latents or trained.has_uniform_prior:
         temperatures = (1.0,)
-    return shown + [_samples(subject, sample_key, t) for t in temperatures]
+    return shown + [_samples(trained, sample_key, t) for t in temperatures]
 
 
-def _reconstructions(subject: TrainedModel, tokens: np.ndarray, key: Key) -> Passage:
-    spell = subject.vocabulary.decode
-    greedy = spell(np.asarray(samples.reconstructions(subject, tokens, key)))
+def _reconstructions(trained: TrainedModel, tokens: np.ndarray, key: Key) -> Passage:
+    spell = trained.vocabulary.decode
+    greedy = spell(np.asarray(samples.reconstructions(trained, tokens, key)))
     each = keys.per_example(key, len(tokens))
-    drawn = spell(np.asarray(subject.run(_rewrite, tokens, each)))
+    drawn = spell(np.asarray(trained.run(_rewrite, tokens, each)))
     text = (
         "What is read, and what is written at the mode of q(z|x): the likeliest symbol "
         f"each time, and draws from the likeliest that have {NUCLEUS:.0%} together."
@@ -86,26 +86,26 @@ def _rewrite(model: Any, params: Any, state: Any, tokens: Any, key: Any) -> Any:
     return apply_model(model, rewrite, params, state, tokens, key, train=False)[0]
 
 
-def _between(subject: TrainedModel, tokens: np.ndarray) -> Passage:
+def _between(trained: TrainedModel, tokens: np.ndarray) -> Passage:
     ends = tokens[:1], tokens[1:2]
-    points = np.asarray(samples.interpolate(subject, *ends, NUM_POINTS))[0]
+    points = np.asarray(samples.interpolate(trained, *ends, NUM_POINTS))[0]
     text = (
         f"The likeliest symbols at {NUM_POINTS} codes on the way from that of the "
         "first sentence to that of the second."
     )
-    rows = [(sentence,) for sentence in subject.vocabulary.decode(points)]
+    rows = [(sentence,) for sentence in trained.vocabulary.decode(points)]
     return Passage("From one sentence to another", text, ("written",), rows)
 
 
-def _samples(subject: TrainedModel, key: Key, temperature: float) -> Passage:
-    tokens = samples.prior_samples(subject, key, NUM_SENTENCES, temperature)
+def _samples(trained: TrainedModel, key: Key, temperature: float) -> Passage:
+    tokens = samples.prior_samples(trained, key, NUM_SENTENCES, temperature)
     title, text = "Samples", "Draws of the model, symbol by symbol."
-    if subject.has_latents:
+    if trained.has_latents:
         text = "Draws of p(x|z), z drawn from the prior"
-        if subject.has_uniform_prior:
+        if trained.has_uniform_prior:
             text += ", which is uniform."
         else:
             title = f"Samples at temperature {float(temperature)}"
             text += f" with its standard deviation times {temperature:g}."
-    rows = [(sentence,) for sentence in subject.vocabulary.decode(tokens)]
+    rows = [(sentence,) for sentence in trained.vocabulary.decode(tokens)]
     return Passage(title, text, ("written",), rows)

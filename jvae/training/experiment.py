@@ -79,9 +79,9 @@ def _costs(built: components.Components) -> dict[str, float]:
     state, _ = compiled(state, batch)
     jax.block_until_ready(state)
     seconds = time.monotonic() - began
-    subject = loop.subject_of(built, state)
+    trained = loop.trained_model_of(built, state)
     few = min(64, len(built.splits.test))
-    found = validation.validate(built, subject, built.splits.test, few)
+    found = validation.validate(built, trained, built.splits.test, few)
     images = built.experiment.data["batch_size"] * built.experiment.steps_per_dispatch
     costs = {
         "parameters": size,

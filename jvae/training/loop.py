@@ -39,7 +39,7 @@ collectives between processes locks up, all its threads launching and none compu
 logger = logging.getLogger("jvae")
 
 
-def subject_of(built: Components, state: TrainState) -> TrainedModel:
+def trained_model_of(built: Components, state: TrainState) -> TrainedModel:
     """Returns what evaluation looks at, with averaged parameters if there are any."""
     params = state.params if state.ema is None else state.ema
     return TrainedModel(
@@ -211,11 +211,11 @@ class TrainingRun:
 
     def evaluate(self, step: int, source: Source) -> None:
         """Measures the model on held-out data, keeps the best, makes pictures."""
-        subject = subject_of(self.parts, self.state)
+        trained = trained_model_of(self.parts, self.state)
         examples = self.experiment.eval_examples
-        found = validation.validate(self.parts, subject, source, examples)
+        found = validation.validate(self.parts, trained, source, examples)
         self.archive.save_if_best(step, self.state, found.score)
-        grids = validation.training_pictures(self.parts, subject, source)
+        grids = validation.training_pictures(self.parts, trained, source)
         if self.writer is not None:
             self.writer.write(step, "validation", found.numbers)
             self.progress.say(f"step {step}  {found.sentence}")

@@ -44,7 +44,7 @@ class Validation:
 
 def validate(
     built: Components,
-    subject: TrainedModel,
+    trained: TrainedModel,
     source: Source,
     num_examples: int | None = None,
 ) -> Validation:
@@ -56,7 +56,7 @@ def validate(
 
     Args:
       built: what the experiment is made of.
-      subject: the model.
+      trained: the model.
       source: the split.
       num_examples: how many; None for all.
     """
@@ -65,14 +65,14 @@ def validate(
         "key": built.keys["evaluation"],
         "num_examples": num_examples,
     }
-    if subject.is_generative:
-        estimates = likelihood.evaluate_elbo(subject, source, **common)
+    if trained.is_generative:
+        estimates = likelihood.evaluate_elbo(trained, source, **common)
         numbers = {name: e.mean for name, e in estimates.items()}
         return Validation(numbers, "elbo", numbers["elbo"])
     end = tuple(sorted(built.coefficients(built.experiment.num_steps).items()))
     coefficients = tuple((name, float(value)) for name, value in end)
     numbers = over_batches(
-        subject,
+        trained,
         _metrics,
         source,
         loss=built.evaluation_loss,
@@ -98,27 +98,27 @@ def _metrics(
 
 
 def training_pictures(
-    built: Components, subject: TrainedModel, source: Source
+    built: Components, trained: TrainedModel, source: Source
 ) -> dict[str, np.ndarray]:
     """Returns the grids that training shows: reconstructions and samples.
 
     None of a model that draws no images.
     """
-    if not subject.makes_images:
+    if not trained.makes_images:
         return {}
     key = built.keys["evaluation"]
     n = min(NUM_PICTURES // 2, len(source))
     raw = source.read(np.arange(n))["image"]
     # NumPy in between: with many processes some arrays are global and some are not.
-    image = np.asarray(subject.prepare(raw, key))
+    image = np.asarray(trained.prepare(raw, key))
     again = samples.reconstructions(
-        subject, image, key, "mean" if samples.has_codes(subject) else "sample"
+        trained, image, key, "mean" if samples.has_codes(trained) else "sample"
     )
     show = built.transform.to_unit
     pairs = jnp.stack(
         [show(jnp.asarray(x)) for x in (image, np.asarray(again))], axis=1
     )
-    drawn = jnp.asarray(samples.prior_samples(subject, key, NUM_PICTURES, 1.0))
+    drawn = jnp.asarray(samples.prior_samples(trained, key, NUM_PICTURES, 1.0))
     return {
         "reconstructions": image_grid.grid(
             np.asarray(pairs.reshape(-1, *pairs.shape[2:])), columns=8

@@ -115,7 +115,7 @@ def test_functions_of_the_arrays_are_those_of_the_model(name, tmp_path):
         x, *_ = inputs(model.model, model.vocabulary, n).values()
         if "encode" in calls:
             code = calls["encode"](tree, x)
-            found = model.subject.run(samples.code_of, x)
+            found = model.trained.run(samples.code_of, x)
             for a, b in zip(*map(jax.tree.leaves, (code, found)), strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
         if "decode" in calls:

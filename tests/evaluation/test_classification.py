@@ -45,11 +45,11 @@ class Reader(SingleLatent, nn.Module):
 @pytest.fixture
 def evaluated(toys):
     def run(num_samples=5, batch_size=16, **fields):
-        subject = toys.subject(Reader(**fields), params={})
+        trained = toys.trained(Reader(**fields), params={})
         image = SHOWN.astype("f4").reshape(N, 1, 1, 1)
         source = ArraySource({"image": image, "label": LABEL})
         return evaluate_classification(
-            subject, source, batch_size=batch_size, key=KEY, num_samples=num_samples
+            trained, source, batch_size=batch_size, key=KEY, num_samples=num_samples
         )
 
     return run

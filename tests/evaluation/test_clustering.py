@@ -150,16 +150,16 @@ def test_labels_and_clusters_that_do_not_fit_are_refused(labels, found):
 
 @pytest.mark.parametrize("batch_size", [8, 16])
 def test_an_example_is_in_the_most_probable_cluster_of_its_mean(toys, batch_size):
-    subject = toys.subject(ByPixel())
-    found = evaluate_clusters(subject, LABELLED, batch_size=batch_size, key=KEY)
+    trained = toys.trained(ByPixel())
+    found = evaluate_clusters(trained, LABELLED, batch_size=batch_size, key=KEY)
     np.testing.assert_array_equal(found.assignments, np.where(LEFT, 0, 1))
     np.testing.assert_array_equal(found.labels, TRUE)
     np.testing.assert_array_equal(found.histogram, [12, 8, 0])
 
 
 def test_without_labels_there_is_a_histogram_and_no_accuracy(toys):
-    subject = toys.subject(ByPixel())
-    found = evaluate_clusters(subject, UNLABELLED, batch_size=8, key=KEY)
+    trained = toys.trained(ByPixel())
+    found = evaluate_clusters(trained, UNLABELLED, batch_size=8, key=KEY)
     rows = cluster_metrics(found)
     assert found.labels is None and rows.keys() == {"clusters_used"}
     assert (rows["clusters_used"].value, rows["clusters_used"].unit) == (2.0, "of 3")
@@ -170,8 +170,8 @@ def evaluated(toys, source, folder):
         num_examples=20, batch_size=8, num_samples=2, chunk_size=2, num_images=4
     )
     options = {"config": {}, "step": 0, "split": "test", "key": KEY}
-    subject = toys.subject(ByPixel())
-    return report.evaluate(subject, source, folder, settings=settings, **options)
+    trained = toys.trained(ByPixel())
+    return report.evaluate(trained, source, folder, settings=settings, **options)
 
 
 @pytest.mark.slow
@@ -201,9 +201,9 @@ def test_a_report_of_data_without_labels_has_no_accuracy(toys, tmp_path):
 
 @pytest.mark.slow
 def test_a_page_shows_members_above_samples_of_the_same_cluster(toys):
-    subject = toys.subject(ByPixel())
+    trained = toys.trained(ByPixel())
     clusters = Clusters(np.where(LEFT, 0, 1), 3)
-    _, first, second, empty = gallery.cluster_pages(subject, LABELLED, clusters, KEY)
+    _, first, second, empty = gallery.cluster_pages(trained, LABELLED, clusters, KEY)
     assert [p.title for p in (first, second, empty)] == [
         "Cluster 0",
         "Cluster 1",
@@ -220,10 +220,10 @@ def test_a_page_shows_members_above_samples_of_the_same_cluster(toys):
 def test_only_the_largest_clusters_get_a_page(toys, monkeypatch):
     monkeypatch.setattr(gallery, "MAX_CLUSTER_PAGES", 1)
     clusters = Clusters(np.where(LEFT, 1, 0), 3)
-    made = gallery.cluster_pages(toys.subject(ByPixel()), LABELLED, clusters, KEY)
+    made = gallery.cluster_pages(toys.trained(ByPixel()), LABELLED, clusters, KEY)
     assert [picture.title for picture in made[1:]] == ["Cluster 1"]
 
 
 def test_models_without_clusters_have_none(toys):
-    assert not has_clusters(toys.subject(toys.TwoGroups()))
-    assert has_clusters(toys.subject(ByPixel()))
+    assert not has_clusters(toys.trained(toys.TwoGroups()))
+    assert has_clusters(toys.trained(ByPixel()))

@@ -117,20 +117,20 @@ def test_a_model_is_scored_where_factors_are_known_whatever_the_batches(toys):
     source = ArraySource(
         {"image": images[:500, None, :, None], "factors": FACTORS[:500].astype("int32")}
     )
-    subject = toys.subject(toys.PixelCode((1.0, 1.0, 1.0)))
+    trained = toys.trained(toys.PixelCode((1.0, 1.0, 1.0)))
     options = {"key": jax.random.key(0), "num_examples": 450}
     found = [
-        d.evaluate_disentanglement(subject, source, batch_size=n, **options)
+        d.evaluate_disentanglement(trained, source, batch_size=n, **options)
         for n in (64, 200)
     ]
     assert found[0] == found[1] == d.scores(images[:450], FACTORS[:450])
     settings = Settings(num_samples=1, num_examples=450)
     measures = evaluate_all(
-        subject, source, key=options["key"], settings=settings
+        trained, source, key=options["key"], settings=settings
     ).measures
     assert measures["mig"].value == found[0].mig and measures["sap"].unit == "of 1"
     plain = toys.source(images[:50, :])
     measures = evaluate_all(
-        subject, plain, key=options["key"], settings=settings
+        trained, plain, key=options["key"], settings=settings
     ).measures
     assert "mig" not in measures

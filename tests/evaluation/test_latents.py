@@ -23,8 +23,8 @@ KEY = jax.random.key(2)
 def test_active_units_are_the_informative_dimensions(toys, k):
     scales = (1.0,) * k + (0.0,) * (3 - k)
     pixels = np.random.default_rng(0).normal(size=(60, 3))
-    subject = toys.subject(toys.PixelCode(scales))
-    found = evaluate_latents(subject, toys.source(pixels), batch_size=16, key=KEY)
+    trained = toys.trained(toys.PixelCode(scales))
+    found = evaluate_latents(trained, toys.source(pixels), batch_size=16, key=KEY)
     np.testing.assert_array_equal(found.active, np.arange(3) < k)
     expected = 0.5 * np.square(pixels.astype(np.float32) * scales).mean(0)
     np.testing.assert_allclose(found.kl, expected, rtol=1e-5)
@@ -40,8 +40,8 @@ def test_active_means_a_variance_over_a_hundredth():
 def test_mutual_information_of_64_separated_posteriors_is_log_64(toys, on_one_device):
     pixels = np.arange(64.0)[:, None] * np.ones((1, 2))
     devices = toys.ONE_DEVICE if on_one_device else None
-    subject = toys.subject(toys.PixelCode((1.0, 1.0), -8.0), devices=devices)
-    found = evaluate_latents(subject, toys.source(pixels), batch_size=24, key=KEY)
+    trained = toys.trained(toys.PixelCode((1.0, 1.0), -8.0), devices=devices)
+    found = evaluate_latents(trained, toys.source(pixels), batch_size=24, key=KEY)
     assert found.information.terms["mutual_info"].mean == pytest.approx(
         4.158883, abs=1e-4
     )
@@ -50,9 +50,9 @@ def test_mutual_information_of_64_separated_posteriors_is_log_64(toys, on_one_de
 
 
 def test_a_collapsed_posterior_has_no_information(toys):
-    subject = toys.subject(toys.PixelCode((0.0, 0.0)))
+    trained = toys.trained(toys.PixelCode((0.0, 0.0)))
     pixels = np.random.default_rng(0).normal(size=(64, 2))
-    found = evaluate_latents(subject, toys.source(pixels), batch_size=64, key=KEY)
+    found = evaluate_latents(trained, toys.source(pixels), batch_size=64, key=KEY)
     assert all(abs(term.mean) < 0.01 for term in found.information.terms.values())
     assert not found.information.is_capped
     assert collapse_verdict(found.kl, found.active).status == "collapsed"
@@ -88,8 +88,8 @@ def test_every_model_with_a_gaussian_posterior_has_its_kl_decomposed(
     variables = model.init(KEY, arrays, KEY)
     variables = jax.tree.map(lambda a: draws.normal(size=a.shape), variables)
     params = jax.tree.map(lambda a: a.astype(np.float32), variables["params"])
-    subject = TrainedModel(model, params, {}, toys.AS_STORED, toys.ONE_DEVICE)
-    found = evaluate_latents(subject, source, batch_size=24, key=KEY)
+    trained = TrainedModel(model, params, {}, toys.AS_STORED, toys.ONE_DEVICE)
+    found = evaluate_latents(trained, source, batch_size=24, key=KEY)
     assert (found.draws is None) == conditional
     one_prior = {"marginal_kl", "dimension_wise_kl"}
     assert found.information.terms.keys() == (
@@ -107,16 +107,16 @@ def test_negative_estimates_are_clamped_and_named():
 
 
 def test_a_prior_that_is_not_standard_leaves_out_what_compares_with_it(toys):
-    subject = toys.subject(toys.PixelCode((1.0, 1.0), prior_mean=1.0))
+    trained = toys.trained(toys.PixelCode((1.0, 1.0), prior_mean=1.0))
     source = toys.source(np.random.default_rng(0).normal(size=(20, 2)))
-    found = evaluate_latents(subject, source, batch_size=8, key=KEY)
+    found = evaluate_latents(trained, source, batch_size=8, key=KEY)
     assert found.information.terms.keys() == {"mutual_info", "total_correlation"}
 
 
 def test_a_hierarchical_model_has_the_kl_of_its_groups_alone(toys):
-    subject = toys.subject(toys.TwoGroups())
+    trained = toys.trained(toys.TwoGroups())
     pixels = np.ones((10, 2))
-    found = evaluate_latents(subject, toys.source(pixels), batch_size=8, key=KEY)
+    found = evaluate_latents(trained, toys.source(pixels), batch_size=8, key=KEY)
     np.testing.assert_allclose(found.kl, [1.0, 0.0], atol=1e-6)
     assert found.means is found.active is found.information is None
 

@@ -74,8 +74,8 @@ def pixels(kind):
 
 
 def found(toys, kind, used):
-    subject, source = toys.subject(kind(used)), toys.source(pixels(kind))
-    return evaluate_latents(subject, source, batch_size=16, key=KEY)
+    trained, source = toys.trained(kind(used)), toys.source(pixels(kind))
+    return evaluate_latents(trained, source, batch_size=16, key=KEY)
 
 
 @pytest.mark.parametrize("kind", others_slow([Directions, Codes], Codes))
@@ -131,18 +131,18 @@ def test_codes_have_a_kl_for_every_variable_and_no_active_units(toys):
 
 
 def test_a_gaussian_model_leaves_nothing_out(toys):
-    subject = toys.subject(toys.PixelCode((1.0, 1.0)))
+    trained = toys.trained(toys.PixelCode((1.0, 1.0)))
     source = toys.source(np.random.default_rng(0).normal(size=(20, 2)))
-    latents = evaluate_latents(subject, source, batch_size=16, key=KEY)
+    latents = evaluate_latents(trained, source, batch_size=16, key=KEY)
     assert metrics.left_out(latents, False) == []
 
 
 def test_the_code_of_an_image_is_a_direction_and_its_way_stays_on_the_sphere(toys):
-    subject = toys.subject(Directions())
+    trained = toys.trained(Directions())
     x = pixels(Directions).reshape(N, 1, 8, 1).astype("float32")
-    codes = samples.codes(subject, x)
+    codes = samples.codes(trained, x)
     np.testing.assert_allclose(np.linalg.norm(codes, axis=-1), 1.0, rtol=1e-5)
-    rows = np.asarray(samples.interpolate(subject, x[:4], x[4:8], 5)).reshape(4, 5, 8)
+    rows = np.asarray(samples.interpolate(trained, x[:4], x[4:8], 5)).reshape(4, 5, 8)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=-1), 1.0, rtol=1e-5)
     np.testing.assert_allclose(rows[:, 0], codes[:4], atol=1e-6)
     np.testing.assert_allclose(rows[:, -1], codes[4:8], atol=1e-6)
@@ -150,9 +150,9 @@ def test_the_code_of_an_image_is_a_direction_and_its_way_stays_on_the_sphere(toy
 
 @pytest.mark.slow
 def test_the_code_of_an_image_is_one_hot_and_its_way_a_line(toys):
-    subject = toys.subject(Codes())
+    trained = toys.trained(Codes())
     x = pixels(Codes).reshape(N, 1, 12, 1).astype("float32")
-    codes = np.asarray(samples.codes(subject, x))
+    codes = np.asarray(samples.codes(trained, x))
     np.testing.assert_array_equal(codes.reshape(N, 12), x.reshape(N, 12))
-    rows = samples.interpolate(subject, x[:4], x[4:8], 3).reshape(4, 3, 4, 3)
+    rows = samples.interpolate(trained, x[:4], x[4:8], 3).reshape(4, 3, 4, 3)
     np.testing.assert_allclose(rows[:, 1], 0.5 * (codes[:4] + codes[4:8]), atol=1e-6)

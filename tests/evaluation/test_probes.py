@@ -85,9 +85,9 @@ def test_probes_of_a_model_see_its_codes_pixels_and_an_untrained_one(toys):
     pixels = np.stack([0.05 * labels, DRAWS.uniform(size=60)], 1)
     image = pixels.astype("f4")[:, None, :, None]
     source = ArraySource({"image": image, "label": labels})
-    subject = toys.subject(Code(), params={"scale": np.array([[1.0, 0.0]])})
+    trained = toys.trained(Code(), params={"scale": np.array([[1.0, 0.0]])})
     found = probes.evaluate_probes(
-        subject, source, source, batch_size=16, key=KEY, num_train=50
+        trained, source, source, batch_size=16, key=KEY, num_train=50
     )
     assert (found.num_train, found.num_test) == (50, 60)
     assert set(found.accuracies) == set(probes.FEATURES)
@@ -102,10 +102,10 @@ def test_probes_of_a_model_see_its_codes_pixels_and_an_untrained_one(toys):
 
 def test_a_model_without_codes_cannot_be_probed(toys):
     source = toys.source(np.zeros((4, 2)))
-    subject = toys.subject(toys.TwoGroups(), params={})
+    trained = toys.trained(toys.TwoGroups(), params={})
     with pytest.raises(ConfigError, match="TwoGroups has no codes to probe"):
         probes.evaluate_probes(
-            subject, source, source, batch_size=8, key=KEY, num_train=2
+            trained, source, source, batch_size=8, key=KEY, num_train=2
         )
 
 
@@ -114,9 +114,9 @@ def test_the_untrained_encoder_has_other_parameters_of_the_same_shapes(toys):
     model = models.build("mlp", image_shape=(1, 2, 1), hidden=(3,), latent_dim=2)
     batch = {"image": np.zeros((1, 1, 2, 1), "f4")}
     params = model.init(KEY, batch, KEY)["params"]
-    subject = toys.subject(model, params=params)
+    trained = toys.trained(model, params=params)
     other = probes.untrained(
-        subject, toys.source(np.zeros((1, 2))), jax.random.key(1)
+        trained, toys.source(np.zeros((1, 2))), jax.random.key(1)
     ).params
     assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, other)
     kernel = ("encoder", "Dense_0", "kernel")

@@ -50,12 +50,12 @@ class Half:
 
 
 @pytest.fixture
-def subject(toys):
+def trained(toys):
     class Model(toys.PixelCode):
         def generate(self, key, n, temperature=1.0, label=None):
             return Half.generate(key, n, temperature, label)
 
-    return toys.subject(Model((1.0,)))
+    return toys.trained(Model((1.0,)))
 
 
 @pytest.mark.slow
@@ -86,10 +86,10 @@ def test_images_without_labels_have_none():
 
 
 @pytest.mark.slow
-def test_half_of_the_data_is_precise_and_covers_less(features, subject):
+def test_half_of_the_data_is_precise_and_covers_less(features, trained):
     """The temperature goes all the way: at 0.5 the toy draws one class alone."""
     found = evaluate_quality(
-        subject,
+        trained,
         features,
         TEST,
         key=KEY,
@@ -125,26 +125,26 @@ def test_samplers_have_rows_of_their_own(features, toys):
         def generate(self, key, n, temperature=1.0, label=None):
             return Half.generate(key, n, temperature, label)
 
-    subject = toys.subject(Model((1.0,)))
+    trained = toys.trained(Model((1.0,)))
     options = {
         "key": KEY,
         "num_examples": 50,
         "samplers": {"still": Still(jnp.zeros(64))},
     }
-    prior, still = evaluate_quality(subject, features, TEST, **options).rows
+    prior, still = evaluate_quality(trained, features, TEST, **options).rows
     assert still.sampler == "still" and still.frechet_distance > prior.frechet_distance
     assert still.recall == 0.0
 
 
 @pytest.mark.slow
-def test_too_few_images_and_images_of_another_size_are_refused(features, subject):
+def test_too_few_images_and_images_of_another_size_are_refused(features, trained):
     with pytest.raises(ConfigError, match="fd_examples must be 0 or at least 6, got 5"):
-        evaluate_quality(subject, features, TEST, key=KEY, num_examples=5)
+        evaluate_quality(trained, features, TEST, key=KEY, num_examples=5)
     with pytest.raises(DataError, match="fd_examples is 301, and there are 300"):
-        evaluate_quality(subject, features, TEST, key=KEY, num_examples=301)
+        evaluate_quality(trained, features, TEST, key=KEY, num_examples=301)
     small = ArraySource({"image": TEST.arrays["image"][:, :4]})
     with pytest.raises(DataError, match=r"of images \[8, 8, 1\], these \[4, 8, 1\]"):
-        evaluate_quality(subject, features, small, key=KEY, num_examples=50)
+        evaluate_quality(trained, features, small, key=KEY, num_examples=50)
 
 
 @pytest.mark.slow

@@ -97,9 +97,9 @@ def test_errors_have_their_closed_forms():
 def test_reconstructions_of_a_model_are_measured(toys):
     """x_d comes back as x_d times scale^2."""
     pixels = images((33, 2))
-    subject = toys.subject(toys.PixelCode((1.0, 0.5)))
+    trained = toys.trained(toys.PixelCode((1.0, 0.5)))
     found = evaluate_reconstructions(
-        subject, toys.source(pixels), batch_size=8, key=KEY
+        trained, toys.source(pixels), batch_size=8, key=KEY
     )
     lost = (pixels * np.array([0.0, 0.75])) ** 2
     np.testing.assert_allclose(found["squared_error"], lost.mean(1), atol=1e-6)
@@ -113,9 +113,9 @@ def test_reconstructions_of_a_model_are_measured(toys):
 
 @pytest.mark.slow
 def test_where_nothing_is_lost_there_is_no_psnr_and_a_report(toys, tmp_path):
-    subject = toys.subject(toys.PixelCode((1.0, 1.0)))
+    trained = toys.trained(toys.PixelCode((1.0, 1.0)))
     options = {"config": {}, "step": 0, "split": "test", "key": KEY}
     source = toys.source(images((20, 2)))
-    found = evaluate(subject, source, tmp_path, settings=QUICK, **options)["metrics"]
+    found = evaluate(trained, source, tmp_path, settings=QUICK, **options)["metrics"]
     assert found["mse"]["value"] == 0.0 and "psnr" not in found
     assert found["ssim"]["value"] == pytest.approx(1.0, abs=1e-6)

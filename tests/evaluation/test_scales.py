@@ -81,17 +81,17 @@ class TwoScales(nn.Module):
 
 
 @pytest.fixture
-def subject(toys):
-    return toys.subject(TwoScales(), params={})
+def trained(toys):
+    return toys.trained(TwoScales(), params={})
 
 
 @pytest.mark.parametrize("batch_size", [8, 16])
 def test_latents_that_vary_in_standard_deviations_of_the_prior_are_active(
-    toys, subject, batch_size
+    toys, trained, batch_size
 ):
     """The variances of 21 examples, whatever the batches that they come in."""
     scales = evaluate_scales(
-        subject,
+        trained,
         toys.source(X),
         np.array([3.0, 2.0, 1.0]),
         batch_size=batch_size,
@@ -105,10 +105,10 @@ def test_latents_that_vary_in_standard_deviations_of_the_prior_are_active(
     assert [scale.num_latents for scale in scales] == [1, 1]
 
 
-def test_results_have_them_and_say_how_many_are_active(toys, subject):
+def test_results_have_them_and_say_how_many_are_active(toys, trained):
     settings = Settings(num_samples=2, batch_size=8)
-    found = evaluate_all(subject, toys.source(X), key=KEY, settings=settings)
-    numbers = numbers_of(found, subject)
+    found = evaluate_all(trained, toys.source(X), key=KEY, settings=settings)
+    numbers = numbers_of(found, trained)
     assert numbers["metrics"]["active_units"]["value"] == 2
     assert numbers["metrics"]["active_units"]["unit"] == "of 3"
     of_scales = [kl for scale in numbers["scales"] for kl in scale["kl"]]
@@ -116,56 +116,56 @@ def test_results_have_them_and_say_how_many_are_active(toys, subject):
 
 
 def test_a_model_without_scales_has_none(toys):
-    assert not has_scales(toys.subject(toys.TwoGroups(), params={}))
+    assert not has_scales(toys.trained(toys.TwoGroups(), params={}))
 
 
-def test_codes_of_many_arrays_are_decoded_and_interpolated(subject):
+def test_codes_of_many_arrays_are_decoded_and_interpolated(trained):
     x = jnp.asarray(X[:4].reshape(4, 1, 3, 1))
-    np.testing.assert_allclose(reconstructions(subject, x, KEY), x, atol=1e-6)
-    rows = interpolate(subject, x[:2], x[2:], 3)
+    np.testing.assert_allclose(reconstructions(trained, x, KEY), x, atol=1e-6)
+    rows = interpolate(trained, x[:2], x[2:], 3)
     np.testing.assert_allclose(rows[:, 1], (x[:2] + x[2:]) / 2, atol=1e-6)
-    square = interpolation_grid(subject, x, 3)
+    square = interpolation_grid(trained, x, 3)
     for row, column, i in ((0, 0, 0), (0, 2, 1), (2, 0, 2), (2, 2, 3)):
         np.testing.assert_allclose(square[row, column], x[i], atol=1e-6)
     with pytest.raises(ConfigError, match="TwoScales has no single dimensions"):
-        traversals(subject, x, [0], 3, 1.0)
+        traversals(trained, x, [0], 3, 1.0)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2])
-def test_variations_share_what_is_kept_and_nothing_else(subject, kept, monkeypatch):
-    z = np.asarray(resample_fine_scales(subject, KEY, 3, 5, kept)).reshape(3, 5, 3)
+def test_variations_share_what_is_kept_and_nothing_else(trained, kept, monkeypatch):
+    z = np.asarray(resample_fine_scales(trained, KEY, 3, 5, kept)).reshape(3, 5, 3)
     spread = np.ptp(z, axis=1) > 1e-6
     np.testing.assert_array_equal(
         spread, np.tile([kept < 1, kept < 2, kept < 2], (3, 1))
     )
-    first = np.asarray(resample_fine_scales(subject, KEY, 3, 5, 2)).reshape(3, 5, 3)[
+    first = np.asarray(resample_fine_scales(trained, KEY, 3, 5, 2)).reshape(3, 5, 3)[
         :, 0
     ]
     np.testing.assert_allclose(z[:, 0], first, rtol=1e-6)
     assert len(np.unique(z[:, 0, 0])) == 3
     monkeypatch.setattr(samples, "CHUNK", 5)  # one row at once
-    again = np.asarray(resample_fine_scales(subject, KEY, 3, 5, kept)).reshape(3, 5, 3)
+    again = np.asarray(resample_fine_scales(trained, KEY, 3, 5, kept)).reshape(3, 5, 3)
     np.testing.assert_allclose(z, again, atol=1e-6)  # sums of numbers of size 1
 
 
-def test_variations_need_scales_and_numbers_in_range(toys, subject):
+def test_variations_need_scales_and_numbers_in_range(toys, trained):
     with pytest.raises(ConfigError, match="kept must be within 0 and 2, got 3"):
-        resample_fine_scales(subject, KEY, 3, 5, 3)
+        resample_fine_scales(trained, KEY, 3, 5, 3)
     with pytest.raises(ConfigError, match="num must be at least 1, got 0"):
-        resample_fine_scales(subject, KEY, 3, 0, 1)
+        resample_fine_scales(trained, KEY, 3, 0, 1)
     with pytest.raises(ConfigError, match="TwoGroups has no scales"):
-        resample_fine_scales(toys.subject(toys.TwoGroups(), params={}), KEY, 3, 5, 1)
+        resample_fine_scales(toys.trained(toys.TwoGroups(), params={}), KEY, 3, 5, 1)
 
 
 @pytest.mark.slow
 def test_the_gallery_has_a_picture_of_the_scales_and_one_of_each_that_is_kept(
-    toys, subject
+    toys, trained
 ):
     source = toys.source(X)
-    found = evaluate_all(subject, source, key=KEY, settings=Settings(num_samples=1))
+    found = evaluate_all(trained, source, key=KEY, settings=Settings(num_samples=1))
     options = {"temperatures": (0.5, 1.0), "num_images": 4, "reach": 1.0}
     shown = {
-        p.file: p for p in images.make_images(subject, source, found, KEY, **options)
+        p.file: p for p in images.make_images(trained, source, found, KEY, **options)
     }
     assert {"scales.png", "kept_1.png", "interpolations.png"} <= shown.keys()
     assert not {"kl_per_dimension.png", "kept_2.png", "traversals.png"} & shown.keys()

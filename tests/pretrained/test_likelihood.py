@@ -98,8 +98,8 @@ def test_no_draws_are_refused(toys, chunks):
 
 def test_the_mean_over_10003_rows_on_8_devices_is_numpys(toys):
     pixels = np.random.default_rng(0).normal(size=(10_003, 2)).astype(np.float32)
-    subject = toys.subject(toys.PixelCode((1.0, 3.0)))
-    found = evaluate_elbo(subject, toys.source(pixels), batch_size=64, key=KEY)["kl"]
+    trained = toys.trained(toys.PixelCode((1.0, 3.0)))
+    found = evaluate_elbo(trained, toys.source(pixels), batch_size=64, key=KEY)["kl"]
     kl = 0.5 * np.square(np.float64([1.0, 3.0]) * pixels).sum(1)
     np.testing.assert_allclose(found.mean, kl.mean(), rtol=1e-6)
     error = kl.std(ddof=1) / np.sqrt(10_003)
@@ -116,10 +116,10 @@ def test_nll_is_that_of_the_true_examples_each_once(toys):
     logits = np.linspace(-2.0, 3.0, 6)
     params["decoder"]["output"]["bias"] = logits.astype(np.float32)
     pixels = np.random.default_rng(0).integers(0, 256, (37, 2, 3, 1), np.uint8)
-    subject = toys.subject(model, transforms.build("threshold"), params=params)
+    trained = toys.trained(model, transforms.build("threshold"), params=params)
     source = ArraySource({"image": pixels})
     common = {"batch_size": 16, "key": KEY, "num_samples": 5, "chunk_size": 3}
-    found = evaluate_log_likelihood(subject, source, **common)
+    found = evaluate_log_likelihood(trained, source, **common)
     x = (pixels >= 128).reshape(37, 6)
     nll = np.where(x, np.log1p(np.exp(-logits)), np.log1p(np.exp(logits))).sum(1)
     assert -found.mean == pytest.approx(nll.mean(), rel=1e-5)
@@ -133,11 +133,11 @@ def test_bounds_do_not_depend_on_batch_size_or_devices(toys):
     model, transform = toys.PixelCode((1.0, 2.0, 0.0)), transforms.build("binarize")
     found = []
     for batch_size, devices in ((16, None), (7, toys.ONE_DEVICE)):
-        subject = toys.subject(model, transform, devices)
+        trained = toys.trained(model, transform, devices)
         common = {"batch_size": batch_size, "key": KEY}
-        elbo = evaluate_elbo(subject, source, **common)["elbo"]
+        elbo = evaluate_elbo(trained, source, **common)["elbo"]
         weighted = evaluate_log_likelihood(
-            subject, source, num_samples=3, chunk_size=2, **common
+            trained, source, num_samples=3, chunk_size=2, **common
         )
         found.append([elbo.mean, elbo.standard_error, weighted.mean])
         assert elbo.mean < weighted.mean
@@ -160,11 +160,11 @@ def test_a_density_of_noised_levels_has_the_bits_of_their_probability(toys):
     rng, num_bits = np.random.default_rng(0), 3
     pixels = rng.integers(0, 256, (200, 1, 2, 1), np.uint8)
     transform = transforms.build("dequantize", num_bits)
-    subject = toys.subject(toys.LinearGaussian(), transform)
+    trained = toys.trained(toys.LinearGaussian(), transform)
     source = ArraySource({"image": pixels})
     common = {"batch_size": 64, "key": KEY, "num_samples": 1, "chunk_size": 1}
-    found = evaluate_log_likelihood(subject, source, **common)
-    bits = bits_per_dim(found, 2, observation(subject, source).bin_bits)
+    found = evaluate_log_likelihood(trained, source, **common)
+    bits = bits_per_dim(found, 2, observation(trained, source).bin_bits)
 
     low = (pixels.reshape(-1, 2) >> (8 - num_bits)) / 2**num_bits
     exact = multivariate_normal([0.0, 0.0], [[2.0, 2.0], [2.0, 5.0]])
@@ -198,8 +198,8 @@ def test_what_a_number_is_depends_on_likelihood_and_data(
         model.init, KEY, {"image": np.zeros((1, *shape), np.float32)}, KEY
     )["params"]
     source = ArraySource({"image": np.zeros((1, *shape), np.uint8)})
-    subject = toys.subject(model, transforms.build(transform), params=params)
-    found = observation(subject, source)
+    trained = toys.trained(model, transforms.build(transform), params=params)
+    found = observation(trained, source)
     assert (found.is_likelihood, found.is_discrete) == (is_likelihood, is_discrete)
     assert words in found.caution and bool(words) == bool(found.caution)
     assert found.bin_bits == (8 if transform == "dequantize" else None)
@@ -210,10 +210,10 @@ def test_bits_per_dimension_count_the_pixels_of_padding(toys):
     batch = {"image": np.zeros((1, 4, 5, 1), np.float32)}
     params = jax.eval_shape(model.init, KEY, batch, KEY)["params"]
     source = ArraySource({"image": np.zeros((1, 2, 3, 1), np.uint8)})
-    subject = toys.subject(
+    trained = toys.trained(
         model, transforms.build("binarize", padding=1), params=params
     )
-    assert observation(subject, source).num_dims == 20
+    assert observation(trained, source).num_dims == 20
 
 
 @pytest.mark.parametrize(("num_classes", "given"), [(None, ""), (3, "|y")])
@@ -227,5 +227,5 @@ def test_a_prior_per_class_makes_the_bounds_those_given_the_class(
     batch = {"image": np.zeros((1, *shape), np.float32), "label": label}
     params = jax.eval_shape(model.init, KEY, batch, KEY)["params"]
     arrays = {"image": np.zeros((1, *shape), np.uint8), "label": label}
-    subject = toys.subject(model, transforms.build("binarize"), params=params)
-    assert observation(subject, ArraySource(arrays)).given == given
+    trained = toys.trained(model, transforms.build("binarize"), params=params)
+    assert observation(trained, ArraySource(arrays)).given == given

@@ -25,15 +25,15 @@ def grey():
     return ArraySource({"image": pixels})
 
 
-def run(subject, source, batch_size, **options):
+def run(trained, source, batch_size, **options):
     options |= {"batch_size": batch_size, "key": KEY}
-    return over_examples(subject, first_pixel_and_draw, source, **options)
+    return over_examples(trained, first_pixel_and_draw, source, **options)
 
 
 def test_every_example_comes_once_and_in_order(toys, grey):
-    subject = toys.subject(toys.PixelCode((1.0,)))
+    trained = toys.trained(toys.PixelCode((1.0,)))
     for count in (1, 8, 9, 37):
-        found = run(subject, grey, 8, num_examples=count)
+        found = run(trained, grey, 8, num_examples=count)
         np.testing.assert_array_equal(found["pixel"], np.arange(count) * 6)
 
 
@@ -44,9 +44,9 @@ def mean_pixel(model, params, state, key, batch):
 
 @pytest.mark.parametrize("count", [1, 8, 9, 37])
 def test_a_mean_over_batches_is_that_over_examples(toys, grey, count):
-    subject = toys.subject(toys.PixelCode((1.0,)))
+    trained = toys.trained(toys.PixelCode((1.0,)))
     found = over_batches(
-        subject, mean_pixel, grey, batch_size=8, key=KEY, num_examples=count
+        trained, mean_pixel, grey, batch_size=8, key=KEY, num_examples=count
     )
     np.testing.assert_allclose(found["mean"], 6 * np.arange(count).mean(), rtol=1e-6)
     sizes = np.array([8] * (count // 8) + [count % 8] * (count % 8 > 0))
@@ -56,8 +56,8 @@ def test_a_mean_over_batches_is_that_over_examples(toys, grey, count):
 def test_draws_do_not_depend_on_batch_size_or_devices(toys, grey):
     transform = transforms.build("binarize")
     model = toys.PixelCode((1.0,))
-    wide = run(toys.subject(model, transform), grey, 16)
-    alone = run(toys.subject(model, transform, toys.ONE_DEVICE), grey, 5)
+    wide = run(toys.trained(model, transform), grey, 16)
+    alone = run(toys.trained(model, transform, toys.ONE_DEVICE), grey, 5)
     jax.tree.map(np.testing.assert_array_equal, wide, alone)
     assert len(set(wide["draw"].tolist())) == 37
 
@@ -67,18 +67,18 @@ def test_data_and_latents_have_keys_of_their_own(toys, grey):
         return jax.vmap(lambda k: jax.random.normal(k, (1, 1, 1)))(keys)
 
     transform = transforms.Transform(bits, "real", lambda x: x)
-    found = run(toys.subject(toys.PixelCode((1.0,)), transform), grey, 8)
+    found = run(toys.trained(toys.PixelCode((1.0,)), transform), grey, 8)
     assert not np.any(np.isclose(found["pixel"], found["draw"]))
 
 
 def test_a_batch_that_devices_cannot_share_is_refused(toys, grey):
     with pytest.raises(ConfigError, match="multiple of the 8 devices, got 12"):
-        run(toys.subject(toys.PixelCode((1.0,))), grey, 12)
+        run(toys.trained(toys.PixelCode((1.0,))), grey, 12)
 
 
 def test_more_examples_than_there_are_is_refused(toys, grey):
     with pytest.raises(DataError, match="num_examples"):
-        run(toys.subject(toys.PixelCode((1.0,))), grey, 8, num_examples=38)
+        run(toys.trained(toys.PixelCode((1.0,))), grey, 8, num_examples=38)
 
 
 def means(model, params, state, key, batch):
@@ -89,9 +89,9 @@ def test_nothing_is_compiled_again_for_new_parameters_even_if_fields_are_lists(t
     source = toys.source(np.ones((9, 2)))
     model = toys.PixelCode([1.0, 2.0])
     for offset in (0.0, 5.0):
-        subject = toys.subject(model, params={"offset": jnp.full((1, 1), offset)})
+        trained = toys.trained(model, params={"offset": jnp.full((1, 1), offset)})
         toys.TRACES.clear()
-        found = over_examples(subject, means, source, batch_size=8, key=KEY)
+        found = over_examples(trained, means, source, batch_size=8, key=KEY)
         np.testing.assert_allclose(found, np.tile([1.0, 2.0], (9, 1)) + offset)
     assert toys.TRACES == []
 
@@ -104,10 +104,10 @@ def test_a_model_of_equal_fields_runs_the_same_program(toys, scales, is_shared):
     """As in a sweep, where every run builds its model again."""
     source = toys.source(np.ones((8, 2)))
     options = {"batch_size": 8, "key": KEY}
-    over_examples(toys.subject(toys.PixelCode([1.0, 2.0])), means, source, **options)
+    over_examples(toys.trained(toys.PixelCode([1.0, 2.0])), means, source, **options)
     toys.TRACES.clear()
     found = over_examples(
-        toys.subject(toys.PixelCode(scales)), means, source, **options
+        toys.trained(toys.PixelCode(scales)), means, source, **options
     )
     np.testing.assert_allclose(found, np.tile([scales], (8, 1)))
     assert (toys.TRACES == []) == is_shared
@@ -116,8 +116,8 @@ def test_a_model_of_equal_fields_runs_the_same_program(toys, scales, is_shared):
 def test_fields_that_cannot_be_compared_are_no_error(toys):
     source, scales = toys.source(np.ones((8, 2))), np.array([1.0, 2.0])
     for _ in range(2):
-        subject = toys.subject(toys.PixelCode(scales.copy()))
-        found = over_examples(subject, means, source, batch_size=8, key=KEY)
+        trained = toys.trained(toys.PixelCode(scales.copy()))
+        found = over_examples(trained, means, source, batch_size=8, key=KEY)
         np.testing.assert_allclose(found, np.tile([scales], (8, 1)))
 
 

@@ -23,11 +23,11 @@ AGAIN = X * SCALES**2
 @pytest.fixture
 def shown(toys):
     """The pictures by file."""
-    subject = toys.subject(toys.PixelCode(tuple(SCALES)))
+    trained = toys.trained(toys.PixelCode(tuple(SCALES)))
     latents = LatentStatistics(np.array([0.2, 1.0]), N, X * SCALES)
     options = {"temperatures": (0.0,), "num_images": 12, "reach": 1.0}
     found = EvaluationResults(N, latents=latents)
-    made = images.make_images(subject, toys.source(X), found, KEY, **options)
+    made = images.make_images(trained, toys.source(X), found, KEY, **options)
     return {picture.file: picture for picture in made}
 
 
@@ -86,11 +86,11 @@ def test_the_caption_counts_the_active_dimensions(shown):
 @pytest.mark.slow
 def test_no_history_means_no_curves(shown, toys):
     assert "curves.png" not in shown
-    subject = toys.subject(toys.PixelCode(tuple(SCALES)))
+    trained = toys.trained(toys.PixelCode(tuple(SCALES)))
     options = {"temperatures": (), "num_images": 1, "reach": 1.0}
     rows = [{"step": i, "split": "train", "loss": 1.0 / i} for i in (1, 2, 3)]
     latents = LatentStatistics(np.array([0.2, 1.0]), N, X * SCALES)
     source = toys.source(X)
     found = EvaluationResults(N, latents=latents)
-    made = images.make_images(subject, source, found, KEY, history=rows, **options)
+    made = images.make_images(trained, source, found, KEY, history=rows, **options)
     assert made[-1].file == "curves.png"

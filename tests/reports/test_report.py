@@ -45,12 +45,12 @@ def tiny():
 @pytest.fixture
 def report(toys, tiny, tmp_path):
     model, params, transform, source = tiny
-    subject = toys.subject(model, transform, params=params)
+    trained = toys.trained(model, transform, params=params)
 
     def run(**options):
         given = {"config": CONFIG, "step": 7, "split": "test", "key": KEY}
         given |= {"settings": QUICK, **options}
-        return evaluate(subject, source, tmp_path / "out", **given)
+        return evaluate(trained, source, tmp_path / "out", **given)
 
     return run
 
@@ -87,10 +87,10 @@ def test_a_report_repeats_itself(report):
 
 @pytest.mark.slow
 def test_a_hierarchical_model_has_a_report_of_what_it_offers(toys, tmp_path):
-    subject = toys.subject(toys.TwoGroups())
+    trained = toys.trained(toys.TwoGroups())
     source = toys.source(np.full((9, 2), 0.5))
     options = {"config": {}, "step": 0, "split": "test", "key": KEY}
-    results = evaluate(subject, source, tmp_path, settings=QUICK, **options)
+    results = evaluate(trained, source, tmp_path, settings=QUICK, **options)
     pictures = {"reconstructions.png", "kl_per_dimension.png", "rate_distortion.png"}
     assert results["pictures"].keys() == pictures
     assert results["num_examples"] == 9
@@ -104,8 +104,8 @@ def test_the_codes_of_all_data_are_told_dimension_by_dimension(toys, tmp_path):
     model = toys.PixelCode((2.0,), log_var=2 * math.log(0.5))
     options = {"config": {}, "step": 0, "split": "test", "key": KEY}
     settings = dataclasses.replace(QUICK, num_examples=4000, batch_size=400)
-    subject, source = toys.subject(model), toys.source(pixels)
-    found = evaluate(subject, source, tmp_path, settings=settings, **options)
+    trained, source = toys.trained(model), toys.source(pixels)
+    found = evaluate(trained, source, tmp_path, settings=settings, **options)
     assert found["aggregate"]["mean"] == pytest.approx([1.0], abs=0.04)
     std = math.hypot(2.0 * 0.1, 0.5)
     assert found["aggregate"]["std"] == pytest.approx([std], abs=0.03)
@@ -119,10 +119,10 @@ def test_checksums_are_those_of_the_parameters_whatever_the_devices(toys, tmp_pa
     def checksums(offset, devices, config):
         params = {"offset": jnp.full((1, 1), offset)}
         model = toys.PixelCode((1.0,))
-        subject = toys.subject(model, params=params, devices=devices)
+        trained = toys.trained(model, params=params, devices=devices)
         options = {"config": config, "step": 0, "split": "test", "key": KEY}
         source = toys.source(np.full((9, 1), 0.5))
-        found = evaluate(subject, source, tmp_path, settings=QUICK, **options)
+        found = evaluate(trained, source, tmp_path, settings=QUICK, **options)
         return found["checksums"]
 
     first = checksums(0.0, None, {"a": 1, "b": 2})

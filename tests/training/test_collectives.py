@@ -145,10 +145,10 @@ def test_evaluation_does_not_split_layers_with_their_parameters(hierarchy):
 
     def run(params, collections, image):
         devices, transform = hierarchy.devices, hierarchy.transform
-        subject = TrainedModel(hierarchy.model, params, collections, transform, devices)
+        trained = TrainedModel(hierarchy.model, params, collections, transform, devices)
         each = jax.random.split(jax.random.key(0), ROWS.size)
-        x = {"image": subject.prepare(image, each)}
-        return subject.run(elbo_per_example, each, x)
+        x = {"image": trained.prepare(image, each)}
+        return trained.run(elbo_per_example, each, x)
 
     lowered = jax.jit(run).lower(state.params, state.state, batch["image"])
     sent = sum(n for _, n in collectives(lowered.compile().as_text()))

@@ -92,18 +92,18 @@ class Explorer:
             x = np.asarray(model.prepare(jnp.asarray(found["image"]), key))
         else:
             x = np.asarray(found["tokens"])
-        latents, subject = None, model.subject
-        if subject.has_latents and not has_scales(subject):
-            size = 16 * subject.mesh.size
+        latents, trained = None, model.trained
+        if trained.has_latents and not has_scales(trained):
+            size = 16 * trained.mesh.size
             latents = evaluate_latents(
-                subject, source, batch_size=size, key=key, num_examples=count
+                trained, source, batch_size=size, key=key, num_examples=count
             )
         return cls(model, x, found.get("label"), latents)
 
     @property
     def decodes(self) -> bool:
         """Whether the model makes images or sentences."""
-        return self.model.subject.is_generative
+        return self.model.trained.is_generative
 
     @property
     def is_text(self) -> bool:
@@ -119,7 +119,7 @@ class Explorer:
     @functools.cached_property
     def signs(self) -> np.ndarray | None:
         """[N], what marks an example: its label, else its cluster; None of neither."""
-        if self.labels is None and has_clusters(self.model.subject):
+        if self.labels is None and has_clusters(self.model.trained):
             return np.asarray(self.model.cluster(jnp.asarray(self.x)))
         return self.labels
 
@@ -152,7 +152,7 @@ class Explorer:
     @property
     def has_paths(self) -> bool:
         """Whether two examples can be interpolated."""
-        return self.decodes and samples.has_codes(self.model.subject)
+        return self.decodes and samples.has_codes(self.model.trained)
 
     @property
     def has_samples(self) -> bool:
@@ -170,7 +170,7 @@ class Explorer:
         """('class' or 'cluster', how many there are), ('', 0) of other models."""
         if getattr(self.model.model, "num_classes", None) is not None:
             return "class", self.model.model.num_classes
-        if has_clusters(self.model.subject):
+        if has_clusters(self.model.trained):
             return "cluster", self.model.model.num_clusters
         return "", 0
 
@@ -205,7 +205,7 @@ class Explorer:
     def decoded(self, z: Point) -> Shown:
         """Returns the mean of p(x|z), or the likeliest sentence, at z [D]."""
         point = self._point(z)
-        made = samples.decoded(self.model.subject, point[None])
+        made = samples.decoded(self.model.trained, point[None])
         what = "The likeliest sentence" if self.is_text else "The mean of p(x|z)"
         some = ", ".join(f"z_{d} = {point[d]:.2f}" for d in self.dims[:NAMED])
         more = ", ..." if len(self.dims) > NAMED else ""
@@ -216,7 +216,7 @@ class Explorer:
         x, words = self._example(index), f"Example {self._name(index)}"
         if not self.has_paths:
             return self._shown(x, f"{words}.", LARGE_TILE)
-        again = samples.reconstructions(self.model.subject, x, jax.random.key(0))
+        again = samples.reconstructions(self.model.trained, x, jax.random.key(0))
         text = f"{words}, and its reconstruction."
         return self._shown(jnp.concatenate([x, self._wide(again)]), text, LARGE_TILE)
 
@@ -286,7 +286,7 @@ class Explorer:
         return f"{place}{label}"
 
     def _code(self, x: Array) -> np.ndarray:
-        return np.asarray(samples.codes(self.model.subject, x))[0]
+        return np.asarray(samples.codes(self.model.trained, x))[0]
 
     def _point(self, z: Point) -> np.ndarray:
         if not self.dims or self.latents is None or self.latents.means is None:

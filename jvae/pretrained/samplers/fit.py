@@ -45,7 +45,7 @@ def build(name: str, codes: np.ndarray, seed: int = 0, **options: Any) -> Any:
 
 
 def training_codes(
-    subject: TrainedModel,
+    trained: TrainedModel,
     source: Source,
     *,
     key: Key,
@@ -57,7 +57,7 @@ def training_codes(
     Draws and not means, as a decoder has learned to read draws.
 
     Args:
-      subject: a model whose codes are vectors of real numbers, with one prior.
+      trained: a model whose codes are vectors of real numbers, with one prior.
       source: the training split.
       key: of the transform and of the draws.
       batch_size: of all devices together; the result does not depend on it.
@@ -66,10 +66,10 @@ def training_codes(
     Raises:
       ConfigError: a model of another kind.
     """
-    check_subject(subject)
+    check_samplable(trained)
     require(num_examples >= 2, "num_examples", "be at least 2", num_examples)
     found = over_examples(
-        subject,
+        trained,
         posterior_draws,
         source,
         batch_size=batch_size,
@@ -81,13 +81,13 @@ def training_codes(
     return found
 
 
-def check_subject(subject: TrainedModel) -> None:
+def check_samplable(trained: TrainedModel) -> None:
     """Raises ConfigError for a model whose codes no sampler here can stand for."""
-    model = subject.model
+    model = trained.model
     name, why = type(model).__name__, None
     if not (hasattr(model, "posterior") and hasattr(model, "decode")):
         why = "has not one q(z|x) and a decoder"
-    elif subject.has_uniform_prior:
+    elif trained.has_uniform_prior:
         why = "has codes that are no real vectors"
     elif getattr(model, "num_classes", None) is not None:
         why = "has a prior for each class"
