@@ -62,10 +62,10 @@ class Jvae:
     name = turns.OURS
 
     def __init__(self, path):
-        self.built = assembly.assemble(configs.parse_experiment(config(path)))
-        self.state = assembly.create_state(self.built)
-        self.step = assembly.compile_step(self.built, self.state)
-        self.feed = batches.training_batches(self.built, 0)
+        self.components = assembly.assemble(configs.parse_experiment(config(path)))
+        self.state = assembly.create_state(self.components)
+        self.step = assembly.compile_step(self.components, self.state)
+        self.feed = batches.training_batches(self.components, 0)
 
     def loss(self, x):
         """Returns -ELBO at z = mean, of binary images [B, H, W, 1]."""
@@ -76,7 +76,7 @@ class Jvae:
             log_p = model.likelihood(q.mean, {"image": x}).log_prob(x)
             return (kl - log_p).mean()
 
-        model = self.built.model
+        model = self.components.model
         return float(model.apply({"params": self.state.params}, x, method=of))
 
     def train(self, num_steps):
@@ -114,7 +114,7 @@ class Jvae:
 
     def evaluate(self, x):
         """Takes the parameters of now, and binary images [B, H, W, 1]."""
-        self.trained = trained_model_of(self.built, self.state)
+        self.trained = trained_model_of(self.components, self.state)
         self.scored = data.ArraySource({"image": (255 * x).astype(np.uint8)})
 
 
@@ -131,7 +131,7 @@ class Torch:
         if compiled:
             self.forward = torch.compile(self.model)
             self.model.decode = torch.compile(self.model.decode)
-        train = jvae.built.splits.train
+        train = jvae.components.splits.train
         self.images = turned(train.read(np.arange(len(train)))["image"])
         self.order = lambda step: data.batch_indices(train, 0, BATCH, step)
         self.done = 0
@@ -250,7 +250,7 @@ def main() -> int:
     jvae = Jvae(flags.path)
     hows = [how for how, (slow, _) in HOWS.items() if not (slow and flags.no_compile)]
     everyone = [jvae, *(Torch(how, jvae) for how in hows)]
-    pixels = jvae.built.splits.train.read(np.arange(COMPARED))["image"] / 255.0
+    pixels = jvae.components.splits.train.read(np.arange(COMPARED))["image"] / 255.0
     x = (np.random.default_rng(0).random(pixels.shape) < pixels).astype(np.float32)
     first = {one.name: one.loss(x) for one in everyone}
     turns.check_equal("loss at the same parameters", first, 1e-4)

@@ -144,13 +144,13 @@ class Jvae:
     name = "jvae"
 
     def __init__(self, levels):
-        self.built = assembly.assemble(configs.parse_experiment(config()))
-        self.state = assembly.create_state(self.built)
-        self.step = assembly.compile_step(self.built, self.state)
+        self.components = assembly.assemble(configs.parse_experiment(config()))
+        self.state = assembly.create_state(self.components)
+        self.step = assembly.compile_step(self.components, self.state)
         inner = levels[:, 12:20, 12:20].astype(np.uint8)
         batch = {"image": inner, "label": np.zeros(BATCH, np.int32)}
         batch["mask"] = np.ones(BATCH, bool)
-        self.batch = mesh.put_batch(batch, self.built.devices)
+        self.batch = mesh.put_batch(batch, self.components.devices)
 
     def loss(self, levels):
         """Returns the mean -log p of the middles of the levels."""
@@ -241,9 +241,9 @@ def load(model, params):
     put_norm(model.last, params["last"])
 
 
-def orders_of(built):
+def orders_of(components):
     """Returns the orders of channels of every level."""
-    flow = built.model.flow
+    flow = components.model.flow
     channels = [shape[-1] for shape in flow._shapes()]
     return [GlowSteps(c, DEPTH, hidden=HIDDEN).orders for c in channels]
 
@@ -255,7 +255,7 @@ def training(flags):
     levels[:, 12:20, 12:20] = rng.integers(0, 256, (BATCH, 8, 8, 1))
     jvae = Jvae(levels)
     jvae.state = jvae.state.replace(params=moved(jvae.state.params))
-    flow, orders = jvae.state.params["flow"], orders_of(jvae.built)
+    flow, orders = jvae.state.params["flow"], orders_of(jvae.components)
     hows = ("eager", "channels_last") + (() if flags.no_compile else ("compiled",))
     peers = [Torch(levels, flow, orders, how) for how in hows]
     everyone = [jvae, *peers]

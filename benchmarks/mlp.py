@@ -127,12 +127,12 @@ class Trainer:
         config = config | {"num_steps": steps, "eval_every_steps": 0}
         # Once on the way, in the middle of a turn.
         config["checkpoint_every_steps"] = (num_turns // 2) * STEPS + STEPS // 2
-        self.built = assembly.assemble(configs.parse_experiment(config))
+        self.components = assembly.assemble(configs.parse_experiment(config))
         self.folder, self.seconds, self.waits = epath.Path(folder), [], []
 
     def layers(self):
         """Returns the layers at the start."""
-        return layers_of(assembly.create_state(self.built).params)
+        return layers_of(assembly.create_state(self.components).params)
 
     def train(self, others):
         """Trains; calls `others` after every epoch; the first does not count."""
@@ -160,7 +160,7 @@ class Trainer:
                 yield batch
 
         batches.training_batches = timed
-        with loop.TrainingRun(self.built, self.folder, StopSignal()) as run:
+        with loop.TrainingRun(self.components, self.folder, StopSignal()) as run:
             try:
                 run.train()
             finally:

@@ -85,10 +85,10 @@ def raw_batch():
 
 def lowered_step(**model):
     """Returns the training step of this model, lowered."""
-    built = assembly.assemble(configs.parse_experiment(config(**model)))
-    state = assembly.create_state(built)
-    batch = mesh.put_batch(raw_batch(), built.devices)
-    return assembly.compile_step(built, state).lower(state, batch)
+    components = assembly.assemble(configs.parse_experiment(config(**model)))
+    state = assembly.create_state(components)
+    batch = mesh.put_batch(raw_batch(), components.devices)
+    return assembly.compile_step(components, state).lower(state, batch)
 
 
 def growth(rounds):
@@ -136,15 +136,15 @@ class Jvae:
     name = "jvae"
 
     def __init__(self):
-        self.built = assembly.assemble(configs.parse_experiment(config()))
-        state = assembly.create_state(self.built)
+        self.components = assembly.assemble(configs.parse_experiment(config()))
+        state = assembly.create_state(self.components)
         self.state = state.replace(params=moved(state.params))
-        self.batch = mesh.put_batch(raw_batch(), self.built.devices)
-        self.step = assembly.compile_step(self.built, self.state)
+        self.batch = mesh.put_batch(raw_batch(), self.components.devices)
+        self.step = assembly.compile_step(self.components, self.state)
 
     def outputs(self, x):
         """Returns (logits of the prior's means, mean KL of the first group)."""
-        model = self.built.model
+        model = self.components.model
         variables = {"params": self.state.params, **self.state.state}
 
         def both(model, x, key):

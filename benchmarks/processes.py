@@ -141,11 +141,12 @@ def checkpoints(rounds, path):
     found = {}
     for hidden in ((512,), (2048, 2048)):
         name = "784-" + "-".join(map(str, hidden)) + "-16"
-        built, state = new_run(path, hidden)
+        components, state = new_run(path, hidden)
         arrays = jax.tree.leaves(jax.device_get((state.params, state.opt_state)))
         arrays += jax.tree.leaves(jax.device_get(state.ema))
         rows = [
-            checkpoint(built, state) | torch_checkpoint(arrays) for _ in range(rounds)
+            checkpoint(components, state) | torch_checkpoint(arrays)
+            for _ in range(rounds)
         ]
         found[name] = {
             key: statistics.median(row[key] for row in rows) for key in rows[0]
@@ -162,25 +163,25 @@ def new_run(path, hidden):
     """
     config = experiment_config("configs/fashion_mlp.py", {"data.path": path})
     config["model"]["hidden"] = hidden
-    built = assembly.assemble(configs.parse_experiment(config))
+    components = assembly.assemble(configs.parse_experiment(config))
     rng = np.random.default_rng(0)
 
     def random(a):
         is_real = jnp.issubdtype(a.dtype, jnp.floating)
         return rng.normal(size=a.shape).astype(a.dtype) if is_real else a
 
-    state = assembly.create_state(built)
-    return built, jax.device_put(
+    state = assembly.create_state(components)
+    return components, jax.device_put(
         jax.tree.map(random, state), jax.tree.map(lambda a: a.sharding, state)
     )
 
 
-def checkpoint(built, state):
+def checkpoint(components, state):
     """Returns seconds and bytes of one checkpoint of a run."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         root = epath.Path(folder)
-        labels = built.experiment.to_dict(), len(built.splits.train)
+        labels = components.experiment.to_dict(), len(components.splits.train)
         archive = RunCheckpoints(root, *labels, keep=1)
         began = time.perf_counter()
         archive.save(1, state)
@@ -189,7 +190,7 @@ def checkpoint(built, state):
         os.sync()
         found["seconds_to_save"] = time.perf_counter() - began
         found["bytes"] = size_of(folder)
-        like = assembly.abstract_state(built)
+        like = assembly.abstract_state(components)
         began = time.perf_counter()
         jax.block_until_ready(archive.restored(like))
         found["seconds_to_restore"] = time.perf_counter() - began

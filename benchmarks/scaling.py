@@ -59,11 +59,11 @@ def lowered(name, rows, params):
     }
     config |= {"data": data, "mesh": {"data": -1, "params": params}}
     config["steps_per_dispatch"] = 1
-    built = assembly.assemble(configs.parse_experiment(config))
+    components = assembly.assemble(configs.parse_experiment(config))
     shutil.rmtree(folder)
-    state = assembly.abstract_state(built)
-    raw = dict(built.splits.train.read(np.arange(batch)))
-    traced = assembly.compile_step(built, state).trace(state, raw)
+    state = assembly.abstract_state(components)
+    raw = dict(components.splits.train.read(np.arange(batch)))
+    traced = assembly.compile_step(components, state).trace(state, raw)
     return traced.lower(), hlo.matrix_flops(traced.jaxpr), state
 
 

@@ -65,11 +65,11 @@ class Jvae:
         }
         # A constant rate, as in PyTorch here.
         config["optimizer"] = {"name": "adam", "learning_rate": 2e-3, "clip_norm": 5.0}
-        self.built = assembly.assemble(configs.parse_experiment(config))
-        self.state = assembly.create_state(self.built)
-        self.step = assembly.compile_step(self.built, self.state)
+        self.components = assembly.assemble(configs.parse_experiment(config))
+        self.state = assembly.create_state(self.components)
+        self.step = assembly.compile_step(self.components, self.state)
         self.batches, self.done = batches, 0
-        model = self.built.model
+        model = self.components.model
 
         @jax.jit
         def sample(variables, key):
@@ -83,7 +83,7 @@ class Jvae:
 
     def loss_at_means(self, batch):
         """Returns -ELBO with z at its mean, without dropout, statistics as at first."""
-        model, variables = self.built.model, self.variables()
+        model, variables = self.components.model, self.variables()
         batch = jax.tree.map(jnp.asarray, batch)
         q = model.apply(variables, batch, method="posterior")
         p = model.apply(variables, q.mean, batch, method="likelihood")
@@ -95,7 +95,7 @@ class Jvae:
         losses, began = [], time.perf_counter()
         for i in range(self.done, self.done + num_steps):
             batch = mesh.put_batch(
-                self.batches[i % len(self.batches)], self.built.devices
+                self.batches[i % len(self.batches)], self.components.devices
             )
             self.state, metrics = self.step(self.state, batch)
             losses.append(metrics["loss"])

@@ -78,9 +78,9 @@ def test_components_are_fitted_to_the_codes_of_the_runs_first_examples(clustered
 
     def begin(seed):
         run = clustered | {"seed": seed, "ema_decay": 0.5}
-        built = assembly.assemble(config.parse_experiment(run))
-        before = assembly.create_state(built)
-        state = assembly.started(built, before)
+        components = assembly.assemble(config.parse_experiment(run))
+        before = assembly.create_state(components)
+        state = assembly.started(components, before)
         for (path, a), b in zip(
             jax.tree_util.tree_leaves_with_path(before.params),
             jax.tree.leaves(state.params),
@@ -100,8 +100,8 @@ def test_a_run_begins_where_its_model_starts(clustered, tmp_path):
     clustered["model"]["clusters"] |= {"components": "codes"}
     clustered |= {"num_steps": 1, "eval_every_steps": 0}
     clustered["optimizer"] = {"name": "sgd", "learning_rate": 1e-9}
-    built = assembly.assemble(config.parse_experiment(clustered))
-    wanted = assembly.started(built, assembly.create_state(built)).params[
+    components = assembly.assemble(config.parse_experiment(clustered))
+    wanted = assembly.started(components, assembly.create_state(components)).params[
         "cluster_means"
     ]
     experiment.run(clustered, tmp_path)

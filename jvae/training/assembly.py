@@ -20,7 +20,7 @@ from jvae.workdir.metadata import path_name
 
 
 def assemble(experiment: Experiment) -> Components:
-    """Returns the parts of an experiment.
+    """Returns the components of an experiment.
 
     Raises:
       ConfigError: a part that cannot be built, or parts that do not fit.
@@ -46,7 +46,7 @@ def assemble(experiment: Experiment) -> Components:
     of_pixels = {name: feed[name] for name in stored}
     transform = transforms.build(feed["transform"], **of_pixels)
     splits = datasets.load_splits(experiment.data)
-    parts = Components(
+    components = Components(
         experiment,
         splits,
         transform,
@@ -58,18 +58,18 @@ def assemble(experiment: Experiment) -> Components:
         coefficients,
         devices,
     )
-    compatibility.check_fit(parts)
-    return parts
+    compatibility.check_fit(components)
+    return components
 
 
-def create_state(parts: Components) -> TrainState:
+def create_state(components: Components) -> TrainState:
     """Returns the state at step 0, on the mesh."""
-    key = parts.keys["init"]
-    return train_step.create_state(parts.initialiser, key, parts.devices)
+    key = components.keys["init"]
+    return train_step.create_state(components.initialiser, key, components.devices)
 
 
 def started(
-    parts: Components, state: TrainState, loaded: frozenset[str] = frozenset()
+    components: Components, state: TrainState, loaded: frozenset[str] = frozenset()
 ) -> TrainState:
     """Returns a state at step 0 whose model has seen data, if it asks for that.
 
@@ -77,29 +77,29 @@ def started(
     `start(batch, key)`, which sets them; examples come in the order of the run.
 
     Args:
-      parts: of the run.
+      components: of the run.
       state: new, or with parameters of another run.
       loaded: names of these, which stay as they are.
 
     Raises:
       ConfigError: a flow whose scales are not finite afterwards.
     """
-    wanted = getattr(parts.model, "start_examples", 0)
+    wanted = getattr(components.model, "start_examples", 0)
     if wanted == 0:
         check_scales(state.params, "parameters at the start of the run")
         return state
-    size = len(parts.splits.train)
-    chosen = data.order(parts.experiment.seed, size, 0, min(wanted, size))
+    size = len(components.splits.train)
+    chosen = data.order(components.experiment.seed, size, 0, min(wanted, size))
     raw = jax.device_put(
-        parts.splits.train.read(chosen), mesh.replicated(parts.devices)
+        components.splits.train.read(chosen), mesh.replicated(components.devices)
     )
 
     def start(state, raw, key):
         data_key, start_key = jax.random.split(key)
         variables = {"params": state.params, **state.state}
-        arguments = (parts.prepare(raw, data_key), start_key)
+        arguments = (components.prepare(raw, data_key), start_key)
         # As in training, where BatchNorm uses the batch; what it remembers is dropped.
-        _, new = parts.model.apply(
+        _, new = components.model.apply(
             variables, *arguments, method="start", mutable=list(variables)
         )
         params = jax.tree_util.tree_map_with_path(
@@ -110,32 +110,32 @@ def started(
         ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
         return dataclasses.replace(state, params=params, ema=ema)
 
-    places = mesh.parameter_shardings(state, parts.devices)
-    state = jax.jit(start, out_shardings=places)(state, raw, parts.keys["start"])
+    places = mesh.parameter_shardings(state, components.devices)
+    state = jax.jit(start, out_shardings=places)(state, raw, components.keys["start"])
     where = f"set by the first {len(chosen)} training examples"
     check_scales(state.params, where, "Look for examples that are not finite.")
     return state
 
 
-def abstract_state(parts: Components) -> TrainState:
+def abstract_state(components: Components) -> TrainState:
     """Returns the shapes and places of the state."""
-    return train_step.abstract_state(parts.initialiser, parts.devices)
+    return train_step.abstract_state(components.initialiser, components.devices)
 
 
-def compile_step(parts: Components, state: TrainState) -> Any:
+def compile_step(components: Components, state: TrainState) -> Any:
     """Returns the jitted training step of an experiment: (state, batch) -> both new."""
     step = train_step.make_train_step(
-        train_step.with_gathered_variables(parts.loss, parts.devices),
-        parts.optimizer,
-        prepare=parts.prepare_training,
-        run_key=parts.keys["steps"],
-        coefficients=parts.coefficients,
-        ema_decay=parts.experiment.ema_decay,
-        accumulate_steps=parts.experiment.accumulate_steps,
-        max_skips=parts.experiment.max_skips,
-        spike_factor=parts.experiment.spike_factor,
+        train_step.with_gathered_variables(components.loss, components.devices),
+        components.optimizer,
+        prepare=components.prepare_training,
+        run_key=components.keys["steps"],
+        coefficients=components.coefficients,
+        ema_decay=components.experiment.ema_decay,
+        accumulate_steps=components.experiment.accumulate_steps,
+        max_skips=components.experiment.max_skips,
+        spike_factor=components.experiment.spike_factor,
     )
-    n = parts.experiment.steps_per_dispatch
+    n = components.experiment.steps_per_dispatch
     return train_step.compile_train_step(
-        step, state, parts.devices, steps_per_dispatch=n
+        step, state, components.devices, steps_per_dispatch=n
     )

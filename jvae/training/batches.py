@@ -15,18 +15,20 @@ from jvae.training.components import Components
 from jvae.types import Batch
 
 
-def training_batches(parts: Components, start_step: int) -> Iterator[Batch]:
+def training_batches(components: Components, start_step: int) -> Iterator[Batch]:
     """Returns the training batches on the mesh, `steps_per_dispatch` stacked in one.
 
     The same batches whether the data lives on the host or on the device.
     """
-    fed = options.options_of(parts.experiment.data)
+    fed = options.options_of(components.experiment.data)
     resident = fed["placement"] == "device"
-    source, fetch = _resident(parts) if resident else (parts.splits.train, _identity)
-    n = parts.experiment.steps_per_dispatch
+    source, fetch = (
+        _resident(components) if resident else (components.splits.train, _identity)
+    )
+    n = components.experiment.steps_per_dispatch
     feed = data.train_batches(
         source,
-        seed=parts.experiment.seed,
+        seed=components.experiment.seed,
         batch_size=fed["batch_size"],
         start_step=start_step,
         process_index=jax.process_index(),
@@ -35,15 +37,15 @@ def training_batches(parts: Components, start_step: int) -> Iterator[Batch]:
         num_threads=fed["num_threads"],
     )
     for batch in feed:
-        yield fetch(mesh.put_batch(batch, parts.devices, leading=int(n > 1)))
+        yield fetch(mesh.put_batch(batch, components.devices, leading=int(n > 1)))
 
 
 def example_indices(
-    parts: Components, first_step: int, num_steps: int
+    components: Components, first_step: int, num_steps: int
 ) -> dict[str, list]:
     """Returns {step: the training examples of its batch}, by position in the split."""
-    rows = options.options_of(parts.experiment.data)["batch_size"]
-    seed, train = parts.experiment.seed, parts.splits.train
+    rows = options.options_of(components.experiment.data)["batch_size"]
+    seed, train = components.experiment.seed, components.splits.train
     return {
         str(step): data.batch_indices(train, seed, rows, step).tolist()
         for step in range(first_step, first_step + num_steps)
@@ -54,13 +56,13 @@ def _identity(batch: Batch) -> Batch:
     return batch
 
 
-def _resident(parts: Components) -> tuple[data.Source, Callable[[Batch], Batch]]:
+def _resident(components: Components) -> tuple[data.Source, Callable[[Batch], Batch]]:
     """Returns (a source of indices, indices -> examples), the data on the device."""
-    train = parts.splits.train
+    train = components.splits.train
     everything = train.read(np.arange(len(train)))
-    held = jax.device_put(everything, mesh.replicated(parts.devices))
-    n = parts.experiment.steps_per_dispatch
-    rows = mesh.rows(parts.devices, leading=0 if n == 1 else 1)
+    held = jax.device_put(everything, mesh.replicated(components.devices))
+    n = components.experiment.steps_per_dispatch
+    rows = mesh.rows(components.devices, leading=0 if n == 1 else 1)
 
     @functools.partial(jax.jit, out_shardings=rows)
     def gather(held, index):

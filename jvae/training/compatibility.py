@@ -27,29 +27,31 @@ def check_accumulation(experiment: Experiment, batch_size: int, devices: Mesh) -
         )
 
 
-def check_fit(parts: Components) -> None:
+def check_fit(components: Components) -> None:
     """Checks that data, model and likelihood belong together, without computing."""
-    _check_examples(parts)
-    classes = getattr(parts.model, "num_classes", None)
+    _check_examples(components)
+    classes = getattr(components.model, "num_classes", None)
     if classes is not None:
-        is_classifier = getattr(parts.model, "target", None) == "label"
+        is_classifier = getattr(components.model, "target", None) == "label"
         kind = "classifier" if is_classifier else "conditional model"
-        found = require_labels(parts.splits, f"a {kind}")
+        found = require_labels(components.splits, f"a {kind}")
         if found > classes:
             raise ConfigError(
                 f"model.num_classes must be at least the data's {found}, got {classes}"
             )
-    state = jax.eval_shape(parts.initialiser, jax.random.key(0))
-    if getattr(parts.model, "target", None) in ("image", "tokens"):
-        _check_support(parts, _likelihood(parts, state))
-    _check_loss(parts, state)
+    state = jax.eval_shape(components.initialiser, jax.random.key(0))
+    if getattr(components.model, "target", None) in ("image", "tokens"):
+        _check_support(components, _likelihood(components, state))
+    _check_loss(components, state)
 
 
-def _check_examples(parts: Components) -> None:
+def _check_examples(components: Components) -> None:
     """Checks that the data set has what the model reads, in its shape and spelling."""
-    shapes = parts.splits.train.shapes
-    wanted = getattr(parts.model, "image_shape", None)
-    needed = "tokens" if getattr(parts.model, "target", None) == "tokens" else "image"
+    shapes = components.splits.train.shapes
+    wanted = getattr(components.model, "image_shape", None)
+    needed = (
+        "tokens" if getattr(components.model, "target", None) == "tokens" else "image"
+    )
     is_text = needed == "tokens"
     if needed not in shapes:
         raise ConfigError(
@@ -57,12 +59,14 @@ def _check_examples(parts: Components) -> None:
             fix="Choose another data.name or model.name.",
         )
     if wanted is not None:
-        _check_shape(tuple(wanted), tuple(shapes["image"]), parts.transform.padding)
-    if (parts.transform.support == "tokens") != is_text:
+        _check_shape(
+            tuple(wanted), tuple(shapes["image"]), components.transform.padding
+        )
+    if (components.transform.support == "tokens") != is_text:
         wanted = "" if is_text else "not "
         raise ConfigError(f"data.transform must {wanted}be 'tokens' for {needed!r}")
     if is_text:
-        _check_sentences(parts)
+        _check_sentences(components)
 
 
 def _check_shape(wanted: tuple, stored: tuple, padding: int) -> None:
@@ -76,32 +80,32 @@ def _check_shape(wanted: tuple, stored: tuple, padding: int) -> None:
         )
 
 
-def _check_sentences(parts: Components) -> None:
+def _check_sentences(components: Components) -> None:
     """Checks the vocabulary of a data set of sentences, and where it is kept."""
-    splits = parts.splits
+    splits = components.splits
     if splits.vocabulary is None or lengths_of(splits.train) is None:
         raise DataError("a data set of sentences needs a vocabulary and lengths")
-    symbols, known = len(splits.vocabulary), parts.model.vocabulary_size
+    symbols, known = len(splits.vocabulary), components.model.vocabulary_size
     if symbols > known:
         raise ConfigError(
             f"model.vocabulary_size must be at least the data's {symbols}, got {known}"
         )
-    if options.options_of(parts.experiment.data)["placement"] == "device":
+    if options.options_of(components.experiment.data)["placement"] == "device":
         raise ConfigError("data.placement must be 'host' for sentences, got 'device'")
 
 
-def _check_support(parts: Components, likelihood: Any) -> None:
+def _check_support(components: Components, likelihood: Any) -> None:
     """Checks that pixels are what this likelihood is defined on."""
     same = ("signed", "levels", "tokens")
     fits = {"binary": ("binary", "unit"), **{name: (name,) for name in same}}
     wanted = fits.get(getattr(likelihood, "support", ""))
-    given = parts.transform.support
+    given = components.transform.support
     if wanted is not None and given not in wanted:
         raise ConfigError(
             f"data.transform must give {' or '.join(wanted)} pixels to "
             f"{type(likelihood).__name__}, got {given} pixels"
         )
-    levels = 2 ** parts.experiment.data["num_bits"]
+    levels = 2 ** components.experiment.data["num_bits"]
     known = getattr(likelihood, "num_levels", levels)
     if wanted is not None and known != levels:
         raise ConfigError(
@@ -110,21 +114,21 @@ def _check_support(parts: Components, likelihood: Any) -> None:
         )
 
 
-def _check_loss(parts: Components, state: TrainState) -> None:
+def _check_loss(components: Components, state: TrainState) -> None:
     """Traces the loss of a batch: what it refuses is said before a file is written."""
-    rows = options.options_of(parts.experiment.data)["batch_size"]
-    rows //= parts.experiment.accumulate_steps
+    rows = options.options_of(components.experiment.data)["batch_size"]
+    rows //= components.experiment.accumulate_steps
     batch = {
         name: jax.ShapeDtypeStruct((rows, *one.shape[1:]), one.dtype)
-        for name, one in parts.example_batch.items()
+        for name, one in components.example_batch.items()
     }
     arguments = (state.params, state.state, jax.random.key(0), batch)
-    jax.eval_shape(parts.loss, *arguments, parts.coefficients(0))
+    jax.eval_shape(components.loss, *arguments, components.coefficients(0))
 
 
-def _likelihood(parts: Components, state: TrainState) -> Any:
+def _likelihood(components: Components, state: TrainState) -> Any:
     """Returns p(x|z) of the model with shapes in place of arrays."""
     variables = {"params": state.params, **state.state}
-    arguments = (variables, parts.example_batch, jax.random.key(0))
-    apply = functools.partial(parts.model.apply, mutable=list(variables))
+    arguments = (variables, components.example_batch, jax.random.key(0))
+    apply = functools.partial(components.model.apply, mutable=list(variables))
     return jax.eval_shape(apply, *arguments)[0]

@@ -12,8 +12,9 @@ from etils import epath
 
 from jvae.runtime import distributed
 from jvae.runtime.preemption import StopSignal
-from jvae.training import assembly, batches, components, loop, validation
+from jvae.training import assembly, batches, loop, validation
 from jvae.training import config as configs
+from jvae.training.components import Components
 from jvae.workdir.run_folder import opened
 
 
@@ -40,10 +41,10 @@ def run(
     experiment = configs.parse_experiment(config)
     distributed.check_devices()
     with StopSignal() if stop is None else contextlib.nullcontext(stop) as stop:
-        built = assembly.assemble(experiment)
+        components = assembly.assemble(experiment)
         with (
             opened(workdir, experiment.to_dict()) as root,
-            loop.TrainingRun(built, root, stop) as run_,
+            loop.TrainingRun(components, root, stop) as run_,
             distributed.device_errors(),
         ):
             run_.train()
@@ -67,11 +68,13 @@ def dry_run(config: Mapping[str, Any]) -> dict[str, float]:
     return _costs(assembly.assemble(experiment))
 
 
-def _costs(built: components.Components) -> dict[str, float]:
-    state = assembly.create_state(built)
+def _costs(components: Components) -> dict[str, float]:
+    state = assembly.create_state(components)
     size = sum(x.size for x in jax.tree.leaves(state.params))
-    batch = next(batches.training_batches(built, 0))  # others of sentences may be wider
-    compiled = assembly.compile_step(built, state).lower(state, batch).compile()
+    batch = next(
+        batches.training_batches(components, 0)
+    )  # others of sentences may be wider
+    compiled = assembly.compile_step(components, state).lower(state, batch).compile()
     memory = compiled.memory_analysis()
     state, _ = compiled(state, batch)
     jax.block_until_ready(state)
@@ -79,10 +82,13 @@ def _costs(built: components.Components) -> dict[str, float]:
     state, _ = compiled(state, batch)
     jax.block_until_ready(state)
     seconds = time.monotonic() - began
-    trained = loop.trained_model_of(built, state)
-    few = min(64, len(built.splits.test))
-    found = validation.validate(built, trained, built.splits.test, few)
-    images = built.experiment.data["batch_size"] * built.experiment.steps_per_dispatch
+    trained = loop.trained_model_of(components, state)
+    few = min(64, len(components.splits.test))
+    found = validation.validate(components, trained, components.splits.test, few)
+    images = (
+        components.experiment.data["batch_size"]
+        * components.experiment.steps_per_dispatch
+    )
     costs = {
         "parameters": size,
         "bytes": memory.temp_size_in_bytes + memory.argument_size_in_bytes,

@@ -39,16 +39,16 @@ collectives between processes locks up, all its threads launching and none compu
 logger = logging.getLogger("jvae")
 
 
-def trained_model_of(built: Components, state: TrainState) -> TrainedModel:
+def trained_model_of(components: Components, state: TrainState) -> TrainedModel:
     """Returns what evaluation looks at, with averaged parameters if there are any."""
     params = state.params if state.ema is None else state.ema
     return TrainedModel(
-        built.model,
+        components.model,
         params,
         state.state,
-        built.transform,
-        built.devices,
-        built.splits.vocabulary,
+        components.transform,
+        components.devices,
+        components.splits.vocabulary,
     )
 
 
@@ -56,22 +56,26 @@ class TrainingRun:
     """One run in one workdir: its state, its files, and the loop over its steps.
 
     Args:
-      built: what the experiment is made of.
+      components: what the experiment is made of.
       root: the workdir, opened.
       stop: says when somebody wants the run to end.
     """
 
-    def __init__(self, built: Components, root: epath.Path, stop: StopSignal):
-        self.parts, self.root, self.experiment = built, root, built.experiment
+    def __init__(self, components: Components, root: epath.Path, stop: StopSignal):
+        self.components, self.root, self.experiment = (
+            components,
+            root,
+            components.experiment,
+        )
         self.stop, self.report = stop, ""
         self.archive = RunCheckpoints(
             root,
             self.experiment.to_dict(),
-            len(built.splits.train),
+            len(components.splits.train),
             self.experiment.keep_checkpoints,
-            vocabulary=built.splits.vocabulary,
+            vocabulary=components.splits.vocabulary,
         )
-        like = assembly.abstract_state(built)
+        like = assembly.abstract_state(components)
         self.state = self.archive.restored(like) or self._fresh()
         self.start = int(self.state.step)
         is_first = distributed.is_first()
@@ -82,18 +86,18 @@ class TrainingRun:
         self._say_start()
 
     def _fresh(self) -> TrainState:
-        state, loaded = assembly.create_state(self.parts), frozenset[str]()
+        state, loaded = assembly.create_state(self.components), frozenset[str]()
         if self.experiment.init_from is not None:
             state, loaded = self._loaded(state)
-        return assembly.started(self.parts, state, loaded)
+        return assembly.started(self.components, state, loaded)
 
     def _loaded(self, state: TrainState) -> tuple[TrainState, frozenset[str]]:
         """Returns (a state with parameters of the run this one starts from, which)."""
         params, loaded, report = restore.matching_params(
             state.params,
             self.experiment.init_from,
-            self.parts.devices,
-            self.parts.splits.vocabulary,
+            self.components.devices,
+            self.components.splits.vocabulary,
         )
         self.report = report
         ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
@@ -101,7 +105,7 @@ class TrainingRun:
 
     def _say_start(self) -> None:
         size = sum(x.size for x in jax.tree.leaves(self.state.params))
-        where = f"{self.parts.devices.size} x {jax.devices()[0].device_kind}"
+        where = f"{self.components.devices.size} x {jax.devices()[0].device_kind}"
         begin = f"resumed from step {self.start}" if self.start else "new run"
         self.progress.say(f"{begin} in {self.root}: {size:,} parameters on {where}")
         if self.report:
@@ -120,8 +124,8 @@ class TrainingRun:
             self.progress.say(f"already at step {self.start} of {last}")
             return
         n, best = self.experiment.steps_per_dispatch, self.archive.best
-        step_fn = assembly.compile_step(self.parts, self.state)
-        feed = batches.training_batches(self.parts, self.start)
+        step_fn = assembly.compile_step(self.components, self.state)
+        feed = batches.training_batches(self.components, self.start)
         late: tuple[int, Metrics] | None = None
         ahead: collections.deque[Metrics] = collections.deque()
         for step in range(self.start + n, last + 1, n):
@@ -164,7 +168,7 @@ class TrainingRun:
         """Evaluates and saves, outside the time that training is measured by."""
         self.clock.stop(self.state.step)
         self._check_divergence(step, int(self.state.guard.in_a_row))
-        held_out = self.parts.splits.validation
+        held_out = self.components.splits.validation
         if self._is_due(step, "eval") and held_out is not None:
             self.evaluate(step, held_out)
         is_due = self._is_due(step, "checkpoint") or self._out_of_patience(step)
@@ -177,12 +181,12 @@ class TrainingRun:
 
     def _log(self, step: int, metrics: Metrics) -> None:
         numbers = {k: _last(v) for k, v in jax.device_get(metrics).items()}
-        annealed = self.parts.coefficients(step - 1)
+        annealed = self.components.coefficients(step - 1)
         numbers |= {name: float(value) for name, value in annealed.items()}
         # Updates that were skipped do not count for the schedule.
         done = max(step - 1 - int(numbers["skipped_updates"]), 0)
-        numbers["learning_rate"] = float(self.parts.learning_rate(done))
-        images = step * self.parts.experiment.data["batch_size"]
+        numbers["learning_rate"] = float(self.components.learning_rate(done))
+        images = step * self.components.experiment.data["batch_size"]
         numbers |= self.clock.lap(images)
         if self.writer is not None:
             self.writer.write(step, "train", numbers)
@@ -197,7 +201,7 @@ class TrainingRun:
         file = self.root / DIVERGED_FILE
         if distributed.is_first():
             examples = batches.example_indices(
-                self.parts, first, self.experiment.max_skips
+                self.components, first, self.experiment.max_skips
             )
             with contextlib.suppress(OSError):  # of a full disk; the error says more
                 files.write_whole(file, json.dumps(examples, indent=1) + "\n")
@@ -211,11 +215,11 @@ class TrainingRun:
 
     def evaluate(self, step: int, source: Source) -> None:
         """Measures the model on held-out data, keeps the best, makes pictures."""
-        trained = trained_model_of(self.parts, self.state)
+        trained = trained_model_of(self.components, self.state)
         examples = self.experiment.eval_examples
-        found = validation.validate(self.parts, trained, source, examples)
+        found = validation.validate(self.components, trained, source, examples)
         self.archive.save_if_best(step, self.state, found.score)
-        grids = validation.training_pictures(self.parts, trained, source)
+        grids = validation.training_pictures(self.components, trained, source)
         if self.writer is not None:
             self.writer.write(step, "validation", found.numbers)
             self.progress.say(f"step {step}  {found.sentence}")

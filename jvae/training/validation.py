@@ -43,7 +43,7 @@ class Validation:
 
 
 def validate(
-    built: Components,
+    components: Components,
     trained: TrainedModel,
     source: Source,
     num_examples: int | None = None,
@@ -55,27 +55,29 @@ def validate(
     of batches of `data.batch_size`.
 
     Args:
-      built: what the experiment is made of.
+      components: what the experiment is made of.
       trained: the model.
       source: the split.
       num_examples: how many; None for all.
     """
     common: dict[str, Any] = {
-        "batch_size": built.experiment.data["batch_size"],
-        "key": built.keys["evaluation"],
+        "batch_size": components.experiment.data["batch_size"],
+        "key": components.keys["evaluation"],
         "num_examples": num_examples,
     }
     if trained.is_generative:
         estimates = likelihood.evaluate_elbo(trained, source, **common)
         numbers = {name: e.mean for name, e in estimates.items()}
         return Validation(numbers, "elbo", numbers["elbo"])
-    end = tuple(sorted(built.coefficients(built.experiment.num_steps).items()))
+    end = tuple(
+        sorted(components.coefficients(components.experiment.num_steps).items())
+    )
     coefficients = tuple((name, float(value)) for name, value in end)
     numbers = over_batches(
         trained,
         _metrics,
         source,
-        loss=built.evaluation_loss,
+        loss=components.evaluation_loss,
         coefficients=coefficients,
         **common,
     )
@@ -98,7 +100,7 @@ def _metrics(
 
 
 def training_pictures(
-    built: Components, trained: TrainedModel, source: Source
+    components: Components, trained: TrainedModel, source: Source
 ) -> dict[str, np.ndarray]:
     """Returns the grids that training shows: reconstructions and samples.
 
@@ -106,7 +108,7 @@ def training_pictures(
     """
     if not trained.makes_images:
         return {}
-    key = built.keys["evaluation"]
+    key = components.keys["evaluation"]
     n = min(NUM_PICTURES // 2, len(source))
     raw = source.read(np.arange(n))["image"]
     # NumPy in between: with many processes some arrays are global and some are not.
@@ -114,7 +116,7 @@ def training_pictures(
     again = samples.reconstructions(
         trained, image, key, "mean" if samples.has_codes(trained) else "sample"
     )
-    show = built.transform.to_unit
+    show = components.transform.to_unit
     pairs = jnp.stack(
         [show(jnp.asarray(x)) for x in (image, np.asarray(again))], axis=1
     )

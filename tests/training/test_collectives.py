@@ -46,10 +46,10 @@ def collectives(text):
 
 def compiled(tiny, **changes):
     """Returns (the compiled step, its state, a batch) of an experiment."""
-    built = assembly.assemble(configs.parse_experiment(tiny | changes))
-    state = assembly.create_state(built)
-    batch = next(batches.training_batches(built, 0))
-    step = assembly.compile_step(built, state)
+    components = assembly.assemble(configs.parse_experiment(tiny | changes))
+    state = assembly.create_state(components)
+    batch = next(batches.training_batches(components, 0))
+    step = assembly.compile_step(components, state)
     return step.lower(state, batch).compile(), state, batch
 
 

@@ -38,7 +38,7 @@ def test_the_first_state_is_traced_once(monkeypatch, tiny):
         return call
 
     monkeypatch.setattr(train_step, "initializer", counted)
-    built = assembly.assemble(config.parse_experiment(tiny))
-    state = assembly.create_state(built)
-    assert assembly.abstract_state(built).params.keys() == state.params.keys()
+    components = assembly.assemble(config.parse_experiment(tiny))
+    state = assembly.create_state(components)
+    assert assembly.abstract_state(components).params.keys() == state.params.keys()
     assert len(traced) == 1

@@ -159,10 +159,10 @@ def test_micro_batches_hand_their_collections_on():
 @pytest.mark.parametrize("model", others_slow(["mlp", "conv"], "mlp"))
 def test_many_steps_in_a_dispatch_are_the_same_steps(model):
     options = {"hidden": (16,)} if model == "mlp" else {"channels": (4, 8)}
-    built = models.build(model, image_shape=(8, 8, 1), **options)
+    components = models.build(model, image_shape=(8, 8, 1), **options)
     devices = mesh.build()
-    state, step = setup(built, devices=devices)
-    again, _ = setup(built, devices=devices)
+    state, step = setup(components, devices=devices)
+    again, _ = setup(components, devices=devices)
     single = train_step.compile_train_step(step, state, devices)
     triple = train_step.compile_train_step(step, again, devices, steps_per_dispatch=3)
     stacked = jax.tree.map(lambda a: np.stack([a] * 3), jax.device_get(BATCH))

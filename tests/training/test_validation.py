@@ -28,15 +28,15 @@ CLASSIFIER = {
 def build(tiny, model, loss, **fields):
     tiny["model"], tiny["loss"] = model, loss
     tiny["data"]["transform"] = "signed"
-    built = assembly.assemble(configs.parse_experiment(tiny | fields))
-    return built, trained_model_of(built, assembly.create_state(built))
+    components = assembly.assemble(configs.parse_experiment(tiny | fields))
+    return components, trained_model_of(components, assembly.create_state(components))
 
 
 @pytest.mark.slow
 def test_a_classifiers_score_is_its_loss_over_all_examples_once(tiny):
-    built, trained = build(tiny, CLASSIFIER, {"name": "bottleneck", "beta": 0.5})
-    held_out = built.splits.validation  # 80 in batches of 64
-    found = validation.validate(built, trained, held_out)
+    components, trained = build(tiny, CLASSIFIER, {"name": "bottleneck", "beta": 0.5})
+    held_out = components.splits.validation  # 80 in batches of 64
+    found = validation.validate(components, trained, held_out)
     assert found.measure == "loss" and found.score == -found.numbers["loss"]
     assert found.sentence == f"validation loss {found.numbers['loss']:.4g} nats"
     n = found.numbers
@@ -45,25 +45,25 @@ def test_a_classifiers_score_is_its_loss_over_all_examples_once(tiny):
     )
     # The rate draws nothing, so it can be had without batches.
     everything = held_out.read(np.arange(80))
-    batch = built.prepare(everything, jax.random.key(0))
-    q = built.model.apply(
-        {"params": trained.params}, batch, method=built.model.posterior
+    batch = components.prepare(everything, jax.random.key(0))
+    q = components.model.apply(
+        {"params": trained.params}, batch, method=components.model.posterior
     )
     np.testing.assert_allclose(n["kl"], q.kl_to_standard_normal().mean(), rtol=1e-5)
-    few = validation.validate(built, trained, held_out, 10)
+    few = validation.validate(components, trained, held_out, 10)
     assert few.numbers["kl"] != n["kl"]
 
 
 @pytest.mark.slow
 def test_running_statistics_are_used_and_kept(tiny):
-    built, trained = build(tiny, ENCODER, {"name": "infomax"})
-    held_out = built.splits.validation
-    a = validation.validate(built, trained, held_out).numbers
+    components, trained = build(tiny, ENCODER, {"name": "infomax"})
+    held_out = components.splits.validation
+    a = validation.validate(components, trained, held_out).numbers
     scaled = jax.tree.map(lambda s: 4.0 * s + 1.0, trained.state)
     other = TrainedModel(
         trained.model, trained.params, scaled, trained.transform, trained.mesh
     )
-    b = validation.validate(built, other, held_out).numbers
+    b = validation.validate(components, other, held_out).numbers
     assert abs(a["loss"] - b["loss"]) > 1e-3
     before = jax.tree.map(np.asarray, trained.state)
     jax.tree.map(np.testing.assert_array_equal, before, trained.state)
@@ -71,13 +71,17 @@ def test_running_statistics_are_used_and_kept(tiny):
 
 def test_an_annealed_loss_is_scored_with_its_last_coefficients(tiny):
     schedule = {"beta": {"name": "linear", "start": 0.0, "end": 2.0, "steps": 10}}
-    built, trained = build(tiny, CLASSIFIER, {"name": "bottleneck"}, schedules=schedule)
-    n = validation.validate(built, trained, built.splits.validation).numbers
+    components, trained = build(
+        tiny, CLASSIFIER, {"name": "bottleneck"}, schedules=schedule
+    )
+    n = validation.validate(components, trained, components.splits.validation).numbers
     np.testing.assert_allclose(
         n["loss"], 2.0 * n["kl"] - n["log_likelihood"], rtol=1e-5
     )
 
 
 def test_a_model_that_draws_no_images_has_no_pictures(tiny):
-    built, trained = build(tiny, ENCODER, {"name": "infomax"})
-    assert validation.training_pictures(built, trained, built.splits.test) == {}
+    components, trained = build(tiny, ENCODER, {"name": "infomax"})
+    assert (
+        validation.training_pictures(components, trained, components.splits.test) == {}
+    )

@@ -87,8 +87,8 @@ def nest(file):
 @pytest.fixture(scope="module")
 def like(config):
     """The shapes and places of what a checkpoint holds."""
-    built = assembly.assemble(configs.parse_experiment(config))
-    return run_checkpoints.items_of(assembly.abstract_state(built))
+    components = assembly.assemble(configs.parse_experiment(config))
+    return run_checkpoints.items_of(assembly.abstract_state(components))
 
 
 def seen(capfd):
