@@ -2,7 +2,7 @@
 
 Ten toys, each a few lines long, go through the same `negative_elbo` and
 `negative_iwae`. They also show how to write a model of one's own: `posterior`, `prior`
-and `likelihood` with `OneGroup`, or `infer` and `likelihood`, and in both cases the
+and `likelihood` with `SingleLatent`, or `infer` and `likelihood`, and in both cases the
 name of what is scored, `target`.
 """
 

@@ -285,7 +285,7 @@ class Conv(nn.Module):
       kernel_size: height and width of the kernel.
       stride: 1, or 2 to halve height and width.
       dtype: of the computation; parameters are float32.
-      kernel_init: initialiser of the kernel.
+      kernel_init: initializer of the kernel.
     """
 
     features: int
@@ -309,7 +309,7 @@ class ConvTranspose(nn.Module):
       features: output channels.
       kernel_size: height and width of the kernel.
       dtype: of the computation; parameters are float32.
-      kernel_init: initialiser of the kernel.
+      kernel_init: initializer of the kernel.
     """
 
     features: int

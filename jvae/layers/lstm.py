@@ -34,8 +34,8 @@ class Lstm(nn.Module):
 
     Attributes:
       features: H.
-      kernel_init: initialiser of the input kernel.
-      recurrent_init: initialiser of each gate's recurrent kernel.
+      kernel_init: initializer of the input kernel.
+      recurrent_init: initializer of each gate's recurrent kernel.
     """
 
     features: int

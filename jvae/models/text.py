@@ -78,7 +78,7 @@ class Decoder(nn.Module):
 
 
 def _centred(init: Any, shift: float) -> Any:
-    """Returns an initialiser of values lower by `shift`."""
+    """Returns an initializer of values lower by `shift`."""
     return lambda *args: init(*args) - shift
 
 

@@ -65,7 +65,7 @@ def assemble(experiment: Experiment) -> Components:
 def create_state(components: Components) -> TrainState:
     """Returns the state at step 0, on the mesh."""
     key = components.keys["init"]
-    return train_step.create_state(components.initialiser, key, components.devices)
+    return train_step.create_state(components.initializer, key, components.devices)
 
 
 def started(
@@ -119,7 +119,7 @@ def started(
 
 def abstract_state(components: Components) -> TrainState:
     """Returns the shapes and places of the state."""
-    return train_step.abstract_state(components.initialiser, components.devices)
+    return train_step.abstract_state(components.initializer, components.devices)
 
 
 def compile_step(components: Components, state: TrainState) -> Any:

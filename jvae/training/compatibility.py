@@ -39,7 +39,7 @@ def check_fit(components: Components) -> None:
             raise ConfigError(
                 f"model.num_classes must be at least the data's {found}, got {classes}"
             )
-    state = jax.eval_shape(components.initialiser, jax.random.key(0))
+    state = jax.eval_shape(components.initializer, jax.random.key(0))
     if getattr(components.model, "target", None) in ("image", "tokens"):
         _check_support(components, _likelihood(components, state))
     _check_loss(components, state)

@@ -48,7 +48,7 @@ class Components:
         return {name: jax.random.fold_in(root, i) for i, name in enumerate(names)}
 
     @functools.cached_property
-    def initialiser(self) -> Callable[[Key], TrainState]:
+    def initializer(self) -> Callable[[Key], TrainState]:
         """Key -> the state at step 0; one function, as JAX traces each only once."""
         return train_step.initializer(
             self.model,

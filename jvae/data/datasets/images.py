@@ -43,7 +43,7 @@ def images(
     With folders train/ and test/ (and validation/, if there is one) these are the
     splits; otherwise `test_fraction` of all files is test data, the same files each
     time. Folders inside a split are classes, numbered in the order of their names.
-    `pictures.decode` says how pixel formats are converted.
+    `image_files.decode` says how pixel formats are converted.
 
     Args:
       path: The folder; ~ is the home directory.
@@ -109,7 +109,7 @@ class PictureFiles:
     Attributes:
       files: the pictures.
       shape: (height, width, channels) of every image.
-      crop: see `pictures.fit`.
+      crop: see `image_files.fit`.
       classes: the names of the classes in order, () without labels.
     """
 

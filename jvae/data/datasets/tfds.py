@@ -93,7 +93,7 @@ class Layout:
       stored: (height, width, channels) on disk, None where it varies.
       num_classes: how many classes there are, None if that is not known.
       size: (height, width) to resize to, None to leave images as stored.
-      crop: see `pictures.fit`.
+      crop: see `image_files.fit`.
     """
 
     image: str

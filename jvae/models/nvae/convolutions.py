@@ -72,7 +72,7 @@ class Convolution(nn.Module):
 
 
 def _scaled(scale: float) -> Callable:
-    """Returns the initialiser of kernels, times a factor."""
+    """Returns the initializer of kernels, times a factor."""
     return lambda key, shape: scale * INIT(key, shape)
 
 
