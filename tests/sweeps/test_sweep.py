@@ -15,6 +15,7 @@ from jvae.errors import ConfigError
 from jvae.reports import run as reports_run
 from jvae.sweeps import grid as trials
 from jvae.sweeps import table as tables
+from jvae.sweeps.sweep import Outcome, Sweep
 from jvae.training import experiment
 from jvae.workdir import metrics as writers
 from tests.runs import Command, assert_same_run, steps, write_config
@@ -247,9 +248,9 @@ def test_a_metric_that_is_not_finite_counts_for_no_seed():
 
 def test_a_table_says_how_many_runs_are_not_finished(file, tmp_path):
     runs = trials.plan(str(file), {"loss.beta": ["0.5", "4"]}, {}, 2)
-    begun = sweep.Sweep(runs, tmp_path)
+    begun = Sweep(runs, tmp_path)
     assert "Not finished yet: 4 runs." in begun.table.markdown
-    begun.outcomes[runs[0].name] = sweep.Outcome("diverged", {}, {}, "diverged", 5)
+    begun.outcomes[runs[0].name] = Outcome("diverged", {}, {}, "diverged", 5)
     assert "Not finished yet: 3 runs." in begun.table.markdown
 
 
