@@ -1,11 +1,15 @@
 import importlib.metadata
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
 import jvae
 from jvae.commands.main import COMMANDS, command_of, main, run_command
 from jvae.errors import nearest
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_help_lists_every_command(capsys):
@@ -38,6 +42,13 @@ def test_another_word_is_one_line_and_exit_2(arguments, message, capsys):
     assert main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"jvae: error: {message}")
+
+
+def test_every_command_that_the_docs_name_is_there():
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    text = "\n".join(page.read_text() for page in pages)
+    named = set(re.findall(r"(?:^|`)jvae ([a-z]+)", text, re.M))
+    assert named <= set(COMMANDS) and len(named) >= 8
 
 
 def test_version(capsys):
