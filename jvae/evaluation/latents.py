@@ -19,7 +19,7 @@ from jvae import keys
 from jvae.data.sources import Source
 from jvae.distributions import DiagGaussian
 from jvae.flows import FlowPrior
-from jvae.losses.elbo import apply_model
+from jvae.losses.objective import apply_model
 from jvae.pretrained.likelihood import Estimate
 from jvae.pretrained.trained_model import TrainedModel, over_examples
 from jvae.types import Array, Batch, Key, Params, State, batch_size

@@ -11,7 +11,7 @@ import numpy as np
 from jvae.data.sources import Source
 from jvae.data.transforms import Transform
 from jvae.evaluation.metrics import Metric
-from jvae.losses.elbo import apply_model
+from jvae.losses.objective import apply_model
 from jvae.pretrained.likelihood import Estimate
 from jvae.pretrained.samples import code_of
 from jvae.pretrained.trained_model import TrainedModel, over_examples

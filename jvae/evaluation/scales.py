@@ -11,7 +11,7 @@ import numpy as np
 
 from jvae.data.sources import Source
 from jvae.evaluation.latents import ACTIVE_VARIANCE
-from jvae.losses.elbo import apply_model, masked_mean
+from jvae.losses.objective import apply_model, masked_mean
 from jvae.pretrained.trained_model import TrainedModel, over_batches
 from jvae.types import Array, Batch, Key, Params, State
 

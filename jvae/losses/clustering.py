@@ -9,8 +9,8 @@ import chex
 import jax.numpy as jnp
 
 from jvae.errors import ConfigError
-from jvae.losses.elbo import (
-    elbo_terms,
+from jvae.losses.elbo import elbo_terms
+from jvae.losses.objective import (
     masked_mean,
     with_check,
     with_coefficients,

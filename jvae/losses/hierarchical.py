@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from jvae.errors import ConfigError, require
 from jvae.layers.spectral import power_iteration
-from jvae.losses.elbo import (
-    elbo_terms,
+from jvae.losses.elbo import elbo_terms
+from jvae.losses.objective import (
     masked_mean,
     require_methods,
     with_check,

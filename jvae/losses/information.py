@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jvae import keys
 from jvae.distributions import DiagGaussian, sum_events
 from jvae.errors import ConfigError, require
-from jvae.losses.elbo import (
+from jvae.losses.objective import (
     apply_model,
     blank_padding,
     check_choice,

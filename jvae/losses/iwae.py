@@ -10,7 +10,7 @@ import jax
 
 from jvae import keys
 from jvae.errors import ConfigError, require
-from jvae.losses.elbo import (
+from jvae.losses.objective import (
     apply_model,
     blank_padding,
     check_choice,

@@ -14,8 +14,9 @@ from jvae.data import transforms
 from jvae.data.sources import Source
 from jvae.distributions import Bernoulli
 from jvae.errors import require
-from jvae.losses.elbo import apply_model, elbo_terms
+from jvae.losses.elbo import elbo_terms
 from jvae.losses.iwae import log_weight, sample_keys
+from jvae.losses.objective import apply_model
 from jvae.pretrained.trained_model import TrainedModel, over_examples
 from jvae.types import Array, Batch, Key, Params, State, batch_size
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from jvae.losses.elbo import apply_model
+from jvae.losses.objective import apply_model
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.types import Array, Batch, Key, Params, State
 

@@ -16,7 +16,7 @@ import numpy as np
 from jvae import keys
 from jvae.distributions import arc
 from jvae.errors import ConfigError, require
-from jvae.losses.elbo import apply_model
+from jvae.losses.objective import apply_model
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.runtime.mesh import rows
 from jvae.types import Array, Key, Params, State

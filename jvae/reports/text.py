@@ -11,7 +11,7 @@ import numpy as np
 
 from jvae import keys
 from jvae.data.sources import Source
-from jvae.losses.elbo import apply_model
+from jvae.losses.objective import apply_model
 from jvae.pretrained import samples
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.types import Key

@@ -14,7 +14,7 @@ from flax import linen as nn
 from jvae import losses, models
 from jvae.distributions import DiagGaussian, Gaussian
 from jvae.errors import ConfigError
-from jvae.losses import elbo
+from jvae.losses import elbo, objective
 
 KEY = jax.random.key(0)
 B, D = 6, 3
@@ -200,12 +200,12 @@ def test_elbo_terms_are_the_summands_of_the_mean():
 def test_masked_mean_is_the_mean_of_what_is_kept(mask):
     mask = np.array(mask)
     values = np.where(mask, np.arange(6.0, dtype="float32"), np.nan)
-    found = jax.jit(elbo.masked_mean)(values, {"mask": mask})
+    found = jax.jit(objective.masked_mean)(values, {"mask": mask})
     np.testing.assert_allclose(found, values[mask].mean())
 
 
 def test_a_batch_of_padding_alone_has_the_mean_zero():
-    found = jax.jit(elbo.masked_mean)(
+    found = jax.jit(objective.masked_mean)(
         np.full(3, np.inf, "float32"), {"mask": np.zeros(3, bool)}
     )
     assert float(found) == 0.0

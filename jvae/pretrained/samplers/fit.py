@@ -11,7 +11,7 @@ import numpy as np
 from jvae import registry
 from jvae.data.sources import Source
 from jvae.errors import ConfigError, require
-from jvae.losses.elbo import apply_model
+from jvae.losses.objective import apply_model
 from jvae.pretrained.samplers.flow import fit_flow
 from jvae.pretrained.samplers.mixture import fit_gaussian, fit_mixture
 from jvae.pretrained.samplers.neighbours import fit_neighbors
