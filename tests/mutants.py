@@ -59,7 +59,7 @@ EQUIVALENT = {
     "jvae/workdir/files.py:append: "
     "time.monotonic() - self._written > self.SECONDS -> "
     "time.monotonic() - self._written >= self.SECONDS": "a time is never exactly that",
-    "jvae/workdir/files.py:_is_stale: "
+    "jvae/workdir/locks.py:_is_stale: "
     'time.time() - json.loads(text)["time"] > STALE_SECONDS -> '
     'time.time() - json.loads(text)["time"] >= STALE_SECONDS': (
         "a time is never exactly that"

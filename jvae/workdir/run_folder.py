@@ -11,7 +11,7 @@ from etils import epath
 
 from jvae.errors import WorkdirError
 from jvae.runtime import distributed
-from jvae.workdir import files
+from jvae.workdir import files, locks
 from jvae.workdir.identity import differences, identity
 
 CONFIG_FILE = "config.json"
@@ -41,7 +41,7 @@ def opened(workdir: epath.PathLike, config: Mapping[str, Any]) -> Iterator[epath
             lock.release()
 
 
-def locked(root: epath.Path) -> files.FolderLock | files.BucketLock:
+def locked(root: epath.Path) -> locks.FolderLock | locks.BucketLock:
     """Returns the lock of a folder, which is made if it is missing.
 
     Raises:
@@ -49,7 +49,7 @@ def locked(root: epath.Path) -> files.FolderLock | files.BucketLock:
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
-        return files.lock(root)
+        return locks.lock(root)
     except OSError as error:
         raise _unusable(root, error) from error
     except ImportError as error:  # gcsfs for gs://, s3fs for s3://

@@ -16,7 +16,7 @@ from etils import epath
 from jvae.errors import WorkdirError
 from jvae.runtime import mesh
 from jvae.training import experiment
-from jvae.workdir import files
+from jvae.workdir import files, locks
 from jvae.workdir import metrics as writers
 from jvae.workdir.checkpoints import Checkpoints
 from tests.buckets import FakeBucket
@@ -26,8 +26,8 @@ HOLDER = """
 import sys, time
 sys.path.insert(0, sys.argv[2])
 from etils import epath
-from jvae.workdir import files
-lock = files.FolderLock(epath.Path(sys.argv[1]))
+from jvae.workdir import locks
+lock = locks.FolderLock(epath.Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
 """
@@ -56,8 +56,8 @@ def root(bucket):
 @pytest.fixture
 def quick(monkeypatch):
     """Heartbeats in milliseconds."""
-    monkeypatch.setattr(files, "HEARTBEAT_SECONDS", 0.01)
-    monkeypatch.setattr(files, "SETTLE_SECONDS", 0.05)
+    monkeypatch.setattr(locks, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(locks, "SETTLE_SECONDS", 0.05)
 
 
 # In a folder
@@ -75,7 +75,7 @@ def test_a_folder_is_locked_against_other_processes_until_its_holder_is_killed(
     try:
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(WorkdirError) as caught:
-            files.lock(epath.Path(tmp_path))
+            locks.lock(epath.Path(tmp_path))
         words = f"workdir in use by pid {holder.pid} on host {os.uname().nodename} "
         assert str(caught.value).startswith(words) and str(tmp_path) in str(
             caught.value
@@ -85,24 +85,24 @@ def test_a_folder_is_locked_against_other_processes_until_its_holder_is_killed(
         holder.kill()
         holder.wait()
         holder.stdout.close()
-    files.lock(epath.Path(tmp_path)).release()
+    locks.lock(epath.Path(tmp_path)).release()
 
 
 def test_a_folder_is_free_again_after_its_release(tmp_path):
-    first = files.lock(epath.Path(tmp_path))
+    first = locks.lock(epath.Path(tmp_path))
     with pytest.raises(WorkdirError, match=f"in use by pid {os.getpid()} on host"):
-        files.lock(epath.Path(tmp_path))
+        locks.lock(epath.Path(tmp_path))
     first.release()
-    files.lock(epath.Path(tmp_path)).release()
+    locks.lock(epath.Path(tmp_path)).release()
 
 
 def test_a_lock_file_of_garbage_is_no_obstacle(tmp_path):
-    (tmp_path / files.LOCK_FILE).write_text("\0\0{")
-    files.lock(epath.Path(tmp_path)).release()
-    held = files.lock(epath.Path(tmp_path))
-    (tmp_path / files.LOCK_FILE).write_bytes(b"\xff{")
+    (tmp_path / locks.LOCK_FILE).write_text("\0\0{")
+    locks.lock(epath.Path(tmp_path)).release()
+    held = locks.lock(epath.Path(tmp_path))
+    (tmp_path / locks.LOCK_FILE).write_bytes(b"\xff{")
     with pytest.raises(WorkdirError, match="in use by another run"):
-        files.lock(epath.Path(tmp_path))
+        locks.lock(epath.Path(tmp_path))
     held.release()
 
 
@@ -111,7 +111,7 @@ def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog)
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", flock)
-    files.lock(epath.Path(tmp_path)).release()
+    locks.lock(epath.Path(tmp_path)).release()
     (record,) = caplog.records
     assert "cannot be locked" in record.message
 
@@ -167,7 +167,7 @@ def test_of_many_that_lock_a_bucket_one_has_it(root):
 
     def attempt():
         try:
-            held.append(files.lock(root))
+            held.append(locks.lock(root))
         except WorkdirError as error:
             refused.append(str(error))
 
@@ -180,7 +180,7 @@ def test_of_many_that_lock_a_bucket_one_has_it(root):
     assert f"in use by pid {os.getpid()} on host {os.uname().nodename}" in refused[0]
     held[0].release()
     assert FakeBucket.objects == {}
-    files.lock(root).release()
+    locks.lock(root).release()
 
 
 def owner(age, token="other"):
@@ -190,8 +190,8 @@ def owner(age, token="other"):
 
 
 def test_a_heartbeat_keeps_a_lock_fresh(root, quick):
-    lock = files.lock(root)
-    file = root / files.LOCK_FILE
+    lock = locks.lock(root)
+    file = root / locks.LOCK_FILE
     first = json.loads(file.read_text())
     end = time.monotonic() + TIMEOUT
     while json.loads(file.read_text())["time"] == first["time"]:
@@ -202,7 +202,7 @@ def test_a_heartbeat_keeps_a_lock_fresh(root, quick):
 
 
 def test_a_heartbeat_that_fails_is_made_good_by_the_next(root, quick, monkeypatch):
-    lock = files.lock(root)
+    lock = locks.lock(root)
     monkeypatch.setattr(
         FakeBucket, "_open", lambda *a, **o: (_ for _ in ()).throw(OSError("offline"))
     )
@@ -215,31 +215,31 @@ def test_a_heartbeat_that_fails_is_made_good_by_the_next(root, quick, monkeypatc
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"time": "x"}', "silent for long"])
 def test_the_lock_of_a_dead_run_is_taken_over(root, quick, text):
     said = owner(121) if text == "silent for long" else text
-    (root / files.LOCK_FILE).write_text(said)
-    lock = files.lock(root)
+    (root / locks.LOCK_FILE).write_text(said)
+    lock = locks.lock(root)
     with pytest.raises(WorkdirError, match=f"in use by pid {os.getpid()}"):
-        files.lock(root)
+        locks.lock(root)
     lock.release()
 
 
 def test_the_lock_of_a_living_run_is_not_taken_over(root):
-    (root / files.LOCK_FILE).write_text(owner(100))
+    (root / locks.LOCK_FILE).write_text(owner(100))
     with pytest.raises(WorkdirError, match="in use by pid 7 on host elsewhere"):
-        files.lock(root)
+        locks.lock(root)
 
 
 def test_of_two_that_take_over_at_once_one_is_refused(root, monkeypatch):
-    (root / files.LOCK_FILE).write_text(owner(500))
+    (root / locks.LOCK_FILE).write_text(owner(500))
     monkeypatch.setattr(
-        files.time, "sleep", lambda _: (root / files.LOCK_FILE).write_text(owner(0))
+        locks.time, "sleep", lambda _: (root / locks.LOCK_FILE).write_text(owner(0))
     )
     with pytest.raises(WorkdirError, match="in use by pid 7 on host elsewhere"):
-        files.lock(root)
+        locks.lock(root)
 
 
 def test_a_lock_that_is_released_while_it_is_looked_at_is_taken(root, monkeypatch):
-    (root / files.LOCK_FILE).write_text(owner(0))
-    read = files._read
+    (root / locks.LOCK_FILE).write_text(owner(0))
+    read = files.read_text
 
     def read_too_late(path):
         if "other" in (read(path) or ""):
@@ -247,9 +247,9 @@ def test_a_lock_that_is_released_while_it_is_looked_at_is_taken(root, monkeypatc
         return read(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "_read", read_too_late)
-        lock = files.lock(root)
-    assert f'"pid": {os.getpid()}' in (root / files.LOCK_FILE).read_text()
+        patch.setattr(locks, "read_text", read_too_late)
+        lock = locks.lock(root)
+    assert f'"pid": {os.getpid()}' in (root / locks.LOCK_FILE).read_text()
     lock.release()
 
 
@@ -258,14 +258,14 @@ def test_a_run_that_has_lost_its_lock_stops_and_leaves_it_alone(
 ):
     """It slept for more than two minutes, and another has taken its place."""
     signals = []
-    monkeypatch.setattr(files.os, "kill", lambda *a: signals.append(a))
-    lock = files.lock(root)
-    (root / files.LOCK_FILE).write_text(owner(0))
+    monkeypatch.setattr(locks.os, "kill", lambda *a: signals.append(a))
+    lock = locks.lock(root)
+    (root / locks.LOCK_FILE).write_text(owner(0))
     lock._thread.join(timeout=TIMEOUT)
     assert signals == [(os.getpid(), signal.SIGTERM)]
     assert "in use by pid 7 on host elsewhere" in caplog.text
     lock.release()
-    assert "elsewhere" in (root / files.LOCK_FILE).read_text()
+    assert "elsewhere" in (root / locks.LOCK_FILE).read_text()
 
 
 def test_whole_writes_in_a_bucket_are_one_object(root):
@@ -410,7 +410,7 @@ def test_a_run_in_a_bucket_is_interrupted_goes_on_and_ends_the_same(
         with pytest.raises(Interrupted):
             experiment.run(tiny, root)
     # As if it had been killed: its lock is still there, and old.
-    (root / files.LOCK_FILE).write_text(owner(500))
+    (root / locks.LOCK_FILE).write_text(owner(500))
     experiment.run(tiny, root)
     assert metrics(root) == metrics(trained)
     there = Checkpoints("gs://fake/run/checkpoints", read_only=True)
@@ -430,7 +430,7 @@ def test_a_run_in_a_bucket_is_interrupted_goes_on_and_ends_the_same(
 
 
 def test_a_second_run_in_a_bucket_is_refused(redirected, root, tiny):
-    (root / files.LOCK_FILE).write_text(owner(3))
+    (root / locks.LOCK_FILE).write_text(owner(3))
     with pytest.raises(WorkdirError, match="in use by pid 7 on host elsewhere"):
         experiment.run(tiny, root)
     assert list(FakeBucket.objects) == ["fake/run/.lock"]
