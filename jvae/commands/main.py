@@ -147,6 +147,6 @@ def _flush() -> None:
         try:
             stream.flush()
         except OSError:
-            from jvae.workdir.metrics import redirect_to_devnull
+            from jvae.runtime.log_filters import redirect_to_devnull
 
             redirect_to_devnull(stream)

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import inspect
 import logging
+import os
 import re
 import sys
 import threading
@@ -18,7 +19,7 @@ import types
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 
 @contextlib.contextmanager
@@ -108,3 +109,15 @@ def _is_in_orbax(code: types.CodeType) -> bool:
 def _is_of_orbax(record: logging.LogRecord) -> bool:
     """Returns whether it is the traceback of a thread that saves."""
     return bool(record.exc_info) and "orbax" in record.pathname
+
+
+def redirect_to_devnull(stream: TextIO) -> None:
+    """Sends what is still written to a stream that nobody reads to nowhere.
+
+    For `train.py | head`: the run goes on, and Python's own flush at exit succeeds.
+    """
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError, AttributeError):
+        return
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

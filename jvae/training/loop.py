@@ -20,13 +20,13 @@ from jvae.pretrained.trained_model import TrainedModel
 from jvae.runtime import distributed
 from jvae.runtime.preemption import StopSignal
 from jvae.training import assembly, batches, validation
-from jvae.training.clock import StepTimer
 from jvae.training.components import Components
+from jvae.training.progress import Progress, StepTimer
 from jvae.training.run_checkpoints import RunCheckpoints
 from jvae.training.train_step import TrainState
 from jvae.types import Metrics
 from jvae.workdir import files
-from jvae.workdir.metrics import MetricsWriter, Progress
+from jvae.workdir.metrics import MetricsWriter
 
 DIVERGED_FILE = "diverged.json"
 MAX_AHEAD = 8

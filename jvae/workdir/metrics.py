@@ -1,4 +1,4 @@
-"""Where a run's numbers go: metrics.jsonl (the truth), TensorBoard, and the screen."""
+"""Where a run's numbers go: metrics.jsonl (the truth), and TensorBoard."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import contextlib
 import json
 import logging
 import math
-import os
-import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TextIO
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from etils import epath
 
@@ -166,84 +164,3 @@ class _EventFile:
                 self._writer.close()
             except OSError as error:
                 self._give_up(error)
-
-
-def redirect_to_devnull(stream: TextIO) -> None:
-    """Sends what is still written to a stream that nobody reads to nowhere.
-
-    For `train.py | head`: the run goes on, and Python's own flush at exit succeeds.
-    """
-    try:
-        descriptor = stream.fileno()
-    except (OSError, ValueError, AttributeError):
-        return
-    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
-
-
-class Progress:
-    """A bar on a terminal, one plain line at every report otherwise.
-
-    Args:
-      start_step: the step that the run goes on from.
-      num_steps: the step that it goes to.
-      quiet: whether to show nothing, as all processes but one do.
-    """
-
-    def __init__(self, start_step: int, num_steps: int, quiet: bool = False):
-        self._num_steps, self._is_quiet = num_steps, quiet
-        self._began, self._first = time.monotonic(), start_step
-        self._bar: Any = None
-        if sys.stderr.isatty() and not quiet:
-            import tqdm
-
-            self._bar = tqdm.tqdm(
-                total=num_steps, initial=start_step, unit="step", dynamic_ncols=True
-            )
-
-    def report(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Shows the numbers of a step: loss and parts, examples/s and the time left."""
-        shown = {
-            "loss": "loss",
-            "elbo": "elbo",
-            "kl": "kl",
-            "accuracy": "accuracy",
-            "examples_per_second": "examples/s",
-        }
-        parts = {
-            label: f"{metrics[name]:,.0f}"
-            if label == "examples/s"
-            else f"{metrics[name]:.2f}"
-            for name, label in shown.items()
-            if name in metrics
-        }
-        if self._bar is not None:
-            self._show(lambda: self._move(step, parts))
-            return
-        done = max(step - self._first, 1)
-        left = (time.monotonic() - self._began) * (self._num_steps - step) / done
-        text = "  ".join(f"{label} {value}" for label, value in parts.items())
-        self.say(f"step {step}/{self._num_steps}  {text}  {left:.0f} s left")
-
-    def say(self, text: str) -> None:
-        """Prints a line without breaking the bar."""
-        if self._bar is not None:
-            self._show(lambda: self._bar.write(text, file=sys.stderr))
-        elif not self._is_quiet:
-            self._show(lambda: print(text, file=sys.stderr, flush=True))
-
-    def _move(self, step: int, parts: Mapping[str, str]) -> None:
-        self._bar.set_postfix(parts, refresh=False)
-        self._bar.update(step - self._bar.n)
-
-    def _show(self, write: Callable[[], Any]) -> None:
-        """Calls `write`; a terminal that is gone is no reason to stop."""
-        try:
-            write()
-        except OSError:
-            redirect_to_devnull(sys.stderr)
-            self._bar, self._is_quiet = None, True
-
-    def close(self) -> None:
-        """Leaves the bar as it is."""
-        if self._bar is not None:
-            self._bar.close()

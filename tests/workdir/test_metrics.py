@@ -1,4 +1,4 @@
-"""Files and screens that cannot be written: the run goes on, and says so once."""
+"""Files that cannot be written: the run goes on, and says so once."""
 
 import concurrent.futures.thread
 import gc
@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -320,56 +319,3 @@ def test_a_workdir_that_cannot_be_a_folder_is_exit_4(tiny, tmp_path, kind):
     with pytest.raises(WorkdirError, match="workdir cannot be made") as caught:
         experiment.run(tiny, tmp_path / name)
     assert caught.value.exit_code == 4 and "\n" not in str(caught.value)
-
-
-# The screen
-
-
-class Closed:
-    """A terminal that is gone."""
-
-    def isatty(self):
-        return False
-
-    def write(self, text):
-        raise BrokenPipeError(32, "Broken pipe")
-
-    flush = write
-
-    def fileno(self):
-        raise ValueError
-
-
-def test_a_screen_that_is_gone_does_not_stop_a_run(monkeypatch, capsys):
-    progress = writers.Progress(0, 10)
-    progress.report(1, {"elbo": -1.0})
-    assert "step 1/10  elbo -1.00" in capsys.readouterr().err
-    monkeypatch.setattr(sys, "stderr", Closed())
-    for step in (2, 3):
-        progress.report(step, {"elbo": -1.0})
-    progress.close()
-
-
-def test_a_bar_whose_terminal_is_gone_ends(monkeypatch):
-    class Terminal(Closed):
-        def isatty(self):
-            return True
-
-        def write(self, text):
-            if "said" in text:
-                refused.append(text)
-                raise OSError(5, "Input/output error")
-            return len(text)
-
-        def flush(self):
-            pass
-
-    refused = []
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    progress = writers.Progress(0, 10)
-    progress.report(1, {"elbo": -1.0})
-    for _ in range(3):
-        progress.say("said")
-    progress.report(5, {"elbo": -1.0})
-    progress.close()
-    assert len(refused) == 1
