@@ -19,7 +19,7 @@ from jvae.data.sources import Source
 from jvae.data.transforms import Transform
 from jvae.data.vocabulary import Vocabulary
 from jvae.distributions import Distribution
-from jvae.errors import ConfigError, WorkdirError, require
+from jvae.errors import ConfigError, require
 from jvae.flows import check_scales
 from jvae.losses.iwae import sample_keys
 from jvae.pretrained import likelihood, predictions, samplers, samples
@@ -28,7 +28,7 @@ from jvae.pretrained.samplers.store import folder_of
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.runtime import mesh as meshes
 from jvae.types import Array, Key, Params, State
-from jvae.workdir import checkpoints, metadata
+from jvae.workdir import checkpoints
 
 RANGES = {"binary": (0, 1), "unit": (0, 1), "signed": (-1, 1), "levels": (0, 255)}
 """Of images by the support of a transform; others are any real numbers."""
@@ -464,7 +464,7 @@ def restore(
         padding = section.get("padding", 0)  # not in runs of earlier releases
         name, num_bits = section["transform"], section["num_bits"]
         transform = transforms.build(name, num_bits, padding)
-    chosen = _chosen(item, params)
+    chosen = params_of(item, params)
     check_scales(chosen, f"{workdir}, step {number}", "Take another step.")
     return Pretrained(
         config=config,
@@ -474,70 +474,19 @@ def restore(
         state=item["state"],
         transform=transform,
         mesh=devices,
-        vocabulary=_vocabulary(meta),
+        vocabulary=vocabulary_of(meta),
         samplers=folder_of(workdir, number, params),
         sampled_at=meta.get("sampled_at"),
     )
 
 
-def _vocabulary(meta: Mapping[str, Any]) -> Vocabulary | None:
+def vocabulary_of(meta: Mapping[str, Any]) -> Vocabulary | None:
+    """Returns the vocabulary that a checkpoint's description has; None without one."""
     words = meta.get("vocabulary")
     return None if words is None else Vocabulary(tuple(words))
 
 
-def _chosen(item: Mapping[str, Any], params: str) -> Params:
+def params_of(item: Mapping[str, Any], params: str) -> Params:
     """Returns the averaged parameters if they are asked for and there are any."""
     averaged = item["ema"] if params == "ema" else None
     return item["params"] if averaged is None else averaged
-
-
-def matching_params(
-    params: Params,
-    workdir: epath.PathLike,
-    devices: Mesh,
-    vocabulary: Vocabulary | None = None,
-) -> tuple[Params, frozenset[str], str]:
-    """Returns (`params` with those of another run where they fit, which, a report).
-
-    A parameter is taken if path and shape agree. The report says in words which were
-    and which were not.
-
-    Args:
-      params: of a new model, placed.
-      workdir: the other run's; its best checkpoint is read.
-      devices: the mesh.
-      vocabulary: of the new model's sentences; None of others.
-
-    Raises:
-      WorkdirError: there is no checkpoint, nothing in it fits, or its sentences are
-        spelt in another vocabulary.
-    """
-    folder, step = checkpoints.choose(workdir, "best")
-    item, meta = folder.restore_model(step, devices)
-    if _vocabulary(meta) != vocabulary:
-        raise WorkdirError("has another vocabulary than this run", where=str(workdir))
-    theirs = {
-        metadata.path_name(path): value
-        for path, value in jax.tree_util.tree_leaves_with_path(_chosen(item, "ema"))
-    }
-    loaded: list[str] = []
-    kept: list[str] = []
-
-    def choose(path, mine):
-        name = metadata.path_name(path)
-        other = theirs.get(name)
-        if other is None or other.shape != mine.shape:
-            kept.append(name)
-            return mine
-        loaded.append(name)
-        return other.astype(mine.dtype)
-
-    chosen = jax.tree_util.tree_map_with_path(choose, params)
-    if not loaded:
-        raise WorkdirError(
-            "none of its parameters fits this model",
-            where=str(workdir),
-            fix="Set init_from to a run of a like model.",
-        )
-    text = f"loaded from {workdir}: {', '.join(loaded)}; new: {', '.join(kept) or '-'}"
-    return chosen, frozenset(loaded), text

@@ -15,11 +15,11 @@ from etils import epath
 
 from jvae.data import Source
 from jvae.errors import DeviceError, DivergedError, StoppedError
-from jvae.pretrained import image_grid, restore
+from jvae.pretrained import image_grid
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.runtime import distributed
 from jvae.runtime.preemption import StopSignal
-from jvae.training import assembly, batches, validation
+from jvae.training import assembly, batches, init_from, validation
 from jvae.training.components import Components
 from jvae.training.progress import Progress, StepTimer
 from jvae.training.run_checkpoints import RunCheckpoints
@@ -93,7 +93,7 @@ class TrainingRun:
 
     def _loaded(self, state: TrainState) -> tuple[TrainState, frozenset[str]]:
         """Returns (a state with parameters of the run this one starts from, which)."""
-        params, loaded, report = restore.matching_params(
+        params, loaded, report = init_from.matching_params(
             state.params,
             self.experiment.init_from,
             self.components.devices,
