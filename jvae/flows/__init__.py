@@ -5,16 +5,14 @@ and `start(x, cond)`, which sets by examples what is set by data.
 """
 
 from jvae.flows.actnorm import ActNorm, ConditionalActNorm
-from jvae.flows.bijection import Bijection, Chain
+from jvae.flows.bijection import Bijection, Chain, check_scales
 from jvae.flows.coupling import ConvNet, Coupling, DenseNet
 from jvae.flows.density import FlowPosterior, FlowPrior
 from jvae.flows.glow import Glow, GlowSteps, Split
 from jvae.flows.mixing import InvertibleConv
 from jvae.flows.nice import Nice
-from jvae.flows.scales import check_scales
 from jvae.flows.squeeze import Permutation, Squeeze, random_orders
-from jvae.flows.steps import Steps
-from jvae.flows.vectors import VectorSteps
+from jvae.flows.steps import Steps, VectorSteps
 
 __all__ = [
     "ActNorm",

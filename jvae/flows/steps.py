@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jvae import layers
-from jvae.flows.bijection import Bijection, no_change
-from jvae.flows.coupling import COUPLED
+from jvae.flows.actnorm import ActNorm
+from jvae.flows.bijection import Bijection, Chain, no_change
+from jvae.flows.coupling import COUPLED, Coupling, DenseNet, Kind
+from jvae.flows.mixing import InvertibleConv
 from jvae.flows.squeeze import random_orders
 from jvae.types import Array, Params
 
@@ -173,3 +175,28 @@ def _invertible_backward(forward, inverse, residuals, gradients):
 
 
 _invertible.defvjp(_invertible_forward, _invertible_backward)
+
+
+class VectorSteps(Steps):
+    """Steps of actnorm, a matrix, and a coupling that may see cond [B, F].
+
+    Attributes:
+      hidden: widths within the couplings' networks.
+      coupling: 'additive' or 'affine'.
+    """
+
+    event_rank: int = 1
+    hidden: tuple[int, ...] = (64,)
+    coupling: Kind = "affine"
+
+    def step(self, order: Array) -> Bijection:
+        """Returns one step."""
+        net = DenseNet(self.hidden, parent=None)
+        return Chain(
+            [
+                ActNorm(self.features, parent=None),
+                InvertibleConv(order, parent=None),
+                Coupling(net, self.coupling, parent=None),
+            ],
+            parent=None,
+        )
