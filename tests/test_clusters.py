@@ -80,7 +80,7 @@ def test_components_are_fitted_to_the_codes_of_the_runs_first_examples(clustered
         run = clustered | {"seed": seed, "ema_decay": 0.5}
         components = assembly.assemble(config.parse_experiment(run))
         before = assembly.create_state(components)
-        state = assembly.started(components, before)
+        state = assembly.data_dependent_init(components, before)
         for (path, a), b in zip(
             jax.tree_util.tree_leaves_with_path(before.params),
             jax.tree.leaves(state.params),
@@ -101,9 +101,9 @@ def test_a_run_begins_where_its_model_starts(clustered, tmp_path):
     clustered |= {"num_steps": 1, "eval_every_steps": 0}
     clustered["optimizer"] = {"name": "sgd", "learning_rate": 1e-9}
     components = assembly.assemble(config.parse_experiment(clustered))
-    wanted = assembly.started(components, assembly.create_state(components)).params[
-        "cluster_means"
-    ]
+    wanted = assembly.data_dependent_init(
+        components, assembly.create_state(components)
+    ).params["cluster_means"]
     experiment.run(clustered, tmp_path)
     found = jvae.restore(tmp_path, step="last", params="raw").params["cluster_means"]
     np.testing.assert_allclose(found, wanted, rtol=1e-5)

@@ -1,7 +1,7 @@
 """Flows: bijections whose volumes are known, from one layer to Glow.
 
 Each is a Flax module with `forward(x, cond) -> (y, log_det [B])`, `inverse(y, cond)`,
-and `start(x, cond)`, which sets by examples what is set by data.
+and `data_dependent_init(x, cond)`, which sets by examples what is set by data.
 """
 
 from jvae.flows.actnorm import ActNorm, ConditionalActNorm

@@ -46,7 +46,7 @@ class ActNorm(Bijection):
         """Returns x."""
         return y * jnp.exp(-_row(self.log_scale, y)) - _row(self.shift, y)
 
-    def start(self, x: Array, cond: Array | None = None) -> Array:
+    def data_dependent_init(self, x: Array, cond: Array | None = None) -> Array:
         """Sets shift and scale so that x comes out with mean 0 and variance 1."""
         rows = x.reshape(-1, self.features)
         mean, std = rows.mean(0), rows.std(0) + EPSILON

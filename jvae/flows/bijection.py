@@ -17,7 +17,7 @@ class Bijection(nn.Module):
     """x [B, ...] <-> y [B, ...], given cond [B, ...] or None.
 
     A layer writes `forward` and `inverse`; one whose parameters are set by data also
-    writes `start`.
+    writes `data_dependent_init`.
     """
 
     def forward(self, x: Array, cond: Array | None = None) -> tuple[Array, Array]:
@@ -28,7 +28,7 @@ class Bijection(nn.Module):
         """Returns x."""
         raise NotImplementedError
 
-    def start(self, x: Array, cond: Array | None = None) -> Array:
+    def data_dependent_init(self, x: Array, cond: Array | None = None) -> Array:
         """Sets parameters by examples of the first step, and returns y.
 
         Call with 'params' mutable. By default there is nothing to set.
@@ -63,10 +63,10 @@ class Chain(Bijection):
             y = part.inverse(y, cond)
         return y
 
-    def start(self, x: Array, cond: Array | None = None) -> Array:
+    def data_dependent_init(self, x: Array, cond: Array | None = None) -> Array:
         """Sets parameters, each part by what comes out of those before it."""
         for part in self.parts:
-            x = part.start(x, cond)
+            x = part.data_dependent_init(x, cond)
         return x
 
 

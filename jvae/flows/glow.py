@@ -156,13 +156,13 @@ class Glow(Bijection):
                 x = depth_to_space(x)
         return x
 
-    def start(self, x: Array, cond: Array | None = None) -> Array:
+    def data_dependent_init(self, x: Array, cond: Array | None = None) -> Array:
         """Sets the actnorms of all levels, and returns the codes."""
         leaving = []
         for level, steps in enumerate(self.steps):
-            x = steps.start(self._folded(level, x))
+            x = steps.data_dependent_init(self._folded(level, x))
             if level < len(self.splits):
                 x, z, _ = self.splits[level].forward(x)
                 leaving.append(z)
-        x = self.last.start(x)
+        x = self.last.data_dependent_init(x)
         return jnp.concatenate([z.reshape(z.shape[0], -1) for z in (*leaving, x)], -1)

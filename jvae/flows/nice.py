@@ -47,6 +47,6 @@ class Nice(Bijection):
         x = self.chain.inverse(y)
         return x.reshape(y.shape[0], *self.shape)
 
-    def start(self, x: Array, cond: Array | None = None) -> Array:
+    def data_dependent_init(self, x: Array, cond: Array | None = None) -> Array:
         """Sets the scale, and returns the codes."""
-        return self.chain.start(jnp.reshape(x, (x.shape[0], -1)))
+        return self.chain.data_dependent_init(jnp.reshape(x, (x.shape[0], -1)))

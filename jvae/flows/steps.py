@@ -112,7 +112,7 @@ class Steps(Bijection):
 
         return layers.scan(body, self._promoted(y), self._layers(), reverse=True)[0]
 
-    def start(self, x: Array, cond: Array | None = None) -> Array:
+    def data_dependent_init(self, x: Array, cond: Array | None = None) -> Array:
         """Sets parameters, each step by what comes out of those before it."""
         unbound = self.clone(parent=None)
 
@@ -120,7 +120,11 @@ class Steps(Bijection):
             params, order = layer
             step = unbound.step(order)
             y, new = step.apply(
-                {"params": params}, x, cond, method="start", mutable=["params"]
+                {"params": params},
+                x,
+                cond,
+                method="data_dependent_init",
+                mutable=["params"],
             )
             return y, new["params"]
 

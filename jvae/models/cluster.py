@@ -68,11 +68,11 @@ class ClusterVAE(VAE):
             self.classifier = [nn.Dense(w, kernel_init=_GLOROT) for w in widths]
 
     @property
-    def start_examples(self) -> int:
+    def num_init_examples(self) -> int:
         """How many examples `start` is to see before the first step, 0 for none."""
         return 5000 if self.components == "codes" else 0
 
-    def start(self, batch: Batch, key: Key) -> None:
+    def data_dependent_init(self, batch: Batch, key: Key) -> None:
         """Sets the prior's components to a mixture fitted to draws of q(z|x).
 
         Draws and not means: a dimension that says nothing of x has means without

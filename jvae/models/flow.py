@@ -110,7 +110,7 @@ class FlowModel(nn.Module, SingleLatent):
     num_bits: int = 8
 
     target = "image"
-    start_examples = 256
+    num_init_examples = 256
     is_lossless = True
 
     def posterior(self, batch: Batch) -> DequantizedFlow:
@@ -148,7 +148,7 @@ class FlowModel(nn.Module, SingleLatent):
         prior = self.prior({"mask": jnp.ones((n,), bool)}).tempered(temperature)
         return self.decode(prior.sample(keys.per_example(key, n)))
 
-    def start(self, batch: Batch, key: Key) -> None:
+    def data_dependent_init(self, batch: Batch, key: Key) -> None:
         """Sets the actnorms by examples.
 
         Args:
@@ -157,7 +157,7 @@ class FlowModel(nn.Module, SingleLatent):
         """
         x = batch["image"]
         u = noise(keys.per_example(key, batch_size(batch)), x)
-        self.flow.start(scaled(x, u, self.num_bits))
+        self.flow.data_dependent_init(scaled(x, u, self.num_bits))
 
     def __call__(self, batch: Batch, key: Key) -> Deterministic:
         """Returns p(x|z) at one draw; what `init` traces."""

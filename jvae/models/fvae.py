@@ -135,7 +135,7 @@ class FlowVAE(VAE, kw_only=True):
     flow_shape: tuple[int, int, int]
     posterior_std: float = 0.1
 
-    start_examples = 256
+    num_init_examples = 256
 
     def setup(self):
         """Adds log s1."""
@@ -157,7 +157,7 @@ class FlowVAE(VAE, kw_only=True):
         prior = FlowPrior.of(self.flow, 1, self.flow_shape)
         return prior.between(start, end, fraction)
 
-    def start(self, batch: Batch, key: Key) -> None:
+    def data_dependent_init(self, batch: Batch, key: Key) -> None:
         """Sets the flow's actnorms by draws of v.
 
         Args:
@@ -165,7 +165,7 @@ class FlowVAE(VAE, kw_only=True):
           key: one key.
         """
         v = self.posterior(batch).sample(keys.per_example(key, batch_size(batch)))
-        self.flow.start(v.reshape(-1, *self.flow_shape))
+        self.flow.data_dependent_init(v.reshape(-1, *self.flow_shape))
 
 
 def fvae(

@@ -50,7 +50,7 @@ class Decoder(nn.Module):
         self.first_cell = nn.Dense(self.hidden, use_bias=False)
         self.output = nn.Dense(self.vocabulary_size, use_bias=False)
 
-    def start(self, z: Array) -> Memory:
+    def initial_state(self, z: Array) -> Memory:
         """Returns the state before the first symbol, of codes z [B, D]."""
         if z.shape[-1] == 0:
             return Memory(*2 * (jnp.zeros((z.shape[0], self.hidden), z.dtype),))
@@ -68,7 +68,7 @@ class Decoder(nn.Module):
         before = jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=END)[:, :-1]
         first, second = (None, None) if key is None else keys.split_each(key, 2)
         x = layers.dropout(self.embedding(before), self.dropout, first)
-        h = self.lstm(x, self.start(z), _constant(z))
+        h = self.lstm(x, self.initial_state(z), _constant(z))
         return layers.by_rows(self.output, layers.dropout(h, self.dropout, second))
 
     def step(self, memory: Memory, z: Array, symbol: Array) -> tuple[Memory, Array]:
@@ -204,7 +204,7 @@ class TextModel(SentenceModel):
         rows = z.shape[0]
         tokens = jnp.full((rows, self.max_length), END, jnp.int32)
         symbol = jnp.full(rows, END, jnp.int32)
-        carry = (0, self.decoder.start(z), tokens, symbol)
+        carry = (0, self.decoder.initial_state(z), tokens, symbol)
         if self.is_initializing():
             return body(carry)[2]
         return jax.lax.while_loop(unfinished, body, carry)[2]

@@ -68,13 +68,14 @@ def create_state(components: Components) -> TrainState:
     return train_step.create_state(components.initializer, key, components.devices)
 
 
-def started(
+def data_dependent_init(
     components: Components, state: TrainState, loaded: frozenset[str] = frozenset()
 ) -> TrainState:
     """Returns a state at step 0 whose model has seen data, if it asks for that.
 
-    A model that sets parameters by data offers `start_examples`, how many it needs, and
-    `start(batch, key)`, which sets them; examples come in the order of the run.
+    A model that sets parameters by data offers `num_init_examples`, how many it needs,
+    and `data_dependent_init(batch, key)`, which sets them; examples come in the order
+    of the run.
 
     Args:
       components: of the run.
@@ -84,7 +85,7 @@ def started(
     Raises:
       ConfigError: a flow whose scales are not finite afterwards.
     """
-    wanted = getattr(components.model, "start_examples", 0)
+    wanted = getattr(components.model, "num_init_examples", 0)
     if wanted == 0:
         check_scales(state.params, "parameters at the start of the run")
         return state
@@ -94,13 +95,13 @@ def started(
         components.splits.train.read(chosen), mesh.replicated(components.devices)
     )
 
-    def start(state, raw, key):
+    def initialized(state, raw, key):
         data_key, start_key = jax.random.split(key)
         variables = {"params": state.params, **state.state}
         arguments = (components.prepare(raw, data_key), start_key)
         # As in training, where BatchNorm uses the batch; what it remembers is dropped.
         _, new = components.model.apply(
-            variables, *arguments, method="start", mutable=list(variables)
+            variables, *arguments, method="data_dependent_init", mutable=list(variables)
         )
         params = jax.tree_util.tree_map_with_path(
             lambda path, old, new: old if path_name(path) in loaded else new,
@@ -111,7 +112,9 @@ def started(
         return dataclasses.replace(state, params=params, ema=ema)
 
     places = mesh.parameter_shardings(state, components.devices)
-    state = jax.jit(start, out_shardings=places)(state, raw, components.keys["start"])
+    state = jax.jit(initialized, out_shardings=places)(
+        state, raw, components.keys["start"]
+    )
     where = f"set by the first {len(chosen)} training examples"
     check_scales(state.params, where, "Look for examples that are not finite.")
     return state

@@ -89,7 +89,7 @@ class TrainingRun:
         state, loaded = assembly.create_state(self.components), frozenset[str]()
         if self.experiment.init_from is not None:
             state, loaded = self._loaded(state)
-        return assembly.started(self.components, state, loaded)
+        return assembly.data_dependent_init(self.components, state, loaded)
 
     def _loaded(self, state: TrainState) -> tuple[TrainState, frozenset[str]]:
         """Returns (a state with parameters of the run this one starts from, which)."""

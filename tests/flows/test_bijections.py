@@ -216,7 +216,7 @@ def test_an_affine_scale_stays_bounded(size):
 def test_the_examples_it_starts_with_come_out_normalised(name):
     layer, variables, x = made(name, rows=64)
     x = 3.0 * x + 5.0
-    y, new = call(layer, variables, x, method="start", mutable=["params"])
+    y, new = call(layer, variables, x, method="data_dependent_init", mutable=["params"])
     y, (found, _) = np.asarray(y), call(layer, new, x)
     np.testing.assert_allclose(y, found, atol=1e-3)
     if name == "actnorm":
@@ -227,7 +227,7 @@ def test_the_examples_it_starts_with_come_out_normalised(name):
 @pytest.mark.slow
 def test_every_scanned_step_is_started_by_what_the_steps_before_make():
     layer, variables, x = made("glow_steps", rows=64)
-    _, new = call(layer, variables, x, method="start", mutable=["params"])
+    _, new = call(layer, variables, x, method="data_dependent_init", mutable=["params"])
     stack = new["params"]["steps"]
     for k, order in enumerate(layer.orders):
         params = jax.tree.map(lambda a, k=k: a[k], stack)

@@ -292,7 +292,9 @@ def test_components_fitted_to_codes_make_codes_likelier(kind):
     batch = {"image": images}
     variables = {"params": params}
     _, new = jax.jit(
-        lambda v: model.apply(v, batch, KEY, method="start", mutable=["params"])
+        lambda v: model.apply(
+            v, batch, KEY, method="data_dependent_init", mutable=["params"]
+        )
     )(variables)
     z = call(model, params, "posterior", batch).sample(jax.random.key(7))
     before = call(model, params, "prior", batch).log_prob(z).mean()

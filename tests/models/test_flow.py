@@ -110,7 +110,12 @@ def test_examples_at_the_start_set_the_actnorms():
     model, variables, x = made("glow", scale=0.0)
     key = jax.random.key(0)
     _, new = call(
-        model, variables, {"image": x}, key, method="start", mutable=["params"]
+        model,
+        variables,
+        {"image": x},
+        key,
+        method="data_dependent_init",
+        mutable=["params"],
     )
     codes = jax.jit(lambda v, x: model.apply(v, x, method="encode").mean)
     code, before = np.asarray(codes(new, x)), np.asarray(codes(variables, x))
@@ -130,7 +135,7 @@ def test_a_start_that_leaves_no_inverse_is_an_error(tiny):
     stack["parts_2"]["net"]["Conv_1"]["bias"] *= jnp.nan
     message = r"flow/.*log_scale .* nan to nan \(set by the first 256 training"
     with pytest.raises(ConfigError, match=message):
-        assembly.started(components, state)
+        assembly.data_dependent_init(components, state)
 
 
 @pytest.mark.slow

@@ -182,7 +182,9 @@ def test_examples_at_the_start_set_the_actnorms():
     model, variables, _ = made()
     x = 0.5 + 0.2 * np.random.default_rng(5).random((64, 4, 4, 1), "float32")
     variables = {**variables, "params": with_std(variables["params"], 0.02)}
-    start = functools.partial(model.apply, method="start", mutable=["params"])
+    start = functools.partial(
+        model.apply, method="data_dependent_init", mutable=["params"]
+    )
     _, new = jax.jit(start)(variables, {"image": x}, jax.random.key(0))
 
     @jax.jit
