@@ -194,9 +194,9 @@ def test_it_trains_goes_on_bit_for_bit_is_evaluated_and_restored(
     size = 12 if name == "fvae" else 8
     x = np.zeros((3, size, size, 1), "float32")
     if name in SENTENCES:
-        x = restored.read(["the dog feeds a zebra", "a star", "the"])
-        assert restored.write(x)[0] == "the dog feeds a <unk>"
-        sentences = restored.write(restored.sample(jax.random.key(0), 2))
+        x = restored.tokenize(["the dog feeds a zebra", "a star", "the"])
+        assert restored.detokenize(x)[0] == "the dog feeds a <unk>"
+        sentences = restored.detokenize(restored.sample(jax.random.key(0), 2))
         assert len(sentences) == 2 and '<table class="sentences"' in page
         check_sentences(restored, x)
         assert np.isfinite(restored.elbo(x, jax.random.key(0))).all()
@@ -242,7 +242,7 @@ def check_sentences(restored, x):
     assert np.isfinite(likelihood.log_prob(x)).all()
     with pytest.raises(ConfigError, match="x must hold sentences, got None"):
         restored.likelihood(z)
-    short = restored.read(["the"])
+    short = restored.tokenize(["the"])
     assert restored.interpolate(x[:1], short, 3).shape[:2] == (1, 3)
 
 

@@ -71,7 +71,7 @@ class FlowPrior:
         """Returns this with the codes' standard deviations times `temperature`."""
         return dataclasses.replace(self, base=self.base.tempered(temperature))
 
-    def between(self, start: Array, end: Array, fraction: Array) -> Array:
+    def interpolate(self, start: Array, end: Array, fraction: Array) -> Array:
         """Returns points whose codes lie on the line between those of two.
 
         Args:

@@ -152,10 +152,10 @@ class FlowVAE(VAE, kw_only=True):
         """Returns p(v), one for each row of the batch."""
         return FlowPrior.of(self.flow, batch_size(batch), self.flow_shape)
 
-    def between(self, start: Array, end: Array, fraction: Array) -> Array:
+    def interpolate(self, start: Array, end: Array, fraction: Array) -> Array:
         """Returns codes v on the line between F(start) and F(end)."""
         prior = FlowPrior.of(self.flow, 1, self.flow_shape)
-        return prior.between(start, end, fraction)
+        return prior.interpolate(start, end, fraction)
 
     def data_dependent_init(self, batch: Batch, key: Key) -> None:
         """Sets the flow's actnorms by draws of v.

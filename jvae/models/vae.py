@@ -80,7 +80,7 @@ class LatentHead(SingleLatent):
             return self.latent.prior(batch, self.latent_dim)
         return FlowPrior.of(self.prior_flow, batch_size(batch), (self.latent_dim,))
 
-    def between(self: Any, start: Array, end: Array, fraction: Array) -> Array:
+    def interpolate(self: Any, start: Array, end: Array, fraction: Array) -> Array:
         """Returns latents between two: on the line, on a sphere on the great circle.
 
         With a flow as prior, on the line of its codes.
@@ -92,9 +92,9 @@ class LatentHead(SingleLatent):
         """
         if self.prior_flow is not None:
             prior = FlowPrior.of(self.prior_flow, 1, (self.latent_dim,))
-            return prior.between(start, end, fraction)
-        if hasattr(self.latent, "between"):
-            return self.latent.between(start, end, fraction)
+            return prior.interpolate(start, end, fraction)
+        if hasattr(self.latent, "interpolate"):
+            return self.latent.interpolate(start, end, fraction)
         return (1.0 - fraction) * start + fraction * end
 
 

@@ -95,7 +95,7 @@ class Pretrained:
         batch = {"image": jnp.asarray(pixels)}
         return transforms.prepare(batch, key, self.transform)["image"]
 
-    def read(self, sentences: Sequence[str]) -> Array:
+    def tokenize(self, sentences: Sequence[str]) -> Array:
         """Returns the symbols of sentences, int32 [B, T], what other methods call x.
 
         Words that the vocabulary does not have become the symbol of unknown words.
@@ -109,7 +109,7 @@ class Pretrained:
         tokens, _ = self._spelling.encode([text.split() for text in sentences])
         return jnp.asarray(tokens)
 
-    def write(self, tokens: Array) -> list[str]:
+    def detokenize(self, tokens: Array) -> list[str]:
         """Returns the sentences that symbols [B, T] spell, each up to its end.
 
         Raises:
@@ -275,7 +275,7 @@ class Pretrained:
         samplers.save(made, name, self.samplers, {"codes": len(codes)})
         return made
 
-    def variations(
+    def resample_fine_scales(
         self, key: Key, n: int, num: int, kept: int, temperature: float = 1.0
     ) -> np.ndarray:
         """Returns n samples of a hierarchy, each with others of the same coarse scales.
@@ -321,7 +321,7 @@ class Pretrained:
             a, b = (jnp.pad(s, ((0, 0), (0, width - s.shape[1]))) for s in (a, b))
         return samples.interpolate(self.trained, a, b, n, spherical)
 
-    def corners(self, x: Array, n: int) -> Array:
+    def interpolation_grid(self, x: Array, n: int) -> Array:
         """Returns [n, n, H, W, C], decoded between the modes of q(z|x) of four images.
 
         As `interpolate`, along two sides and then from one to the other.
@@ -369,7 +369,7 @@ class Pretrained:
             raise ConfigError(
                 f"{'images' if self.vocabulary is None else 'symbols'} must be within "
                 f"[{low:g}, {high:g}], got {least:g} to {most:g}",
-                fix="Stored pixels become images by `prepare`, sentences by `read`.",
+                fix="Stored pixels become images by `prepare`, sentences by `tokenize`.",
             )
         return x
 

@@ -227,9 +227,9 @@ def interpolate(
 ) -> Array:
     """Returns decoded points on the paths between the codes of a and b, [B, num, ...].
 
-    A path is the model's `between(start, end, fraction)`, or else the straight line; if
-    `spherical` the arc of `jvae.distributions.arc`, which stays as far from 0 as codes
-    are.
+    A path is the model's `interpolate(start, end, fraction)`, or else the straight
+    line; if `spherical` the arc of `jvae.distributions.arc`, which stays as far from 0
+    as codes are.
 
     The first and last of each row are the reconstructions of a and b.
 
@@ -408,8 +408,8 @@ def _paths(model, params, state, start, end, *, num, spherical=False):
     def between(model, start, end, t):
         if spherical:
             return arc(start, end, t)
-        if hasattr(model, "between"):
-            return model.between(start, end, t)
+        if hasattr(model, "interpolate"):
+            return model.interpolate(start, end, t)
         return (1.0 - t) * start + t * end
 
     inner = jax.tree.leaves(start)[0].ndim - 1

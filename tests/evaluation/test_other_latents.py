@@ -48,7 +48,7 @@ class Directions(Toy):
     def prior(self, batch):
         return UniformOnSphere(batch_size(batch), 8)
 
-    def between(self, start, end, fraction):
+    def interpolate(self, start, end, fraction):
         from jvae.distributions import slerp
 
         return slerp(start, end, fraction)

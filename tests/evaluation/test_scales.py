@@ -63,7 +63,7 @@ class TwoScales(nn.Module):
     def decode(self, z):
         return self.likelihood(z, {}).mean
 
-    def between(self, start, end, fraction):
+    def interpolate(self, start, end, fraction):
         return jax.tree.map(lambda a, b: a + fraction * (b - a), start, end)
 
     def sample_prior(self, key, n, temperature=1.0):

@@ -142,7 +142,7 @@ def test_between_two_points_codes_are_on_a_line():
     prior = prior_of(VectorSteps(2, 3, hidden=(8,)), 2, 4)
     start, end = prior.sample(jax.random.key(0)), prior.sample(jax.random.key(1))
     t = jnp.array([0.0, 0.25, 1.0]).reshape(1, 3, 1)
-    path = prior.between(start[:, None], end[:, None], t)
+    path = prior.interpolate(start[:, None], end[:, None], t)
     assert path.shape == (4, 3, 2)
     np.testing.assert_allclose(path[:, 0], start, atol=1e-4)
     np.testing.assert_allclose(path[:, 2], end, atol=1e-4)

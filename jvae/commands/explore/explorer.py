@@ -220,7 +220,7 @@ class Explorer:
         text = f"{words}, and its reconstruction."
         return self._shown(jnp.concatenate([x, self._wide(again)]), text, LARGE_TILE)
 
-    def between(self, first: Any, second: Any) -> Shown:
+    def interpolate(self, first: Any, second: Any) -> Shown:
         """Returns the path between the codes of two examples, decoded."""
         text = f"From example {self._name(first)} to {self._name(second)}."
         return self._path(self._example(first), self._example(second), text)
@@ -230,7 +230,7 @@ class Explorer:
         text = "From the first sentence to the second."
         return self._path(self._read(first), self._read(second), text)
 
-    def read(self, sentence: str) -> np.ndarray:
+    def tokenize(self, sentence: str) -> np.ndarray:
         """Returns z [D], the mode of q(z|x) of a typed sentence."""
         return self._code(self._read(sentence))
 
@@ -267,7 +267,7 @@ class Explorer:
         """Returns samples of a hierarchy whose coarse scales stay along a row."""
         key, heat = _key(seed), _number("temperature", temperature, MAX_TEMPERATURE, 0)
         count = _whole("kept", kept, 0, self.num_scales)
-        made = self.model.variations(key, ROWS, COLUMNS, count, heat)
+        made = self.model.resample_fine_scales(key, ROWS, COLUMNS, count, heat)
         text = f"Along a row {count} of {self.num_scales} scales stay, the coarsest."
         return self._shown(made.reshape(-1, *made.shape[2:]), text)
 
@@ -307,7 +307,7 @@ class Explorer:
         most = self.x.shape[1] - 1
         rule = f"have from 1 to {most} words"
         require(1 <= len(words) <= most, "a sentence", rule, len(words))
-        return self._wide(self.model.read([" ".join(words)]))
+        return self._wide(self.model.tokenize([" ".join(words)]))
 
     def _wide(self, made: Array) -> Array:
         """Returns sentences as wide as the examples, so that little is compiled."""
@@ -316,7 +316,7 @@ class Explorer:
 
     def _shown(self, made: Any, words: str, tile: int = image_grid.MIN_TILE) -> Shown:
         if self.is_text:
-            return Shown(words, sentences=tuple(self.model.write(made)))
+            return Shown(words, sentences=tuple(self.model.detokenize(made)))
         unit = np.asarray(self.model.transform.to_unit(jnp.asarray(made)))
         edge = 0 if len(unit) == 1 else 4
         return Shown(words, image_grid.grid(unit, COLUMNS, edge, tile))

@@ -219,7 +219,7 @@ def _moving(explorer: Explorer, ask: Asking, chart: Chart, picture: gr.Image) ->
         ask.on(slider.input, slid, [z, *sliders], everything[:3])
     if explorer.is_text:
         text = gr.Textbox(label="From a sentence")
-        ask.on(text.submit, lambda s: at(explorer.read(s)), text, everything)
+        ask.on(text.submit, lambda s: at(explorer.tokenize(s)), text, everything)
 
 
 def _slider(explorer: Explorer, dim: int, value: float) -> gr.Slider:
@@ -237,15 +237,15 @@ def _paths(explorer: Explorer, ask: Asking) -> None:
         with gr.Column():
             ends = _picked(explorer, ask)
         with gr.Column():
-            box = _answer_box(explorer.between(0, 1))
+            box = _answer_box(explorer.interpolate(0, 1))
     for end in ends:
-        ask.on(end.change, lambda *e: html_of(explorer.between(*e)), ends, box)
+        ask.on(end.change, lambda *e: html_of(explorer.interpolate(*e)), ends, box)
 
 
 def _between_sentences(explorer: Explorer, ask: Asking) -> None:
-    first, second = explorer.model.write(jnp.asarray(explorer.x[:2]))
+    first, second = explorer.model.detokenize(jnp.asarray(explorer.x[:2]))
     ends = [gr.Textbox(first, label="From"), gr.Textbox(second, label="To")]
-    box = _answer_box(explorer.between(0, 1))
+    box = _answer_box(explorer.interpolate(0, 1))
     button = gr.Button("Interpolate", variant="primary")
 
     def answer(*sentences: str) -> str:

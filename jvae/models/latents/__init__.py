@@ -10,7 +10,7 @@ Each is a small frozen object with
   uniform_prior          whether the prior is uniform, so that no temperature acts on it
   coefficients           what a trainer may anneal, {} for most
 
-and `between(start, end, fraction)`, where the straight line leaves their space.
+and `interpolate(start, end, fraction)`, where the straight line leaves their space.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class SphereLatent(NoLayer):
         """Returns the uniform distribution, [B, D]."""
         return UniformOnSphere(batch_size(batch), dim)
 
-    def between(self, start: Array, end: Array, fraction: Array) -> Array:
+    def interpolate(self, start: Array, end: Array, fraction: Array) -> Array:
         """Returns points on the great circle between unit vectors."""
         return slerp(start, end, fraction)
 

@@ -215,7 +215,7 @@ class NVAE(nn.Module):
         drawn = self._descend(rows, known, top, None, draws)[1]
         return Noise(tuple(of_scale.u.swapaxes(0, 1) for of_scale in drawn))
 
-    def between(self, start: Noise, end: Noise, fraction: Array) -> Noise:
+    def interpolate(self, start: Noise, end: Noise, fraction: Array) -> Noise:
         """Returns codes on the arcs between two, group by group.
 
         Their directions turn at an even speed and their lengths change evenly, so that

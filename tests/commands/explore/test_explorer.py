@@ -111,7 +111,7 @@ def test_the_map_shows_codes_where_it_says_they_are():
 
 
 def test_a_path_goes_from_one_reconstruction_to_the_other(plain):
-    shown = plain.between(3, 7)
+    shown = plain.interpolate(3, 7)
     ends = plain.model.reconstruct(jnp.asarray(plain.x[[3, 7]]))
     strip = drawn(plain, ends)
     width = strip.shape[1] // 2
@@ -167,25 +167,25 @@ def test_without_a_decoder_there_is_a_map_of_examples(name):
 
 @pytest.mark.slow
 def test_sentences_are_read_and_written(text):
-    sentence = text.model.write(jnp.asarray(text.x[2:3]))[0]
-    np.testing.assert_allclose(text.read(sentence), text.code(2), atol=1e-5)
+    sentence = text.model.detokenize(jnp.asarray(text.x[2:3]))[0]
+    np.testing.assert_allclose(text.tokenize(sentence), text.code(2), atol=1e-5)
     z = text.code(2)
-    assert list(text.decoded(z).sentences) == text.model.write(
+    assert list(text.decoded(z).sentences) == text.model.detokenize(
         text.model.decode(z[None])
     )
     assert text.decoded(z).sheet is None
     typed = text.between_sentences(sentence, sentence)
     assert len(set(typed.sentences)) == 1 and len(typed.sentences) == COLUMNS
-    other = text.model.write(jnp.asarray(text.x[3:4]))[0]
+    other = text.model.detokenize(jnp.asarray(text.x[3:4]))[0]
     path = text.between_sentences(sentence, other)
-    assert path.sentences == text.between(2, 3).sentences
+    assert path.sentences == text.interpolate(2, 3).sentences
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sentence", ["", "   ", "w1 " * 500])
 def test_sentences_of_no_or_too_many_words_are_refused(text, sentence):
     with pytest.raises(ConfigError, match="a sentence must have from 1 to"):
-        text.read(sentence)
+        text.tokenize(sentence)
 
 
 @pytest.mark.slow
@@ -200,7 +200,7 @@ BAD = [None, "3", "x", [], {}, -1, NUM, 1.5, float("nan"), float("inf"), 10**30]
 
 @pytest.mark.parametrize("index", BAD)
 def test_numbers_that_no_example_has_are_refused(plain, index):
-    for ask in (plain.code, plain.beside, lambda i: plain.between(0, i)):
+    for ask in (plain.code, plain.beside, lambda i: plain.interpolate(0, i)):
         with pytest.raises(ConfigError, match="example must be a whole number within"):
             ask(index)
 

@@ -149,10 +149,10 @@ def test_the_way_between_directions_stays_on_the_sphere_and_between_codes_on_a_l
     t = np.linspace(0, 1, 5, dtype="float32").reshape(1, 5, 1)
     z = np.asarray(q.mode)
     a, b = z[:3, None], z[3:, None]
-    points = call("sphere", "between", a, b, t)
+    points = call("sphere", "interpolate", a, b, t)
     np.testing.assert_allclose(np.linalg.norm(points, axis=-1), 1.0, atol=1e-6)
     z = np.asarray(call("discrete", "encode", IMAGE).mode)
-    points = call("discrete", "between", z[:3, None], z[3:, None], t[..., None])
+    points = call("discrete", "interpolate", z[:3, None], z[3:, None], t[..., None])
     np.testing.assert_allclose(points.sum(-1), 1.0, atol=1e-6)
     np.testing.assert_allclose(points[:, 2], 0.5 * (z[:3] + z[3:]))
 

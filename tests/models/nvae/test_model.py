@@ -287,7 +287,7 @@ def test_an_arc_between_codes_keeps_their_lengths_and_meets_them():
         for i in (1, 2)
     )
     t = jnp.linspace(0.0, 1.0, 5).reshape(1, 5, 1, 1, 1, 1)
-    path = model.between(start, end, t)
+    path = model.interpolate(start, end, t)
     for a, b, points in zip(start.u, end.u, path.u, strict=True):
         assert points.shape == (2, 5, *a.shape[2:])
         np.testing.assert_allclose(points[:, 0], a[:, 0], rtol=1e-5, atol=1e-6)
@@ -296,7 +296,7 @@ def test_an_arc_between_codes_keeps_their_lengths_and_meets_them():
         np.testing.assert_allclose(
             lengths[:, 2], (lengths[:, 0] + lengths[:, 4]) / 2, rtol=1e-5
         )
-    still = model.between(start, start, t)
+    still = model.interpolate(start, start, t)
     for a, points in zip(start.u, still.u, strict=True):
         np.testing.assert_allclose(points, jnp.tile(a, (1, 5, 1, 1, 1, 1)), rtol=1e-4)
 
