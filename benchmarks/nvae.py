@@ -7,8 +7,8 @@
    groups of 20 latents, batch 64, Adamax, spectral penalty, balanced KL), everything of
    the trainer's step on, against PyTorch: eager, channels_last and compiled, the best
    of which counts. All start from the same parameters, at which two numbers are
-   compared, what the way down makes of the prior's means and the KL of the first group,
-   and train in turns.
+   compared, the features that the top-down pass makes of the prior's means and the KL
+   of the first group, and train in turns.
 
     pip install -e '.[bench]'
     python -m benchmarks.nvae [--rounds 5] [--steps 3] [--compilations 3] [--no-compile]

@@ -119,8 +119,8 @@ def sampled(
 ) -> TrainedModel:
     """Returns the model with the statistics of its own samples, in layers they pass.
 
-    In a deep hierarchy the layers on the way down see other values when latents come
-    from the prior, and others again at a temperature. Each pass samples images as in
+    In a deep hierarchy the layers of the top-down pass see other values when latents
+    come from the prior, and others at a temperature. Each pass samples images as in
     training, where layers use the statistics of the batch and move the running ones
     towards them. For samples alone: likelihoods belong to the statistics of data.
 

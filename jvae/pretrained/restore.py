@@ -369,7 +369,7 @@ class Pretrained:
             raise ConfigError(
                 f"{'images' if self.vocabulary is None else 'symbols'} must be within "
                 f"[{low:g}, {high:g}], got {least:g} to {most:g}",
-                fix="Stored pixels become images by `prepare`, sentences by `tokenize`.",
+                fix="Use `prepare` for stored pixels, `tokenize` for sentences.",
             )
         return x
 

@@ -113,7 +113,7 @@ def untrained(tmp_path_factory):
 
 @pytest.mark.slow
 def test_of_a_hierarchy_the_way_up_keeps_its_own(untrained, tmp_path):
-    """And no likelihood is bounded by what the way down then has."""
+    """And no likelihood is bounded by what the top-down pass then has."""
     before = jvae.restore(untrained, params="raw")
     out = tmp_path / "out"
     options = {"num_passes": 1, "batch_size": 4, "temperature": 0.7}

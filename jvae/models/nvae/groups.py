@@ -113,7 +113,7 @@ def cell_type(kind: type[nn.Module], memory: Memory, in_loop: bool = True) -> An
 
 
 class BottomUpGroup(nn.Module):
-    """The cells of one group on the way up.
+    """The cells of one group on the bottom-up pass.
 
     Attributes:
       style: of the model.
@@ -167,38 +167,38 @@ class LatentGroup(nn.Module):
     def __call__(
         self,
         state: Array,
-        seen: tuple[Array, Array | None, Array | Noise | None],
-        draws: SamplingContext,
+        inputs: tuple[Array, Array | None, Array | Noise | None],
+        context: SamplingContext,
     ) -> tuple[Array, GroupSample]:
         """Returns (features after the group [B, h, w, C], its draw).
 
         Args:
           state: features [B, h, w, C] of all that is above.
-          seen: the group's number, for its keys; what the way up says [B, h, w, C],
+          inputs: the group's number, for its keys; bottom-up features [B, h, w, C],
             None to draw from the prior; z [B, h, w, d], or its noise, if it is given.
-          draws: keys, temperature and mask.
+          context: keys, temperature and mask.
         """
-        index, features, z = seen
+        index, features, z = inputs
         with layers.loop_body():
-            state, numbers = self._prior(state, draws.mask)
+            state, numbers = self._prior(state, context.mask)
             prior = gaussian(*numbers)
             if isinstance(z, Noise):
-                drawn = GroupSample(prior.mean + prior.std * z.u)
-            elif z is not None and draws.kept is None:
-                drawn = GroupSample(z)
+                sample = GroupSample(prior.mean + prior.std * z.u)
+            elif z is not None and context.kept is None:
+                sample = GroupSample(z)
             elif features is None:
-                key = _group_key(draws.keys, index)
-                new = prior.tempered(draws.temperature).sample(key)
-                if z is not None and draws.kept is not None:
-                    kept = jnp.reshape(draws.kept, (-1, 1, 1, 1))
+                key = _group_key(context.keys, index)
+                new = prior.tempered(context.temperature).sample(key)
+                if z is not None and context.kept is not None:
+                    kept = jnp.reshape(context.kept, (-1, 1, 1, 1))
                     new = jnp.where(index < kept, z, new)
-                drawn = GroupSample(new)
+                sample = GroupSample(new)
             else:
-                known = features if self.is_first else features + self.combine(state)
-                q = gaussian(*_add(numbers, _two(self.posterior_head(known))))
-                drawn = self._draw(q, prior, draws.keys, index)
-            both = jnp.concatenate([state, drawn.z.astype(state.dtype)], axis=-1)
-            return self.merge(both), drawn
+                joint = features if self.is_first else features + self.combine(state)
+                q = gaussian(*_add(numbers, _two(self.posterior_head(joint))))
+                sample = self._draw(q, prior, context.keys, index)
+            both = jnp.concatenate([state, sample.z.astype(state.dtype)], axis=-1)
+            return self.merge(both), sample
 
     def _prior(self, state: Array, mask: Array | None) -> tuple[Array, tuple]:
         """Returns (features after the cells, mean and log std of the prior)."""
@@ -237,10 +237,10 @@ def _group_key(keys: Key | None, index: Array) -> Key:
 
 
 def stacked_bottom_up(style: Style, sizes: GroupSizes, count: int) -> nn.Module:
-    """Returns `count` groups on the way up as one, scanned.
+    """Returns `count` groups on the bottom-up pass as one, scanned.
 
     Called with (x, mask) it returns (x, features of every group [count, B, h, w, C]);
-    the last group on the way up comes first, as the way down takes them.
+    the last group on the bottom-up pass comes first, as the top-down pass takes them.
     """
     kind = nn.scan(
         BottomUpGroup,

@@ -1,9 +1,9 @@
 """NVAE: a deep hierarchy of latents on maps, from coarse to fine.
 
-    x -> stem -> halvings -> the way up: features of every group, fine to coarse
+    x -> stem -> halvings -> bottom-up pass: features of every group, fine to coarse
     z_1 ~ N(0, 1.01^2), then for each group top-down  z_l ~ p(z_l | z_<l)
-    posterior of a group: its prior, changed by what the way up says of x
-    the way down -> doublings -> p(x | z)
+    q(z_l | z_<l, x): the prior of the group, changed by its bottom-up features
+    the top-down pass -> doublings -> p(x | z)
 
 Vahdat & Kautz, 2020, https://arxiv.org/abs/2007.03898. Groups of one scale have equal
 shapes and are scanned, so that the time to compile does not grow with their number.
@@ -53,8 +53,8 @@ class Latents:
 
     Attributes:
       z: one array for each scale, [B, groups, h, w, d].
-      features: [B, h, w, C], what the way down made of them, which is decoded; None to
-        make it of z, so where z is replaced it must be None.
+      features: [B, h, w, C], the last of the top-down pass, which are decoded; None to
+        compute them from z, so where z is replaced it must be None.
     """
 
     z: tuple[Array, ...]
@@ -75,7 +75,7 @@ class NVAE(nn.Module):
       block_cells: cells of each, the last of which halves.
       padding: rows and columns of zeros that the model adds on each side; p(x|z) is
         that of the image without them.
-      features: whether the features of the way up are kept, or computed anew.
+      features: whether the features of the bottom-up pass are kept, or computed anew.
     """
 
     observation: nn.Module
@@ -115,7 +115,7 @@ class NVAE(nn.Module):
         ]
 
     def setup(self):
-        """Adds all parts, those of the way down from the top."""
+        """Adds all parts, those of the top-down pass from the top."""
         style, memory = self.style, self.sizes.memory
         cell_up = cell_type(BottomUpCell, memory, in_loop=False)
         cell_down = cell_type(TopDownCell, memory, in_loop=False)
@@ -145,44 +145,44 @@ class NVAE(nn.Module):
         outputs = self.observation.num_outputs(self.image_shape[-1])
         self.head = style.head(outputs, 3)
 
-    def _rise(self, x: Array, mask: Array | None) -> tuple[list[Array], Array]:
+    def _bottom_up(self, x: Array, mask: Array | None) -> tuple[list[Array], Array]:
         """Returns (what every scale knows of x, coarse first; what the top sees)."""
         y = self.stem(x)
         for cell in self.before:
             y = cell(y, mask)
-        known = []
+        bottom_up_features = []
         for i in reversed(range(len(self.groups))):
-            y, features = self.scales[i].rise(y, mask)
-            known.append(features)
+            y, features = self.scales[i].bottom_up(y, mask)
+            bottom_up_features.append(features)
             if i > 0:
                 y = self.halvings[i - 1](y, mask)
-        return known[::-1], nn.elu(self.top(nn.elu(y)))
+        return bottom_up_features[::-1], nn.elu(self.top(nn.elu(y)))
 
-    def _descend(
+    def _top_down(
         self,
         rows: int,
-        known: Sequence[Array] | None,
+        bottom_up_features: Sequence[Array] | None,
         top: Array | None,
         z: Sequence[Array | Noise | None] | None,
-        draws: SamplingContext,
+        context: SamplingContext,
     ) -> tuple[Latents, list[GroupSample]]:
         """Returns (latents with features, what every scale drew, [groups, B, ...])."""
         start = self.start_state.astype(self.style.dtype)
         state = jnp.broadcast_to(start, (rows, *start.shape))
-        drawn: list[GroupSample] = []
+        samples: list[GroupSample] = []
         begin = 0
         for i, count in enumerate(self.groups):
             if i > 0:
-                state = self.doublings[i - 1](state, draws.mask)
-            features = None if known is None else known[i]
+                state = self.doublings[i - 1](state, context.mask)
+            features = None if bottom_up_features is None else bottom_up_features[i]
             given = None if z is None else z[i]
             given = jax.tree.map(lambda a: a.swapaxes(0, 1), given)
-            state, more = self.scales[i].descend(
-                state, features, top if i == 0 else None, given, draws, begin
+            state, more = self.scales[i].top_down(
+                state, features, top if i == 0 else None, given, context, begin
             )
-            drawn.append(more)
+            samples.append(more)
             begin += count
-        return Latents(tuple(d.z.swapaxes(0, 1) for d in drawn), state), drawn
+        return Latents(tuple(d.z.swapaxes(0, 1) for d in samples), state), samples
 
     def infer(self, batch: Batch, key: Key) -> Inference:
         """Returns one draw of all groups per example, and what each costs.
@@ -192,11 +192,13 @@ class NVAE(nn.Module):
           key: one key, or [B] keys, one per example.
         """
         each, mask = keys.per_example(key, batch_size(batch)), batch.get("mask")
-        known, top = self._rise(self._scaled(batch["image"]), mask)
-        draws = SamplingContext(each, 1.0, mask)
-        latents, drawn = self._descend(each.shape[0], known, top, None, draws)
-        kl = jnp.concatenate([of_scale.kl for of_scale in drawn])
-        log_ratio = jnp.concatenate([of_scale.log_ratio for of_scale in drawn])
+        bottom_up_features, top = self._bottom_up(self._scaled(batch["image"]), mask)
+        context = SamplingContext(each, 1.0, mask)
+        latents, samples = self._top_down(
+            each.shape[0], bottom_up_features, top, None, context
+        )
+        kl = jnp.concatenate([of_scale.kl for of_scale in samples])
+        log_ratio = jnp.concatenate([of_scale.log_ratio for of_scale in samples])
         return Inference(latents, kl.T, log_ratio.sum(0))
 
     def code(self, batch: Batch) -> Noise:
@@ -210,10 +212,10 @@ class NVAE(nn.Module):
           batch: as for `infer`.
         """
         mask = batch.get("mask")
-        known, top = self._rise(self._scaled(batch["image"]), mask)
-        rows, draws = batch_size(batch), SamplingContext(None, 1.0, mask)
-        drawn = self._descend(rows, known, top, None, draws)[1]
-        return Noise(tuple(of_scale.u.swapaxes(0, 1) for of_scale in drawn))
+        bottom_up_features, top = self._bottom_up(self._scaled(batch["image"]), mask)
+        rows, context = batch_size(batch), SamplingContext(None, 1.0, mask)
+        samples = self._top_down(rows, bottom_up_features, top, None, context)[1]
+        return Noise(tuple(of_scale.u.swapaxes(0, 1) for of_scale in samples))
 
     def interpolate(self, start: Noise, end: Noise, fraction: Array) -> Noise:
         """Returns codes on the arcs between two, group by group.
@@ -252,11 +254,11 @@ class NVAE(nn.Module):
         y = latents.features if isinstance(latents, Latents) else None
         if y is None:
             z = _scale_by_scale(latents)
-            rows, draws = (
+            rows, context = (
                 jax.tree.leaves(z)[0].shape[0],
                 SamplingContext(None, 1.0, mask),
             )
-            y = self._descend(rows, None, None, z, draws)[0].features
+            y = self._top_down(rows, None, None, z, context)[0].features
         for cell in self.after:
             y = cell(y, mask)
         outputs = self.head(nn.elu(y))
@@ -299,8 +301,8 @@ class NVAE(nn.Module):
           n: how many.
           temperature: of every group, the first included; 0 takes the means.
         """
-        draws = SamplingContext(keys.per_example(key, n), temperature, None)
-        return self._descend(n, None, None, None, draws)[0]
+        context = SamplingContext(keys.per_example(key, n), temperature, None)
+        return self._top_down(n, None, None, None, context)[0]
 
     def resample(
         self,
@@ -329,8 +331,8 @@ class NVAE(nn.Module):
         counts = jnp.asarray((0, *itertools.accumulate(self.groups)))
         rows = jax.tree.leaves(z)[0].shape[0]
         each = keys.per_example(key, rows)
-        draws = SamplingContext(each, temperature, None, counts[kept])
-        return self._descend(rows, None, None, z, draws)[0]
+        context = SamplingContext(each, temperature, None, counts[kept])
+        return self._top_down(rows, None, None, z, context)[0]
 
     def generate(
         self, key: Key, n: int, temperature: float = 1.0, label: Array | None = None
@@ -397,8 +399,8 @@ def nvae(
       memory: whether the gradient keeps what is inside the cells ('keep'), or their
         input alone ('recompute', which on CPU concerns the cells of groups, and is
         faster too: fewer arrays to fill).
-      features: whether what the way up says is kept for the way down ('keep'), or
-        computed anew ('recompute') for one scale at a time.
+      features: whether bottom-up features are kept for the top-down pass ('keep') or
+        recomputed ('recompute'), one scale at a time.
       dtype: of the cells' computation; likelihood, KL and statistics are in float32.
 
     Raises:

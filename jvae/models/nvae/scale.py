@@ -1,4 +1,4 @@
-"""One scale of a hierarchy: the way up through it, and the way down."""
+"""One scale of a hierarchy: the bottom-up pass through it, and the top-down pass."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Scale(nn.Module):
       channels: of the features.
       count: groups.
       is_top: whether the first group has nothing above it.
-      features: whether what the way up says is kept for the way down, or computed anew
-        from the scale's input.
+      features: whether bottom-up features are kept for the top-down pass ('keep') or
+        recomputed from the scale's input ('recompute').
     """
 
     style: Style
@@ -53,52 +53,59 @@ class Scale(nn.Module):
         if others:
             self.groups = stacked_groups(style, sizes, channels, others)
 
-    def rise(self, x: Array, mask: Array | None) -> tuple[Array, Array]:
-        """Returns (features [B, h, w, C], what `descend` is to know of the way up)."""
+    def bottom_up(self, x: Array, mask: Array | None) -> tuple[Array, Array]:
+        """Returns (features [B, h, w, C], what `top_down` takes as features)."""
         out, every = self.up(x, mask)
         return out, x if self.features == "recompute" else every
 
-    def descend(
+    def top_down(
         self,
         state: Array,
-        known: Array | None,
+        bottom_up_features: Array | None,
         top: Array | None,
         z: Array | Noise | None,
-        draws: SamplingContext,
+        context: SamplingContext,
         begin: int,
     ) -> tuple[Array, GroupSample]:
         """Returns (features after all groups, their draws stacked [count, B, ...]).
 
         Args:
           state: [B, h, w, C], features of what is above.
-          known: from `rise`; None to draw from the prior.
+          bottom_up_features: from `bottom_up`; None to draw from the prior.
           top: [B, h, w, C], what the first group of all sees of x.
           z: [count, B, h, w, d], or its noise, if the latents are given.
-          draws: keys, temperature and mask.
+          context: keys, temperature and mask.
           begin: number of the first group here.
         """
-        every = None if known is None else self._every(known, draws.mask)
+        every = (
+            None
+            if bottom_up_features is None
+            else self._every(bottom_up_features, context.mask)
+        )
         parts = []
         if self.is_top:
-            seen = (jnp.asarray(begin), top, jax.tree.map(lambda a: a[0], z))
-            state, drawn = self.first(state, seen, draws)
-            parts.append(jax.tree.map(lambda a: a[None], drawn))
+            inputs = (jnp.asarray(begin), top, jax.tree.map(lambda a: a[0], z))
+            state, samples = self.first(state, inputs, context)
+            parts.append(jax.tree.map(lambda a: a[None], samples))
             every, z = jax.tree.map(lambda a: a[1:], (every, z))
         first = begin + int(self.is_top)
         numbers = jnp.arange(first, begin + self.count)
         if len(numbers):
-            state, drawn = self.groups(state, (numbers, every, z), draws)
-            parts.append(drawn)
+            state, samples = self.groups(state, (numbers, every, z), context)
+            parts.append(samples)
         return state, jax.tree.map(lambda *a: jnp.concatenate(a), *parts)
 
-    def _every(self, known: Array, mask: Array | None) -> Array:
-        """Returns the features of every group on the way up, [count, B, h, w, C]."""
+    def _every(self, bottom_up_features: Array, mask: Array | None) -> Array:
+        """Returns the bottom-up features of every group, [count, B, h, w, C]."""
         if self.features == "keep":
-            return known
+            return bottom_up_features
         # A second time: what BatchNorm learns from it is dropped.
         train = self.is_mutable_collection("batch_stats")
         again: Any = self.up.clone(parent=None).apply(
-            self.up.variables, known, mask, mutable=["batch_stats"] if train else False
+            self.up.variables,
+            bottom_up_features,
+            mask,
+            mutable=["batch_stats"] if train else False,
         )
         _, every = again[0] if train else again
         return every
@@ -115,7 +122,7 @@ def build(
     """Returns a scale, of which the gradient keeps what `features` says."""
     recompute = features == "recompute"
     kind = (
-        nn.remat(Scale, methods=["descend"], static_argnums=(6,))
+        nn.remat(Scale, methods=["top_down"], static_argnums=(6,))
         if recompute
         else Scale
     )

@@ -222,8 +222,8 @@ def test_each_image_may_keep_another_number_of_scales():
         np.testing.assert_array_equal(same, [i < k for k in (0, 1, 2)])
 
 
-def test_groups_on_the_way_down_are_mirrored_on_the_way_up():
-    """The last group on the way up, which has seen the most, is the first down."""
+def test_top_down_groups_are_mirrored_in_the_bottom_up_pass():
+    """The last bottom-up group, which has seen the most, is the first top-down."""
     groups = stacked_bottom_up(Style("plain"), GroupSizes(1, 1, 0, "keep"), 3)
     x = jax.random.normal(KEY, (1, 3, 3, 4))
     variables = jax.jit(groups.init)(KEY, x, None)
@@ -256,12 +256,12 @@ def test_a_posterior_that_says_nothing_has_the_code_zero():
 @pytest.mark.slow
 @pytest.mark.parametrize("flow_pairs", [0, 1])
 def test_a_code_decodes_to_what_its_latents_do(flow_pairs):
-    """The way down makes of the noise the latents that it was taken from."""
+    """The top-down pass makes of the noise the latents that it was taken from."""
     model, variables = made(flow_pairs=flow_pairs)
 
     def means(model, batch):
-        known, top = model._rise(model._scaled(batch["image"]), None)
-        return model._descend(3, known, top, None, SamplingContext(None, 1.0, None))[
+        known, top = model._bottom_up(model._scaled(batch["image"]), None)
+        return model._top_down(3, known, top, None, SamplingContext(None, 1.0, None))[
             0
         ].z
 
