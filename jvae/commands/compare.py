@@ -44,14 +44,14 @@ def read_run(path: str, split: str) -> EvaluatedRun:
         workdir = folder.parent.parent
         history = read_metrics(workdir) if folder.parent.name == "evaluation" else []
         return EvaluatedRun(path, results, folder, history)
-    found = sorted(folder.glob(f"evaluation/{split}_*/results.json"))
-    if not found:
+    files = sorted(folder.glob(f"evaluation/{split}_*/results.json"))
+    if not files:
         raise WorkdirError(
             f"there is no evaluation of the {split} split",
             where=path,
             fix=f"python eval.py --workdir={path} --split={split}",
         )
-    latest = found[-1].parent
+    latest = files[-1].parent
     return EvaluatedRun(
         path, comparison.read_results(latest), latest, read_metrics(path)
     )

@@ -105,7 +105,7 @@ def functions(model: Pretrained) -> dict[str, tuple[Callable, dict[str, Any]]]:
     """
     module, (size,) = model.model, jax.export.symbolic_shape("b")
     x = _image_shape(model, size)
-    found: dict[str, tuple[Callable, dict[str, Any]]] = {}
+    by_name: dict[str, tuple[Callable, dict[str, Any]]] = {}
     if hasattr(module, "code") or hasattr(module, "posterior"):
         tree = jax.tree.structure(jax.eval_shape(_code_of(module), _all(model), x))
 
@@ -117,11 +117,11 @@ def functions(model: Pretrained) -> dict[str, tuple[Callable, dict[str, Any]]]:
             return module.apply(variables, code, method="decode")
 
         z = jax.eval_shape(encode, _all(model), x)
-        found["encode"] = (encode, {"x": x})
+        by_name["encode"] = (encode, {"x": x})
         if hasattr(module, "decode"):
-            found["decode"] = (decode, {"z": z})
+            by_name["decode"] = (decode, {"z": z})
     if model.trained.is_classifier:
-        found["classify"] = (_probs_of(module), {"x": x})
+        by_name["classify"] = (_probs_of(module), {"x": x})
     if model.trained.is_generative and hasattr(module, "generate"):
         keys = jax.eval_shape(lambda: jax.random.key(0)).update(shape=(size,))
         inputs = {"keys": keys, "temperature": jax.ShapeDtypeStruct((), jnp.float32)}
@@ -132,8 +132,8 @@ def functions(model: Pretrained) -> dict[str, tuple[Callable, dict[str, Any]]]:
             arguments = (keys, keys.shape[0], temperature, label)
             return module.apply(variables, *arguments, method="generate")
 
-        found["sample"] = (sample, inputs)
-    return found
+        by_name["sample"] = (sample, inputs)
+    return by_name
 
 
 def _code_of(module: Any) -> Callable:

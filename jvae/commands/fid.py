@@ -47,10 +47,10 @@ def load_features(path: epath.PathLike) -> ImageFeatures:
     """
     try:
         with epath.Path(path).expanduser().open("rb") as file:
-            found = np.load(file, allow_pickle=False)
-            if isinstance(found, np.ndarray):
-                return _of_values(np.asarray(found, np.float64), path)
-            return _of_moments(dict(found), path)
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return _of_values(np.asarray(content, np.float64), path)
+            return _of_moments(dict(content), path)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, DataError):
             raise
@@ -102,13 +102,13 @@ def compare(real: ImageFeatures, made: ImageFeatures) -> dict[str, float]:
     if sizes[0] != sizes[1]:
         raise DataError(f"features have {sizes[0]} and {sizes[1]} numbers")
     both = (real.mean, real.covariance, made.mean, made.covariance)
-    found = {"fid": frechet.between_gaussians(*both)}
+    metrics = {"fid": frechet.between_gaussians(*both)}
     if real.values is not None and made.values is not None:
         enough = min(len(real.values), len(made.values)) > frechet.NEIGHBOURS
         if enough:
             overlap = frechet.overlap(real.values, made.values)
-            found |= dataclasses.asdict(overlap)
-    return found
+            metrics |= dataclasses.asdict(overlap)
+    return metrics
 
 
 def command(arguments: Sequence[str]) -> None:

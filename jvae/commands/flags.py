@@ -92,12 +92,12 @@ def evaluation_of(
     flags: argparse.Namespace, options: Mapping[str, registry.Field]
 ) -> dict[str, Any]:
     """Returns what the flags of `add_evaluation` ask `evaluate_run` for."""
-    given = {
+    settings = {
         name: config_files.parse_value(name, getattr(flags, name), field.type)
         for name, field in options.items()
         if getattr(flags, name) is not None
     }
-    return {**choice_of(flags), "split": flags.split, **given}
+    return {**choice_of(flags), "split": flags.split, **settings}
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> Any:

@@ -53,11 +53,11 @@ def write_images(
         )
     if not model.trained.makes_images:
         raise ConfigError(f"{type(model.model).__name__} makes no images")
-    chosen = None
+    name = None
     if sampler != PRIOR:
         model.sampler(sampler)
-        chosen = sampler
-    images = model.sample(jax.random.key(seed), n, temperature, sampler=chosen)
+        name = sampler
+    images = model.sample(jax.random.key(seed), n, temperature, sampler=name)
     unit = np.clip(np.asarray(model.transform.to_unit(jnp.asarray(images))), 0.0, 1.0)
     folder.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(np.round(255.0 * unit).astype(np.uint8)):

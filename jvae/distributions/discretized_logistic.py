@@ -168,10 +168,10 @@ class DiscretizedLogisticMixture:
 
         def sample(key, logits, loc, log_scale, coefficients):
             component_key, noise_key = jax.random.split(key)
-            chosen = jax.random.categorical(component_key, logits)[..., None, None]
+            component = jax.random.categorical(component_key, logits)[..., None, None]
 
             def pick(a):
-                return jnp.take_along_axis(a, chosen, axis=-1)
+                return jnp.take_along_axis(a, component, axis=-1)
 
             centre = _logistic(noise_key, pick(loc), pick(log_scale))
             x = _round_to_level(centre, self.num_bits)

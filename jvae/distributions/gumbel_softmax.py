@@ -59,8 +59,8 @@ class GumbelSoftmax:
 
     def _temperatures(self) -> Array:
         """Returns the temperature of every example, [B, 1, 1]."""
-        given = jnp.asarray(self.temperature, jnp.float32)
-        each = given if given.ndim else given[None]
+        temperature = jnp.asarray(self.temperature, jnp.float32)
+        each = temperature if temperature.ndim else temperature[None]
         return jnp.broadcast_to(each, self.logits.shape[:1])[:, None, None]
 
     @property

@@ -68,8 +68,8 @@ class GaussianMixture:
         component_key, z_key = keys.split_each(keys.per_example(key, n), 2)
         logits = jnp.broadcast_to(self.logits[None], (n, *self.logits.shape))
         component = draw(jax.random.categorical, component_key, None, logits)
-        chosen = jax.nn.one_hot(component, logits.shape[-1])
-        return self.component(chosen).tempered(temperature).sample(z_key)
+        one_hot = jax.nn.one_hot(component, logits.shape[-1])
+        return self.component(one_hot).tempered(temperature).sample(z_key)
 
     def component(self, chosen: Array) -> DiagGaussian:
         """Returns p(z|y) for each row of one-hots [B, K], a Gaussian [B, D]."""
@@ -100,9 +100,9 @@ class GaussianMixture:
             mixture = cls(jnp.zeros(num_components), means, spread)
             return jax.lax.fori_loop(0, steps, lambda _, m: m.refitted(z), mixture)
 
-        found = jax.lax.map(from_start, jax.random.split(key, starts))
-        fits = jax.lax.map(lambda mixture: mixture.log_prob(z).mean(), found)
-        return jax.tree.map(lambda a: a[jnp.argmax(fits)], found)
+        mixtures = jax.lax.map(from_start, jax.random.split(key, starts))
+        fits = jax.lax.map(lambda mixture: mixture.log_prob(z).mean(), mixtures)
+        return jax.tree.map(lambda a: a[jnp.argmax(fits)], mixtures)
 
     def refitted(self, z: Array) -> GaussianMixture:
         """Returns the mixture after one step of expectation-maximisation on z [N, D].
@@ -131,10 +131,10 @@ def _apart(z: Array, n: int, key: Key) -> Array:
     The first is drawn evenly; so is one that would be drawn where all distances are 0.
     """
     first, *rest = jax.random.split(key, n)
-    chosen = [jax.random.choice(first, z)]
-    nearest = jnp.square(z - chosen[0][None]).sum(-1)
+    points = [jax.random.choice(first, z)]
+    nearest = jnp.square(z - points[0][None]).sum(-1)
     for each in rest:
         weights = jnp.where(nearest.max() > 0.0, nearest, 1.0)
-        chosen.append(z[jax.random.categorical(each, jnp.log(weights))])
-        nearest = jnp.minimum(nearest, jnp.square(z - chosen[-1][None]).sum(-1))
-    return jnp.stack(chosen)
+        points.append(z[jax.random.categorical(each, jnp.log(weights))])
+        nearest = jnp.minimum(nearest, jnp.square(z - points[-1][None]).sum(-1))
+    return jnp.stack(points)

@@ -36,8 +36,8 @@ class Sentences:
         chex.assert_shape(x, self.logits.shape[:-1])
         logits = self.logits.astype(jnp.float32)
         index = x.astype(jnp.int32)[..., None]
-        chosen = jnp.take_along_axis(logits, index, axis=-1)[..., 0]
-        log_p = chosen - jax.nn.logsumexp(logits, axis=-1)
+        log_prob = jnp.take_along_axis(logits, index, axis=-1)[..., 0]
+        log_p = log_prob - jax.nn.logsumexp(logits, axis=-1)
         is_symbol = jnp.arange(x.shape[1])[None] < self.length[:, None]
         return jnp.where(is_symbol, log_p, 0.0)
 

@@ -96,7 +96,7 @@ def evaluate_classification(
       ConfigError: the devices cannot share batch_size rows, or there are no labels.
       DataError: num_examples is more than there are.
     """
-    found = over_examples(
+    terms = over_examples(
         trained,
         _predictions,
         source,
@@ -106,11 +106,11 @@ def evaluate_classification(
         num_samples=num_samples,
     )
     return Classification(
-        labels=found["label"],
-        by_mean=found["by_mean"],
-        by_draws=found["by_draws"],
-        log_likelihood=found["log_likelihood"],
-        rate=found["rate"] if hasattr(trained.model, "posterior") else None,
+        labels=terms["label"],
+        by_mean=terms["by_mean"],
+        by_draws=terms["by_draws"],
+        log_likelihood=terms["log_likelihood"],
+        rate=terms["rate"] if hasattr(trained.model, "posterior") else None,
         num_classes=trained.model.num_classes,
         num_samples=num_samples,
     )

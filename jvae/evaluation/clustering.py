@@ -68,7 +68,7 @@ def evaluate_clusters(
       ConfigError: the devices cannot share batch_size rows.
       DataError: num_examples is more than there are.
     """
-    found = over_examples(
+    terms = over_examples(
         trained,
         _clusters_and_labels,
         source,
@@ -76,7 +76,7 @@ def evaluate_clusters(
         key=key,
         num_examples=num_examples,
     )
-    return Clusters(found["cluster"], trained.model.num_clusters, found.get("label"))
+    return Clusters(terms["cluster"], trained.model.num_clusters, terms.get("label"))
 
 
 def contingency(labels: np.ndarray, clusters: np.ndarray) -> np.ndarray:

@@ -88,7 +88,7 @@ def evaluate_disentanglement(
       key: of the transform.
       num_examples: how many; None for all.
     """
-    found = over_examples(
+    terms = over_examples(
         trained,
         means_and_factors,
         source,
@@ -96,7 +96,7 @@ def evaluate_disentanglement(
         key=key,
         num_examples=num_examples,
     )
-    return scores(found["code"], found["factors"])
+    return scores(terms["code"], terms["factors"])
 
 
 def means_and_factors(
@@ -336,6 +336,6 @@ def factor_vae_score(
             table[batch.var(0).argmin(), k] += 1
         return table
 
-    chosen = votes(num_votes[0]).argmax(1)
+    vote = votes(num_votes[0]).argmax(1)
     tested = votes(num_votes[1])
-    return float(tested[np.arange(len(used)), chosen].sum() / tested.sum())
+    return float(tested[np.arange(len(used)), vote].sum() / tested.sum())

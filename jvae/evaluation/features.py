@@ -82,10 +82,10 @@ class Features:
     @property
     def digest(self) -> str:
         """Of the parameters: the same for the same features."""
-        found = hashlib.sha256()
+        sha256 = hashlib.sha256()
         for leaf in jax.tree.leaves(self.params):
-            found.update(np.asarray(leaf).tobytes())
-        return found.hexdigest()
+            sha256.update(np.asarray(leaf).tobytes())
+        return sha256.hexdigest()
 
     def of(self, images: np.ndarray) -> np.ndarray:
         """Returns [N, WIDTH], the features of intensities [N, H, W, C] in [0, 1]."""
@@ -132,7 +132,7 @@ def fit_features(
         params, state = _update(
             params, state, intensities(batch["image"]), batch["label"], model, optimizer
         )
-    found = Features(params, num_classes, 0.0, shape)
+    features = Features(params, num_classes, 0.0, shape)
     right = total = 0
     for start in range(0, len(test), CHUNK):
         part = test.read(np.arange(start, min(start + CHUNK, len(test))))
@@ -141,7 +141,7 @@ def fit_features(
         ]
         right += int((np.asarray(logits).argmax(-1) == part["label"]).sum())
         total += len(part["label"])
-    return dataclasses.replace(found, accuracy=right / total)
+    return dataclasses.replace(features, accuracy=right / total)
 
 
 def intensities(image: np.ndarray) -> np.ndarray:
@@ -210,6 +210,6 @@ def load_or_fit(
     file = epath.Path(workdir).expanduser() / FEATURES_FILE
     if not file.exists():
         splits = datasets.load_splits(section)
-        made = fit_features(splits.train, splits.test, splits.num_classes or 0)
-        write_features(made, file)
+        features = fit_features(splits.train, splits.test, splits.num_classes or 0)
+        write_features(features, file)
     return read_features(file)

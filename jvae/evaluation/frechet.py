@@ -152,5 +152,5 @@ def _radii(points: np.ndarray, k: int) -> np.ndarray:
     """Returns [N], the distance to the k-th nearest of the others."""
     from sklearn.neighbors import NearestNeighbors
 
-    found = NearestNeighbors(n_neighbors=k + 1).fit(points).kneighbors(points)[0]
-    return found[:, -1]  # the point itself is the first
+    distances = NearestNeighbors(n_neighbors=k + 1).fit(points).kneighbors(points)[0]
+    return distances[:, -1]  # the point itself is the first

@@ -118,15 +118,15 @@ def posterior_terms(
         if not (_has_density(q, len(key)) and hasattr(p, "log_prob")):
             return {"kl": inference.kl}
         z = q.sample(key)
-        found = {"kl": inference.kl, "posterior": q, "z": z}
+        values = {"kl": inference.kl, "posterior": q, "z": z}
         uniform = getattr(model, "uniform_prior", False)
         one_prior = jnp.full(len(key), uniform)
         if isinstance(p, DiagGaussian):
             standard = (p.mean == 0.0) & (p.log_var == 0.0)
             one_prior = standard.reshape(len(key), -1).all(-1)
         has_scale = jnp.full(len(key), not isinstance(p, FlowPrior))
-        found |= {"one_prior": one_prior, "has_scale": has_scale}
-        return found | {"log_prior": p.log_prob(z)}
+        values |= {"one_prior": one_prior, "has_scale": has_scale}
+        return values | {"log_prior": p.log_prob(z)}
 
     each = keys.per_example(key, batch_size(batch))
     return apply_model(model, terms, params, state, batch, each, train=False)[0]
@@ -164,7 +164,7 @@ def evaluate_latents(
       ConfigError: the devices cannot share batch_size rows.
       DataError: num_examples is more than there are.
     """
-    found = over_examples(
+    terms = over_examples(
         trained,
         posterior_terms,
         source,
@@ -172,17 +172,17 @@ def evaluate_latents(
         key=key,
         num_examples=num_examples,
     )
-    kl = found["kl"].astype(np.float64).mean(0)
-    if "posterior" not in found:
-        return LatentStatistics(kl, len(found["kl"]))
-    q, z = jax.tree.map(jnp.asarray, (found["posterior"], found["z"]))
-    log_prior = found["log_prior"] if found["one_prior"].all() else None
-    has_means = hasattr(q, "mean") and q.mean.ndim == 2 and found["has_scale"].all()
+    kl = terms["kl"].astype(np.float64).mean(0)
+    if "posterior" not in terms:
+        return LatentStatistics(kl, len(terms["kl"]))
+    q, z = jax.tree.map(jnp.asarray, (terms["posterior"], terms["z"]))
+    log_prior = terms["log_prior"] if terms["one_prior"].all() else None
+    has_means = hasattr(q, "mean") and q.mean.ndim == 2 and terms["has_scale"].all()
     means = np.asarray(q.mean) if has_means else None
     is_normal = has_means and log_prior is not None and not trained.has_uniform_prior
     draws = np.asarray(z) if is_normal else None
     parts = information(q, z, log_prior=log_prior)
-    return LatentStatistics(kl, len(found["kl"]), means, parts, draws)
+    return LatentStatistics(kl, len(terms["kl"]), means, parts, draws)
 
 
 def active_units(means: np.ndarray) -> np.ndarray:

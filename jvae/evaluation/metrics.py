@@ -95,7 +95,7 @@ def _in_bits(
     dims, noise = f"({num_dims} ln 2)", ""
     if bin_bits is not None:
         noise = f" + {bin_bits}; of levels, as they are spread over their bins"
-    found = {
+    metrics = {
         "elbo_bits": ("ELBO in bits", elbo, f"-ELBO / {dims}{noise}"),
         "nll_bits": ("NLL in bits", log_likelihood, f"NLL / {dims}{noise}"),
     }
@@ -107,7 +107,7 @@ def _in_bits(
             "bound",
             meaning,
         )
-        for name, (label, estimate, meaning) in found.items()
+        for name, (label, estimate, meaning) in metrics.items()
     }
 
 

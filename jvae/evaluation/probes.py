@@ -172,12 +172,12 @@ def accuracies_of(
       labels: [N], of `train`.
       test_labels: [M].
     """
-    found = {
+    accuracies = {
         f"knn_{k}": knn_accuracy(train, test, labels, test_labels, k)
         for k in NEIGHBOURS
         if k <= len(train)
     }
-    return found | {"linear": linear_accuracy(train, test, labels, test_labels)}
+    return accuracies | {"linear": linear_accuracy(train, test, labels, test_labels)}
 
 
 def knn_accuracy(
@@ -263,5 +263,5 @@ def probe_metrics(probes: Probes) -> dict[str, Metric]:
         label = labels[name]
         return Metric(label, value, None, "of 1", "metric", text, probes.num_test, None)
 
-    found = probes.accuracies["codes"]
-    return {f"probe_{name}": row(name, value) for name, value in found.items()}
+    accuracies = probes.accuracies["codes"]
+    return {f"probe_{name}": row(name, value) for name, value in accuracies.items()}

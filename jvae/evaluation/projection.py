@@ -86,9 +86,9 @@ def apart(places: np.ndarray, gap: float = GAP) -> np.ndarray:
       gap: least distance along one of the axes, in parts of the longer extent.
     """
     least = gap * max(float(np.ptp(places, axis=0).max()), 1e-12)
-    chosen: list[int] = []
+    indices: list[int] = []
     for i, place in enumerate(places):
-        far = np.abs(places[chosen] - place).max(-1) >= least if chosen else True
+        far = np.abs(places[indices] - place).max(-1) >= least if indices else True
         if np.all(far):
-            chosen.append(i)
-    return np.asarray(chosen)
+            indices.append(i)
+    return np.asarray(indices)

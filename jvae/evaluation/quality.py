@@ -97,10 +97,10 @@ def evaluate_quality(
     kinds: list[tuple[str, float, Any]] = [(PRIOR, t, None) for t in temperatures]
     kinds += [(name, 1.0, sampler) for name, sampler in (samplers or {}).items()]
     for name, temperature, sampler in kinds:
-        made = samples.prior_samples(
+        generated = samples.prior_samples(
             trained, key, num_examples, temperature, sampler=sampler
         )
-        images = np.asarray(trained.transform.to_unit(jnp.asarray(made)))
+        images = np.asarray(trained.transform.to_unit(jnp.asarray(generated)))
         _check_shape(features, images.shape[1:])
         rows.append(_row(name, temperature, real, features.of(np.clip(images, 0, 1))))
     return Quality(features.name, num_examples, rows)

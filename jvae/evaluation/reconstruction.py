@@ -106,11 +106,16 @@ def _nearness(
 ) -> dict[str, Array]:
     x = batch["image"]
     z = code_of(model, params, state, x)
-    again = apply_model(model, lambda m, z: m.decode(z), params, state, z, train=False)[
-        0
-    ]
-    given, made = (jnp.clip(shown.to_unit(a), 0.0, 1.0) for a in (x, again))
-    return {"squared_error": squared_error(given, made), "ssim": ssim(given, made)}
+    decoded = apply_model(
+        model, lambda m, z: m.decode(z), params, state, z, train=False
+    )[0]
+    original, reconstruction = (
+        jnp.clip(shown.to_unit(a), 0.0, 1.0) for a in (x, decoded)
+    )
+    return {
+        "squared_error": squared_error(original, reconstruction),
+        "ssim": ssim(original, reconstruction),
+    }
 
 
 def reconstruction_metrics(found: dict[str, np.ndarray]) -> dict[str, Metric]:

@@ -108,50 +108,50 @@ def evaluate_all(
         "batch_size": settings.batch_size,
         "num_examples": min(settings.num_examples, len(source)),
     }
-    found = EvaluationResults(common["num_examples"])
+    results = EvaluationResults(common["num_examples"])
     if trained.is_generative:
         draws = {"num_samples": settings.num_samples, "chunk_size": settings.chunk_size}
         elbo = evaluate_elbo(trained, source, key=elbo_key, **common)
         log_p = log_likelihoods(trained, source, key=weights_key, **draws, **common)
         weighted = Estimate.of(log_p, settings.num_samples)
-        found.observation = observation(trained, source)
-        found.measures |= likelihood_metrics(elbo, weighted, found.observation)
-        if found.observation.is_text:
-            lengths = source.read(np.arange(found.num_examples))["length"]
+        results.observation = observation(trained, source)
+        results.measures |= likelihood_metrics(elbo, weighted, results.observation)
+        if results.observation.is_text:
+            lengths = source.read(np.arange(results.num_examples))["length"]
             each = per_symbol(log_p, lengths, settings.num_samples)
-            found.measures |= sentence_metrics(each)
+            results.measures |= sentence_metrics(each)
     if trained.makes_images and has_codes(trained):
         near = evaluate_reconstructions(trained, source, key=elbo_key, **common)
-        found.measures |= reconstruction_metrics(near)
+        results.measures |= reconstruction_metrics(near)
     if trained.is_classifier:
-        found.classification = evaluate_classification(
+        results.classification = evaluate_classification(
             trained,
             source,
             key=label_key,
             num_samples=settings.num_samples,
             **common,
         )
-        found.measures |= classification_metrics(found.classification)
+        results.measures |= classification_metrics(results.classification)
     if trained.has_latents:
-        found.latents = evaluate_latents(trained, source, key=latent_key, **common)
-        found.measures |= latent_metrics(found.latents)
+        results.latents = evaluate_latents(trained, source, key=latent_key, **common)
+        results.measures |= latent_metrics(results.latents)
         if has_scales(trained):
-            kl = found.latents.kl
-            found.scales = evaluate_scales(
+            kl = results.latents.kl
+            results.scales = evaluate_scales(
                 trained, source, kl, key=latent_key, **common
             )
-            found.measures |= scale_metrics(found.scales, found.num_examples)
-        if has_factors(source) and found.latents.means is not None:
+            results.measures |= scale_metrics(results.scales, results.num_examples)
+        if has_factors(source) and results.latents.means is not None:
             scores = evaluate_disentanglement(trained, source, key=latent_key, **common)
-            found.measures |= disentanglement_metrics(scores)
+            results.measures |= disentanglement_metrics(scores)
     if has_clusters(trained):
-        found.clusters = evaluate_clusters(trained, source, key=label_key, **common)
-        found.measures |= cluster_metrics(found.clusters)
-    return found
+        results.clusters = evaluate_clusters(trained, source, key=label_key, **common)
+        results.measures |= cluster_metrics(results.clusters)
+    return results
 
 
 def probe(
-    found: EvaluationResults,
+    results: EvaluationResults,
     trained: TrainedModel,
     source: Source,
     train: Source,
@@ -162,7 +162,7 @@ def probe(
     """Adds what labels can be told from the codes, if the settings ask for it.
 
     Args:
-      found: what was measured.
+      results: what was measured.
       trained: what is evaluated.
       source: the split.
       train: the training split.
@@ -182,55 +182,55 @@ def probe(
             fix = "Set probe_examples to 0."
             raise DataError("probes need labels and the data set has none", fix=fix)
         return
-    found.probes = evaluate_probes(
+    results.probes = evaluate_probes(
         trained,
         train,
         source,
         batch_size=settings.batch_size,
         key=jax.random.fold_in(key, 4),
         num_train=count,
-        num_test=found.num_examples,
+        num_test=results.num_examples,
     )
-    found.measures |= probe_metrics(found.probes)
+    results.measures |= probe_metrics(results.probes)
 
 
-def numbers_of(found: EvaluationResults, trained: TrainedModel) -> dict[str, Any]:
+def numbers_of(results: EvaluationResults, trained: TrainedModel) -> dict[str, Any]:
     """Returns what results.json says of all that was measured.
 
     Args:
-      found: from `measure`.
+      results: from `measure`.
       trained: what was evaluated.
     """
     numbers: dict[str, Any] = {
-        "num_examples": found.num_examples,
-        "about": about(found, trained),
-        "metrics": {n: dataclasses.asdict(row) for n, row in found.measures.items()},
+        "num_examples": results.num_examples,
+        "about": about(results, trained),
+        "metrics": {n: dataclasses.asdict(row) for n, row in results.measures.items()},
         "left_out": [],
     }
-    if found.observation is not None:
-        numbers["likelihood"] = dataclasses.asdict(found.observation)
-    if found.latents is not None:
-        numbers |= _numbers_of_latents(found.latents, trained)
-    if found.quality is not None:
-        numbers["quality"] = dataclasses.asdict(found.quality)
-    if found.scales:
-        numbers["scales"] = [dataclasses.asdict(scale) for scale in found.scales]
-    if found.classification is not None:
-        numbers["confusion"] = found.classification.confusion.tolist()
-    if found.probes is not None:
-        numbers["probes"] = dataclasses.asdict(found.probes)
-    if found.clusters is not None:
-        numbers["cluster_sizes"] = found.clusters.histogram.tolist()
-        if found.clusters.labels is not None:
-            table = contingency(found.clusters.labels, found.clusters.assignments)
+    if results.observation is not None:
+        numbers["likelihood"] = dataclasses.asdict(results.observation)
+    if results.latents is not None:
+        numbers |= _numbers_of_latents(results.latents, trained)
+    if results.quality is not None:
+        numbers["quality"] = dataclasses.asdict(results.quality)
+    if results.scales:
+        numbers["scales"] = [dataclasses.asdict(scale) for scale in results.scales]
+    if results.classification is not None:
+        numbers["confusion"] = results.classification.confusion.tolist()
+    if results.probes is not None:
+        numbers["probes"] = dataclasses.asdict(results.probes)
+    if results.clusters is not None:
+        numbers["cluster_sizes"] = results.clusters.histogram.tolist()
+        if results.clusters.labels is not None:
+            table = contingency(results.clusters.labels, results.clusters.assignments)
             numbers["cluster_labels"] = table.tolist()
     return numbers
 
 
-def about(found: EvaluationResults, trained: TrainedModel) -> str:
+def about(results: EvaluationResults, trained: TrainedModel) -> str:
     """Returns what kind of model was evaluated, in a few words."""
-    if found.observation is not None:
-        return f"{found.observation.name} likelihood"
+    if results.observation is not None:
+        return f"{results.observation.name} likelihood"
     if trained.is_classifier:
         return f"classifier of {trained.model.num_classes} labels"
     return "encoder without a decoder"

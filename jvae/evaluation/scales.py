@@ -72,7 +72,7 @@ def evaluate_scales(
         key=key,
         num_examples=num_examples,
     )
-    found, begin = [], 0
+    statistics, begin = [], 0
     for shape, mean, square in zip(
         trained.model.latent_shapes, first, second, strict=True
     ):
@@ -80,11 +80,11 @@ def evaluate_scales(
         active = (square - np.square(mean) > ACTIVE_VARIANCE).reshape(groups, -1)
         of_scale = [float(k) for k in kl[begin : begin + groups]]
         counts = [int(n) for n in active.sum(1)]
-        found.append(
+        statistics.append(
             ScaleStatistics(height, width, height * width * depth, of_scale, counts)
         )
         begin += groups
-    return found
+    return statistics
 
 
 def code_moments(

@@ -39,10 +39,10 @@ class BatchNorm(nn.Module):
         """
         momentum: Any = self.momentum
         if mask is not None:
-            kept = mask.astype(bool).reshape(-1, *(1,) * (x.ndim - 1))
+            is_real = mask.astype(bool).reshape(-1, *(1,) * (x.ndim - 1))
             # The mean of no rows is nan: then take all of them, and remember nothing.
-            momentum = jnp.where(kept.any(), momentum, 1.0)
-            mask = kept | ~kept.any()
+            momentum = jnp.where(is_real.any(), momentum, 1.0)
+            mask = is_real | ~is_real.any()
         return nn.BatchNorm(
             use_running_average=not self.is_mutable_collection("batch_stats"),
             momentum=momentum,

@@ -15,11 +15,11 @@ Kernels = Mapping[str, Array]
 def power_start(key: Key, matrices: Kernels) -> dict[str, Array]:
     """Returns [K, O] random unit vectors for each of the matrices [K, O, I]."""
     sizes = [w.shape[0] * w.shape[1] for w in matrices.values()]
-    noise, begin, found = jax.random.normal(key, (sum(sizes),)), 0, {}
+    noise, begin, vectors = jax.random.normal(key, (sum(sizes),)), 0, {}
     for (name, w), size in zip(matrices.items(), sizes, strict=True):
-        found[name] = _unit(noise[begin : begin + size].reshape(w.shape[:-1]))
+        vectors[name] = _unit(noise[begin : begin + size].reshape(w.shape[:-1]))
         begin += size
-    return found
+    return vectors
 
 
 def power_iteration(

@@ -38,11 +38,11 @@ def cluster_imbalance(log_probs: Array, mask: Array | None = None) -> Array:
       mask: [B] bool; rows that are False do not count.
     """
     chex.assert_rank(log_probs, 2)
-    kept = jnp.ones(len(log_probs), bool) if mask is None else mask.astype(bool)
+    is_real = jnp.ones(len(log_probs), bool) if mask is None else mask.astype(bool)
     # Before exp, too: a padding row may hold nan, whose gradient 0 * nan is nan.
-    probs = jnp.exp(jnp.where(kept[:, None], log_probs, 0.0))
-    total = jnp.where(kept[:, None], probs, 0.0).sum(0)
-    share = total / jnp.maximum(kept.sum(), 1)
+    probs = jnp.exp(jnp.where(is_real[:, None], log_probs, 0.0))
+    total = jnp.where(is_real[:, None], probs, 0.0).sum(0)
+    share = total / jnp.maximum(is_real.sum(), 1)
     used = share > 0.0
     # log of 1 in place of 0 keeps the gradient of an empty cluster finite.
     log_share = jnp.log(jnp.where(used, share, 1.0))

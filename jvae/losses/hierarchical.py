@@ -45,9 +45,9 @@ def balance(kl: Array, weights: Array, mask: Array | None = None) -> Array:
     chex.assert_rank(kl, 2)
     chex.assert_shape(weights, kl.shape[1:])
     kl = jax.lax.stop_gradient(kl)
-    kept = jnp.ones(len(kl), bool) if mask is None else mask.astype(bool)
-    total = jnp.where(kept[:, None], jnp.abs(kl), 0.0).sum(0)
-    share = (total / jnp.maximum(kept.sum(), 1) + 0.01) / weights
+    is_real = jnp.ones(len(kl), bool) if mask is None else mask.astype(bool)
+    total = jnp.where(is_real[:, None], jnp.abs(kl), 0.0).sum(0)
+    share = (total / jnp.maximum(is_real.sum(), 1) + 0.01) / weights
     return share / share.mean()
 
 

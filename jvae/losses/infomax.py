@@ -89,11 +89,11 @@ def donsker_varadhan(
       mask: [B] bool; rows that are False do not count.
     """
     _check_scores(positive, negative)
-    kept = jnp.ones(len(positive), bool) if mask is None else mask.astype(bool)
+    is_real = jnp.ones(len(positive), bool) if mask is None else mask.astype(bool)
     counted = jnp.where(
-        kept.reshape(1, -1, *(1,) * (negative.ndim - 2)), negative, -jnp.inf
+        is_real.reshape(1, -1, *(1,) * (negative.ndim - 2)), negative, -jnp.inf
     )
-    count = negative.shape[0] * jnp.maximum(kept.sum(), 1)
+    count = negative.shape[0] * jnp.maximum(is_real.sum(), 1)
     log_mean = jax.nn.logsumexp(counted, axis=(0, 1)) - jnp.log(count)
     return _mean(positive, mask) - log_mean.mean()
 
@@ -131,13 +131,13 @@ def in_batch_negatives(
         come twice.
       mask: [B] bool; rows that are False are nobody's partner.
     """
-    kept = jnp.ones(num_examples, bool) if mask is None else mask.astype(bool)
-    count = jnp.maximum(kept.sum(), 1)
+    is_real = jnp.ones(num_examples, bool) if mask is None else mask.astype(bool)
+    count = jnp.maximum(is_real.sum(), 1)
     # Bits, not a number below B: padding must not change which partners are drawn.
     shift = (jax.random.bits(key) >> 1).astype(jnp.int32) % jnp.maximum(count - 1, 1)
     steps = 1 + (shift + jnp.arange(num_negatives)) % jnp.maximum(count - 1, 1)
-    rank = jnp.cumsum(kept) - 1
-    places = jnp.argsort(~kept, stable=True)  # rows that count come first
+    rank = jnp.cumsum(is_real) - 1
+    places = jnp.argsort(~is_real, stable=True)  # rows that count come first
     return places[(rank[None, :] + steps[:, None]) % count]
 
 

@@ -63,19 +63,19 @@ def mixture_log_weights(
             f"dataset_size must be at least the batch, {b}, and the batch at least 2, "
             f"got {n}"
         )
-    kept = jnp.ones(b, bool) if mask is None else mask.astype(bool)
-    count = jnp.maximum(kept.sum(), 1)
+    is_real = jnp.ones(b, bool) if mask is None else mask.astype(bool)
+    count = jnp.maximum(is_real.sum(), 1)
     if n == b:
-        return jnp.log(jnp.broadcast_to(kept / count, (b, b)))
+        return jnp.log(jnp.broadcast_to(is_real / count, (b, b)))
     m = jnp.maximum(count - 1.0, 1.0)
     own = jnp.eye(b, dtype=bool)
     if estimator == "weighted":
         weights = jnp.full((b, b), (n - 1) / (n * m))
     else:
-        rank = jnp.cumsum(kept) - 1
+        rank = jnp.cumsum(is_real) - 1
         heavy = rank[None, :] == (rank[:, None] + 1) % count
         weights = jnp.where(heavy, (n - m) / (n * m), 1.0 / m)
-    return jnp.log(jnp.where(own, 1.0 / n, weights) * kept[None, :])
+    return jnp.log(jnp.where(own, 1.0 / n, weights) * is_real[None, :])
 
 
 def _component_log_probs(q: DiagGaussian, z: Array) -> Array:
@@ -110,8 +110,8 @@ def decompose_kl_per_example(
     chex.assert_rank(z, 2)
     chex.assert_equal_shape([z, q.mean, q.log_var])
     if mask is not None:  # what is in a padding row may be nan, and -inf + nan is nan
-        kept = mask.astype(bool)[:, None]
-        q, z = jax.tree.map(lambda a: jnp.where(kept, a, 0.0), (q, z))
+        is_real = mask.astype(bool)[:, None]
+        q, z = jax.tree.map(lambda a: jnp.where(is_real, a, 0.0), (q, z))
     log_weights = mixture_log_weights(z.shape[0], dataset_size, estimator, mask)
     components = _component_log_probs(q, z)
     log_q_z = jax.nn.logsumexp(log_weights + components.sum(-1), axis=1)
@@ -198,14 +198,14 @@ def _depends(function: Callable[[Batch], Any], batch: Batch) -> bool:
     return any(id(v) in reached for v in program.outvars)
 
 
-def _require_diagonal(role: str, found: Any) -> DiagGaussian:
-    if not isinstance(found, DiagGaussian):
+def _require_diagonal(role: str, posterior: Any) -> DiagGaussian:
+    if not isinstance(posterior, DiagGaussian):
         raise ConfigError(
             f"loss 'decomposed_elbo' needs a {role} that is a DiagGaussian, whose "
-            f"dimensions are independent, got {type(found).__name__}",
+            f"dimensions are independent, got {type(posterior).__name__}",
             fix="Use loss 'elbo'.",
         )
-    return found
+    return posterior
 
 
 def _require_one_prior(model: Any, params: Params, state: State, batch: Batch) -> None:

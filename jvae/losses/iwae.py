@@ -197,5 +197,5 @@ def _pathwise_surrogate(log_w, params, state, key, batch, *, model, train):
     draws = sample_keys(key, batch_size(batch), log_w.shape[0])
     arguments = (model, _pathwise_log_weight, params, state, blank_padding(batch))
     method = functools.partial(apply_model, *arguments, train=train)
-    again, _ = jax.vmap(method)(draws, weights)
-    return (weights * again).sum(0)
+    log_w_pathwise, _ = jax.vmap(method)(draws, weights)
+    return (weights * log_w_pathwise).sum(0)

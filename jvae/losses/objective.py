@@ -86,8 +86,8 @@ def blank_padding(batch: Batch) -> Batch:
     mask = batch["mask"].astype(bool)
 
     def blank(x):
-        kept = mask.reshape(-1, *(1,) * (x.ndim - 1))
-        return jnp.where(kept, x, jnp.zeros_like(x))
+        is_real = mask.reshape(-1, *(1,) * (x.ndim - 1))
+        return jnp.where(is_real, x, jnp.zeros_like(x))
 
     return jax.tree.map(blank, dict(batch))
 

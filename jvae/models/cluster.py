@@ -192,7 +192,7 @@ def clusters(
       ConfigError: an impossible value, or components that start equal and would stay
         equal.
     """
-    given = dict(locals())
+    fields = dict(locals())
     where = "model.clusters"
     require(num_clusters >= 1, f"{where}.num_clusters", "be at least 1", num_clusters)
     positive = all(width >= 1 for width in classifier_hidden)
@@ -204,7 +204,7 @@ def clusters(
     stuck = assignment == "responsibilities" and num_clusters > 1 and equal
     rule = "be positive with responsibilities, as equal components stay equal"
     require(not stuck, f"{where}.mean_std", rule, mean_std)
-    return {**given, "classifier_hidden": tuple(classifier_hidden)}
+    return {**fields, "classifier_hidden": tuple(classifier_hidden)}
 
 
 def autoencoder(given: Mapping[str, Any] | None, **parts: Any) -> VAE:

@@ -105,8 +105,8 @@ class InfoMaxEncoder(SingleLatent, nn.Module):
 
     def _map_and_features(self, batch: Batch) -> tuple[Array, Array]:
         x = check_image(batch["image"], self.image_shape)
-        found = self.encoder.map_and_features(x, batch.get("mask"))
-        local, features = (part.astype(jnp.float32) for part in found)
+        outputs = self.encoder.map_and_features(x, batch.get("mask"))
+        local, features = (part.astype(jnp.float32) for part in outputs)
         return local, features
 
     def _posterior(self, features: Array, batch: Batch) -> DiagGaussian:

@@ -196,10 +196,10 @@ class TextModel(SentenceModel):
         def body(carry):
             step, memory, tokens, symbol = carry
             memory, logits = self.decoder.step(memory, z, symbol)
-            chosen = _choose(logits, key, step, top_p)
-            chosen = jnp.where((step > 0) & (symbol == END), END, chosen)
-            tokens = jax.lax.dynamic_update_index_in_dim(tokens, chosen, step, 1)
-            return step + 1, memory, tokens, chosen
+            token = _choose(logits, key, step, top_p)
+            token = jnp.where((step > 0) & (symbol == END), END, token)
+            tokens = jax.lax.dynamic_update_index_in_dim(tokens, token, step, 1)
+            return step + 1, memory, tokens, token
 
         rows = z.shape[0]
         tokens = jnp.full((rows, self.max_length), END, jnp.int32)

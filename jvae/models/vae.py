@@ -194,8 +194,8 @@ class VAE(nn.Module, LatentHead):
         flat = latents.reshape(latents.shape[0], -1)
         outputs = self.decoder(flat, batch.get("mask"))
         *size, channels = self.image_shape
-        wanted = (latents.shape[0], *size, self.observation.num_outputs(channels))
-        _check_shape("decoder", self.decoder, outputs, wanted)
+        expected = (latents.shape[0], *size, self.observation.num_outputs(channels))
+        _check_shape("decoder", self.decoder, outputs, expected)
         return self.observation(outputs.astype(jnp.float32))
 
     def __call__(self, batch: Batch, key: Key) -> Distribution:
@@ -251,13 +251,13 @@ def _shape(sizes: Sequence[int | str]) -> str:
     return ", ".join(str(s) for s in sizes)
 
 
-def _check_shape(role: str, module: Any, value: Array, wanted: tuple) -> None:
+def _check_shape(role: str, module: Any, value: Array, expected: tuple) -> None:
     """Raises ConfigError that names the module unless value has shape `wanted`."""
-    matches = len(value.shape) == len(wanted) and all(
-        w is None or w == g for w, g in zip(wanted, value.shape, strict=True)
+    matches = len(value.shape) == len(expected) and all(
+        w is None or w == g for w, g in zip(expected, value.shape, strict=True)
     )
     if not matches:
-        text = ["F" if w is None else w for w in wanted]
+        text = ["F" if w is None else w for w in expected]
         raise ConfigError(
             f"{role} {type(module).__name__} must return shape [{_shape(text)}], "
             f"got {list(value.shape)}"

@@ -297,8 +297,8 @@ def observation(trained: TrainedModel, source: Source) -> Observation:
 
         ready = transforms.prepare(batch, key, trained.transform)
         arguments = (params, state, ready, key)
-        found = apply_model(trained.model, likelihood, *arguments, train=False)[0]
-        return found, ready[trained.model.target]
+        p = apply_model(trained.model, likelihood, *arguments, train=False)[0]
+        return p, ready[trained.model.target]
 
     key, variables = jax.random.key(0), (trained.params, trained.state)
     likelihood, data = jax.eval_shape(trace, *variables, shapes, key)
@@ -307,13 +307,15 @@ def observation(trained: TrainedModel, source: Source) -> Observation:
         bin_bits = trained.transform.bin_bits
         meaning = dataclasses.replace(meaning, bin_bits=bin_bits)
     conditional = getattr(trained.model, "num_classes", None) is not None
-    given = "|y" if conditional else ""
-    return dataclasses.replace(meaning, given=given, num_dims=math.prod(data.shape[1:]))
+    condition = "|y" if conditional else ""
+    return dataclasses.replace(
+        meaning, given=condition, num_dims=math.prod(data.shape[1:])
+    )
 
 
 def _meaning(likelihood: Any, support: str) -> Observation:
     """Returns what a likelihood is on data of this support."""
-    name, wanted = type(likelihood).__name__, getattr(likelihood, "support", support)
+    name, kind = type(likelihood).__name__, getattr(likelihood, "support", support)
     if not getattr(likelihood, "is_discrete", False):
         caution = "a density, not a probability of pixel levels"
         if support != "real":
@@ -322,9 +324,9 @@ def _meaning(likelihood: Any, support: str) -> Observation:
     if not getattr(likelihood, "is_normalised", True):
         caution = "probabilities of a pixel add up to more than 1: not a likelihood"
         return Observation(name, False, False, caution)
-    if wanted == support:
+    if kind == support:
         return Observation(name, True, True, "", is_text=support == "tokens")
-    caution = f"scores {support!r} values, defined on {wanted!r}: not a likelihood"
+    caution = f"scores {support!r} values, defined on {kind!r}: not a likelihood"
     if isinstance(likelihood, Bernoulli):
         caution = GREY_BERNOULLI
     return Observation(name, False, False, caution)

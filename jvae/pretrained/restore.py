@@ -271,9 +271,9 @@ class Pretrained:
         codes = training_codes(
             self.trained, train, key=jax.random.key(0), num_examples=NUM_CODES
         )
-        made = samplers.build(name, codes)
-        samplers.save(made, name, self.samplers, {"codes": len(codes)})
-        return made
+        sampler = samplers.build(name, codes)
+        samplers.save(sampler, name, self.samplers, {"codes": len(codes)})
+        return sampler
 
     def resample_fine_scales(
         self, key: Key, n: int, num: int, kept: int, temperature: float = 1.0
@@ -464,13 +464,13 @@ def restore(
         padding = section.get("padding", 0)  # not in runs of earlier releases
         name, num_bits = section["transform"], section["num_bits"]
         transform = transforms.build(name, num_bits, padding)
-    chosen = params_of(item, params)
-    check_scales(chosen, f"{workdir}, step {number}", "Take another step.")
+    weights = params_of(item, params)
+    check_scales(weights, f"{workdir}, step {number}", "Take another step.")
     return Pretrained(
         config=config,
         step=number,
         model=model,
-        params=chosen,
+        params=weights,
         state=item["state"],
         transform=transform,
         mesh=devices,

@@ -136,8 +136,8 @@ def prior_samples(
         index = np.arange(start, start + size) % n
         chunk = {} if label is None else {"label": np.asarray(label)[index]}
         placed = jax.device_put({"index": index, **chunk}, rows(trained.mesh))
-        made = trained.run(_generate, key, placed, temperature, sampler)
-        parts.append(np.asarray(made))
+        images = trained.run(_generate, key, placed, temperature, sampler)
+        parts.append(np.asarray(images))
     return np.concatenate(parts)[:n]
 
 
@@ -198,8 +198,8 @@ def checked_label(
       ConfigError: a model without classes, another number of labels, or a label that
         is no class; out of its range a one-hot would be zero, without a word.
     """
-    found = (getattr(model, name, None) for name in counts)
-    classes = next((count for count in found if count is not None), None)
+    num_labels = (getattr(model, name, None) for name in counts)
+    classes = next((count for count in num_labels if count is not None), None)
     if classes is None:
         raise ConfigError(
             f"label must be None for a model without classes, got {label}"
@@ -383,12 +383,12 @@ def _vary(model, params, state, key, rows, kept, temperature, *, num):
         first_key, other_key = jax.random.split(key)
         each = keys.at_indices(first_key, rows)
         first = model.sample_prior(each, len(rows), temperature)
-        again = jax.tree.map(lambda a: jnp.repeat(a, num, axis=0), first.z)
+        repeated = jax.tree.map(lambda a: jnp.repeat(a, num, axis=0), first.z)
         places = (rows[:, None] * num + jnp.arange(num)[None]).reshape(-1)
         # The first of a row keeps all scales.
         of_image = jnp.where(places % num == 0, len(model.groups), kept)
         others = keys.at_indices(other_key, places)
-        images = model.decode(model.resample(again, others, of_image, temperature))
+        images = model.decode(model.resample(repeated, others, of_image, temperature))
         return images.reshape(len(rows), num, *images.shape[1:])
 
     return _call(model, params, state, vary, key)
@@ -424,9 +424,9 @@ def _decode_lines(model, params, state, start, end, *, num, spherical=False):
 
 
 def _decode_axes(model, params, state, z, dims, values):
-    chosen = jax.nn.one_hot(dims, z.shape[-1], dtype=bool)
+    is_moved = jax.nn.one_hot(dims, z.shape[-1], dtype=bool)
     shape = (z.shape[0], len(dims), len(values), z.shape[-1])
     moved = jnp.broadcast_to(values.reshape(1, 1, -1, 1), shape)
-    kept = jnp.broadcast_to(z[:, None, None], shape)
-    points = jnp.where(chosen[None, :, None], moved, kept)
+    base = jnp.broadcast_to(z[:, None, None], shape)
+    points = jnp.where(is_moved[None, :, None], moved, base)
     return _decode_all(model, params, state, points, 3)

@@ -189,26 +189,26 @@ def render_comparison(runs: Sequence[EvaluatedRun]) -> str:
 
 def _figures(runs: Sequence[EvaluatedRun]) -> list[tuple[str, str, str]]:
     """Returns (title, caption, data URI) of the figures that show all runs."""
-    made = []
+    figures = []
     points = [p for p in map(_point, runs) if p is not None]
     if points:
         text = "Runs on one line have the same ELBO. " + "; ".join(
             f"{p.name}: rate {p.rate:.4g}, distortion {p.distortion:.4g} nats"
             for p in points
         )
-        made.append(("Rate and distortion", text, plots.rate_distortion(points)))
+        figures.append(("Rate and distortion", text, plots.rate_distortion(points)))
     kl = {
         r.name: r.results["kl_per_group"] for r in runs if r.results.get("kl_per_group")
     }
     finite = {n: [v for v in values if v is not None] for n, values in kl.items()}
     if finite:
         text = "Mean KL of every group of latents to the prior, sorted in each run."
-        made.append(("KL of the latents", text, latent_plots.kl_lines(finite)))
+        figures.append(("KL of the latents", text, latent_plots.kl_lines(finite)))
     curves = plots.compared_curves({run.name: run.history for run in runs})
     if curves is not None:
         text = "On validation data, or of training batches where there is none."
-        made.append(("Training", text, curves))
-    return [(title, text, _uri(png)) for title, text, png in made]
+        figures.append(("Training", text, curves))
+    return [(title, text, _uri(png)) for title, text, png in figures]
 
 
 def _point(run: EvaluatedRun) -> plots.Point | None:

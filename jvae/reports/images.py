@@ -30,7 +30,7 @@ MAX_CLUSTER_PAGES = 20
 def make_images(
     trained: TrainedModel,
     source: Source,
-    found: EvaluationResults,
+    results: EvaluationResults,
     key: Key,
     *,
     temperatures: Sequence[float],
@@ -45,7 +45,7 @@ def make_images(
     Args:
       trained: what is evaluated.
       source: the split, whose first examples are shown.
-      found: what was measured of the split.
+      results: what was measured of the split.
       key: of all draws.
       temperatures: of the samples, one picture for each.
       num_images: samples in a picture.
@@ -61,7 +61,7 @@ def make_images(
         shown += _images(
             trained,
             source,
-            found,
+            results,
             key,
             temperatures,
             num_images=num_images,
@@ -69,13 +69,13 @@ def make_images(
         )
         for name, sampler in (samplers or {}).items():
             shown.append(_drawn_by(trained, key, num_images, name, sampler))
-    if found.classification is not None:
-        shown.append(_confusion(found.classification))
-    if found.latents is not None:
-        shown += latents.make_latent_images(trained, source, found, key, projection)
-    if found.clusters is not None:
+    if results.classification is not None:
+        shown.append(_confusion(results.classification))
+    if results.latents is not None:
+        shown += latents.make_latent_images(trained, source, results, key, projection)
+    if results.clusters is not None:
         place = jax.random.fold_in(key, 1)
-        shown += cluster_pages(trained, source, found.clusters, place)
+        shown += cluster_pages(trained, source, results.clusters, place)
     curves = plots.curves(history or ())
     if curves is not None:
         caption = "Metrics over training; axes are fitted to all but the first tenth."
@@ -86,7 +86,7 @@ def make_images(
 def _images(
     trained: TrainedModel,
     source: Source,
-    found: EvaluationResults,
+    results: EvaluationResults,
     key: Key,
     temperatures: Sequence[float],
     *,
@@ -100,7 +100,7 @@ def _images(
     shown = [_reconstructions(trained, x, draw_key)]
     if samples.has_codes(trained) and len(x) > 1:
         shown.append(_interpolations(trained, x))
-        if found.latents is not None and found.latents.draws is not None:
+        if results.latents is not None and results.latents.draws is not None:
             shown.append(_interpolations(trained, x, spherical=True))
     if samples.has_codes(trained) and len(x) >= 4:
         shown.append(_corners(trained, x))
@@ -108,7 +108,7 @@ def _images(
         shown += [_samples(trained, sample_key, num_images, t) for t in temperatures]
     if hasattr(trained.model, "resample"):
         shown += _variations(trained, jax.random.fold_in(sample_key, 1), temperatures)
-    kl = None if found.latents is None else found.latents.kl_per_dim
+    kl = None if results.latents is None else results.latents.kl_per_dim
     if samples.has_codes(trained) and kl is not None:
         shown.append(_traversals(trained, x, kl, reach))
     return shown
@@ -117,10 +117,10 @@ def _images(
 def _reconstructions(trained: TrainedModel, x: np.ndarray, key: Key) -> Picture:
     mode: Literal["mean", "sample"] = "mean" if samples.has_codes(trained) else "sample"
     code = {"mean": "the mode", "sample": "a draw"}[mode] + " of q(z|x)"
-    again = samples.reconstructions(trained, x, key, mode)
+    reconstructions = samples.reconstructions(trained, x, key, mode)
     columns = min(COLUMNS, len(x))
     whole = len(x) // columns * columns
-    pairs = np.stack([x[:whole], np.asarray(again)[:whole]])
+    pairs = np.stack([x[:whole], np.asarray(reconstructions)[:whole]])
     rows = pairs.reshape(2, -1, columns, *x.shape[1:]).swapaxes(0, 1)
     text = f"Rows in pairs: what the model is given, and the mean of p(x|z) at {code}."
     png = sheet(trained, rows, columns)
@@ -210,13 +210,13 @@ def _traversals(
     return Picture("traversals.png", "Traversals", text, png)
 
 
-def _confusion(found: Classification) -> Picture:
-    wrong = found.confusion.sum() - np.trace(found.confusion)
+def _confusion(classification: Classification) -> Picture:
+    wrong = classification.confusion.sum() - np.trace(classification.confusion)
     text = (
         f"Examples by true label (rows) and by the label they are given (columns); "
-        f"{wrong:,} of {found.confusion.sum():,} are off the diagonal."
+        f"{wrong:,} of {classification.confusion.sum():,} are off the diagonal."
     )
-    png = plots.confusion(found.confusion)
+    png = plots.confusion(classification.confusion)
     return Picture("confusion.png", "Confusion", text, png)
 
 
@@ -254,8 +254,8 @@ def _cluster(
         pixels = source.read(shown)["image"]
         members = np.asarray(trained.prepare(pixels, data_key))
         blank = np.full_like(members, members.min())
-        kept = (np.arange(count) < len(places)).reshape(-1, 1, 1, 1)
-        images = np.concatenate([np.where(kept, members, blank), drawn])
+        is_tile = (np.arange(count) < len(places)).reshape(-1, 1, 1, 1)
+        images = np.concatenate([np.where(is_tile, members, blank), drawn])
         text = (
             f"{len(places):,} members. Upper {CLUSTER_ROWS} rows: the first of them; "
             f"lower: means of p(x|z), z from p(z|{cluster})."

@@ -29,7 +29,7 @@ MAX_ON_MAP = 2000
 def make_latent_images(
     trained: TrainedModel,
     source: Source,
-    found: EvaluationResults,
+    results: EvaluationResults,
     key: Key,
     projection: Projection,
 ) -> list[Picture]:
@@ -38,21 +38,21 @@ def make_latent_images(
     Args:
       trained: what is evaluated.
       source: the split.
-      found: what was measured of it, the latents among it.
+      results: what was measured of it, the latents among it.
       key: of the transform.
       projection: of the map.
     """
-    latents: Any = found.latents
+    latents: Any = results.latents
     shown = []
     if latents.means is not None and not trained.is_generative:
         shown += _neighbors(trained, source, latents.means, key)
-    shown.append(_scales(found.scales) if found.scales else _kl_bars(latents))
-    if "log_likelihood" in found.measures:
-        shown += _rate_distortion(found.measures)
+    shown.append(_scales(results.scales) if results.scales else _kl_bars(latents))
+    if "log_likelihood" in results.measures:
+        shown += _rate_distortion(results.measures)
     if latents.draws is not None and latents.kl_per_dim is not None:
         shown.append(_aggregate(latents))
     if latents.means is not None and len(latents.means) > 1:
-        shown.append(_map(trained, source, found, key, projection))
+        shown.append(_map(trained, source, results, key, projection))
     return shown
 
 
@@ -119,25 +119,25 @@ def _aggregate(latents: LatentStatistics) -> Picture:
 def _map(
     trained: TrainedModel,
     source: Source,
-    found: EvaluationResults,
+    results: EvaluationResults,
     key: Key,
     projection: Projection,
 ) -> Picture:
     """Returns the codes in two dimensions, with labels or clusters and some images."""
-    latents: Any = found.latents
+    latents: Any = results.latents
     means = latents.means[:MAX_ON_MAP]
     examples = source.read(np.arange(len(means)))
     signs, are = examples.get("label"), "labels"
-    if signs is None and found.clusters is not None:
-        signs, are = found.clusters.assignments[: len(means)], "clusters"
+    if signs is None and results.clusters is not None:
+        signs, are = results.clusters.assignments[: len(means)], "clusters"
     places, names = _places(means, projection)
     thumbnails = []
     if "image" in examples:
-        chosen = apart(places)
-        each = jax.random.split(key, len(chosen))
-        x = trained.prepare(examples["image"][chosen], each)
+        indices = apart(places)
+        each = jax.random.split(key, len(indices))
+        x = trained.prepare(examples["image"][indices], each)
         unit = np.clip(np.asarray(trained.transform.to_unit(x)), 0.0, 1.0)
-        thumbnails = list(zip(chosen, unit, strict=True))
+        thumbnails = list(zip(indices, unit, strict=True))
     text = f"Means of q(z|x) of {len(means):,} examples."
     if signs is not None and len(np.unique(signs)) <= latent_plots.MAX_SIGNS:
         text += f" Their numbers are {are}."
@@ -175,8 +175,8 @@ def _neighbors(
         "cosine": "cosine similarity",
     }
     for metric, title in metrics.items():
-        found = neighbours.nearest(codes, queries, columns - 1, metric)
-        places = np.concatenate([queries[:, None], found], axis=1).reshape(-1)
+        indices = neighbours.nearest(codes, queries, columns - 1, metric)
+        places = np.concatenate([queries[:, None], indices], axis=1).reshape(-1)
         pixels = source.read(places)["image"]
         x = np.asarray(trained.prepare(pixels, jax.random.split(key, len(places))))
         text = (

@@ -162,20 +162,20 @@ def compared_curves(
     Args:
       histories: {run: rows of metrics.jsonl}.
     """
-    chosen = {}
+    curves = {}
     for name, rows in histories.items():
         kept = [row for row in rows if row["split"] == "validation"] or list(rows)
-        chosen[name] = kept
+        curves[name] = kept
     names = [
         n
         for n in COMPARED
-        if any(_number(row, n) for rows in chosen.values() for row in rows)
+        if any(_number(row, n) for rows in curves.values() for row in rows)
     ]
     if not names:
         return None
     figure, panels = style.panels(len(names), height=2.2)
     for axes, name in zip(panels, names, strict=True):
-        for i, (run, rows) in enumerate(chosen.items()):
+        for i, (run, rows) in enumerate(curves.items()):
             points = [(r["step"], r[name]) for r in rows if _number(r, name)]
             if points:
                 look = {"color": style.color(i), "marker": MARKERS[i % len(MARKERS)]}

@@ -81,13 +81,13 @@ def evaluate(
         draw_key, size = jax.random.fold_in(key, 5), settings.batch_size
         trained = recomputed_statistics(trained, train, batch_size=size, key=draw_key)
     number_key, picture_key = jax.random.split(key)
-    found = evaluate_all(trained, source, key=number_key, settings=settings)
+    evaluated = evaluate_all(trained, source, key=number_key, settings=settings)
     if train is not None:
-        probe(found, trained, source, train, key=number_key, settings=settings)
+        probe(evaluated, trained, source, train, key=number_key, settings=settings)
     shown = images.make_images(
         trained,
         source,
-        found,
+        evaluated,
         picture_key,
         temperatures=settings.temperatures,
         num_images=settings.num_images,
@@ -97,7 +97,7 @@ def evaluate(
         projection=settings.projection,
     )
     if features is not None and trained.makes_images:
-        found.quality = evaluate_quality(
+        evaluated.quality = evaluate_quality(
             trained,
             features,
             source,
@@ -112,7 +112,7 @@ def evaluate(
         written = passages.make_passages(
             trained, source, picture_key, temperatures=settings.temperatures
         )
-    numbers = numbers_of(found, trained)
+    numbers = numbers_of(evaluated, trained)
     origin = {
         "step": step,
         "split": split,
@@ -205,7 +205,7 @@ def config_digest(value: Any) -> str:
 
 def versions() -> dict[str, str]:
     """Returns the versions and the device behind the numbers."""
-    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     python = platform.python_version()
-    return {"jvae": jvae.__version__, "python": python, **found, "devices": device}
+    return {"jvae": jvae.__version__, "python": python, **versions, "devices": device}

@@ -71,16 +71,16 @@ def evaluate_run(
         section = restored.config["data"] | dict(data_fields or {})
         vocabulary = restored.vocabulary
         source = datasets.load_split(section, split, vocabulary)
-        chosen = Settings(**settings)
-        needed = chosen.needs_training_split(restored.trained)
+        checked = Settings(**settings)
+        needed = checked.needs_training_split(restored.trained)
         train = datasets.load_split(section, "train", vocabulary) if needed else None
     folder = epath.Path(out or workdir).expanduser()
     if out is None:
         folder = folder / "evaluation" / f"{split}_{restored.step:08d}"
     makes_images = restored.trained.makes_images
     features = None
-    if chosen.fd_examples > 0 and makes_images and train is not None:
-        features = load_or_fit(workdir, section, chosen.features)
+    if checked.fd_examples > 0 and makes_images and train is not None:
+        features = load_or_fit(workdir, section, checked.features)
     results = report.evaluate(
         restored.trained,
         source,
@@ -91,9 +91,9 @@ def evaluate_run(
         key=jax.random.key(restored.config["seed"]),
         train=train,
         history=read_metrics(workdir),
-        samplers={n: restored.sampler(n, train) for n in chosen.samplers},
+        samplers={n: restored.sampler(n, train) for n in checked.samplers},
         features=features,
-        settings=chosen,
+        settings=checked,
     )
     for name, row in results["metrics"].items():
         print(f"{name:18s} {_with_error(row)} {row['unit']}  ({row['kind']})")

@@ -41,8 +41,8 @@ def initialize(
       DeviceError: only some of the arguments are given, the coordinator cannot be
         reached, or nothing is found.
     """
-    given = (coordinator, num_processes, process_id)
-    if any(x is None for x in given) and any(x is not None for x in given):
+    explicit = (coordinator, num_processes, process_id)
+    if any(x is None for x in explicit) and any(x is not None for x in explicit):
         raise DeviceError(
             "coordinator, num_processes and process_id go together",
             fix="Give all three, or none where JAX can find them.",
@@ -176,9 +176,9 @@ def check_devices() -> None:
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
-        wanted = os.environ.get("JAX_PLATFORMS", "default")
+        platforms = os.environ.get("JAX_PLATFORMS", "default")
         raise DeviceError(
-            f"no {wanted} devices: {_first_line(error) or 'the plugin is missing'}",
+            f"no {platforms} devices: {_first_line(error) or 'the plugin is missing'}",
             where="JAX_PLATFORMS",
             fix="Install it, e.g. pip install 'jax[cuda13]' or 'jax[tpu]', or unset "
             "JAX_PLATFORMS.",

@@ -139,8 +139,8 @@ def plan(
     for seed, texts in itertools.product(
         range(num_seeds), itertools.product(*grid.values())
     ):
-        chosen = dict(zip(grid, texts, strict=True)) | {"seed": str(seed)}
-        given = config_files.experiment_config(path, {**overrides, **chosen})
+        texts_by_field = dict(zip(grid, texts, strict=True)) | {"seed": str(seed)}
+        given = config_files.experiment_config(path, {**overrides, **texts_by_field})
         config = configs.parse_experiment(given).to_dict()
         values = {field: _at(config, field) for field in grid}
         trials.append(Trial(values, seed, config))

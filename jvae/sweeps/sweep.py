@@ -227,11 +227,11 @@ class Sweep:
     def table(self) -> tables.Table:
         """What is known so far."""
         names = dict.fromkeys(name for o in self._done() for name in o.metrics)
-        kept = [name for name in names if name in (self.metrics or names)]
+        metrics = [name for name in names if name in (self.metrics or names)]
         groups: dict[str, list[Trial]] = {}
         for trial in self.trials:
             groups.setdefault(trial.group, []).append(trial)
-        rows = [self._row(name, group) for name in kept for group in groups.values()]
+        rows = [self._row(name, group) for name in metrics for group in groups.values()]
         return tables.Table(
             fields=list(self.trials[0].values),
             rows=[row for row in rows if row is not None],
@@ -247,17 +247,17 @@ class Sweep:
             for trial in group
             if (outcome := self.outcomes.get(trial.name)) and outcome.status == "done"
         }
-        found = {seed: m[metric] for seed, m in done.items() if metric in m}
-        if done and not found:
+        by_seed = {seed: m[metric] for seed, m in done.items() if metric in m}
+        if done and not by_seed:
             return None
-        told: Mapping[str, Any] = next(iter(found.values()), {})
-        numbers = {seed: m["value"] for seed, m in found.items()}
+        first: Mapping[str, Any] = next(iter(by_seed.values()), {})
+        numbers = {seed: m["value"] for seed, m in by_seed.items()}
         return tables.Row(
             values=group[0].values,
             metric=metric,
-            unit=told.get("unit", ""),
-            kind=told.get("kind", ""),
-            meaning=told.get("meaning", ""),
+            unit=first.get("unit", ""),
+            kind=first.get("kind", ""),
+            meaning=first.get("meaning", ""),
             by_seed={seed: x for seed, x in numbers.items() if x is not None},
             num_seeds=len(group),
         )

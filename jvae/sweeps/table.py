@@ -46,14 +46,14 @@ class Row:
         numbers = list(self.by_seed.values())
         if not numbers:
             return dict.fromkeys(STATISTICS)
-        found = np.quantile(np.asarray(numbers, np.float64), _FRACTIONS)
-        return dict(zip(STATISTICS, found.tolist(), strict=True))
+        quantiles = np.quantile(np.asarray(numbers, np.float64), _FRACTIONS)
+        return dict(zip(STATISTICS, quantiles.tolist(), strict=True))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what table.json says of it."""
         by_seed = {str(seed): number for seed, number in self.by_seed.items()}
-        told = dataclasses.asdict(self) | {"by_seed": by_seed}
-        return {**told, "seeds": len(by_seed), **self.statistics}
+        fields = dataclasses.asdict(self) | {"by_seed": by_seed}
+        return {**fields, "seeds": len(by_seed), **self.statistics}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +98,8 @@ class Table:
     @property
     def json(self) -> str:
         """Everything, with the number of every seed."""
-        told = dataclasses.asdict(self) | {"rows": [r.to_dict() for r in self.rows]}
-        return json.dumps(told, indent=2, allow_nan=False) + "\n"
+        fields = dataclasses.asdict(self) | {"rows": [r.to_dict() for r in self.rows]}
+        return json.dumps(fields, indent=2, allow_nan=False) + "\n"
 
     @property
     def csv(self) -> str:

@@ -85,14 +85,14 @@ def data_dependent_init(
     Raises:
       ConfigError: a flow whose scales are not finite afterwards.
     """
-    wanted = getattr(components.model, "num_init_examples", 0)
-    if wanted == 0:
+    num_examples = getattr(components.model, "num_init_examples", 0)
+    if num_examples == 0:
         check_scales(state.params, "parameters at the start of the run")
         return state
     size = len(components.splits.train)
-    chosen = data.order(components.experiment.seed, size, 0, min(wanted, size))
+    indices = data.order(components.experiment.seed, size, 0, min(num_examples, size))
     raw = jax.device_put(
-        components.splits.train.read(chosen), mesh.replicated(components.devices)
+        components.splits.train.read(indices), mesh.replicated(components.devices)
     )
 
     def initialized(state, raw, key):
@@ -115,7 +115,7 @@ def data_dependent_init(
     state = jax.jit(initialized, out_shardings=places)(
         state, raw, components.keys["start"]
     )
-    where = f"set by the first {len(chosen)} training examples"
+    where = f"set by the first {len(indices)} training examples"
     check_scales(state.params, where, "Look for examples that are not finite.")
     return state
 

@@ -34,10 +34,11 @@ def check_fit(components: Components) -> None:
     if classes is not None:
         is_classifier = getattr(components.model, "target", None) == "label"
         kind = "classifier" if is_classifier else "conditional model"
-        found = require_labels(components.splits, f"a {kind}")
-        if found > classes:
+        num_labels = require_labels(components.splits, f"a {kind}")
+        if num_labels > classes:
             raise ConfigError(
-                f"model.num_classes must be at least the data's {found}, got {classes}"
+                f"model.num_classes must be at least the data's {num_labels}, "
+                f"got {classes}"
             )
     state = jax.eval_shape(components.initializer, jax.random.key(0))
     if getattr(components.model, "target", None) in ("image", "tokens"):
@@ -48,7 +49,7 @@ def check_fit(components: Components) -> None:
 def _check_examples(components: Components) -> None:
     """Checks that the data set has what the model reads, in its shape and spelling."""
     shapes = components.splits.train.shapes
-    wanted = getattr(components.model, "image_shape", None)
+    expected = getattr(components.model, "image_shape", None)
     needed = (
         "tokens" if getattr(components.model, "target", None) == "tokens" else "image"
     )
@@ -58,25 +59,26 @@ def _check_examples(components: Components) -> None:
             f"the model reads {needed!r} and the data set has {', '.join(shapes)}",
             fix="Choose another data.name or model.name.",
         )
-    if wanted is not None:
+    if expected is not None:
         _check_shape(
-            tuple(wanted), tuple(shapes["image"]), components.transform.padding
+            tuple(expected), tuple(shapes["image"]), components.transform.padding
         )
     if (components.transform.support == "tokens") != is_text:
-        wanted = "" if is_text else "not "
-        raise ConfigError(f"data.transform must {wanted}be 'tokens' for {needed!r}")
+        expected = "" if is_text else "not "
+        raise ConfigError(f"data.transform must {expected}be 'tokens' for {needed!r}")
     if is_text:
         _check_sentences(components)
 
 
-def _check_shape(wanted: tuple, stored: tuple, padding: int) -> None:
+def _check_shape(expected: tuple, stored: tuple, padding: int) -> None:
     """Checks that a model's images have the shape of the stored ones with padding."""
     height, width, channels = stored
-    given = (height + 2 * padding, width + 2 * padding, channels)
-    if wanted != given:
+    actual = (height + 2 * padding, width + 2 * padding, channels)
+    if expected != actual:
         with_padding = f" with data.padding {padding}" if padding else ""
         raise ConfigError(
-            f"model.image_shape must be the data's {given}{with_padding}, got {wanted}"
+            f"model.image_shape must be the data's {actual}{with_padding}, "
+            f"got {expected}"
         )
 
 
@@ -98,16 +100,16 @@ def _check_support(components: Components, likelihood: Any) -> None:
     """Checks that pixels are what this likelihood is defined on."""
     same = ("signed", "levels", "tokens")
     fits = {"binary": ("binary", "unit"), **{name: (name,) for name in same}}
-    wanted = fits.get(getattr(likelihood, "support", ""))
-    given = components.transform.support
-    if wanted is not None and given not in wanted:
+    supports = fits.get(getattr(likelihood, "support", ""))
+    support = components.transform.support
+    if supports is not None and support not in supports:
         raise ConfigError(
-            f"data.transform must give {' or '.join(wanted)} pixels to "
-            f"{type(likelihood).__name__}, got {given} pixels"
+            f"data.transform must give {' or '.join(supports)} pixels to "
+            f"{type(likelihood).__name__}, got {support} pixels"
         )
     levels = 2 ** components.experiment.data["num_bits"]
     known = getattr(likelihood, "num_levels", levels)
-    if wanted is not None and known != levels:
+    if supports is not None and known != levels:
         raise ConfigError(
             f"data.num_bits must give the {known} levels of the likelihood, "
             f"got {levels} levels"

@@ -144,14 +144,14 @@ def section_fields(name: str, section: Section) -> dict[str, registry.Field]:
       name: 'data', 'model', 'loss', 'optimizer' or 'mesh'.
       section: the section; its 'name' chooses the function.
     """
-    chosen = section.get("name", "")
+    function = section.get("name", "")
     if name == "data":
-        source = registry.resolve(data.DATASETS, chosen, "data")
+        source = registry.resolve(data.DATASETS, function, "data")
         return {**registry.of(data_options), **registry.of(source)}
     if name == "model":
-        return registry.of(registry.resolve(models.MODELS, chosen, "model"))
+        return registry.of(registry.resolve(models.MODELS, function, "model"))
     if name == "loss":
-        return losses.config_fields(registry.resolve(losses.LOSSES, chosen, "loss"))
+        return losses.config_fields(registry.resolve(losses.LOSSES, function, "loss"))
     if name == "optimizer":
         return registry.of(optimizers.build, skip=("num_steps", "name"))
     return registry.of(mesh.build)
@@ -162,13 +162,13 @@ def complete_section(name: str, section: Section) -> dict[str, Any]:
     if name in NAMED and "name" not in section:
         raise ConfigError(f"{name}.name is missing", fix=f"Known: {_names(name)}.")
     known = section_fields(name, section)
-    given = {k: v for k, v in section.items() if k != "name"}
-    registry.check_against(known, given, name)
+    fields = {k: v for k, v in section.items() if k != "name"}
+    registry.check_against(known, fields, name)
     defaults = {
         k: f.default for k, f in known.items() if f.default is not registry.REQUIRED
     }
     named = {"name": section["name"]} if "name" in section else {}
-    return {**named, **defaults, **given}
+    return {**named, **defaults, **fields}
 
 
 def _names(section: str) -> str:

@@ -158,9 +158,9 @@ def describe_fields(config: Mapping[str, Any] | None) -> str:
     """Returns a line for every config field: name, type, value or default, meaning."""
     lines = ["", "config fields (--config.FIELD=VALUE):"]
 
-    def describe(prefix: str, known: Mapping[str, registry.Field], given: Mapping):
+    def describe(prefix: str, known: Mapping[str, registry.Field], values: Mapping):
         for name, field in known.items():
-            value = given.get(name, field.default)
+            value = values.get(name, field.default)
             if isinstance(value, Mapping):
                 continue
             shown = "required" if value is registry.REQUIRED else repr(value)
@@ -173,10 +173,12 @@ def describe_fields(config: Mapping[str, Any] | None) -> str:
     describe("", {k: v for k, v in top.items() if k not in sections}, config)
     for section in sorted(sections):
         lines.append(f"  [{section}]  {top[section].meaning}")
-        given = config.get(section, {})
-        if section == "schedules" or ("name" not in given and section in configs.NAMED):
+        values = config.get(section, {})
+        if section == "schedules" or (
+            "name" not in values and section in configs.NAMED
+        ):
             continue
-        describe(f"{section}.", configs.section_fields(section, given), given)
+        describe(f"{section}.", configs.section_fields(section, values), values)
     if not config:
         lines.append(
             "  With --config=FILE, the fields of its data, model and loss too."

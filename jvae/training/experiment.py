@@ -84,7 +84,7 @@ def _costs(components: Components) -> dict[str, float]:
     seconds = time.monotonic() - began
     trained = loop.trained_model_of(components, state)
     few = min(64, len(components.splits.test))
-    found = validation.validate(components, trained, components.splits.test, few)
+    scores = validation.validate(components, trained, components.splits.test, few)
     images = (
         components.experiment.data["batch_size"]
         * components.experiment.steps_per_dispatch
@@ -93,12 +93,12 @@ def _costs(components: Components) -> dict[str, float]:
         "parameters": size,
         "bytes": memory.temp_size_in_bytes + memory.argument_size_in_bytes,
         "examples_per_second": images / seconds,
-        found.measure: found.numbers[found.measure],
+        scores.measure: scores.numbers[scores.measure],
     }
     print(
         f"parameters {size:,}; memory per device {costs['bytes'] / 2**20:,.0f} MiB; "
         f"{costs['examples_per_second']:,.0f} examples/s in one step; "
-        f"{found.measure} of {few} test images after 2 dispatches "
-        f"{found.numbers[found.measure]:,.1f} nats"
+        f"{scores.measure} of {few} test images after 2 dispatches "
+        f"{scores.numbers[scores.measure]:,.1f} nats"
     )
     return costs

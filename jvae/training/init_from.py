@@ -43,23 +43,24 @@ def matching_params(
         for path, value in jax.tree_util.tree_leaves_with_path(params_of(item, "ema"))
     }
     loaded: list[str] = []
-    kept: list[str] = []
+    unmatched: list[str] = []
 
     def choose(path, mine):
         name = metadata.path_name(path)
         other = theirs.get(name)
         if other is None or other.shape != mine.shape:
-            kept.append(name)
+            unmatched.append(name)
             return mine
         loaded.append(name)
         return other.astype(mine.dtype)
 
-    chosen = jax.tree_util.tree_map_with_path(choose, params)
+    merged = jax.tree_util.tree_map_with_path(choose, params)
     if not loaded:
         raise WorkdirError(
             "none of its parameters fits this model",
             where=str(workdir),
             fix="Set init_from to a run of a like model.",
         )
-    text = f"loaded from {workdir}: {', '.join(loaded)}; new: {', '.join(kept) or '-'}"
-    return chosen, frozenset(loaded), text
+    new = ", ".join(unmatched) or "-"
+    text = f"loaded from {workdir}: {', '.join(loaded)}; new: {new}"
+    return merged, frozenset(loaded), text

@@ -217,12 +217,12 @@ class TrainingRun:
         """Measures the model on held-out data, keeps the best, makes pictures."""
         trained = trained_model_of(self.components, self.state)
         examples = self.experiment.eval_examples
-        found = validation.validate(self.components, trained, source, examples)
-        self.archive.save_if_best(step, self.state, found.score)
+        scores = validation.validate(self.components, trained, source, examples)
+        self.archive.save_if_best(step, self.state, scores.score)
         grids = validation.training_pictures(self.components, trained, source)
         if self.writer is not None:
-            self.writer.write(step, "validation", found.numbers)
-            self.progress.say(f"step {step}  {found.sentence}")
+            self.writer.write(step, "validation", scores.numbers)
+            self.progress.say(f"step {step}  {scores.sentence}")
             self._write_pictures(step, grids)
 
     def _write_pictures(self, step: int, grids: dict[str, np.ndarray]) -> None:

@@ -98,14 +98,14 @@ def build(
       ConfigError: a coefficient that neither has, an unknown field.
     """
     built = {}
-    for coefficient, given in section.items():
+    for coefficient, fields in section.items():
         where = f"schedules.{coefficient}"
         if coefficient not in coefficients:
             hint = nearest(coefficient, coefficients)
             raise ConfigError(
                 f"{where} is no coefficient of the loss or the model", fix=hint
             )
-        options = {"name": "", "end": coefficients[coefficient], **given}
+        options = {"name": "", "end": coefficients[coefficient], **fields}
         built[coefficient] = registry.build(SCHEDULES, where, **options)
     return lambda step: {
         name: jnp.asarray(schedule(step), jnp.float32)

@@ -274,8 +274,8 @@ def _counted(guard: Guard, step: Array, norm: Array, is_good: Array) -> Guard:
     norms = guard.norms
     if norms is not None:
         place = step % WINDOW
-        kept = jnp.where(jnp.isfinite(norm), norm, norms[place])
-        norms = norms.at[place].set(kept)
+        newest = jnp.where(jnp.isfinite(norm), norm, norms[place])
+        norms = norms.at[place].set(newest)
     skip = 1 - is_good.astype(jnp.int32)
     return Guard(guard.skipped + skip, (guard.in_a_row + 1) * skip, norms)
 

@@ -113,12 +113,12 @@ def training_pictures(
     raw = source.read(np.arange(n))["image"]
     # NumPy in between: with many processes some arrays are global and some are not.
     image = np.asarray(trained.prepare(raw, key))
-    again = samples.reconstructions(
+    reconstructions = samples.reconstructions(
         trained, image, key, "mean" if samples.has_codes(trained) else "sample"
     )
     show = components.transform.to_unit
     pairs = jnp.stack(
-        [show(jnp.asarray(x)) for x in (image, np.asarray(again))], axis=1
+        [show(jnp.asarray(x)) for x in (image, np.asarray(reconstructions))], axis=1
     )
     drawn = jnp.asarray(samples.prior_samples(trained, key, NUM_PICTURES, 1.0))
     return {

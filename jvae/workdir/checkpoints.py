@@ -197,16 +197,16 @@ class Checkpoints:
         Returns:
           Whether there were any.
         """
-        found = False
+        is_any = False
         if not distributed.is_first():
-            return found
+            return is_any
         for folder in self.folder.iterdir():
             is_step = STEP.fullmatch(folder.name) and folder.is_dir()
             is_meant = step is None or folder.name.partition(".")[0] == str(step)
             if is_step and is_meant and not (folder / COMMIT_FILE).exists():
-                found = True
+                is_any = True
                 folder.rmtree()
-        return found
+        return is_any
 
     def read_meta(self, step: int) -> dict[str, Any]:
         """Returns the JSON of a step.
@@ -398,12 +398,12 @@ def choose(workdir: epath.PathLike, step: str | int) -> tuple[Checkpoints, int]:
       WorkdirError: no such workdir, checkpoint or step; says which steps there are.
     """
     root = files.absolute(workdir)
-    found: dict[str, Checkpoints] = {
+    folders: dict[str, Checkpoints] = {
         name: Checkpoints(root / name, read_only=True)
         for name in (CHECKPOINTS, BEST)
         if (root / name).is_dir()
     }
-    steps = {name: c.steps() for name, c in found.items()}
+    steps = {name: c.steps() for name, c in folders.items()}
     if not any(steps.values()):
         raise WorkdirError(
             "there is no checkpoint", where=str(root), fix="Name the workdir of a run."
@@ -411,9 +411,9 @@ def choose(workdir: epath.PathLike, step: str | int) -> tuple[Checkpoints, int]:
     order = [CHECKPOINTS, BEST] if step != "best" else [BEST, CHECKPOINTS]
     for name in order:
         if step in ("best", "last") and steps.get(name):
-            return found[name], steps[name][-1]
+            return folders[name], steps[name][-1]
         if step in steps.get(name, []):
-            return found[name], int(step)
+            return folders[name], int(step)
     there = sorted({s for numbers in steps.values() for s in numbers})
     raise WorkdirError(
         f"there is no checkpoint {step!r}", where=str(root), fix=f"There are {there}."

@@ -24,20 +24,22 @@ CHANGEABLE_DATA = ("placement", "num_threads")
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the part of a config that a run cannot change: what is learned, how."""
-    kept = {k: v for k, v in config.items() if k not in CHANGEABLE}
-    kept["data"] = {k: v for k, v in config["data"].items() if k not in CHANGEABLE_DATA}
-    return kept
+    fields = {k: v for k, v in config.items() if k not in CHANGEABLE}
+    fields["data"] = {
+        k: v for k, v in config["data"].items() if k not in CHANGEABLE_DATA
+    }
+    return fields
 
 
 def differences(
     stored: Mapping[str, Any], given: Mapping[str, Any], prefix: str = ""
 ) -> list[str]:
     """Returns 'section.field: A there, B here' for every field that differs."""
-    found = []
+    texts = []
     for name in sorted({*stored, *given}):
         a, b = stored.get(name), given.get(name)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, f"{prefix}{name}.")
+            texts += differences(a, b, f"{prefix}{name}.")
         elif a != b:
-            found.append(f"{prefix}{name}: {a!r} there, {b!r} here")
-    return found
+            texts.append(f"{prefix}{name}: {a!r} there, {b!r} here")
+    return texts

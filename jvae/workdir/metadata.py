@@ -48,10 +48,10 @@ def describe(
     Returns:
       `given` and 'step', 'format', 'shapes', 'checksums', 'jvae', 'jax', 'digest'.
     """
-    told = {**given, "step": step, "format": FORMAT, "shapes": shapes_of(items)}
-    told |= {"checksums": checksums(dict(items))}
-    told |= {"jvae": jvae.__version__, "jax": jax.__version__}
-    return told | {"digest": digest(told)}
+    description = {**given, "step": step, "format": FORMAT, "shapes": shapes_of(items)}
+    description |= {"checksums": checksums(dict(items))}
+    description |= {"jvae": jvae.__version__, "jax": jax.__version__}
+    return description | {"digest": digest(description)}
 
 
 def digest(manifest: Mapping[str, Any]) -> str:
@@ -71,8 +71,8 @@ def is_changed(manifest: Mapping[str, Any]) -> bool:
 def changed_arrays(manifest: Mapping[str, Any], items: Mapping[str, Any]) -> list[str]:
     """Returns the paths of the arrays of `items` that are not those written."""
     written = manifest.get("checksums", {})
-    found = checksums(dict(items))
-    return [path for path, value in found.items() if written.get(path, value) != value]
+    sums = checksums(dict(items))
+    return [path for path, value in sums.items() if written.get(path, value) != value]
 
 
 def shape_differences(manifest: Mapping[str, Any], wanted: Shapes) -> list[str]:

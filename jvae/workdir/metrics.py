@@ -53,10 +53,10 @@ class MetricsWriter:
 
     def __init__(self, workdir: epath.PathLike, start_step: int):
         self._file = epath.Path(workdir) / METRICS_FILE
-        kept = [row for row in read_metrics(workdir) if row["step"] <= start_step]
+        rows = [row for row in read_metrics(workdir) if row["step"] <= start_step]
         self._lines: files.FolderLines | files.BucketLines | None = None
         try:
-            self._lines = files.lines_of(self._file, map(_line, kept))
+            self._lines = files.lines_of(self._file, map(_line, rows))
         except OSError as error:
             self._give_up(error)
         self._events: _EventFile | None = None

@@ -86,19 +86,19 @@ class Explorer:
         """
         require(num_examples >= 2, "num_examples", "be at least 2", num_examples)
         count = min(num_examples, len(source))
-        found = source.read(np.arange(count))
+        batch = source.read(np.arange(count))
         key = jax.random.key(0)
         if model.vocabulary is None:
-            x = np.asarray(model.prepare(jnp.asarray(found["image"]), key))
+            x = np.asarray(model.prepare(jnp.asarray(batch["image"]), key))
         else:
-            x = np.asarray(found["tokens"])
+            x = np.asarray(batch["tokens"])
         latents, trained = None, model.trained
         if trained.has_latents and not has_scales(trained):
             size = 16 * trained.mesh.size
             latents = evaluate_latents(
                 trained, source, batch_size=size, key=key, num_examples=count
             )
-        return cls(model, x, found.get("label"), latents)
+        return cls(model, x, batch.get("label"), latents)
 
     @property
     def decodes(self) -> bool:
@@ -205,20 +205,24 @@ class Explorer:
     def decoded(self, z: Point) -> Shown:
         """Returns the mean of p(x|z), or the likeliest sentence, at z [D]."""
         point = self._point(z)
-        made = samples.decoded(self.model.trained, point[None])
+        images = samples.decoded(self.model.trained, point[None])
         what = "The likeliest sentence" if self.is_text else "The mean of p(x|z)"
         some = ", ".join(f"z_{d} = {point[d]:.2f}" for d in self.dims[:NAMED])
         more = ", ..." if len(self.dims) > NAMED else ""
-        return self._shown(made, f"{what} at {some}{more}", LARGE_TILE)
+        return self._shown(images, f"{what} at {some}{more}", LARGE_TILE)
 
     def beside(self, index: Any) -> Shown:
         """Returns an example, beside its reconstruction if the model decodes."""
         x, words = self._example(index), f"Example {self._name(index)}"
         if not self.has_paths:
             return self._shown(x, f"{words}.", LARGE_TILE)
-        again = samples.reconstructions(self.model.trained, x, jax.random.key(0))
+        reconstructions = samples.reconstructions(
+            self.model.trained, x, jax.random.key(0)
+        )
         text = f"{words}, and its reconstruction."
-        return self._shown(jnp.concatenate([x, self._wide(again)]), text, LARGE_TILE)
+        return self._shown(
+            jnp.concatenate([x, self._wide(reconstructions)]), text, LARGE_TILE
+        )
 
     def interpolate(self, first: Any, second: Any) -> Shown:
         """Returns the path between the codes of two examples, decoded."""
@@ -259,17 +263,17 @@ class Explorer:
                 f"sampler must be one of {self.samplers}, got {sampler!r}"
             )
         n = COLUMNS * (1 if self.is_text else ROWS)
-        made = self.model.sample(key, n, heat, label=label, sampler=sampler)
+        images = self.model.sample(key, n, heat, label=label, sampler=sampler)
         of = f" of {kind} {label}" if label is not None else ""
-        return self._shown(made, f"{n} samples{of} at temperature {heat:g}.")
+        return self._shown(images, f"{n} samples{of} at temperature {heat:g}.")
 
     def varied(self, seed: Any, temperature: Any, kept: Any) -> Shown:
         """Returns samples of a hierarchy whose coarse scales stay along a row."""
         key, heat = _key(seed), _number("temperature", temperature, MAX_TEMPERATURE, 0)
         count = _whole("kept", kept, 0, self.num_scales)
-        made = self.model.resample_fine_scales(key, ROWS, COLUMNS, count, heat)
+        images = self.model.resample_fine_scales(key, ROWS, COLUMNS, count, heat)
         text = f"Along a row {count} of {self.num_scales} scales stay, the coarsest."
-        return self._shown(made.reshape(-1, *made.shape[2:]), text)
+        return self._shown(images.reshape(-1, *images.shape[2:]), text)
 
     def thumbnails(self, count: int) -> Shown:
         """Returns the first examples, `count` at most."""

@@ -185,8 +185,8 @@ def _finding(explorer: Explorer, ask: Asking, chart: Chart, picture: gr.Image) -
     box = _answer_box(explorer.beside(0))
 
     def clicked(event: gr.SelectData) -> Any:
-        found = chart.nearest(chart.place(*_pixel(event)))
-        return html_of(explorer.beside(found)), chart.marked(chart.places[found])
+        index = chart.nearest(chart.place(*_pixel(event)))
+        return html_of(explorer.beside(index)), chart.marked(chart.places[index])
 
     ask.on(picture.select, clicked, None, [box, picture])
 

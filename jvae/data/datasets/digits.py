@@ -46,8 +46,8 @@ def _rows() -> np.ndarray:
     Its file is read without importing scikit-learn, which takes a second, a fifth of
     the start of a run.
     """
-    found = importlib.util.find_spec("sklearn")
-    file = Path(found.origin).parent / FILE if found and found.origin else None
+    spec = importlib.util.find_spec("sklearn")
+    file = Path(spec.origin).parent / FILE if spec and spec.origin else None
     if file is not None and file.exists():
         return np.loadtxt(file, delimiter=",")
     data = library("sklearn.datasets", "scikit-learn").load_digits()

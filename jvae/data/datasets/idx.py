@@ -113,9 +113,9 @@ def _read_stream(stream: BinaryIO, file: Path, ndim: int, packed: bool) -> np.nd
     size = check_size(shape, 1, file.stat().st_size, packed, str(file))
     data = stream.read(size + 1)
     if len(data) != size:
-        found = f"{len(data)} bytes" if len(data) < size else "more"
+        size_found = f"{len(data)} bytes" if len(data) < size else "more"
         raise DataError(
-            f"the header promises {size} bytes of data and there are {found}",
+            f"the header promises {size} bytes of data and there are {size_found}",
             where=str(file),
             fix="Fetch it again.",
         )

@@ -173,18 +173,18 @@ def find(root: Path, test_fraction: float) -> dict[str, Files]:
 
 def _pictures_in(root: Path) -> Files:
     """Returns the pictures under `root`, without hidden ones."""
-    found = []
+    files = []
     for place, _, names in os.walk(root, followlinks=True):
         inside = Path(place).relative_to(root).parts
         label = inside[0] if inside else ""
-        found += [
+        files += [
             File(Path(place, name), label)
             for name in names
             if name.lower().endswith(ENDINGS) and not name.startswith(".")
         ]
-    if not found:
+    if not files:
         raise DataError("no pictures", where=str(root), fix=EXPECTED)
-    return sorted(found, key=lambda file: file.path.as_posix())
+    return sorted(files, key=lambda file: file.path.as_posix())
 
 
 def _classes(splits: dict[str, Files], root: Path) -> tuple[str, ...]:
@@ -253,11 +253,11 @@ def common_size(splits: dict[str, Files]) -> tuple[int, int]:
     paths = [file.path for files in splits.values() for file in files]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         sizes = list(pool.map(image_files.size, paths))
-    for path, found in zip(paths, sizes, strict=True):
-        if found != sizes[0]:
+    for path, other in zip(paths, sizes, strict=True):
+        if other != sizes[0]:
             raise DataError(
                 f"pictures differ in size, {sizes[0][0]}x{sizes[0][1]} and "
-                f"{found[0]}x{found[1]}",
+                f"{other[0]}x{other[1]}",
                 where=f"{paths[0].name}, {path}",
                 fix="Give data.height and data.width.",
             )

@@ -108,19 +108,19 @@ def write_splits(
     """
     require(1 <= min_words <= max_words, "min_words", "be in 1..max_words", min_words)
     require(0.0 < held_out < 0.5, "held_out", "be within (0, 0.5)", held_out)
-    found: dict[str, dict[tuple[str, ...], None]] = collections.defaultdict(dict)
+    by_split: dict[str, dict[tuple[str, ...], None]] = collections.defaultdict(dict)
     for book in books:
         for words in sentences(read_book(book), min_words, max_words):
-            found[split_of(words, held_out)][words] = None
-    empty = [split for split in SPLITS if not found[split]]
+            by_split[split_of(words, held_out)][words] = None
+    empty = [split for split in SPLITS if not by_split[split]]
     if empty:
         fix = "Give more text, or hold out more."
         raise DataError(f"no sentence for {', '.join(empty)}", fix=fix)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for split in SPLITS:
-            lines = "".join(" ".join(words) + "\n" for words in found[split])
+            lines = "".join(" ".join(words) + "\n" for words in by_split[split])
             (out / f"{split}.txt").write_text(lines, encoding="utf-8")
     except OSError as error:
         raise DataError(f"cannot write: {error.strerror}", where=str(out)) from None
-    return {split: len(found[split]) for split in SPLITS}
+    return {split: len(by_split[split]) for split in SPLITS}

@@ -54,13 +54,13 @@ def text(
     usable = max_sentences is None or max_sentences >= 1
     require(usable, "data.max_sentences", "be None or at least 1", max_sentences)
     files = _files(existing_folder(path, EXPECTED))
-    found = {
+    by_split = {
         name: _sentences(file, max_words, on_bad_line) for name, file in files.items()
     }
-    found["train"] = found["train"][:max_sentences]
-    vocabulary = Vocabulary.of(found["train"], min_count, vocabulary_size)
-    encoded = [vocabulary.encode(sentences) for sentences in found.values()]
-    splits = dict(zip(found, sources(encoded, num_buckets), strict=True))
+    by_split["train"] = by_split["train"][:max_sentences]
+    vocabulary = Vocabulary.of(by_split["train"], min_count, vocabulary_size)
+    encoded = [vocabulary.encode(sentences) for sentences in by_split.values()]
+    splits = dict(zip(by_split, sources(encoded, num_buckets), strict=True))
     return Splits(
         train=splits["train"],
         test=splits["test"],

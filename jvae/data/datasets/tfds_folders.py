@@ -47,16 +47,16 @@ def find_prepared(dataset: str, data_dir: str | None) -> Path | None:
     if is_path(dataset):
         return Path(dataset).expanduser()
     root = data_folder(data_dir)
-    name, _, wanted = dataset.partition(":")
+    name, _, version = dataset.partition(":")
     versions = _versions(root / name) or _only_config(root / name)
     if not versions:
         return None
-    if wanted and wanted not in versions:
+    if version and version not in versions:
         raise DataError(
-            f"{name} has no version {wanted}, there is {', '.join(versions)}",
+            f"{name} has no version {version}, there is {', '.join(versions)}",
             where=str(root),
         )
-    return versions[wanted or max(versions, key=_numbers)]
+    return versions[version or max(versions, key=_numbers)]
 
 
 def _only_config(folder: Path) -> dict[str, Path]:
@@ -98,8 +98,8 @@ def _versions(folder: Path) -> dict[str, Path]:
     """Returns the folders of versions in `folder` by version."""
     if not folder.is_dir():
         return {}
-    found = sorted(folder.iterdir())
-    return {d.name: d for d in found if VERSION.fullmatch(d.name) and d.is_dir()}
+    entries = sorted(folder.iterdir())
+    return {d.name: d for d in entries if VERSION.fullmatch(d.name) and d.is_dir()}
 
 
 def _numbers(version: str) -> list[int]:

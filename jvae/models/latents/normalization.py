@@ -105,8 +105,8 @@ class LogMeanNorm(nn.Module):
         rows = jnp.ones(x.shape[0], bool) if mask is None else mask.astype(bool)
         some = rows.any()
         rows = rows | ~some  # all are padding: take them, and remember nothing
-        kept = jnp.where(rows[:, None], x, -jnp.inf)
-        log_mean = jax.nn.logsumexp(kept, axis=0) - jnp.log(rows.sum())
+        values = jnp.where(rows[:, None], x, -jnp.inf)
+        log_mean = jax.nn.logsumexp(values, axis=0) - jnp.log(rows.sum())
         if not self.is_initializing():
             old = jnp.where(some, self.momentum, 1.0)
             running.value = old * running.value + (1.0 - old) * log_mean

@@ -127,18 +127,18 @@ def conv_kernels(params: Params, prefix: str = "") -> dict[str, Array]:
       params: of a model, or part of it.
       prefix: of the paths.
     """
-    found: dict[str, Array] = {}
+    kernels: dict[str, Array] = {}
     for name, value in params.items():
         path = f"{prefix}{name}"
         if isinstance(value, Mapping):
-            found |= conv_kernels(value, f"{path}.")
+            kernels |= conv_kernels(value, f"{path}.")
         elif name.endswith("kernel") and value.ndim >= 4:
             masked = value * jnp.broadcast_to(_mask(name, value.shape), value.shape)
             weight = _effective(masked, params.get("log_gain"))
             kh, kw, inputs, outputs = value.shape[-4:]
             rows = weight.reshape(-1, kh * kw * inputs, outputs)
-            found[path] = rows.swapaxes(-1, -2)
-    return found
+            kernels[path] = rows.swapaxes(-1, -2)
+    return kernels
 
 
 def norm_scales(params: Params, prefix: str = "") -> dict[str, Array]:
@@ -148,11 +148,11 @@ def norm_scales(params: Params, prefix: str = "") -> dict[str, Array]:
       params: of a model, or part of it.
       prefix: of the paths.
     """
-    found: dict[str, Array] = {}
+    scales: dict[str, Array] = {}
     for name, value in params.items():
         path = f"{prefix}{name}"
         if isinstance(value, Mapping):
-            found |= norm_scales(value, f"{path}.")
+            scales |= norm_scales(value, f"{path}.")
         elif name == "scale":
-            found[path] = value.reshape(-1, value.shape[-1])
-    return found
+            scales[path] = value.reshape(-1, value.shape[-1])
+    return scales

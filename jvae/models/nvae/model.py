@@ -175,10 +175,10 @@ class NVAE(nn.Module):
             if i > 0:
                 state = self.doublings[i - 1](state, context.mask)
             features = None if bottom_up_features is None else bottom_up_features[i]
-            given = None if z is None else z[i]
-            given = jax.tree.map(lambda a: a.swapaxes(0, 1), given)
+            z_of_scale = None if z is None else z[i]
+            z_of_scale = jax.tree.map(lambda a: a.swapaxes(0, 1), z_of_scale)
             state, more = self.scales[i].top_down(
-                state, features, top if i == 0 else None, given, context, begin
+                state, features, top if i == 0 else None, z_of_scale, context, begin
             )
             samples.append(more)
             begin += count

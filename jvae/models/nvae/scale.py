@@ -101,13 +101,13 @@ class Scale(nn.Module):
             return bottom_up_features
         # A second time: what BatchNorm learns from it is dropped.
         train = self.is_mutable_collection("batch_stats")
-        again: Any = self.up.clone(parent=None).apply(
+        recomputed: Any = self.up.clone(parent=None).apply(
             self.up.variables,
             bottom_up_features,
             mask,
             mutable=["batch_stats"] if train else False,
         )
-        _, every = again[0] if train else again
+        _, every = recomputed[0] if train else recomputed
         return every
 
 

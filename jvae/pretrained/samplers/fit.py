@@ -68,7 +68,7 @@ def training_codes(
     """
     check_samplable(trained)
     require(num_examples >= 2, "num_examples", "be at least 2", num_examples)
-    found = over_examples(
+    terms = over_examples(
         trained,
         posterior_draws,
         source,
@@ -76,9 +76,9 @@ def training_codes(
         key=key,
         num_examples=min(num_examples, len(source)),
     )
-    if found.ndim != 2:
-        raise ConfigError(f"codes are not vectors, but {list(found.shape[1:])} each")
-    return found
+    if terms.ndim != 2:
+        raise ConfigError(f"codes are not vectors, but {list(terms.shape[1:])} each")
+    return terms
 
 
 def check_samplable(trained: TrainedModel) -> None:

@@ -66,8 +66,8 @@ def fit_neighbors(
     rule = f"be from 1 to {len(codes) - 1}"
     good = 1 <= num_neighbours < len(codes)
     require(good, "num_neighbours", rule, num_neighbours)
-    found = NearestNeighbors(n_neighbors=num_neighbours).fit(codes)
-    nearest = found.kneighbors(return_distance=False)  # without the codes themselves
+    index = NearestNeighbors(n_neighbors=num_neighbours).fit(codes)
+    nearest = index.kneighbors(return_distance=False)  # without the codes themselves
     return NeighborSampler(
         jnp.asarray(codes, jnp.float32), jnp.asarray(nearest, jnp.int32)
     )
