@@ -174,7 +174,7 @@ class Trainer:
         return score(layers_of(self.params), images)
 
 
-def binarised(path):
+def binarized(path):
     """Returns STEPS batches of images whose pixels are 0 or 255."""
     train = data.build("idx", path=path).train
     images = train.read(np.arange(BATCH * STEPS))["image"]
@@ -196,7 +196,7 @@ def main() -> int:
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--path", default="/usr/share/datasets/fashion-mnist")
     flags = parser.parse_args()
-    images = binarised(flags.path)
+    images = binarized(flags.path)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_idx(folder, images)

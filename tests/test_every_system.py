@@ -287,7 +287,7 @@ def test_a_classifier_reports_and_classifies(config, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ["infomax"], indirect=True)
-def test_an_encoder_reports_neighbours_and_probes(config, tmp_path):
+def test_an_encoder_reports_neighbors_and_probes(config, tmp_path):
     experiment.run(config, tmp_path)
     results = evaluate_run(tmp_path, num_samples=2)
     assert set(results["probes"]["accuracies"]) == {

@@ -90,7 +90,7 @@ class DiscretizedLogistic:
         return _round_to_level(x, self.num_bits)
 
 
-def _centres(loc: Array, coefficients: Array | None, x: Array) -> Array:
+def _centers(loc: Array, coefficients: Array | None, x: Array) -> Array:
     """Returns loc [..., C, K] moved by the earlier channels of x [..., C, K or 1]."""
     if coefficients is None:
         return loc
@@ -135,14 +135,14 @@ class DiscretizedLogisticMixture:
         return 2**self.num_bits
 
     @property
-    def is_normalised(self) -> bool:
+    def is_normalized(self) -> bool:
         """Whether only one level is above `edge`, so that probabilities add up to 1."""
         return 1.0 - 2.0 / (self.num_levels - 1) <= self.edge
 
     def log_prob(self, x: Array) -> Array:
         """Returns [B], the log probability of the levels x [B, H, W, C] in nats."""
         chex.assert_shape(x, self.loc.shape[:-1])
-        loc = _centres(self.loc, self.coefficients, x[..., None])
+        loc = _centers(self.loc, self.coefficients, x[..., None])
         by_channel = _log_bin_mass(
             x[..., None], loc, self.log_scale, self.num_bits, self.edge
         )
@@ -160,7 +160,7 @@ class DiscretizedLogisticMixture:
         x = jnp.clip(self.loc, -1.0, 1.0)
         if self.coefficients is not None:
             for _ in range(2):  # green after red, then blue after both
-                x = jnp.clip(_centres(self.loc, self.coefficients, x), -1.0, 1.0)
+                x = jnp.clip(_centers(self.loc, self.coefficients, x), -1.0, 1.0)
         return (jax.nn.softmax(self.logits)[..., None, :] * x).sum(-1)
 
     def sample(self, key: Key, n: int | None = None) -> Array:
@@ -173,11 +173,11 @@ class DiscretizedLogisticMixture:
             def pick(a):
                 return jnp.take_along_axis(a, component, axis=-1)
 
-            centre = _logistic(noise_key, pick(loc), pick(log_scale))
-            x = _round_to_level(centre, self.num_bits)
+            center = _logistic(noise_key, pick(loc), pick(log_scale))
+            x = _round_to_level(center, self.num_bits)
             if coefficients is not None:
                 for _ in range(2):  # green after red, then blue after both
-                    moved = _centres(centre, pick(coefficients), x)
+                    moved = _centers(center, pick(coefficients), x)
                     x = _round_to_level(moved, self.num_bits)
             return x[..., 0]
 

@@ -49,8 +49,8 @@ class Moments:
     @property
     def covariance(self) -> np.ndarray:
         """[F, F], unbiased."""
-        centred = self.products - self.count * np.outer(self.mean, self.mean)
-        return centred / (self.count - 1)
+        centered = self.products - self.count * np.outer(self.mean, self.mean)
+        return centered / (self.count - 1)
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:

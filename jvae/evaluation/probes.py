@@ -185,7 +185,7 @@ def knn_accuracy(
     test: np.ndarray,
     labels: np.ndarray,
     test_labels: np.ndarray,
-    num_neighbours: int,
+    num_neighbors: int,
 ) -> float:
     """Returns the accuracy of a vote of the nearest neighbours by cosine similarity.
 
@@ -194,12 +194,12 @@ def knn_accuracy(
       test: [M, F].
       labels: [N], of `train`.
       test_labels: [M].
-      num_neighbours: how many vote, at most N.
+      num_neighbors: how many vote, at most N.
     """
     from sklearn.neighbors import KNeighborsClassifier
 
     # Of vectors of length 1 the nearest are those with the largest cosine.
-    classifier = KNeighborsClassifier(num_neighbours, algorithm="brute")
+    classifier = KNeighborsClassifier(num_neighbors, algorithm="brute")
     classifier.fit(directions(train), labels)
     return float(classifier.score(directions(test), test_labels))
 

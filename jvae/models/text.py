@@ -44,7 +44,9 @@ class Decoder(nn.Module):
         """Adds the embedding, the LSTM, and what turns z into a cell, h into logits."""
         init = nn.initializers.uniform(0.2)
         self.embedding = nn.Embed(
-            self.vocabulary_size, self.embedding_dim, embedding_init=_centred(init, 0.1)
+            self.vocabulary_size,
+            self.embedding_dim,
+            embedding_init=_centered(init, 0.1),
         )
         self.lstm = Lstm(self.hidden)
         self.first_cell = nn.Dense(self.hidden, use_bias=False)
@@ -77,7 +79,7 @@ class Decoder(nn.Module):
         return memory, self.output(memory.hidden)
 
 
-def _centred(init: Any, shift: float) -> Any:
+def _centered(init: Any, shift: float) -> Any:
     """Returns an initializer of values lower by `shift`."""
     return lambda *args: init(*args) - shift
 

@@ -102,13 +102,13 @@ def rate_distortion(points: Sequence[Point]) -> bytes:
     rates = np.array([p.rate for p in points])
     distortions = np.array([p.distortion for p in points])
     reach = max(np.ptp(rates), np.ptp(distortions), 0.25 * float(rates.max()), 1.0)
-    centre = rates.mean(), distortions.mean()
-    low, high = max(0.0, centre[0] - reach), centre[0] + reach
+    center = rates.mean(), distortions.mean()
+    low, high = max(0.0, center[0] - reach), center[0] + reach
     axes.set_xlim(low, high)
-    axes.set_ylim(centre[1] - reach, centre[1] + reach)
+    axes.set_ylim(center[1] - reach, center[1] + reach)
     for total in np.arange(
-        math.floor(sum(centre) - 2 * reach),
-        sum(centre) + 2 * reach,
+        math.floor(sum(center) - 2 * reach),
+        sum(center) + 2 * reach,
         _round_step(reach),
     ):
         axes.plot((low, high), (total - low, total - high), color=INK, linewidth=0.5)

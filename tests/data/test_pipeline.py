@@ -37,7 +37,7 @@ def test_any_stretch_of_the_order_is_a_slice_of_the_whole(start, stop):
     np.testing.assert_array_equal(order(0, 100, start, stop), whole[start:stop])
 
 
-def test_epochs_of_neighbouring_seeds_share_nothing():
+def test_epochs_of_neighboring_seeds_share_nothing():
     seen = {
         tuple(order(s, 20, e * 20, e * 20 + 20)) for s in range(5) for e in range(5)
     }

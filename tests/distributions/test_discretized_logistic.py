@@ -48,8 +48,8 @@ def test_discretized_logistic_has_its_known_values():
 def test_discretized_logistic_levels_sum_to_one(num_bits, log_scale):
     loc = np.array([-1.7, -1.0, 0.003, 0.9, 5.0])
     x = np.tile(levels(num_bits)[:, None], (5, 1))
-    centres = np.repeat(loc, 2**num_bits)[:, None]
-    p = DiscretizedLogistic(centres, np.full_like(centres, log_scale), num_bits)
+    centers = np.repeat(loc, 2**num_bits)[:, None]
+    p = DiscretizedLogistic(centers, np.full_like(centers, log_scale), num_bits)
     total = np.exp(log_prob(p, x)).reshape(5, -1).sum(-1)
     np.testing.assert_allclose(total, np.ones(5), atol=2e-6)
 
@@ -92,12 +92,12 @@ def test_a_mixture_of_equal_components_is_one_component():
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_mixture_probabilities_sum_to_one_over_all_pixels(channels, mixture_of):
     """Every colour of one pixel; with three channels they depend on each other."""
-    colours = np.stack(np.meshgrid(*channels * [levels(2)]), -1)
-    colours = colours.reshape(-1, 1, 1, channels)
+    colors = np.stack(np.meshgrid(*channels * [levels(2)]), -1)
+    colors = colors.reshape(-1, 1, 1, channels)
     p = jax.tree.map(
-        lambda a: np.repeat(a, len(colours), 0), mixture_of(0, 3, channels, 4, 2)
+        lambda a: np.repeat(a, len(colors), 0), mixture_of(0, 3, channels, 4, 2)
     )
-    found = np.exp(log_prob(p, np.tile(colours, (3, 1, 1, 1))))
+    found = np.exp(log_prob(p, np.tile(colors, (3, 1, 1, 1))))
     np.testing.assert_allclose(found.reshape(3, -1).sum(-1), np.ones(3), atol=1e-5)
 
 
@@ -111,10 +111,10 @@ def test_mixture_matches_the_cdf_differences_of_each_component(mixture_of):
             a[0, 0, 0, :, k].astype("float64")
             for a in (p.loc, p.log_scale, p.coefficients)
         )
-        centres = loc + [0.0, c[0] * x[0], c[1] * x[0] + c[2] * x[1]]
+        centers = loc + [0.0, c[0] * x[0], c[1] * x[0] + c[2] * x[1]]
         low = [-np.inf, x[1] - 1 / 255, x[2] - 1 / 255]
         high = [x[0] + 1 / 255, x[1] + 1 / 255, np.inf]
-        cdf = scipy.stats.logistic(centres, np.exp(log_scale)).cdf
+        cdf = scipy.stats.logistic(centers, np.exp(log_scale)).cdf
         total += weight * np.prod(cdf(high) - cdf(low))
     found = log_prob(p, x.astype("float32").reshape(1, 1, 1, 3))
     np.testing.assert_allclose(found, [np.log(total)], rtol=1e-4)
@@ -127,7 +127,7 @@ def test_samples_are_levels_of_the_data(kind, kinds):
     np.testing.assert_allclose(nearest, np.zeros(len(x)), atol=1e-6)
 
 
-def test_mixture_mean_of_one_tight_component_is_the_coupled_centre():
+def test_mixture_mean_of_one_tight_component_is_the_coupled_center():
     """With no noise the pixel is red, then green and blue moved by what came before."""
     loc = np.array([0.4, 0.1, -0.2], "float32").reshape(1, 1, 1, 3, 1)
     c = np.array([0.5, -0.25, 0.75], "float32").reshape(1, 1, 1, 3, 1)
@@ -168,4 +168,4 @@ def test_a_loose_edge_counts_the_last_level_twice(num_bits, log_scale):
     extra = p[-1] if num_bits == 8 else 0.0
     np.testing.assert_allclose(defective.sum(), 1.0 + extra, rtol=1e-5)
     np.testing.assert_allclose(defective[-2], p[-2] + extra, rtol=1e-4, atol=1e-12)
-    assert exact.is_normalised and loose.is_normalised == (num_bits == 5)
+    assert exact.is_normalized and loose.is_normalized == (num_bits == 5)

@@ -120,7 +120,7 @@ def test_bernoulli_is_finite_at_extreme_logits(size, sign, x):
     np.testing.assert_allclose(gradient, 0.0 if right else sign, atol=1e-30)
 
 
-def test_grey_cross_entropy_is_least_at_its_entropy_and_never_zero():
+def test_gray_cross_entropy_is_least_at_its_entropy_and_never_zero():
     logits = np.linspace(-8, 8, 2001, dtype="float32").reshape(-1, 1)
     losses = -np.asarray(log_prob(Bernoulli(logits), np.full_like(logits, 0.3)))
     np.testing.assert_allclose(losses.min(), 0.610864302, rtol=1e-5)

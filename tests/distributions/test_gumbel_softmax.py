@@ -61,7 +61,7 @@ def test_a_relaxed_draw_goes_to_the_one_hot_draw_of_its_key():
     assert distances[2] < 1e-6
 
 
-def test_a_large_temperature_gives_the_centre_of_the_simplex():
+def test_a_large_temperature_gives_the_center_of_the_simplex():
     z = sample(GumbelSoftmax(LOGITS, 1e4), KEY)
     np.testing.assert_allclose(z, 0.25, atol=1e-3)
 

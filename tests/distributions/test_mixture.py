@@ -117,7 +117,7 @@ BLOBS = normal(5, 300, D) * 0.3 + np.repeat([[0, 0], [4, 0], [0, -5]], 100, axis
 BLOBS = BLOBS.astype("float32")
 
 
-def test_a_step_of_expectation_maximisation_is_that_of_scikit_learn():
+def test_a_step_of_expectation_maximization_is_that_of_scikit_learn():
     """It starts with a step M, so its start is the mixture after ours."""
     fitted = sklearn.mixture.GaussianMixture(
         K,

@@ -55,7 +55,7 @@ def test_with_a_prior_per_class_the_bounds_are_on_the_density_given_the_class(
     assert found["kl"].label == f"KL(q(z|x) || p({z}))"
 
 
-def test_cross_entropy_on_grey_values_is_never_called_a_likelihood():
+def test_cross_entropy_on_gray_values_is_never_called_a_likelihood():
     found = rows(Observation("Bernoulli", False, False, GREY_BERNOULLI))
     for name in ("elbo", "nll", "log_likelihood"):
         assert found[name].meaning == GREY_BERNOULLI

@@ -45,7 +45,7 @@ def test_the_vote_is_by_cosine_and_a_linear_probe_by_scaled_features():
     assert probes.linear_accuracy(train * tiny, test * tiny, labels, true) == 1.0
 
 
-def test_one_neighbour_of_examples_seen_is_the_example():
+def test_one_neighbor_of_examples_seen_is_the_example():
     train, labels = DRAWS.normal(size=(60, 4)), DRAWS.integers(0, 3, 60)
     assert probes.knn_accuracy(train, train, labels, labels, 1) == 1.0
     assert probes.knn_accuracy(train, train, labels, labels, 20) < 1.0
@@ -59,9 +59,9 @@ def test_a_vector_of_zeros_has_no_direction_and_does_no_harm():
 def test_principal_components_are_those_of_the_first_split():
     train, test = DRAWS.normal(size=(50, 6)), DRAWS.normal(size=(20, 6))
     a, b = probes.principal_components([train, test], 2)
-    centred = train - train.mean(0)
-    _, _, rows = np.linalg.svd(centred, full_matrices=False)
-    for found, x in ((a, centred), (b, test - train.mean(0))):
+    centered = train - train.mean(0)
+    _, _, rows = np.linalg.svd(centered, full_matrices=False)
+    for found, x in ((a, centered), (b, test - train.mean(0))):
         np.testing.assert_allclose(np.abs(found), np.abs(x @ rows[:2].T), atol=1e-8)
     assert probes.principal_components([train[:4], test], 9)[0].shape == (4, 4)
 

@@ -57,9 +57,9 @@ def test_tsne_keeps_clusters_apart_and_repeats_itself():
     points = np.concatenate([rng.normal(c, 0.1, (40, 6)) for c in (-3.0, 3.0)])
     places = tsne(points)
     np.testing.assert_array_equal(places, tsne(points))
-    centres = places[:40].mean(0), places[40:].mean(0)
-    between = np.linalg.norm(centres[0] - centres[1])
-    within = max(np.linalg.norm(places[:40] - centres[0], axis=1).max(), 1e-9)
+    centers = places[:40].mean(0), places[40:].mean(0)
+    between = np.linalg.norm(centers[0] - centers[1])
+    within = max(np.linalg.norm(places[:40] - centers[0], axis=1).max(), 1e-9)
     assert between > 2.0 * within
 
 

@@ -213,7 +213,7 @@ def test_an_affine_scale_stays_bounded(size):
 
 
 @pytest.mark.parametrize("name", ["actnorm", "glow", "nice", "vector_steps"])
-def test_the_examples_it_starts_with_come_out_normalised(name):
+def test_the_examples_it_starts_with_come_out_normalized(name):
     layer, variables, x = made(name, rows=64)
     x = 3.0 * x + 5.0
     y, new = call(layer, variables, x, method="data_dependent_init", mutable=["params"])

@@ -215,7 +215,7 @@ def batch_norm(x):
     return layer, jax.tree.unflatten(tree, moved)
 
 
-def normalised(x, mean, var, params):
+def normalized(x, mean, var, params):
     scale, bias = (params["BatchNorm_0"][k] for k in ("scale", "bias"))
     return (x - mean) / np.sqrt(var + 1e-3) * scale + bias
 
@@ -224,7 +224,7 @@ def test_batch_norm_uses_running_statistics_where_they_are_not_mutable():
     x = 3.0 * normal(7, 16, 2, 2, 3) + 1.0
     layer, variables = batch_norm(x)
     running = variables["batch_stats"]["BatchNorm_0"]
-    wanted = normalised(x, running["mean"], running["var"], variables["params"])
+    wanted = normalized(x, running["mean"], running["var"], variables["params"])
     found = jax.jit(layer.apply)(variables, x)
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
@@ -238,7 +238,7 @@ def test_batch_norm_uses_and_updates_statistics_of_the_global_batch(devices):
     apply = jax.jit(lambda v, x: layer.apply(v, x, mutable=["batch_stats"]))
     found, updated = apply(variables, placed)
     mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
-    wanted = normalised(x, mean, var, variables["params"])
+    wanted = normalized(x, mean, var, variables["params"])
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
     old, new = (v["batch_stats"]["BatchNorm_0"] for v in (variables, updated))
     np.testing.assert_allclose(new["mean"], 0.9 * old["mean"] + 0.1 * mean, rtol=1e-4)

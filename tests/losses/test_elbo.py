@@ -131,7 +131,7 @@ def test_capacity_pulls_the_kl_to_it_from_both_sides(capacity):
     [{"free_bits": 5.0}, {"capacity": 50.0}, {"free_bits": 0.5, "capacity": 0.5}],
     ids=str,
 )
-def test_the_reported_bound_is_the_plain_one_whatever_is_minimised(coefficients):
+def test_the_reported_bound_is_the_plain_one_whatever_is_minimized(coefficients):
     loss, metrics, _ = evaluate(coefficients | {"beta": 3.0})
     plain = evaluate()[1]
     for name in ("elbo", "kl", "log_likelihood"):

@@ -165,7 +165,7 @@ def test_loss_and_metrics_are_means_over_the_true_examples():
     np.testing.assert_allclose(aux.metrics["elbo"], log_w.mean(), rtol=1e-6)
 
 
-class Normalised(LinearGaussian):
+class Normalized(LinearGaussian):
     """The same with a BatchNorm in the decoder, whose statistics follow the draws."""
 
     def setup(self):
@@ -185,7 +185,7 @@ def test_the_updated_state_is_the_mean_over_the_draws(gradient):
     each = keys.per_example(KEY, 16)
 
     def updated(key, **options):
-        loss = losses.build("iwae", Normalised(), gradient=gradient, **options)
+        loss = losses.build("iwae", Normalized(), gradient=gradient, **options)
         return loss(params, state, key, repeated(16), {})[1].state
 
     together = jax.jit(functools.partial(updated, num_samples=3))(each)
@@ -235,7 +235,7 @@ def test_both_gradients_of_the_encoder_agree_on_average_one_with_less_noise():
         assert np.all(f.var(0) < 0.5 * w.var(0))
 
 
-def test_at_the_exact_posterior_the_doubly_reparameterised_gradient_has_no_noise():
+def test_at_the_exact_posterior_the_doubly_reparameterized_gradient_has_no_noise():
     (_, plain), (_, doubly) = both_gradients(EXACT)
     for part in ("encoder", "log_var"):
         for leaf in jax.tree.leaves(doubly[part]):
@@ -243,7 +243,7 @@ def test_at_the_exact_posterior_the_doubly_reparameterised_gradient_has_no_noise
         assert all(np.std(leaf) > 0.05 for leaf in jax.tree.leaves(plain[part]))
 
 
-def test_the_doubly_reparameterised_gradient_needs_a_posterior_and_a_prior():
+def test_the_doubly_reparameterized_gradient_needs_a_posterior_and_a_prior():
     class OwnInfer(nn.Module):
         target = "image"
 
@@ -261,7 +261,7 @@ def test_the_doubly_reparameterised_gradient_needs_a_posterior_and_a_prior():
         losses.build("iwae", OwnInfer(), gradient="doubly_reparameterized")
 
 
-def test_the_doubly_reparameterised_gradient_needs_a_density_at_any_point():
+def test_the_doubly_reparameterized_gradient_needs_a_density_at_any_point():
     class AtItsDraws:
         def sample_and_log_prob(self, key):
             return jnp.zeros((2, 1)), jnp.zeros(2)

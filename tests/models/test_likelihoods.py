@@ -103,7 +103,7 @@ def test_a_pixel_variance_is_the_second_half_of_the_outputs():
     np.testing.assert_array_equal(p.log_var, outputs[..., 2:])
 
 
-def test_discretized_logistic_outputs_are_centres_then_scales():
+def test_discretized_logistic_outputs_are_centers_then_scales():
     outputs = normal(0, *SIZE, 4)
     p = observe(likelihoods.discretized_logistic(num_bits=5), outputs)
     assert p.num_bits == 5
@@ -112,7 +112,7 @@ def test_discretized_logistic_outputs_are_centres_then_scales():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_mixture_outputs_are_logits_centres_scales_and_couplings(channels):
+def test_mixture_outputs_are_logits_centers_scales_and_couplings(channels):
     k = 3
     head = likelihoods.discretized_logistic_mixture(k, num_bits=5)
     outputs = normal(0, *SIZE, head.num_outputs(channels))

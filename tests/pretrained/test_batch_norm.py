@@ -46,7 +46,7 @@ def means_of(found):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [8, 32, 64])
-def test_normalised_means_have_their_moments_over_the_split(batch_size):
+def test_normalized_means_have_their_moments_over_the_split(batch_size):
     """So the floor of BN-VAE holds in evaluation, to rounding."""
     before = trained(latent={"name": "normalised_gaussian", "gamma": 0.7})
     after = recomputed_statistics(before, SOURCE, batch_size=batch_size, key=KEY)

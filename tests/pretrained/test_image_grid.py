@@ -28,7 +28,7 @@ def test_a_magnified_pixel_is_a_square_of_its_level():
 
 
 @pytest.mark.parametrize(("channels", "shown"), [(1, 1), (2, 1), (3, 3), (4, 1)])
-def test_three_channels_are_colours_and_others_grey(channels, shown):
+def test_three_channels_are_colors_and_others_gray(channels, shown):
     assert grid(np.zeros((1, 64, 64, channels)), 1).shape[-1] == shown
 
 
@@ -58,7 +58,7 @@ def decoded(png):
     return np.asarray(Image.open(io.BytesIO(png)))
 
 
-def test_bars_that_are_not_active_look_different_without_colour():
+def test_bars_that_are_not_active_look_different_without_color():
     kl = np.array([1.0, 1.0, 1.0])
     one, all_ = (decoded(kl_bars(kl, np.array(a))) for a in ([1, 1, 0], [1, 1, 1]))
     assert one.shape == all_.shape

@@ -64,9 +64,9 @@ def test_a_gaussian_has_mean_and_covariance_of_the_codes():
     np.testing.assert_allclose(np.cov(draws.T), covariance, rtol=0.1, atol=0.02)
 
 
-def test_points_between_neighbours_lie_on_their_lines():
+def test_points_between_neighbors_lie_on_their_lines():
     codes = np.array([[0.0, 0.0], [1.0, 0.0], [10.0, 10.0], [10.0, 11.0]])
-    found = fit_neighbors(codes, num_neighbours=1)
+    found = fit_neighbors(codes, num_neighbors=1)
     draws = draw(found, KEY, 500)
     near = draws[:, 0] < 5
     assert (draws[near][:, 1] == 0).all() and (draws[~near][:, 0] == 10).all()
@@ -105,8 +105,8 @@ def test_draws_belong_to_their_keys_and_survive_the_disk(name, tmp_path):
 def test_options_out_of_range_and_unknown_names_are_refused():
     with pytest.raises(ConfigError, match="num_components must be from 1 to 1000"):
         samplers.build("gmm", BLOBS, num_components=1001)
-    with pytest.raises(ConfigError, match="num_neighbours must be from 1 to 999"):
-        samplers.build("neighbours", BLOBS, num_neighbours=1000)
+    with pytest.raises(ConfigError, match="num_neighbors must be from 1 to 999"):
+        samplers.build("neighbours", BLOBS, num_neighbors=1000)
     with pytest.raises(ConfigError, match="Did you mean 'gmm'"):
         samplers.build("gm", BLOBS)
     with pytest.raises(ConfigError, match="sampler.components is unknown"):

@@ -20,7 +20,7 @@ def first_pixel_and_draw(model, params, state, key, batch):
 
 
 @pytest.fixture
-def grey():
+def gray():
     pixels = np.arange(37 * 6, dtype=np.uint8).reshape(37, 2, 3, 1)
     return ArraySource({"image": pixels})
 
@@ -30,10 +30,10 @@ def run(trained, source, batch_size, **options):
     return over_examples(trained, first_pixel_and_draw, source, **options)
 
 
-def test_every_example_comes_once_and_in_order(toys, grey):
+def test_every_example_comes_once_and_in_order(toys, gray):
     trained = toys.trained(toys.PixelCode((1.0,)))
     for count in (1, 8, 9, 37):
-        found = run(trained, grey, 8, num_examples=count)
+        found = run(trained, gray, 8, num_examples=count)
         np.testing.assert_array_equal(found["pixel"], np.arange(count) * 6)
 
 
@@ -43,42 +43,42 @@ def mean_pixel(model, params, state, key, batch):
 
 
 @pytest.mark.parametrize("count", [1, 8, 9, 37])
-def test_a_mean_over_batches_is_that_over_examples(toys, grey, count):
+def test_a_mean_over_batches_is_that_over_examples(toys, gray, count):
     trained = toys.trained(toys.PixelCode((1.0,)))
     found = over_batches(
-        trained, mean_pixel, grey, batch_size=8, key=KEY, num_examples=count
+        trained, mean_pixel, gray, batch_size=8, key=KEY, num_examples=count
     )
     np.testing.assert_allclose(found["mean"], 6 * np.arange(count).mean(), rtol=1e-6)
     sizes = np.array([8] * (count // 8) + [count % 8] * (count % 8 > 0))
     np.testing.assert_allclose(found["rows"], (sizes**2).sum() / count)
 
 
-def test_draws_do_not_depend_on_batch_size_or_devices(toys, grey):
+def test_draws_do_not_depend_on_batch_size_or_devices(toys, gray):
     transform = transforms.build("binarize")
     model = toys.PixelCode((1.0,))
-    wide = run(toys.trained(model, transform), grey, 16)
-    alone = run(toys.trained(model, transform, toys.ONE_DEVICE), grey, 5)
+    wide = run(toys.trained(model, transform), gray, 16)
+    alone = run(toys.trained(model, transform, toys.ONE_DEVICE), gray, 5)
     jax.tree.map(np.testing.assert_array_equal, wide, alone)
     assert len(set(wide["draw"].tolist())) == 37
 
 
-def test_data_and_latents_have_keys_of_their_own(toys, grey):
+def test_data_and_latents_have_keys_of_their_own(toys, gray):
     def bits(image, keys):
         return jax.vmap(lambda k: jax.random.normal(k, (1, 1, 1)))(keys)
 
     transform = transforms.Transform(bits, "real", lambda x: x)
-    found = run(toys.trained(toys.PixelCode((1.0,)), transform), grey, 8)
+    found = run(toys.trained(toys.PixelCode((1.0,)), transform), gray, 8)
     assert not np.any(np.isclose(found["pixel"], found["draw"]))
 
 
-def test_a_batch_that_devices_cannot_share_is_refused(toys, grey):
+def test_a_batch_that_devices_cannot_share_is_refused(toys, gray):
     with pytest.raises(ConfigError, match="multiple of the 8 devices, got 12"):
-        run(toys.trained(toys.PixelCode((1.0,))), grey, 12)
+        run(toys.trained(toys.PixelCode((1.0,))), gray, 12)
 
 
-def test_more_examples_than_there_are_is_refused(toys, grey):
+def test_more_examples_than_there_are_is_refused(toys, gray):
     with pytest.raises(DataError, match="num_examples"):
-        run(toys.trained(toys.PixelCode((1.0,))), grey, 8, num_examples=38)
+        run(toys.trained(toys.PixelCode((1.0,))), gray, 8, num_examples=38)
 
 
 def means(model, params, state, key, batch):

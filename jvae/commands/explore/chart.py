@@ -42,9 +42,9 @@ class Chart:
         plane = Plane.of(codes)
         places = plane.place(codes)
         low, high = places.min(0), places.max(0)
-        centre = (low + high) / 2.0
+        center = (low + high) / 2.0
         half = (0.5 + MARGIN) * max(float((high - low).max()), 1e-6)
-        low, high = centre - half, centre + half
+        low, high = center - half, center + half
         return cls(plane, places, low, high, _drawn(places, signs, low, high))
 
     def pixel(self, place: np.ndarray) -> tuple[float, float]:

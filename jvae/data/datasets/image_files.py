@@ -84,9 +84,9 @@ def fit(
     high = crop or max(1, round(height * scale))
     wide = crop or max(1, round(width * scale))
     top, left = (picture.height - high) // 2, (picture.width - wide) // 2
-    centre = picture.crop((left, top, left + wide, top + high))
+    center = picture.crop((left, top, left + wide, top + high))
     bicubic = _pillow().Resampling.BICUBIC
-    pixels = np.asarray(centre.resize((width, height), bicubic))
+    pixels = np.asarray(center.resize((width, height), bicubic))
     return pixels.reshape(height, width, -1)
 
 

@@ -422,14 +422,14 @@ def nvae(
     }.items():
         require(count >= 0, f"model.{name}", "be at least 0", count)
     require(len(image_shape) == 3, "model.image_shape", "be (H, W, C)", image_shape)
-    height, width, colours = image_shape
+    height, width, colors = image_shape
     halvings = blocks + len(groups) - 1
     _check_halvings((height, width), padding, halvings)
     require(channels % 2 == 0, "model.channels", "be even", channels)
     depth = 2 * (blocks * block_cells + group_cells * sum(groups))
     return NVAE(
         observation=likelihoods.build(likelihood),
-        image_shape=(height, width, colours),
+        image_shape=(height, width, colors),
         channels=channels,
         groups=tuple(groups),
         sizes=GroupSizes(latent_channels, group_cells, flow_pairs, memory),

@@ -49,14 +49,14 @@ class NeighborSampler:
 
 
 def fit_neighbors(
-    codes: np.ndarray, seed: int = 0, num_neighbours: int = 5
+    codes: np.ndarray, seed: int = 0, num_neighbors: int = 5
 ) -> NeighborSampler:
     """Returns the sampler of codes [N, D].
 
     Args:
       codes: [N, D].
       seed: not used.
-      num_neighbours: k, less than N.
+      num_neighbors: k, less than N.
 
     Raises:
       ConfigError: k out of range.
@@ -64,9 +64,9 @@ def fit_neighbors(
     from sklearn.neighbors import NearestNeighbors
 
     rule = f"be from 1 to {len(codes) - 1}"
-    good = 1 <= num_neighbours < len(codes)
-    require(good, "num_neighbours", rule, num_neighbours)
-    index = NearestNeighbors(n_neighbors=num_neighbours).fit(codes)
+    good = 1 <= num_neighbors < len(codes)
+    require(good, "num_neighbors", rule, num_neighbors)
+    index = NearestNeighbors(n_neighbors=num_neighbors).fit(codes)
     nearest = index.kneighbors(return_distance=False)  # without the codes themselves
     return NeighborSampler(
         jnp.asarray(codes, jnp.float32), jnp.asarray(nearest, jnp.int32)

@@ -25,7 +25,7 @@ def pixels(file, channels):
     return np.asarray(image_files.decode(file).convert("L" if channels == 1 else "RGB"))
 
 
-def test_gray_and_colour_are_kept(tmp_path):
+def test_gray_and_color_are_kept(tmp_path):
     np.testing.assert_array_equal(pixels(save(tmp_path, RAMP), 1), RAMP)
     color = np.random.default_rng(0).integers(0, 256, (5, 4, 3), np.uint8)
     np.testing.assert_array_equal(pixels(save(tmp_path, color), 3), color)
@@ -72,7 +72,7 @@ def test_two_levels_become_black_and_white(tmp_path):
     )
 
 
-def test_cmyk_becomes_the_colour_it_prints(tmp_path):
+def test_cmyk_becomes_the_color_it_prints(tmp_path):
     cyan = PIL.Image.new("CMYK", (8, 8), (255, 0, 0, 0))
     found = pixels(save(tmp_path, cyan, "a.jpg", quality=95), 3)
     np.testing.assert_allclose(
@@ -165,7 +165,7 @@ def test_a_crop_that_needs_no_resizing_is_a_slice(crop):
     np.testing.assert_array_equal(fit(RAMP, crop, crop, crop)[..., 0], expected)
 
 
-def test_only_the_centre_of_the_right_proportions_is_used():
+def test_only_the_center_of_the_right_proportions_is_used():
     striped = np.zeros((8, 20), np.uint8)
     striped[:, 6:14] = 100
     np.testing.assert_array_equal(fit(striped, 4, 4), 100)
@@ -178,7 +178,7 @@ def test_a_crop_is_cut_before_resizing():
     np.testing.assert_array_equal(fit(framed, 3, 3, crop=6), 50)
 
 
-def test_colours_keep_their_channels():
+def test_colors_keep_their_channels():
     assert fit(np.zeros((6, 9, 3), np.uint8), 2, 5).shape == (2, 5, 3)
 
 

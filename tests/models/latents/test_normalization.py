@@ -58,7 +58,7 @@ def slope(module):
     ("gamma", "floor"), [(0.3, 1.44), (0.4, 2.56), (0.5, 4.0), (0.6, 5.76), (0.7, 7.84)]
 )
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
-def test_normalised_means_put_a_floor_under_the_kl(gamma, floor, scale):
+def test_normalized_means_put_a_floor_under_the_kl(gamma, floor, scale):
     """L36 and T5, however small or large the encoder's numbers are."""
     x = outputs(scale, shift=scale)
     q, _ = through(MeanNorm(gamma), x)

@@ -91,7 +91,7 @@ def test_plain_cells_add_little_at_the_start():
     assert 0.5 < np.asarray(y).std() / x.std() < 3.0
 
 
-def test_weight_normalised_kernels_have_the_length_of_their_gain():
+def test_weight_normalized_kernels_have_the_length_of_their_gain():
     variables = random_variables(Convolution(4), normal(0, 2, 5, 5, 3))
     (matrix,) = jax.jit(conv_kernels)(variables["params"]).values()
     lengths = np.linalg.norm(np.asarray(matrix)[0], axis=-1)
