@@ -45,9 +45,9 @@ LIMITS = {
 }
 
 
-def level(depth, memory="couplings"):
+def level(depth, remat="couplings"):
     """(steps, parameters, maps) of one level."""
-    steps = GlowSteps(16, depth, hidden=HIDDEN, memory=memory)
+    steps = GlowSteps(16, depth, hidden=HIDDEN, remat=remat)
     x = jax.random.normal(jax.random.key(0), (BATCH, 8, 8, 16))
     return steps, steps.init(jax.random.key(0), x), x
 

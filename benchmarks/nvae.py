@@ -121,12 +121,12 @@ def growth(rounds):
 def temporary_bytes():
     """Returns temporary bytes of the step by what is kept."""
     found = {}
-    for cells in ("keep", "recompute"):
+    for remat in ("none", "cells"):
         for features in ("keep", "recompute"):
-            step = lowered_step(memory=cells, features=features).compile()
+            step = lowered_step(remat=remat, features=features).compile()
             size = step.memory_analysis().temp_size_in_bytes
-            found[f"memory={cells}, features={features}"] = size
-            print(f"cells {cells}, features {features}: {size / 2**20:.0f} MiB")
+            found[f"remat={remat}, features={features}"] = size
+            print(f"remat {remat}, features {features}: {size / 2**20:.0f} MiB")
     return found
 
 

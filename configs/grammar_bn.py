@@ -6,5 +6,5 @@ from ml_collections import ConfigDict
 
 def get_config() -> ConfigDict:
     config = grammar_text.get_config()
-    config.model.latent = {"name": "normalised_gaussian", "gamma": 0.6}
+    config.model.latent = {"name": "normalized_gaussian", "gamma": 0.6}
     return config

@@ -8,7 +8,7 @@ END = 0
 
 
 class TextVAE(nn.Module):
-    """The model of `jvae.models.text` with the latents 'normalised_gaussian'."""
+    """The model of `jvae.models.text` with the latents 'normalized_gaussian'."""
 
     def __init__(self, vocabulary_size, latent_dim, width, dropout, gamma):
         super().__init__()

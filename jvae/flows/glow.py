@@ -13,7 +13,7 @@ from jvae.flows.bijection import Bijection, Chain, no_change
 from jvae.flows.coupling import ConvNet, Coupling, Kind
 from jvae.flows.mixing import InvertibleConv
 from jvae.flows.squeeze import Permutation, check_squeezes
-from jvae.flows.steps import Memory, Steps
+from jvae.flows.steps import Remat, Steps
 from jvae.layers import depth_to_space, space_to_depth
 from jvae.types import Array
 
@@ -75,7 +75,7 @@ class Glow(Bijection):
       coupling: 'additive' or 'affine'.
       mixing: 'convolution' or 'permutation'.
       squeeze_first: whether the first level squeezes.
-      memory: see `Steps`.
+      remat: see `Steps`.
     """
 
     shape: tuple[int, int, int]
@@ -85,7 +85,7 @@ class Glow(Bijection):
     coupling: Kind = "affine"
     mixing: Mixing = "convolution"
     squeeze_first: bool = True
-    memory: Memory = "couplings"
+    remat: Remat = "couplings"
 
     def _shapes(self) -> list[tuple[int, int, int]]:
         """Returns the shape of the maps that each level's steps see."""
@@ -113,7 +113,7 @@ class Glow(Bijection):
                 hidden=self.hidden,
                 coupling=self.coupling,
                 mixing=self.mixing,
-                memory=self.memory,
+                remat=self.remat,
             )
             for *_, channels in shapes
         ]

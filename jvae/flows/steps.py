@@ -18,7 +18,7 @@ from jvae.flows.mixing import InvertibleConv
 from jvae.flows.squeeze import random_orders
 from jvae.types import Array, Params
 
-Memory = Literal["keep", "couplings", "recompute", "invert"]
+Remat = Literal["none", "couplings", "steps", "invert"]
 Layer = tuple[Params, Array]
 """Parameters and order of channels, of one step or stacked."""
 
@@ -26,26 +26,26 @@ Layer = tuple[Params, Array]
 class Steps(Bijection):
     """`depth` steps that differ in their parameters and in their order of channels.
 
-    A subclass writes `step`. What the gradient needs is kept ('keep'); computed anew
-    from the input of each step and what its coupling's network said ('couplings':
-    that network's inner layers, whose activations are most of the memory, run once
-    more), or from the input alone ('recompute'); or from the output, going back through
-    the inverses ('invert': memory for activations does not grow with the depth, and
-    the gradient is exact up to what the inverse rounds).
+    A subclass writes `step`. Activations that the gradient needs are kept ('none' are
+    recomputed); or recomputed from the input of each step and the output of its
+    coupling's network ('couplings': that network's inner layers, whose activations are
+    most of the memory, run once more), or from the input alone ('steps'); or from the
+    output, going back through the inverses ('invert': memory for activations does not
+    grow with the depth, and the gradient is exact up to what the inverse rounds).
 
     Attributes:
       features: C, channels of x.
       depth: K.
       event_rank: axes of x behind the batch: 1, or 3 for maps.
       cond_features: channels of cond, None for none.
-      memory: 'keep', 'couplings', 'recompute' or 'invert'.
+      remat: 'none', 'couplings', 'steps' or 'invert'.
     """
 
     features: int
     depth: int
     event_rank: int = 3
     cond_features: int | None = None
-    memory: Memory = "couplings"
+    remat: Remat = "couplings"
 
     def step(self, order: Array) -> Bijection:
         """Returns a step whose channels mix in this order; give it `parent=None`."""
@@ -94,12 +94,12 @@ class Steps(Bijection):
         """Returns (y, log |det dy/dx| [B])."""
         forward, inverse = self._methods()
         x = self._promoted(x)
-        if self.memory == "invert":
+        if self.remat == "invert":
             return _invertible(forward, inverse, self._layers(), x, cond)
-        if self.memory == "couplings":
+        if self.remat == "couplings":
             said = jax.checkpoint_policies.save_only_these_names(COUPLED)
             forward = jax.checkpoint(forward, policy=said)
-        if self.memory == "recompute":
+        if self.remat == "steps":
             forward = jax.checkpoint(forward)
         return _scanned(forward, self._layers(), x, cond)
 

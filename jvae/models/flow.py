@@ -24,7 +24,7 @@ from jvae.flows.coupling import Kind
 from jvae.flows.density import draws, taken
 from jvae.flows.glow import Mixing
 from jvae.flows.squeeze import check_squeezes
-from jvae.flows.steps import Memory
+from jvae.flows.steps import Remat
 from jvae.models.mlp import check_sizes
 from jvae.models.vae import SingleLatent, check_image, flat_size
 from jvae.runtime import random_bits
@@ -185,7 +185,7 @@ def glow(
     coupling: Kind = "affine",
     mixing: Mixing = "convolution",
     num_bits: int = 8,
-    memory: Memory = "couplings",
+    remat: Remat = "couplings",
 ) -> FlowModel:
     """Returns Glow, a flow of squeezed maps (Kingma & Dhariwal, 2018).
 
@@ -197,9 +197,9 @@ def glow(
       coupling: 'additive' or 'affine'.
       mixing: of channels, an invertible 1x1 'convolution' or a fixed 'permutation'.
       num_bits: of a pixel, as the data's.
-      memory: what the gradient needs: 'keep' all activations, or those between the
-        'couplings' (on two CPU cores a quarter faster), 'recompute' them from the
-        inputs of the steps, or 'invert' the steps from their output.
+      remat: activations that the gradient recomputes: 'none', those within the
+        'couplings' (on two CPU cores a quarter faster), all within the 'steps' from
+        their inputs, or 'invert', all by the inverses from the output.
 
     Raises:
       ConfigError: a number out of range, or an image that cannot be squeezed.
@@ -210,7 +210,7 @@ def glow(
     height, width, channels = image_shape
     check_squeezes((height, width), levels)
     shape = (height, width, channels)
-    flow = Glow(shape, levels, depth, hidden, coupling, mixing, memory=memory)
+    flow = Glow(shape, levels, depth, hidden, coupling, mixing, remat=remat)
     return FlowModel(flow, shape, num_bits)
 
 

@@ -28,7 +28,7 @@ from jvae.flows import FlowPrior, Glow
 from jvae.flows.coupling import Kind
 from jvae.flows.glow import Mixing
 from jvae.flows.squeeze import check_squeezes
-from jvae.flows.steps import Memory
+from jvae.flows.steps import Remat
 from jvae.layers import BatchNorm, Conv, by_rows, depth_to_space, space_to_depth
 from jvae.models import likelihoods
 from jvae.models.mlp import check_sizes
@@ -179,7 +179,7 @@ def fvae(
     hidden: int = 64,
     coupling: Kind = "additive",
     mixing: Mixing = "permutation",
-    memory: Memory = "couplings",
+    remat: Remat = "couplings",
     posterior_std: float = 0.1,
     likelihood: str | Mapping[str, Any] = LIKELIHOOD,
 ) -> FlowVAE:
@@ -196,7 +196,7 @@ def fvae(
       hidden: channels within the couplings' networks.
       coupling: 'additive' or 'affine'.
       mixing: of channels, a fixed 'permutation' or an invertible 1x1 'convolution'.
-      memory: what the gradient needs, as of `glow`.
+      remat: activations that the gradient recomputes, as of `glow`.
       posterior_std: of q(v|x) at the start, in units of the pixels.
       likelihood: observation model p(x|v) with one output a pixel: a name, or
         {'name': ..., its fields}; by default the post's.
@@ -236,7 +236,7 @@ def fvae(
             coupling,
             mixing,
             squeeze_first=False,
-            memory=memory,
+            remat=remat,
         ),
         flow_shape=shape,
         posterior_std=posterior_std,

@@ -28,7 +28,7 @@ from jvae.pretrained.samplers.store import folder_of
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.runtime import mesh as meshes
 from jvae.types import Array, Key, Params, State
-from jvae.workdir import checkpoints
+from jvae.workdir import checkpoints, renamed
 
 RANGES = {"binary": (0, 1), "unit": (0, 1), "signed": (-1, 1), "levels": (0, 255)}
 """Of images by the support of a transform; others are any real numbers."""
@@ -457,7 +457,7 @@ def restore(
     require(params in ("ema", "raw"), "params", "be 'ema' or 'raw'", params)
     folder, number = checkpoints.choose(workdir, step)
     item, meta = folder.restore_model(number, devices)
-    config = meta["config"]
+    config = renamed.current(meta["config"])
     with registry.allow_import_paths(allow_imports):
         model = models.build(**config["model"])
         section = config["data"]

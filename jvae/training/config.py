@@ -16,6 +16,7 @@ from jvae.data.options import data_options
 from jvae.errors import ConfigError, require
 from jvae.runtime import mesh
 from jvae.training import optimizers
+from jvae.workdir import renamed
 
 Section = Mapping[str, Any]
 
@@ -131,6 +132,7 @@ def parse_experiment(config: Mapping[str, Any]) -> Experiment:
     Raises:
       ConfigError: an unknown, missing or impossible field, with the nearest name.
     """
+    config = renamed.current(config)
     registry.check(Experiment, config, "config")
     names = (*NAMED, "optimizer", "mesh")
     sections = {name: complete_section(name, config.get(name, {})) for name in names}

@@ -12,6 +12,7 @@ from typing import Any
 from jvae import registry
 from jvae.errors import ConfigError, nearest
 from jvae.training import config as configs
+from jvae.workdir import renamed
 
 BROKEN = (
     SyntaxError,
@@ -94,6 +95,8 @@ def override(config: dict[str, Any], path: str, text: str) -> None:
                 )
         node = node[section]
     known = known_fields(config, sections)
+    if sections == ["model"] and renamed.is_earlier(node.get("name", ""), name):
+        known = None  # what it is called now is checked with the whole config
     if known is not None and name not in known:
         raise ConfigError(f"config.{path} is unknown", fix=nearest(name, known))
     annotation = known[name].type if known is not None else Any

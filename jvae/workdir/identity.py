@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jvae.workdir import renamed
+
 CHANGEABLE = (
     "mesh",
     "num_steps",
@@ -24,6 +26,7 @@ CHANGEABLE_DATA = ("placement", "num_threads")
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the part of a config that a run cannot change: what is learned, how."""
+    config = renamed.current(config)
     fields = {k: v for k, v in config.items() if k not in CHANGEABLE}
     fields["data"] = {
         k: v for k, v in config["data"].items() if k not in CHANGEABLE_DATA

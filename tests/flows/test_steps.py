@@ -55,10 +55,10 @@ def test_they_are_the_steps_one_after_the_other(kind):
 
 
 @functools.cache
-def gradients(kind, memory, double):
+def gradients(kind, remat, double):
     """Those of a function of y and log_det, by parameters, x and cond."""
     with jax.enable_x64(double):
-        return _gradients(*made(kind, memory=memory))
+        return _gradients(*made(kind, remat=remat))
 
 
 def _gradients(steps, variables, x, cond):
@@ -72,10 +72,10 @@ def _gradients(steps, variables, x, cond):
     return jax.device_get(jax.jit(jax.grad(loss, numbers))(variables, x, cond))
 
 
-@pytest.mark.parametrize("memory", ["couplings", "recompute", "invert"])
+@pytest.mark.parametrize("remat", ["couplings", "steps", "invert"])
 @pytest.mark.parametrize("kind", others_slow([*KINDS], "vectors"))
-def test_the_gradient_is_that_of_what_is_kept(kind, memory):
-    wanted, found = (gradients(kind, m, double=True) for m in ("keep", memory))
+def test_the_gradient_is_that_of_what_is_kept(kind, remat):
+    wanted, found = (gradients(kind, m, double=True) for m in ("none", remat))
     paths = jax.tree_util.tree_leaves_with_path(wanted)
     for (path, a), b in zip(paths, jax.tree.leaves(found), strict=True):
         name = jax.tree_util.keystr(path)
@@ -85,16 +85,16 @@ def test_the_gradient_is_that_of_what_is_kept(kind, memory):
 
 @pytest.mark.parametrize("kind", others_slow([*KINDS], "vectors"))
 def test_in_single_precision_going_back_costs_few_digits(kind):
-    wanted, found = (gradients(kind, m, double=False) for m in ("keep", "invert"))
+    wanted, found = (gradients(kind, m, double=False) for m in ("none", "invert"))
     for a, b in zip(*map(jax.tree.leaves, (wanted, found)), strict=True):
         assert a.dtype == b.dtype == np.float32
         assert np.linalg.norm(b - a) < 1e-4 * np.linalg.norm(a)
 
 
-@pytest.mark.parametrize("memory", ["keep", "invert"])
-def test_steps_of_double_precision_take_single_precision(memory):
+@pytest.mark.parametrize("remat", ["none", "invert"])
+def test_steps_of_double_precision_take_single_precision(remat):
     with jax.enable_x64(True):
-        steps, variables, x, _ = made("vectors", memory=memory)
+        steps, variables, x, _ = made("vectors", remat=remat)
         assert x.dtype == jnp.float64
         single = x.astype(jnp.float32)
 
@@ -118,9 +118,9 @@ def test_parameters_differ_from_step_to_step():
     assert len({float(k[0, 0]) for k in kernel}) == 4
 
 
-def temporary_bytes(depth, memory):
+def temporary_bytes(depth, remat):
     """What the gradient of a stack needs besides arguments and results."""
-    steps = GlowSteps(8, depth, hidden=8, memory=memory)
+    steps = GlowSteps(8, depth, hidden=8, remat=remat)
     x = jnp.zeros((16, 16, 16, 8))
     variables = jax.eval_shape(steps.init, jax.random.key(0), x)
 
@@ -135,7 +135,7 @@ def temporary_bytes(depth, memory):
 
 @pytest.mark.slow
 def test_going_back_through_the_inverses_takes_no_more_memory_with_depth():
-    kept = [temporary_bytes(depth, "keep") for depth in (4, 12)]
+    kept = [temporary_bytes(depth, "none") for depth in (4, 12)]
     between = temporary_bytes(12, "couplings")
     inverted = [temporary_bytes(depth, "invert") for depth in (4, 12)]
     assert kept[1] > 1.8 * kept[0]

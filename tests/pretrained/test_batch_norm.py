@@ -48,7 +48,7 @@ def means_of(found):
 @pytest.mark.parametrize("batch_size", [8, 32, 64])
 def test_normalized_means_have_their_moments_over_the_split(batch_size):
     """So the floor of BN-VAE holds in evaluation, to rounding."""
-    before = trained(latent={"name": "normalised_gaussian", "gamma": 0.7})
+    before = trained(latent={"name": "normalized_gaussian", "gamma": 0.7})
     after = recomputed_statistics(before, SOURCE, batch_size=batch_size, key=KEY)
     mean, _ = means_of(after)
     shift = np.asarray(before.params["normalise"]["shift"])
@@ -63,7 +63,7 @@ def test_normalized_means_have_their_moments_over_the_split(batch_size):
     others_slow([(1e4, 0.0), (1.0, 300.0), (0.01, 3.0)], (1.0, 300.0)),
 )
 def test_means_far_from_zero_or_of_another_size_lose_no_digits(scale, shift):
-    before = trained(latent={"name": "normalised_gaussian", "gamma": 0.7})
+    before = trained(latent={"name": "normalized_gaussian", "gamma": 0.7})
     head = before.params["posterior_head"]
     head = {"kernel": scale * head["kernel"], "bias": head["bias"] + shift}
     params = {**before.params, "posterior_head": head}
@@ -89,7 +89,7 @@ CONV = {"name": "conv", "image_shape": (2, 2, 1), "latent_dim": D, "channels": (
 @pytest.mark.slow
 def test_layers_further_down_and_few_examples():
     """A BatchNorm in the encoder before the one on the mean; the first 20 examples."""
-    before = trained(CONV, batch_norm=True, latent="normalised_gaussian")
+    before = trained(CONV, batch_norm=True, latent="normalized_gaussian")
     after = recomputed_statistics(
         before, SOURCE, batch_size=24, key=KEY, num_examples=20
     )

@@ -29,7 +29,7 @@ from jvae.models.latents.gaussians import (
     delta_gaussian,
     gaussian,
     moment_gaussian,
-    normalised_gaussian,
+    normalized_gaussian,
 )
 from jvae.models.latents.gumbel import MIN_TEMPERATURE, GumbelLatent, gumbel_softmax
 from jvae.models.latents.sphere import SphereLatent, von_mises_fisher
@@ -52,12 +52,13 @@ __all__ = [
 
 LATENTS: dict[str, Callable[..., Any]] = {
     "gaussian": gaussian,
-    "normalised_gaussian": normalised_gaussian,
+    "normalized_gaussian": normalized_gaussian,
     "moment_gaussian": moment_gaussian,
     "delta_gaussian": delta_gaussian,
     "flow": flow,
     "gumbel_softmax": gumbel_softmax,
     "von_mises_fisher": von_mises_fisher,
+    "normalised_gaussian": normalized_gaussian,  # its name in 0.1.0
 }
 
 

@@ -63,7 +63,7 @@ def gaussian() -> GaussianLatent:
     return GaussianLatent()
 
 
-def normalised_gaussian(gamma: float = 0.6) -> GaussianLatent:
+def normalized_gaussian(gamma: float = 0.6) -> GaussianLatent:
     """Returns Gaussians whose means are normalised over the batch (BN-VAE).
 
     So KL(q(z|x) || p(z)) is in the mean over a batch at least D gamma^2 / 2 nats.

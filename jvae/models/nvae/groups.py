@@ -16,7 +16,7 @@ from jvae.models.nvae.cells import BottomUpCell, Style, TopDownCell
 from jvae.models.nvae.flows import VolumePreservingFlow
 from jvae.types import Array, Key
 
-Memory = Literal["keep", "recompute"]
+Remat = Literal["none", "cells"]
 
 BOUND = 5.0
 """Means and log standard deviations are within -5 and 5."""
@@ -44,13 +44,13 @@ class GroupSizes(NamedTuple):
       latents: variables at every place.
       cells: residual cells before each group.
       flow_pairs: pairs of autoregressive steps behind each posterior.
-      memory: whether cells are kept or computed anew for the gradient.
+      remat: activations that the gradient recomputes, 'none' or those of 'cells'.
     """
 
     latents: int
     cells: int
     flow_pairs: int
-    memory: Memory
+    remat: Remat
 
 
 @flax.struct.dataclass
@@ -101,15 +101,15 @@ class SamplingContext(NamedTuple):
     kept: Array | int | None = None
 
 
-def cell_type(kind: type[nn.Module], memory: Memory, in_loop: bool = True) -> Any:
+def cell_type(kind: type[nn.Module], remat: Remat, in_loop: bool = True) -> Any:
     """Returns the class of a cell, which remembers its input alone if it is to.
 
     Args:
       kind: of cells.
-      memory: what the gradient keeps.
+      remat: 'cells', or 'none' for the class as it is.
       in_loop: whether they are cells of groups, which are scanned.
     """
-    return layers.remat(kind, in_loop) if memory == "recompute" else kind
+    return layers.remat(kind, in_loop) if remat == "cells" else kind
 
 
 class BottomUpGroup(nn.Module):
@@ -126,7 +126,7 @@ class BottomUpGroup(nn.Module):
     @nn.compact
     def __call__(self, x: Array, mask: Array | None) -> tuple[Array, Array]:
         """Returns the features [B, h, w, C] twice: for the next group, and to keep."""
-        kind = cell_type(BottomUpCell, self.sizes.memory)
+        kind = cell_type(BottomUpCell, self.sizes.remat)
         with layers.loop_body():
             for i in range(self.sizes.cells):
                 x = kind(self.style, name=f"cells_{i}")(x, mask)
@@ -156,7 +156,7 @@ class LatentGroup(nn.Module):
         """Adds cells and heads."""
         style, sizes = self.style, self.sizes
         if not self.is_first:
-            kind = cell_type(TopDownCell, sizes.memory)
+            kind = cell_type(TopDownCell, sizes.remat)
             self.cells = [kind(style) for _ in range(sizes.cells)]
             self.prior_head = style.head(2 * sizes.latents, 1)
             self.combine = style.convolution(self.channels, 1)

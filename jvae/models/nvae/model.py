@@ -32,8 +32,8 @@ from jvae.models.nvae.convolutions import conv_kernels, norm_scales
 from jvae.models.nvae.groups import (
     GroupSample,
     GroupSizes,
-    Memory,
     Noise,
+    Remat,
     SamplingContext,
     cell_type,
 )
@@ -116,9 +116,9 @@ class NVAE(nn.Module):
 
     def setup(self):
         """Adds all parts, those of the top-down pass from the top."""
-        style, memory = self.style, self.sizes.memory
-        cell_up = cell_type(BottomUpCell, memory, in_loop=False)
-        cell_down = cell_type(TopDownCell, memory, in_loop=False)
+        style, remat = self.style, self.sizes.remat
+        cell_up = cell_type(BottomUpCell, remat, in_loop=False)
+        cell_down = cell_type(TopDownCell, remat, in_loop=False)
         sizes, last = self.block_cells, self.block_cells - 1
         self.stem = style.convolution(self.channels, 3)
         self.before = [
@@ -376,7 +376,7 @@ def nvae(
     padding: int = 0,
     likelihood: str | Mapping[str, Any] = "bernoulli",
     cells: Cells = "batch_norm",
-    memory: Memory = "recompute",
+    remat: Remat = "cells",
     features: Features = "keep",
     dtype: Literal["float32", "bfloat16"] = "float32",
 ) -> NVAE:
@@ -396,8 +396,8 @@ def nvae(
       likelihood: a name, or {'name': ..., fields}, see `jvae.models.likelihoods`.
       cells: 'batch_norm' (NVAE), or 'plain', without BatchNorm and with branches that
         start small (VDVAE).
-      memory: whether the gradient keeps what is inside the cells ('keep'), or their
-        input alone ('recompute', which on CPU concerns the cells of groups, and is
+      remat: activations that the gradient recomputes: 'none', or those within the
+        'cells' from their input (on CPU of the cells of groups alone, where it is
         faster too: fewer arrays to fill).
       features: whether bottom-up features are kept for the top-down pass ('keep') or
         recomputed ('recompute'), one scale at a time.
@@ -432,7 +432,7 @@ def nvae(
         image_shape=(height, width, colors),
         channels=channels,
         groups=tuple(groups),
-        sizes=GroupSizes(latent_channels, group_cells, flow_pairs, memory),
+        sizes=GroupSizes(latent_channels, group_cells, flow_pairs, remat),
         style=Style(cells, depth, jnp.dtype(dtype)),
         blocks=blocks,
         block_cells=block_cells,

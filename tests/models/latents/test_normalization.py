@@ -195,7 +195,7 @@ def test_a_positive_spread_has_the_mean_one():
 MLP = {"name": "mlp", "image_shape": (2, 2, 1), "latent_dim": 4, "hidden": (6,)}
 IMAGES = {"image": np.random.default_rng(0).integers(0, 2, (16, 2, 2, 1)) * 1.0}
 KINDS = {
-    "normalised_gaussian": ({"gamma": 0.8}, 4 * 0.64 / 2),
+    "normalized_gaussian": ({"gamma": 0.8}, 4 * 0.64 / 2),
     "moment_gaussian": ({"tau": 0.4}, -4 * math.log(0.6) / 2),
     "delta_gaussian": ({"delta": 0.3}, 4 * 0.3),
 }
@@ -232,7 +232,7 @@ def test_any_vae_takes_them_and_its_kl_stays_up_from_the_first_step_to_the_last(
 @pytest.mark.parametrize(
     ("latent", "message"),
     [
-        ({"name": "normalised_gaussian", "gamma": 0.0}, "gamma must be positive"),
+        ({"name": "normalized_gaussian", "gamma": 0.0}, "gamma must be positive"),
         ({"name": "moment_gaussian", "tau": 1.0}, "be within (0, 1), got 1.0"),
         (
             {"name": "moment_gaussian", "variance": "no"},

@@ -46,7 +46,7 @@ SMALL = {
     "group_cells": 1,
     "blocks": 0,
     "block_cells": 1,
-    "memory": "keep",
+    "remat": "none",
 }
 
 
@@ -224,7 +224,7 @@ def test_each_image_may_keep_another_number_of_scales():
 
 def test_top_down_groups_are_mirrored_in_the_bottom_up_pass():
     """The last bottom-up group, which has seen the most, is the first top-down."""
-    groups = stacked_bottom_up(Style("plain"), GroupSizes(1, 1, 0, "keep"), 3)
+    groups = stacked_bottom_up(Style("plain"), GroupSizes(1, 1, 0, "none"), 3)
     x = jax.random.normal(KEY, (1, 3, 3, 4))
     variables = jax.jit(groups.init)(KEY, x, None)
 
@@ -326,7 +326,7 @@ def kept():
 @pytest.mark.parametrize(
     "fields",
     [
-        {"memory": "recompute"},
+        {"remat": "cells"},
         {"features": "recompute"},
     ],
 )
