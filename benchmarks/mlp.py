@@ -166,7 +166,7 @@ class Trainer:
             finally:
                 batches.training_batches = original
             end_turn()  # once the last checkpoint is on disk
-            self.params, self.saved = run.state.params, run.archive.states.steps()
+            self.params, self.saved = run.state.params, run.checkpoints.states.steps()
         del self.seconds[0], self.waits[0]
 
     def score(self, images):

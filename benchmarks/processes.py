@@ -182,19 +182,19 @@ def checkpoint(components, state):
     with tempfile.TemporaryDirectory() as folder:
         root = epath.Path(folder)
         labels = components.experiment.to_dict(), len(components.splits.train)
-        archive = RunCheckpoints(root, *labels, keep=1)
+        saved = RunCheckpoints(root, *labels, keep=1)
         began = time.perf_counter()
-        archive.save(1, state)
+        saved.save(1, state)
         found["seconds_training_waits"] = time.perf_counter() - began
-        archive.wait()
+        saved.wait()
         os.sync()
         found["seconds_to_save"] = time.perf_counter() - began
         found["bytes"] = size_of(folder)
         like = assembly.abstract_state(components)
         began = time.perf_counter()
-        jax.block_until_ready(archive.restored(like))
+        jax.block_until_ready(saved.restored(like))
         found["seconds_to_restore"] = time.perf_counter() - began
-        archive.close()
+        saved.close()
     return found
 
 

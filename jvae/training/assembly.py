@@ -27,9 +27,9 @@ def assemble(experiment: Experiment) -> Components:
       DataError: the data set is missing or damaged, or lacks what the model needs.
     """
     devices = mesh.build(**experiment.mesh)
-    feed = options.options_of(experiment.data)
-    mesh.check_batch_size(feed["batch_size"], devices)
-    compatibility.check_accumulation(experiment, feed["batch_size"], devices)
+    data_options = options.options_of(experiment.data)
+    mesh.check_batch_size(data_options["batch_size"], devices)
+    compatibility.check_accumulation(experiment, data_options["batch_size"], devices)
     model = models.build(**experiment.model)
     loss = losses.build(model=model, **experiment.loss)
     evaluation_loss = losses.build(model=model, train=False, **experiment.loss)
@@ -43,8 +43,8 @@ def assemble(experiment: Experiment) -> Components:
     num_steps = max(experiment.num_steps, 1)
     optimizer, rate = optimizers.build(num_steps=num_steps, **experiment.optimizer)
     stored = ("num_bits", "padding")
-    of_pixels = {name: feed[name] for name in stored}
-    transform = transforms.build(feed["transform"], **of_pixels)
+    of_pixels = {name: data_options[name] for name in stored}
+    transform = transforms.build(data_options["transform"], **of_pixels)
     splits = datasets.load_splits(experiment.data)
     components = Components(
         experiment,

@@ -26,7 +26,7 @@ def training_batches(components: Components, start_step: int) -> Iterator[Batch]
         _resident(components) if resident else (components.splits.train, _identity)
     )
     n = components.experiment.steps_per_dispatch
-    feed = data.train_batches(
+    raw_batches = data.train_batches(
         source,
         seed=components.experiment.seed,
         batch_size=fed["batch_size"],
@@ -36,7 +36,7 @@ def training_batches(components: Components, start_step: int) -> Iterator[Batch]
         stack=None if n == 1 else n,
         num_threads=fed["num_threads"],
     )
-    for batch in feed:
+    for batch in raw_batches:
         yield fetch(mesh.put_batch(batch, components.devices, leading=int(n > 1)))
 
 

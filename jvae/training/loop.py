@@ -29,7 +29,7 @@ from jvae.workdir import files
 from jvae.workdir.metrics import MetricsWriter
 
 DIVERGED_FILE = "diverged.json"
-MAX_AHEAD = 8
+MAX_IN_FLIGHT = 8
 """Dispatches that the host may be ahead of the devices.
 
 Enough to keep them busy; at 32, XLA's CPU client with several devices in a process and
@@ -68,7 +68,7 @@ class TrainingRun:
             components.experiment,
         )
         self.stop, self.report = stop, ""
-        self.archive = RunCheckpoints(
+        self.checkpoints = RunCheckpoints(
             root,
             self.experiment.to_dict(),
             len(components.splits.train),
@@ -76,7 +76,7 @@ class TrainingRun:
             vocabulary=components.splits.vocabulary,
         )
         like = assembly.abstract_state(components)
-        self.state = self.archive.restored(like) or self._fresh()
+        self.state = self.checkpoints.restored(like) or self._fresh()
         self.start = int(self.state.step)
         is_first = distributed.is_first()
         self.writer = MetricsWriter(root, self.start) if is_first else None
@@ -123,28 +123,28 @@ class TrainingRun:
         if self.start >= last or self._out_of_patience(self.start):
             self.progress.say(f"already at step {self.start} of {last}")
             return
-        n, best = self.experiment.steps_per_dispatch, self.archive.best
+        n, best = self.experiment.steps_per_dispatch, self.checkpoints.best
         step_fn = assembly.compile_step(self.components, self.state)
-        feed = batches.training_batches(self.components, self.start)
-        late: tuple[int, Metrics] | None = None
-        ahead: collections.deque[Metrics] = collections.deque()
+        train_batches = batches.training_batches(self.components, self.start)
+        pending_metrics: tuple[int, Metrics] | None = None
+        in_flight: collections.deque[Metrics] = collections.deque()
         for step in range(self.start + n, last + 1, n):
-            self.state, metrics = step_fn(self.state, next(feed))
-            ahead.append(metrics)
-            if len(ahead) > MAX_AHEAD:
-                jax.block_until_ready(ahead.popleft())
+            self.state, metrics = step_fn(self.state, next(train_batches))
+            in_flight.append(metrics)
+            if len(in_flight) > MAX_IN_FLIGHT:
+                jax.block_until_ready(in_flight.popleft())
             # Fetching the step before leaves the device busy with this one.
-            if late is not None:
-                self._log(*late)
+            if pending_metrics is not None:
+                self._log(*pending_metrics)
             due = step % self.experiment.log_every_steps == 0 or step == last
-            late = (step, metrics) if due else None
-            reached = self.archive.states.reached_preemption
+            pending_metrics = (step, metrics) if due else None
+            reached = self.checkpoints.states.reached_preemption
             is_stopped = self.stop.is_requested(step, reached)
             is_due = self._is_due(step, "eval") or self._is_due(step, "checkpoint")
             if is_due or is_stopped:
-                if late is not None:
-                    self._log(*late)
-                    late = None
+                if pending_metrics is not None:
+                    self._log(*pending_metrics)
+                    pending_metrics = None
                 self._pause(step, is_stopped)
                 if self._out_of_patience(step):
                     self.progress.say(f"no better model since step {best.latest()}")
@@ -159,7 +159,7 @@ class TrainingRun:
 
     def _out_of_patience(self, step: int) -> bool:
         """Returns whether `patience` evaluations in a row have not been the best."""
-        patience, best = self.experiment.patience, self.archive.best.latest()
+        patience, best = self.experiment.patience, self.checkpoints.best.latest()
         if patience is None or best is None or not self._is_due(step, "eval"):
             return False
         return (step - best) // self.experiment.eval_every_steps >= patience
@@ -176,7 +176,7 @@ class TrainingRun:
             # The rows up to a checkpoint are never written again.
             if self.writer is not None:
                 self.writer.flush()
-            self.archive.save(step, self.state)
+            self.checkpoints.save(step, self.state)
         self.clock.go()
 
     def _log(self, step: int, metrics: Metrics) -> None:
@@ -210,7 +210,7 @@ class TrainingRun:
             f"were skipped, each not finite or a spike; their examples are in {file}",
             where=f"step {step}",
             fix="Lower the learning rate or clip gradients; the last checkpoint is "
-            f"from before ({self.archive.states.latest()}).",
+            f"from before ({self.checkpoints.states.latest()}).",
         )
 
     def evaluate(self, step: int, source: Source) -> None:
@@ -218,7 +218,7 @@ class TrainingRun:
         trained = trained_model_of(self.components, self.state)
         examples = self.experiment.eval_examples
         scores = validation.validate(self.components, trained, source, examples)
-        self.archive.save_if_best(step, self.state, scores.score)
+        self.checkpoints.save_if_best(step, self.state, scores.score)
         grids = validation.training_pictures(self.components, trained, source)
         if self.writer is not None:
             self.writer.write(step, "validation", scores.numbers)
@@ -244,7 +244,7 @@ class TrainingRun:
 
     def _settle(self) -> None:
         jax.block_until_ready(self.state)
-        self.archive.wait()
+        self.checkpoints.wait()
 
     def _finish(self) -> None:
         self._settle()
@@ -264,7 +264,7 @@ class TrainingRun:
             self.writer.close()
         if kind is not None and issubclass(kind, DeviceError):
             return  # a save in flight would wait for a process that is gone
-        self.archive.close()
+        self.checkpoints.close()
 
 
 def _last(value: np.ndarray) -> float:

@@ -14,33 +14,33 @@ def state(value):
 
 
 @pytest.fixture
-def archive(tmp_path):
+def checkpoints(tmp_path):
     kept = RunCheckpoints(tmp_path, {"data": {}}, num_examples=7, keep=2)
     yield kept
     kept.close()
 
 
-def test_what_is_saved_says_which_run_it_is_of(archive):
-    archive.save(1, state(0.5))
-    archive.save_if_best(1, state(0.5), -3.0)
-    archive.wait()
-    for folder in (archive.states, archive.best):
+def test_what_is_saved_says_which_run_it_is_of(checkpoints):
+    checkpoints.save(1, state(0.5))
+    checkpoints.save_if_best(1, state(0.5), -3.0)
+    checkpoints.wait()
+    for folder in (checkpoints.states, checkpoints.best):
         meta = folder.read_meta(1)
         assert (meta["config"], meta["num_examples"]) == ({"data": {}}, 7)
-    assert archive.best.read_meta(1)["score"] == -3.0
-    (restored,) = archive.restored(state(0.0)).params.values()
+    assert checkpoints.best.read_meta(1)["score"] == -3.0
+    (restored,) = checkpoints.restored(state(0.0)).params.values()
     assert restored.tolist() == [0.5] * 3
 
 
 @pytest.mark.parametrize("folder", ["states", "best"])
 def test_the_last_save_of_either_kind_that_fails_is_an_error(
-    archive, monkeypatch, folder
+    checkpoints, monkeypatch, folder
 ):
     def full(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(getattr(archive, folder)._manager, "save", full)
-    archive.save(1, state(0.5))
-    archive.save_if_best(1, state(0.5), -3.0)
+    monkeypatch.setattr(getattr(checkpoints, folder)._manager, "save", full)
+    checkpoints.save(1, state(0.5))
+    checkpoints.save_if_best(1, state(0.5), -3.0)
     with pytest.raises(WorkdirError, match="no space left on device"):
-        archive.wait()
+        checkpoints.wait()
