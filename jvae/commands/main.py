@@ -52,15 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback out of the imports
     name, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or [""]
-    if name in ("--help", "-h", "help"):
-        print(_help(), end="")
-        return 0
-    if name == "--version":
-        print(f"jvae {jvae.__version__}")
-        return 0
     if name not in COMMANDS:
-        print(f"jvae: error: {_unknown(name)}", file=sys.stderr)
-        return ConfigError.exit_code
+        status = _status(_without_command, [name])
+        _flush()
+        return status
     if name in STARTS_OVER:
         huge_pages.use_large()
     return run_command(command_of(name), rest)
@@ -87,12 +82,19 @@ def _help() -> str:
     )
 
 
-def _unknown(name: str) -> ConfigError:
-    """Returns the error for a word that is no command."""
-    if name in RENAMED:
-        return ConfigError(f"{name!r} is now {RENAMED[name]!r}")
-    what = f"{name!r} is not a command" if name else "no command is given"
-    return ConfigError(what, fix=nearest(name, COMMANDS) if name else "See --help.")
+def _without_command(arguments: Sequence[str]) -> None:
+    """Answers --help and --version; raises ConfigError for any other word."""
+    (word,) = arguments
+    if word in ("--help", "-h", "help"):
+        print(_help(), end="")
+    elif word == "--version":
+        print(f"jvae {jvae.__version__}")
+    elif word in RENAMED:
+        raise ConfigError(f"{word!r} is now {RENAMED[word]!r}")
+    elif not word:
+        raise ConfigError("no command is given", fix="See --help.")
+    else:
+        raise ConfigError(f"{word!r} is not a command", fix=nearest(word, COMMANDS))
 
 
 def run_command(command: Command, arguments: Sequence[str]) -> int:

@@ -90,7 +90,8 @@ def test_a_signal_to_the_whole_group_saves(config, whole, tmp_path):
 
 SLOW = '''
 import jax.numpy as jnp
-from jvae.losses.elbo import negative_elbo, with_coefficients
+from jvae.losses.elbo import negative_elbo
+from jvae.losses.objective import with_coefficients
 
 @with_coefficients(beta=1.0)
 def slow(params, state, key, batch, coefficients, *, model, train=True):
