@@ -48,7 +48,7 @@ def compile_step(*arguments):
         os._exit(0)
     return run
 assembly.compile_step = compile_step
-main.run(train.command, sys.argv[1:])
+main.run_command(train.command, sys.argv[1:])
 """
 TORCH_ALONE = """
 import gzip, sys

@@ -111,7 +111,7 @@ def run(config, workdir, capfd):
 
 @contextlib.contextmanager
 def warnings_on_screen():
-    """Warnings go to stderr, as `main.run` makes them."""
+    """Warnings go to stderr, as `main.run_command` makes them."""
     handler = logging.StreamHandler()
     logging.getLogger().addHandler(handler)
     yield
