@@ -295,7 +295,10 @@ def test_the_mean_over_parts_of_a_batch_is_the_value_of_the_batch(name, kind, ma
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [*((name, kind_of(name)) for name in COUPLED), ("elbo", "batch_norm")],
+    others_slow(
+        [*((name, kind_of(name)) for name in COUPLED), ("elbo", "batch_norm")],
+        *((name, kind_of(name)) for name in ("decomposed_elbo", "infomax")),
+    ),
 )
 def test_under_pmap_a_coupled_value_is_that_of_each_devices_own_rows(name, kind):
     _, params, state, batch = example(kind)

@@ -13,7 +13,6 @@ from jvae.distributions import DiagGaussian
 from jvae.errors import ConfigError
 from jvae.layers import space_to_depth
 from tests.flows.test_density import noisy
-from tests.tiers import others_slow
 
 FIELDS = {
     "name": "fvae",
@@ -66,9 +65,9 @@ def with_std(params, s):
     return {**params, "log_std": log_std, "observation": observation}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("double", "s"),
-    others_slow([(True, 0.05), (True, 0.7), (False, 0.05), (False, 0.7)], (True, 0.05)),
+    ("double", "s"), [(True, 0.05), (True, 0.7), (False, 0.05), (False, 0.7)]
 )
 def test_without_layers_it_is_the_flow_draw_by_draw(double, s):
     """E = G = id: the bound at a draw is the flow's log density there, of any s."""
