@@ -169,7 +169,8 @@ def test_a_coordinator_that_is_not_there_is_named(config, tmp_path):
     script.write_text(
         "import sys\nfrom jvae.commands import main, train\n"
         "from jvae.runtime import distributed\n"
-        "distributed.TIMEOUT = 1\nsys.exit(main.run_command(train.command, sys.argv[1:]))\n"
+        "distributed.TIMEOUT = 1\n"
+        "sys.exit(main.run_command(train.command, sys.argv[1:]))\n"
     )
     command = runs.Command(
         script,
