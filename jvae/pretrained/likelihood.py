@@ -321,7 +321,7 @@ def _meaning(likelihood: Any, support: str) -> Observation:
         if support != "real":
             caution = "a density on discrete levels, without bound: a squared error"
         return Observation(name, True, False, caution)
-    if not getattr(likelihood, "is_normalised", True):
+    if not getattr(likelihood, "is_normalized", True):
         caution = "probabilities of a pixel add up to more than 1: not a likelihood"
         return Observation(name, False, False, caution)
     if kind == support:

@@ -184,6 +184,7 @@ def test_a_density_of_noised_levels_has_the_bits_of_their_probability(toys):
         ("bernoulli", "unit", False, False, GREY_BERNOULLI),
         ("discretized_logistic", "signed", True, True, ""),
         ("discretized_logistic", "unit", False, False, "not a likelihood"),
+        ("nvae_logistic_mixture", "signed", False, False, "add up to more than 1"),
         ("categorical", "levels", True, True, ""),
         ("gaussian", "dequantize", True, False, "a density"),
         ("gaussian", "unit", True, False, "without bound"),
