@@ -55,9 +55,8 @@ def command(arguments: Sequence[str], prog: str = "jvae train") -> None:
         return
     if config is None:
         raise ConfigError("--config is missing", fix="E.g. --config=configs/digits.py.")
-    from jvae.training import (
-        experiment,  # the heavy imports come after the cheap checks
-    )
+    # The heavy imports come after the cheap checks.
+    from jvae.training import experiment
 
     if flags.dry_run:
         experiment.dry_run(config)

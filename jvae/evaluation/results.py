@@ -198,7 +198,7 @@ def numbers_of(results: EvaluationResults, trained: TrainedModel) -> dict[str, A
     """Returns what results.json says of all that was measured.
 
     Args:
-      results: from `measure`.
+      results: from `evaluate_all`.
       trained: what was evaluated.
     """
     numbers: dict[str, Any] = {

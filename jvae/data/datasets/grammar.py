@@ -44,43 +44,43 @@ def _evenly(texts: Sequence[str]) -> list[Rule]:
     return [(1 / len(texts), tuple(text.split())) for text in texts]
 
 
-def _sides(trained: str, nouns: str, verbs: str) -> dict[str, list[Rule]]:
+def _sides(subject: str, nouns: str, verbs: str) -> dict[str, list[Rule]]:
     """Returns the rules of one subject; names of left sides begin with a capital."""
     rules: dict[str, list[Rule]] = {}
-    pairs = [f"Noun-{n}-{trained} Verb-{n}-{trained}" for n in NUMBERS]
-    rules[f"Sentence-{trained}"] = _evenly(pairs)
+    pairs = [f"Noun-{n}-{subject} Verb-{n}-{subject}" for n in NUMBERS]
+    rules[f"Sentence-{subject}"] = _evenly(pairs)
     for number, ending in NUMBERS.items():
         one = number == "one"
         words = [w if one else PLURALS.get(w, w + ending) for w in nouns.split()]
         acts = [
-            (THIRD_PERSON.get(v, v + "s") if one else v) + f" Object-{trained}"
+            (THIRD_PERSON.get(v, v + "s") if one else v) + f" Object-{subject}"
             for v in verbs.split()
         ]
-        noun, name = f"Noun-{number}-{trained}", f"Word-{number}-{trained}"
+        noun, name = f"Noun-{number}-{subject}", f"Word-{number}-{subject}"
         article = "the" if not one else "Article"
-        who = f"who {'sees' if one else 'see'} Object-{trained}"
+        who = f"who {'sees' if one else 'see'} Object-{subject}"
         rules[noun] = [
             (0.5, (article, name)),
             (0.3, (article, "Adjective", name)),
             (0.2, (article, name, *who.split())),
         ]
         rules[name] = _evenly(words)
-        verb = f"Verb-{number}-{trained}"
+        verb = f"Verb-{number}-{subject}"
         rules[verb] = [(p * 0.6, right) for p, right in _evenly(acts)]
         rules[verb] += [(p * 0.4, (*right, "Place")) for p, right in _evenly(acts)]
-    objects = [f"Article Word-one-{trained}", f"the Word-many-{trained}"]
-    rules[f"Object-{trained}"] = _evenly(objects)
+    objects = [f"Article Word-one-{subject}", f"the Word-many-{subject}"]
+    rules[f"Object-{subject}"] = _evenly(objects)
     return rules
 
 
 def _rules() -> Rules:
     rules: dict[str, list[Rule]] = {}
-    rules["Start"] = _evenly([f"Sentence-{trained}" for trained in SUBJECTS])
+    rules["Start"] = _evenly([f"Sentence-{subject}" for subject in SUBJECTS])
     rules["Article"] = [(0.6, ("the",)), (0.4, ("a",))]
     rules["Adjective"] = _evenly(ADJECTIVES.split())
     rules["Place"] = _evenly(PLACES)
-    for trained, (nouns, verbs) in SUBJECTS.items():
-        rules |= _sides(trained, nouns, verbs)
+    for subject, (nouns, verbs) in SUBJECTS.items():
+        rules |= _sides(subject, nouns, verbs)
     return rules
 
 
