@@ -1,1 +1,1 @@
-"""Numbers that say what a trained model is worth; `jvae.reports` makes pages of them."""
+"""Metrics and estimates of a trained model; `jvae.reports` makes pages of them."""
