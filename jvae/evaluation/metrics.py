@@ -71,20 +71,20 @@ def likelihood_metrics(
         ("elbo", "ELBO", bound, "nats", f"lower bound on {log_p}"),
         ("nll", "NLL", nll, "nats", f"upper bound on -{log_p}, from {draws}"),
     ]
-    measures = {
+    metrics = {
         name: Metric.of(label, estimate, unit, kind, _said(meaning, observation))
         for name, label, estimate, unit, meaning in rows
     }
     is_of_levels = observation.is_discrete and not observation.is_text
     if is_of_levels or observation.bin_bits is not None:
-        measures |= _in_bits(bound, log_likelihood, observation)
+        metrics |= _in_bits(bound, log_likelihood, observation)
     first = _said("the ELBO's first term, z from q(z|x)", observation)
     label, estimate = "log p(x|z)", elbo["log_likelihood"]
-    measures["log_likelihood"] = Metric.of(label, estimate, "nats", "estimate", first)
+    metrics["log_likelihood"] = Metric.of(label, estimate, "nats", "estimate", first)
     label = f"KL(q(z|x) || p(z{observation.given}))"
     second = "the ELBO's second term"
-    measures["kl"] = Metric.of(label, elbo["kl"], "nats", "estimate", second)
-    return measures
+    metrics["kl"] = Metric.of(label, elbo["kl"], "nats", "estimate", second)
+    return metrics
 
 
 def _in_bits(
@@ -159,9 +159,9 @@ _PARTS = {
 
 def latent_metrics(latents: LatentStatistics) -> dict[str, Metric]:
     """Returns active units and the parts of the KL, those that the posterior has."""
-    measures = {}
+    metrics = {}
     if latents.active is not None:
-        measures["active_units"] = Metric(
+        metrics["active_units"] = Metric(
             "Active units",
             float(latents.active.sum()),
             None,
@@ -172,13 +172,13 @@ def latent_metrics(latents: LatentStatistics) -> dict[str, Metric]:
             None,
         )
     if latents.information is None:
-        return measures
+        return metrics
     for name, (label, meaning) in _PARTS.items():
         if name in latents.information.terms:
             text = meaning + _reservation(name, latents.information)
             term = latents.information.terms[name]
-            measures[name] = Metric.of(label, term, "nats", "estimate", text)
-    return measures
+            metrics[name] = Metric.of(label, term, "nats", "estimate", text)
+    return metrics
 
 
 def scale_metrics(

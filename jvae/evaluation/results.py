@@ -68,7 +68,7 @@ class EvaluationResults:
 
     Attributes:
       num_examples: how many examples, the first of the split.
-      measures: numbers by name.
+      metrics: numbers by name.
       observation: what log p(x|z) is, of a model of data.
       latents: what the latents carry, of a model that draws them.
       classification: what a classifier makes of the examples.
@@ -79,7 +79,7 @@ class EvaluationResults:
     """
 
     num_examples: int
-    measures: dict[str, Metric] = dataclasses.field(default_factory=dict)
+    metrics: dict[str, Metric] = dataclasses.field(default_factory=dict)
     observation: Observation | None = None
     latents: LatentStatistics | None = None
     classification: Classification | None = None
@@ -115,14 +115,14 @@ def evaluate_all(
         log_p = log_likelihoods(trained, source, key=weights_key, **draws, **common)
         weighted = Estimate.of(log_p, settings.num_samples)
         results.observation = observation(trained, source)
-        results.measures |= likelihood_metrics(elbo, weighted, results.observation)
+        results.metrics |= likelihood_metrics(elbo, weighted, results.observation)
         if results.observation.is_text:
             lengths = source.read(np.arange(results.num_examples))["length"]
             each = per_symbol(log_p, lengths, settings.num_samples)
-            results.measures |= sentence_metrics(each)
+            results.metrics |= sentence_metrics(each)
     if trained.makes_images and has_codes(trained):
         near = evaluate_reconstructions(trained, source, key=elbo_key, **common)
-        results.measures |= reconstruction_metrics(near)
+        results.metrics |= reconstruction_metrics(near)
     if trained.is_classifier:
         results.classification = evaluate_classification(
             trained,
@@ -131,22 +131,22 @@ def evaluate_all(
             num_samples=settings.num_samples,
             **common,
         )
-        results.measures |= classification_metrics(results.classification)
+        results.metrics |= classification_metrics(results.classification)
     if trained.has_latents:
         results.latents = evaluate_latents(trained, source, key=latent_key, **common)
-        results.measures |= latent_metrics(results.latents)
+        results.metrics |= latent_metrics(results.latents)
         if has_scales(trained):
             kl = results.latents.kl
             results.scales = evaluate_scales(
                 trained, source, kl, key=latent_key, **common
             )
-            results.measures |= scale_metrics(results.scales, results.num_examples)
+            results.metrics |= scale_metrics(results.scales, results.num_examples)
         if has_factors(source) and results.latents.means is not None:
             scores = evaluate_disentanglement(trained, source, key=latent_key, **common)
-            results.measures |= disentanglement_metrics(scores)
+            results.metrics |= disentanglement_metrics(scores)
     if has_clusters(trained):
         results.clusters = evaluate_clusters(trained, source, key=label_key, **common)
-        results.measures |= cluster_metrics(results.clusters)
+        results.metrics |= cluster_metrics(results.clusters)
     return results
 
 
@@ -191,7 +191,7 @@ def probe(
         num_train=count,
         num_test=results.num_examples,
     )
-    results.measures |= probe_metrics(results.probes)
+    results.metrics |= probe_metrics(results.probes)
 
 
 def numbers_of(results: EvaluationResults, trained: TrainedModel) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def numbers_of(results: EvaluationResults, trained: TrainedModel) -> dict[str, A
     numbers: dict[str, Any] = {
         "num_examples": results.num_examples,
         "about": about(results, trained),
-        "metrics": {n: dataclasses.asdict(row) for n, row in results.measures.items()},
+        "metrics": {n: dataclasses.asdict(row) for n, row in results.metrics.items()},
         "left_out": [],
     }
     if results.observation is not None:

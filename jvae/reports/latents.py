@@ -47,8 +47,8 @@ def make_latent_images(
     if latents.means is not None and not trained.is_generative:
         shown += _neighbors(trained, source, latents.means, key)
     shown.append(_scales(results.scales) if results.scales else _kl_bars(latents))
-    if "log_likelihood" in results.measures:
-        shown += _rate_distortion(results.measures)
+    if "log_likelihood" in results.metrics:
+        shown += _rate_distortion(results.metrics)
     if latents.draws is not None and latents.kl_per_dim is not None:
         shown.append(_aggregate(latents))
     if latents.means is not None and len(latents.means) > 1:
@@ -84,9 +84,9 @@ def _scales(scales: Sequence[ScaleStatistics]) -> Picture:
     return Picture("scales.png", "KL and active latents of each group", text, png)
 
 
-def _rate_distortion(measures: Mapping[str, Metric]) -> list[Picture]:
+def _rate_distortion(metrics: Mapping[str, Metric]) -> list[Picture]:
     """Returns the model's place between rate and distortion, if both are finite."""
-    rate, fit = measures["kl"], measures["log_likelihood"]
+    rate, fit = metrics["kl"], metrics["log_likelihood"]
     if not (math.isfinite(rate.value) and math.isfinite(fit.value)):
         return []
     errors = (rate.standard_error or 0.0, fit.standard_error or 0.0)

@@ -9,11 +9,11 @@ from jvae.errors import ConfigError, WorkdirError
 from tests.reports.test_comparison import measure, run
 
 
-def evaluated(folder, step=7, split="test", **measures):
+def evaluated(folder, step=7, split="test", **metrics):
     """A workdir with an evaluation."""
     place = folder / "evaluation" / f"{split}_{step:08d}"
     place.mkdir(parents=True, exist_ok=True)
-    results = run("x", **measures).results | {"step": step, "split": split}
+    results = run("x", **metrics).results | {"step": step, "split": split}
     (place / "results.json").write_text(json.dumps(results))
     row = {"step": 1, "split": "train", "elbo": -1.0}
     (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")

@@ -131,12 +131,12 @@ def test_a_model_is_scored_where_factors_are_known_whatever_the_batches(toys):
     ]
     assert found[0] == found[1] == d.scores(images[:450], FACTORS[:450])
     settings = Settings(num_samples=1, num_examples=450)
-    measures = evaluate_all(
+    metrics = evaluate_all(
         trained, source, key=options["key"], settings=settings
-    ).measures
-    assert measures["mig"].value == found[0].mig and measures["sap"].unit == "of 1"
+    ).metrics
+    assert metrics["mig"].value == found[0].mig and metrics["sap"].unit == "of 1"
     plain = toys.source(images[:50, :])
-    measures = evaluate_all(
+    metrics = evaluate_all(
         trained, plain, key=options["key"], settings=settings
-    ).measures
-    assert "mig" not in measures
+    ).metrics
+    assert "mig" not in metrics

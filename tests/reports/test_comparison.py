@@ -32,9 +32,9 @@ def measure(value, error=0.1, unit="nats", kind="bound", size=(100, 10)):
     }
 
 
-def run(name, folder="nowhere", config=CONFIG, history=(), **measures):
+def run(name, folder="nowhere", config=CONFIG, history=(), **metrics):
     results = {
-        "metrics": measures,
+        "metrics": metrics,
         "step": 7,
         "split": "test",
         "num_examples": 100,
