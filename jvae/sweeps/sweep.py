@@ -33,8 +33,9 @@ from jvae.errors import (
 from jvae.runtime.preemption import StopSignal
 from jvae.sweeps import table as tables
 from jvae.sweeps.grid import Trial
+from jvae.training.identity import check_same_run
 from jvae.workdir import files
-from jvae.workdir.run_folder import CONFIG_FILE, check_same_run, locked, read_config
+from jvae.workdir.run_folder import CONFIG_FILE, locked, read_config
 
 OUTCOME_FILE = "outcome.json"
 WHAT = {"step": "best", "params": "ema", "split": "test"}

@@ -23,6 +23,8 @@ Section = Mapping[str, Any]
 
 NAMED = ("data", "model", "loss")
 """Sections whose 'name' decides which fields they have."""
+SECTIONS = (*NAMED, "optimizer", "mesh")
+"""Sections whose fields are those of a function."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,8 +136,7 @@ def parse_experiment(config: Mapping[str, Any]) -> Experiment:
     """
     config = renamed.current(config)
     registry.check(Experiment, config, "config")
-    names = (*NAMED, "optimizer", "mesh")
-    sections = {name: complete_section(name, config.get(name, {})) for name in names}
+    sections = {name: complete_section(name, config.get(name, {})) for name in SECTIONS}
     return Experiment(**{**config, **sections})
 
 
@@ -166,11 +167,24 @@ def complete_section(name: str, section: Section) -> dict[str, Any]:
     known = section_fields(name, section)
     fields = {k: v for k, v in section.items() if k != "name"}
     registry.check_against(known, fields, name)
-    defaults = {
-        k: f.default for k, f in known.items() if f.default is not registry.REQUIRED
-    }
     named = {"name": section["name"]} if "name" in section else {}
-    return {**named, **defaults, **fields}
+    return {**named, **_defaults(known), **fields}
+
+
+def section_defaults(name: str, section: Section) -> dict[str, Any]:
+    """Returns the defaults of a section's fields, as JSON can hold them."""
+    return _plain(_defaults(section_fields(name, section)))
+
+
+def top_level_defaults() -> dict[str, Any]:
+    """Returns the defaults of the fields that are in no section."""
+    return _defaults(registry.of(Experiment, skip=("schedules", *SECTIONS)))
+
+
+def _defaults(fields: Mapping[str, registry.Field]) -> dict[str, Any]:
+    return {
+        k: f.default for k, f in fields.items() if f.default is not registry.REQUIRED
+    }
 
 
 def _names(section: str) -> str:

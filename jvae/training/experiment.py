@@ -15,6 +15,7 @@ from jvae.runtime.preemption import StopSignal
 from jvae.training import assembly, batches, loop, validation
 from jvae.training import config as configs
 from jvae.training.components import Components
+from jvae.training.identity import check_same_run
 from jvae.workdir.run_folder import opened
 
 
@@ -43,7 +44,7 @@ def run(
     with StopSignal() if stop is None else contextlib.nullcontext(stop) as stop:
         components = assembly.assemble(experiment)
         with (
-            opened(workdir, experiment.to_dict()) as root,
+            opened(workdir, experiment.to_dict(), check_same_run) as root,
             loop.TrainingRun(components, root, stop) as run_,
             distributed.device_errors(),
         ):

@@ -12,11 +12,14 @@ from etils import epath
 
 from jvae.errors import DamagedError, WorkdirError
 from jvae.runtime import distributed
-from jvae.training.train_step import TrainState
+from jvae.training.identity import check_same_run
+from jvae.training.train_step import Guard, TrainState
 from jvae.workdir.checkpoints import BEST, CHECKPOINTS, Checkpoints
-from jvae.workdir.run_folder import check_same_run
 
 logger = logging.getLogger("jvae")
+
+GUARD = "training/guard/"
+"""Arrays that the checkpoints of release 0.1.0 do not have."""
 
 
 class RunCheckpoints:
@@ -75,11 +78,18 @@ class RunCheckpoints:
         self, step: int, like: TrainState
     ) -> tuple[TrainState | None, DamagedError | None]:
         """Returns the state of a step, or what this process found wrong with it."""
+        wanted = items_of(like)
         try:
-            self._check_same_run(self.states.read_meta(step))
-            items = self.states.restore(step, items_of(like))
+            meta = self.states.read_meta(step)
+            self._check_same_run(meta)
+            has_guard = any(name.startswith(GUARD) for name in meta["shapes"])
+            if not has_guard:
+                del wanted["training"]["guard"]
+            items = self.states.restore(step, wanted)
         except DamagedError as error:
             return None, error
+        if not has_guard:
+            items["training"]["guard"] = _new_guard(like.guard)
         return TrainState(**items["model"], **items["training"]), None
 
     def _check_same_run(self, stored: Mapping[str, Any]) -> None:
@@ -174,3 +184,11 @@ def items_of(state: TrainState) -> dict[str, Any]:
             "guard": state.guard,
         },
     }
+
+
+def _new_guard(like: Guard) -> Guard:
+    """Returns a guard that has skipped nothing, placed as `like`."""
+    spike_factor = None if like.norms is None else 1.0
+    places = jax.tree.map(lambda s: s.sharding, like)
+    # Compiled, as a buffer that two fields share could not be donated.
+    return jax.jit(lambda: Guard.new(spike_factor), out_shardings=places)()

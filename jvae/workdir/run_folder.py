@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from etils import epath
@@ -12,13 +12,17 @@ from etils import epath
 from jvae.errors import WorkdirError
 from jvae.runtime import distributed
 from jvae.workdir import files, locks
-from jvae.workdir.identity import differences, identity
 
 CONFIG_FILE = "config.json"
+Check = Callable[[Mapping[str, Any], Mapping[str, Any], epath.Path], None]
 
 
 @contextlib.contextmanager
-def opened(workdir: epath.PathLike, config: Mapping[str, Any]) -> Iterator[epath.Path]:
+def opened(
+    workdir: epath.PathLike,
+    config: Mapping[str, Any],
+    check: Check,
+) -> Iterator[epath.Path]:
     """A context with the run's folder: made and labelled, or checked, and locked.
 
     Process 0 holds the lock for all.
@@ -26,15 +30,16 @@ def opened(workdir: epath.PathLike, config: Mapping[str, Any]) -> Iterator[epath
     Args:
       workdir: the folder; a bucket will do.
       config: of the run, as JSON has it.
+      check: (config of a run that is there, `config`, folder) -> None; raises if these
+        are two runs.
 
     Raises:
-      WorkdirError: it cannot be a folder or be written, another run is using it, or it
-        holds a run of another config.
+      WorkdirError: it cannot be a folder or be written, or another run is using it.
     """
     root = files.absolute(workdir)
     lock = distributed.on_process_zero(lambda: locked(root))
     try:
-        distributed.on_process_zero(lambda: _labelled(root, config))
+        distributed.on_process_zero(lambda: _labelled(root, config, check))
         yield root
     finally:
         if lock is not None:
@@ -60,12 +65,12 @@ def locked(root: epath.Path) -> locks.FolderLock | locks.BucketLock:
         ) from error
 
 
-def _labelled(root: epath.Path, given: Mapping[str, Any]) -> None:
+def _labelled(root: epath.Path, config: Mapping[str, Any], check: Check) -> None:
     file = root / CONFIG_FILE
     if file.exists():
-        check_same_run(read_config(root), given, root)
+        check(read_config(root), config, root)
     try:
-        files.write_whole(file, json.dumps(given, indent=2) + "\n")
+        files.write_whole(file, json.dumps(config, indent=2) + "\n")
     except OSError as error:
         raise _unusable(root, error) from error
 
@@ -76,19 +81,6 @@ def _unusable(root: epath.Path, error: OSError) -> WorkdirError:
         where=str(root),
         fix="Name a folder that can be written.",
     )
-
-
-def check_same_run(
-    stored: Mapping[str, Any], given: Mapping[str, Any], root: epath.Path
-) -> None:
-    """Raises WorkdirError if `given` learns something else than the stored run."""
-    changed = differences(identity(stored), identity(given))
-    if changed:
-        raise WorkdirError(
-            f"the run there has another config: {'; '.join(changed)}",
-            where=str(root),
-            fix="Use another workdir, or the stored values.",
-        )
 
 
 def read_config(workdir: epath.PathLike) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from jvae.models.likelihoods import LIKELIHOODS
 from jvae.runtime import mesh
 from jvae.training import assembly, config_files, optimizers
 from jvae.training import config as configs
+from jvae.training.identity import differences, identity
 from jvae.training.schedules import SCHEDULES
-from jvae.workdir.identity import differences, identity
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "configs").glob("*.py"))

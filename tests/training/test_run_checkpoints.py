@@ -4,8 +4,10 @@ import jax.numpy as jnp
 import pytest
 
 from jvae.errors import WorkdirError
+from jvae.training import config as configs
 from jvae.training.run_checkpoints import RunCheckpoints
 from jvae.training.train_step import Guard, TrainState
+from tests.conftest import TINY
 
 
 def state(value):
@@ -13,9 +15,12 @@ def state(value):
     return TrainState(jnp.int32(1), params, (), {}, None, Guard.new())
 
 
+CONFIG = configs.parse_experiment(TINY).to_dict()
+
+
 @pytest.fixture
 def checkpoints(tmp_path):
-    kept = RunCheckpoints(tmp_path, {"data": {}}, num_examples=7, keep=2)
+    kept = RunCheckpoints(tmp_path, CONFIG, num_examples=7, keep=2)
     yield kept
     kept.close()
 
@@ -26,7 +31,7 @@ def test_what_is_saved_says_which_run_it_is_of(checkpoints):
     checkpoints.wait()
     for folder in (checkpoints.states, checkpoints.best):
         meta = folder.read_meta(1)
-        assert (meta["config"], meta["num_examples"]) == ({"data": {}}, 7)
+        assert (meta["config"], meta["num_examples"]) == (CONFIG, 7)
     assert checkpoints.best.read_meta(1)["score"] == -3.0
     (restored,) = checkpoints.restored(state(0.0)).params.values()
     assert restored.tolist() == [0.5] * 3

@@ -19,6 +19,7 @@ import jvae
 from jvae.errors import WorkdirError
 from jvae.training import config as configs
 from jvae.training import experiment
+from jvae.training.identity import check_same_run
 from jvae.workdir import files, run_folder
 from jvae.workdir import metrics as writers
 from jvae.workdir.checkpoints import Checkpoints
@@ -272,7 +273,7 @@ def for_all():
 
 def test_a_workdir_that_may_not_be_written_is_exit_4(for_all, tmp_path, tiny):
     described = configs.parse_experiment(tiny).to_dict()
-    with run_folder.opened(tmp_path / "one that may", described):
+    with run_folder.opened(tmp_path / "one that may", described, check_same_run):
         pass
     (for_all / "run").mkdir()
     folders = [for_all / "run", for_all / "new", for_all / "run" / "deeper"]
@@ -284,7 +285,7 @@ def test_a_workdir_that_may_not_be_written_is_exit_4(for_all, tmp_path, tiny):
             os.seteuid(65534)
         for folder in folders:
             with pytest.raises(WorkdirError, match="Permission denied") as caught:
-                with run_folder.opened(folder, described):
+                with run_folder.opened(folder, described, check_same_run):
                     pass
             assert caught.value.exit_code == 4 and str(folder) in str(caught.value)
     finally:

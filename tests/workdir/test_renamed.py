@@ -4,8 +4,8 @@ import pytest
 
 from jvae.training import config as configs
 from jvae.training import config_files
+from jvae.training.identity import differences, identity
 from jvae.workdir import renamed
-from jvae.workdir.identity import differences, identity
 
 GLOW = {"name": "glow", "image_shape": [8, 8, 1], "levels": 1, "depth": 2}
 NVAE = {"name": "nvae", "image_shape": [8, 8, 1]}

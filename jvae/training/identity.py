@@ -1,0 +1,92 @@
+"""What makes two configs the same run: fields that a run cannot change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from jvae.errors import WorkdirError
+from jvae.training.config import SECTIONS, section_defaults, top_level_defaults
+from jvae.workdir import renamed
+
+CHANGEABLE = (
+    "mesh",
+    "num_steps",
+    "log_every_steps",
+    "eval_every_steps",
+    "checkpoint_every_steps",
+    "keep_checkpoints",
+    "steps_per_dispatch",
+    "eval_examples",
+    "patience",
+    "max_skips",
+    "init_from",
+)
+"""Fields that a run may change when it goes on; of data also how it is fed."""
+CHANGEABLE_DATA = ("placement", "num_threads")
+
+
+def check_same_run(
+    stored: Mapping[str, Any], given: Mapping[str, Any], root: epath.Path
+) -> None:
+    """Raises WorkdirError if `given` learns something else than the stored run.
+
+    Args:
+      stored: config of the run, of any release.
+      given: a config that is complete.
+      root: workdir of the run, for the message.
+    """
+    changed = differences(identity(with_defaults(stored, given)), identity(given))
+    if changed:
+        raise WorkdirError(
+            f"the run there has another config: {'; '.join(changed)}",
+            where=str(root),
+            fix="Use another workdir, or the stored values.",
+        )
+
+
+def with_defaults(
+    stored: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns a stored config with the fields that came after its release.
+
+    The default of a new field does what was done before there was one.
+
+    Args:
+      stored: config of a run, of any release.
+      given: a complete config. Sections with another name than there are not filled:
+        what a stored config names is not to be imported before the two are compared.
+    """
+    stored = renamed.current(stored)
+    complete = {**top_level_defaults(), **stored}
+    for name in SECTIONS:
+        section = stored.get(name, {})
+        if section.get("name") == given[name].get("name"):
+            complete[name] = {**section_defaults(name, given[name]), **section}
+    return complete
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the part of a config that a run cannot change: what is learned, how."""
+    config = renamed.current(config)
+    fields = {k: v for k, v in config.items() if k not in CHANGEABLE}
+    fields["data"] = {
+        k: v for k, v in config["data"].items() if k not in CHANGEABLE_DATA
+    }
+    return fields
+
+
+def differences(
+    stored: Mapping[str, Any], given: Mapping[str, Any], prefix: str = ""
+) -> list[str]:
+    """Returns 'section.field: A there, B here' for every field that differs."""
+    texts = []
+    for name in sorted({*stored, *given}):
+        a, b = stored.get(name), given.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            texts += differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            texts.append(f"{prefix}{name}: {a!r} there, {b!r} here")
+    return texts
