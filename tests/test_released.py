@@ -1,3 +1,5 @@
+"""What a release has stored is read by every later one."""
+
 import json
 import shutil
 from pathlib import Path
@@ -7,6 +9,10 @@ import numpy as np
 import pytest
 
 import jvae
+from jvae.commands import compare
+from jvae.training import experiment
+from jvae.workdir.metrics import read_metrics
+from tests.released.make import CONFIG
 
 RELEASES = sorted(
     p for p in (Path(__file__).parent / "released").iterdir() if p.is_dir()
@@ -37,3 +43,27 @@ def test_averaged_and_raw_arrays_are_both_there():
         jvae.restore(RELEASES[-1], params=p).params["decoder"] for p in ("ema", "raw")
     )
     assert not np.array_equal(averaged["output"]["bias"], raw["output"]["bias"])
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda p: p.name)
+def test_a_run_of_every_release_is_resumed(release, tmp_path):
+    """In the default tier, as nothing else reads an optimizer's state of a release."""
+    workdir = tmp_path / "run"
+    shutil.copytree(release, workdir)
+    # What 0.1.0 was told and is no part of the experiment may differ.
+    experiment.run(CONFIG | {"num_steps": 5}, workdir)
+    rows = read_metrics(workdir)
+    assert [row["step"] for row in rows][-2:] == [4, 5]
+    assert {p.name for p in (workdir / "checkpoints").iterdir()} >= {"3", "5"}
+
+
+@pytest.mark.parametrize("release", RELEASES[1:], ids=lambda p: p.name)
+def test_results_of_every_release_are_compared(release, tmp_path):
+    for name in ("one", "two"):
+        shutil.copytree(release, tmp_path / name)
+    page = tmp_path / "page.html"
+    compare.command([str(tmp_path / "one"), str(tmp_path / "two"), f"--out={page}"])
+    text = page.read_text()
+    (results,) = release.glob("evaluation/*/results.json")
+    for metric in json.loads(results.read_text())["metrics"].values():
+        assert metric["label"] in text
