@@ -45,6 +45,7 @@ class Disentanglement:
       informativeness: DCI, mean accuracy of a forest that tells factors from codes.
       factor_vae: accuracy of the vote of the dimension that varies the least.
       num_examples: N.
+      num_constant: factors that are the same in all examples, which are left out.
     """
 
     mig: float
@@ -54,6 +55,7 @@ class Disentanglement:
     informativeness: float
     factor_vae: float
     num_examples: int
+    num_constant: int = 0
 
 
 LABELS = {
@@ -78,8 +80,10 @@ def evaluate_disentanglement(
     batch_size: int,
     key: Key,
     num_examples: int | None = None,
-) -> Disentanglement:
+) -> Disentanglement | None:
     """Returns the scores of the means of q(z|x) of the first examples of a split.
+
+    Of the factors that vary in these examples; None if none does.
 
     Args:
       trained: a model whose posterior is over vectors.
@@ -96,7 +100,13 @@ def evaluate_disentanglement(
         key=key,
         num_examples=num_examples,
     )
-    return scores(terms["code"], terms["factors"])
+    factors = np.asarray(terms["factors"])
+    varies = factors.min(0) < factors.max(0)
+    if not varies.any():
+        return None
+    num_constant = int(np.sum(~varies))
+    scored = scores(terms["code"], factors[:, varies])
+    return dataclasses.replace(scored, num_constant=num_constant)
 
 
 def means_and_factors(
@@ -118,6 +128,8 @@ def disentanglement_metrics(found: Disentanglement) -> dict[str, Metric]:
 
     def row(name: str, label: str, meaning: str) -> Metric:
         value, count = getattr(found, name), found.num_examples
+        if found.num_constant:
+            meaning += f"; {found.num_constant} factors that do not vary are left out"
         return Metric(label, value, None, "of 1", "metric", meaning, count, None)
 
     return {name: row(name, *text) for name, text in LABELS.items()}

@@ -223,7 +223,7 @@ def linear_accuracy(
     Args:
       train: [N, F], features.
       test: [M, F].
-      labels: [N], of `train`; at least two different ones.
+      labels: [N], of `train`; if all are the same, that one is predicted.
       test_labels: [M].
     """
     count = len(train)
@@ -237,11 +237,14 @@ def linear_accuracy(
 
 def _regression(train: np.ndarray, labels: np.ndarray, penalty: float) -> Any:
     """Returns the fitted scaling and regression."""
+    from sklearn.dummy import DummyClassifier
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    if np.all(labels == labels[0]):  # which a regression refuses
+        return DummyClassifier().fit(train, labels)
     regression = LogisticRegression(C=1.0 / penalty, max_iter=200, tol=1e-3)
     with warnings.catch_warnings():
         # What the last iterations would change, no prediction shows.

@@ -143,7 +143,8 @@ def evaluate_all(
             results.metrics |= scale_metrics(results.scales, results.num_examples)
         if has_factors(source) and results.latents.means is not None:
             scores = evaluate_disentanglement(trained, source, key=latent_key, **common)
-            results.metrics |= disentanglement_metrics(scores)
+            if scores is not None:
+                results.metrics |= disentanglement_metrics(scores)
     if has_clusters(trained):
         results.clusters = evaluate_clusters(trained, source, key=label_key, **common)
         results.metrics |= cluster_metrics(results.clusters)

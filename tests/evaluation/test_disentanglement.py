@@ -1,5 +1,6 @@
 """Scores of codes whose relation to the factors is known."""
 
+import dataclasses
 import functools
 
 import jax
@@ -140,3 +141,21 @@ def test_a_model_is_scored_where_factors_are_known_whatever_the_batches(toys):
         trained, plain, key=options["key"], settings=settings
     ).metrics
     assert "mig" not in metrics
+
+
+@pytest.mark.parametrize("num_constant", [1, 3])
+def test_factors_that_do_not_vary_are_left_out(toys, num_constant):
+    images, factors = IDENTITY[:40].astype("float32"), FACTORS[:40].astype("int32")
+    factors[:, :num_constant] = 2
+    source = ArraySource({"image": images[:, None, :, None], "factors": factors})
+    trained = toys.trained(toys.PixelCode((1.0, 1.0, 1.0)))
+    found = d.evaluate_disentanglement(
+        trained, source, batch_size=40, key=jax.random.key(0)
+    )
+    if num_constant == 3:
+        assert found is None
+        return
+    rest = d.scores(images, factors[:, num_constant:])
+    assert dataclasses.replace(found, num_constant=0) == rest
+    meaning = d.disentanglement_metrics(found)["mig"].meaning
+    assert meaning.endswith("1 factors that do not vary are left out")

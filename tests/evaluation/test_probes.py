@@ -134,3 +134,16 @@ def test_nearest_by_distance_and_by_direction_leave_out_the_query():
     np.testing.assert_array_equal(by_cosine, [[4, 1, 2]])
     with pytest.raises(ConfigError, match=r"num must be in 1\.\.4, got 5"):
         neighbours.nearest(codes, np.array([0]), 5, "cosine")
+
+
+@pytest.mark.parametrize("num_others", [0, 2])
+def test_examples_of_one_label_only_are_told_as_that_one(num_others):
+    """As of a sorted data set; two others are in the tenth that chooses the penalty."""
+    rng = np.random.default_rng(0)
+    train, test = rng.normal(size=(40, 3)), rng.normal(size=(8, 3))
+    labels, true = np.full(40, 3), np.array([3, 3, 3, 3, 3, 3, 0, 1])
+    labels[40 - num_others :] = 1
+    accuracies = probes.accuracies_of(train, test, labels, true)
+    assert set(accuracies) == {"knn_1", "knn_20", "linear"}
+    if num_others == 0:
+        assert set(accuracies.values()) == {6 / 8}
