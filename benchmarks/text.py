@@ -5,7 +5,7 @@ BN-VAE of configs/novels_bn.py (LSTMs of width 128, 4,000 words, batch 64, dropo
 by length, which both are given as arrays in memory. Both start from the same
 parameters, at which their losses are compared. They train in turns in one process;
 PyTorch with its fused LSTM and Adam, eager and compiled, the better of which counts.
-The symbols of padding are no tokens.
+Padding is not counted.
 
     pip install -e '.[bench]'
     python -m benchmarks.text [--rounds 12] [--steps 24] [--no-compile]
@@ -105,10 +105,10 @@ class Jvae:
         return seconds, [float(x) for x in losses]
 
     def sample(self, seed):
-        """Returns (seconds, symbols that were written up to the ends)."""
+        """Returns (seconds, tokens that were written up to the ends)."""
         began = time.perf_counter()
         tokens = np.asarray(self.sample_fn(self.variables(), jax.random.key(seed)))
-        return time.perf_counter() - began, symbols(tokens)
+        return time.perf_counter() - began, num_tokens(tokens)
 
 
 class Torch:
@@ -155,18 +155,18 @@ class Torch:
         return seconds, [float(x) for x in losses]
 
     def sample(self, seed):
-        """Returns (seconds, symbols that were written up to the ends)."""
+        """Returns (seconds, tokens that were written up to the ends)."""
         torch.manual_seed(seed)
         self.model.eval()
         began = time.perf_counter()
         tokens = self.model.generate(SAMPLES, LENGTH)
         seconds = time.perf_counter() - began
         self.model.train()
-        return seconds, symbols(tokens.numpy())
+        return seconds, num_tokens(tokens.numpy())
 
 
-def symbols(tokens: np.ndarray) -> int:
-    """Returns how many symbols stand in sentences, ends counted."""
+def num_tokens(tokens: np.ndarray) -> int:
+    """Returns how many tokens stand in sentences, ends counted."""
     return int((tokens != 0).sum() + (tokens == 0).any(1).sum())
 
 
@@ -228,7 +228,7 @@ def main() -> int:
         each = {one.name: functools.partial(function, one) for one in everyone}
         turns.in_turns(each, 1)  # compiles
         seconds = turns.in_turns(each, flags.rounds)
-        result[what] = turns.compared(what, seconds, amount, "symbols")
+        result[what] = turns.compared(what, seconds, amount, "tokens")
     turns.check_equal("mean loss of the last round", losses, SAME_LOSS)
     machine.write("text", {**result, "aim": AIM, "required": REQUIRED})
     return 0 if min(result[w]["ratio"] for w in work) >= REQUIRED else 1

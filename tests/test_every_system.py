@@ -228,7 +228,7 @@ def test_it_trains_goes_on_bit_for_bit_is_evaluated_and_restored(
 def check_sentences(restored, x):
     """What a restored model of sentences does with them."""
     key = jax.random.key(1)
-    with pytest.raises(ConfigError, match=r"symbols must be within \[0, 84\]"):
+    with pytest.raises(ConfigError, match=r"tokens must be within \[0, 84\]"):
         restored.elbo(np.full((1, 2), 85), key)
     if not restored.trained.has_latents:
         with pytest.raises(ConfigError, match="LanguageModel has no code"):

@@ -31,7 +31,7 @@ class TextVAE(nn.Module):
         return self.gamma * self.norm(mean) + self.shift, log_var
 
     def start(self, z):
-        """Returns the state (hidden, cell) [1, B, H] before the first symbol."""
+        """Returns the state (hidden, cell) [1, B, H] before the first token."""
         cell = self.first_cell(z)[None]
         return torch.tanh(cell), cell
 
@@ -52,25 +52,25 @@ class TextVAE(nn.Module):
         cross_entropy = functional.cross_entropy(
             logits.flatten(0, 1), tokens.flatten(), reduction="none"
         ).view_as(tokens)
-        is_symbol = torch.arange(tokens.shape[1]) < length[:, None]
-        return (torch.where(is_symbol, cross_entropy, 0.0).sum(-1) + kl).mean()
+        is_token = torch.arange(tokens.shape[1]) < length[:, None]
+        return (torch.where(is_token, cross_entropy, 0.0).sum(-1) + kl).mean()
 
     @torch.inference_mode()
     def generate(self, n, max_length):
         """Returns n sentences [n, max_length], all steps of which are done."""
         z = torch.randn(n, self.first_cell.in_features)
-        symbol, memory = torch.full((n,), END), self.start(z)
+        token, memory = torch.full((n,), END), self.start(z)
         tokens = torch.full((n, max_length), END)
         done = torch.zeros(n, dtype=torch.bool)
         for t in range(max_length):
-            x = torch.cat([self.embedding(symbol), z], dim=-1)[:, None]
+            x = torch.cat([self.embedding(token), z], dim=-1)[:, None]
             h, memory = self.decoder(x, memory)
             logits = self.output(h[:, 0])
             # The largest of logits and Gumbel noise is a draw.
             noise = torch.empty_like(logits).exponential_().log_()
-            symbol = torch.where(done, END, (logits - noise).argmax(-1))
-            done = symbol == END
-            tokens[:, t] = symbol
+            token = torch.where(done, END, (logits - noise).argmax(-1))
+            done = token == END
+            tokens[:, t] = token
             if done.all():
                 break
         return tokens

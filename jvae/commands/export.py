@@ -182,7 +182,7 @@ def _plain(code: Any) -> Any:
 
 
 def _image_shape(model: Pretrained, size: Any) -> jax.ShapeDtypeStruct:
-    """Returns what `encode` takes: images, or symbols of sentences."""
+    """Returns what `encode` takes: images, or tokens of sentences."""
     if model.vocabulary is not None:
         return jax.ShapeDtypeStruct((size, model.model.max_length), jnp.int32)
     return jax.ShapeDtypeStruct((size, *model.model.image_shape), jnp.float32)

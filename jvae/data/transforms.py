@@ -158,7 +158,7 @@ def levels(num_bits: int = 8) -> Transform:
 
 
 def tokens(num_bits: int = 8) -> Transform:
-    """Returns sentences as they are; symbols have no bits for `num_bits` to drop."""
+    """Returns sentences as they are; tokens have no bits for `num_bits` to drop."""
     return Transform(lambda image, keys: image, "tokens", lambda x: x)
 
 

@@ -1,7 +1,7 @@
-"""Sentences as padded rows of symbols, and the vocabulary that they are spelt in.
+"""Sentences as padded rows of tokens, and the vocabulary that encodes them.
 
-A symbol is a word's place in the vocabulary; symbol 0 ends a sentence, stands before
-it and fills the rest of its row, symbol 1 stands for words that are not known.
+A token is a word's place in the vocabulary; token 0 ends a sentence, stands before
+it and fills the rest of its row, token 1 stands for words that are not known.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Words = Sequence[str]
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """Words by symbol.
+    """Words by token.
 
     Attributes:
-      words: word s is that of symbol s; the first two are '</s>' and '<unk>'.
+      words: word s is that of token s; the first two are '</s>' and '<unk>'.
     """
 
     words: tuple[str, ...]
@@ -48,7 +48,7 @@ class Vocabulary:
         Args:
           sentences: each a sequence of words.
           min_count: words that occur less often are not known.
-          max_size: at most so many symbols, the two special ones among them.
+          max_size: at most so many tokens, the two special ones among them.
 
         Raises:
           DataError: no word is left.
@@ -70,16 +70,16 @@ class Vocabulary:
         return cls((END_WORD, UNKNOWN_WORD, *words))
 
     def __len__(self) -> int:
-        """The number of symbols."""
+        """The number of tokens."""
         return len(self.words)
 
     def encode(self, sentences: Sequence[Words]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns (symbols int32 [N, T], lengths int32 [N]); T is the longest's.
+        """Returns (tokens int32 [N, T], lengths int32 [N]); T is the longest's.
 
-        A length counts the symbol that ends a sentence, and the rest of a row is filled
+        A length counts the token that ends a sentence, and the rest of a row is filled
         with it.
         """
-        known = {word: symbol for symbol, word in enumerate(self.words)}
+        known = {word: token for token, word in enumerate(self.words)}
         known[END_WORD] = UNKNOWN  # a sentence does not end in its middle
         lengths = np.array([len(words) + 1 for words in sentences], np.int32)
         tokens = np.full((len(sentences), lengths.max(initial=1)), END, np.int32)
@@ -88,9 +88,9 @@ class Vocabulary:
         return tokens, lengths
 
     def decode(self, tokens: np.ndarray) -> list[str]:
-        """Returns the sentences of symbols [N, T], each up to its end.
+        """Returns the sentences of tokens [N, T], each up to its end.
 
-        A symbol that has no word, as a model may have more of them, is an unknown one.
+        A token that has no word, as a model may have more of them, is an unknown one.
         """
         rows = np.asarray(tokens)
         rows = np.where(rows < len(self.words), rows, UNKNOWN)
@@ -106,8 +106,8 @@ class SentenceSource:
     """A split of sentences in memory.
 
     Attributes:
-      tokens: int32 [N, T], symbols.
-      lengths: int32 [N], the symbol that ends a sentence counted.
+      tokens: int32 [N, T].
+      lengths: int32 [N], the token that ends a sentence counted.
       buckets: the widths that batches are cut to, rising, the last of them T: a batch
         is as wide as the first that holds its longest sentence.
     """
@@ -139,7 +139,7 @@ def sources(
     of equal count by length, so that few shapes are compiled and little is padded.
 
     Args:
-      encoded: symbols and lengths of each split.
+      encoded: tokens and lengths of each split.
       num_buckets: how many widths batches may have; with 1 lengths are mixed.
 
     Raises:

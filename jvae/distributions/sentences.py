@@ -1,4 +1,4 @@
-"""Sentences: as many symbols as each has, one after the other."""
+"""Sentences: as many tokens as each has, one after the other."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from jvae.types import Array, Key
 
 @flax.struct.dataclass
 class Sentences:
-    """p(x|z) = prod_t p(x_t | x_1 ... x_t-1, z) over the symbols of each sentence.
+    """p(x|z) = prod_t p(x_t | x_1 ... x_t-1, z) over the tokens of each sentence.
 
     Attributes:
-      logits: [B, T, V], given the symbols before.
-      length: [B], symbols of each sentence, the one that ends it among them; those
+      logits: [B, T, V], given the tokens before.
+      length: [B], tokens of each sentence, the one that ends it among them; those
         behind are padding.
     """
 
@@ -28,27 +28,27 @@ class Sentences:
     is_discrete = True
 
     def log_prob(self, x: Array) -> Array:
-        """Returns [B], the log probability of the symbols x [B, T], in nats."""
-        return self.log_prob_per_symbol(x).sum(-1)
+        """Returns [B], the log probability of the tokens x [B, T], in nats."""
+        return self.log_prob_per_token(x).sum(-1)
 
-    def log_prob_per_symbol(self, x: Array) -> Array:
+    def log_prob_per_token(self, x: Array) -> Array:
         """Returns [B, T], log p(x_t | x_1 ... x_t-1, z), 0 for padding."""
         chex.assert_shape(x, self.logits.shape[:-1])
         logits = self.logits.astype(jnp.float32)
         index = x.astype(jnp.int32)[..., None]
         log_prob = jnp.take_along_axis(logits, index, axis=-1)[..., 0]
         log_p = log_prob - jax.nn.logsumexp(logits, axis=-1)
-        is_symbol = jnp.arange(x.shape[1])[None] < self.length[:, None]
-        return jnp.where(is_symbol, log_p, 0.0)
+        is_token = jnp.arange(x.shape[1])[None] < self.length[:, None]
+        return jnp.where(is_token, log_p, 0.0)
 
     @property
     def mean(self) -> Array:
-        """The likeliest symbol at each place, int32 [B, T], given those before."""
+        """The likeliest token at each place, int32 [B, T], given those before."""
         return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
 
     def sample(self, key: Key, n: int | None = None) -> Array:
-        """Returns int32 symbols, [B, T] or [n, B, T], each given the ones before.
+        """Returns int32 tokens, [B, T] or [n, B, T], each given the ones before.
 
-        Not sentences of the model, whose symbols follow on its own: see `generate`.
+        Not sentences of the model, whose tokens follow on its own: see `generate`.
         """
         return draw(jax.random.categorical, key, n, self.logits)

@@ -112,10 +112,10 @@ def _in_bits(
 
 
 def sentence_metrics(nll: Estimate) -> dict[str, Metric]:
-    """Returns the NLL of a symbol and the perplexity.
+    """Returns the NLL of a token and the perplexity.
 
     Args:
-      nll: nats of a symbol, from `likelihood.per_symbol`.
+      nll: nats of a token, from `likelihood.per_token`.
     """
     error = nll.standard_error
     perplexity = math.exp(min(nll.mean, 700.0))
@@ -124,11 +124,11 @@ def sentence_metrics(nll: Estimate) -> dict[str, Metric]:
         mean=perplexity,
         standard_error=None if error is None else error * perplexity,
     )
-    text = "NLL of all sentences over the number of their symbols, ends counted"
-    per_symbol = Metric.of("NLL of a symbol", nll, "nats/symbol", "bound", text)
-    text = "exp(NLL of a symbol)"
+    text = "NLL of all sentences over the number of their tokens, ends counted"
+    per_token = Metric.of("NLL of a token", nll, "nats/symbol", "bound", text)
+    text = "exp(NLL of a token)"
     return {
-        "nll_per_symbol": per_symbol,
+        "nll_per_symbol": per_token,
         "perplexity": Metric.of("Perplexity", scaled, "symbols", "bound", text),
     }
 

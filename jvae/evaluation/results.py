@@ -54,7 +54,7 @@ from jvae.pretrained.likelihood import (
     evaluate_elbo,
     log_likelihoods,
     observation,
-    per_symbol,
+    per_token,
 )
 from jvae.pretrained.predictions import has_clusters
 from jvae.pretrained.samples import has_codes
@@ -118,7 +118,7 @@ def evaluate_all(
         results.metrics |= likelihood_metrics(elbo, weighted, results.observation)
         if results.observation.is_text:
             lengths = source.read(np.arange(results.num_examples))["length"]
-            each = per_symbol(log_p, lengths, settings.num_samples)
+            each = per_token(log_p, lengths, settings.num_samples)
             results.metrics |= sentence_metrics(each)
     if trained.makes_images and has_codes(trained):
         near = evaluate_reconstructions(trained, source, key=elbo_key, **common)

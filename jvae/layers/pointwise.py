@@ -28,7 +28,7 @@ def by_rows(layer: Callable[[Array], Array], x: Array) -> Array:
     """Returns `layer` of x [..., I], [..., O], which it sees as rows [N, I].
 
     The weight gradient of a product with more than two axes makes XLA:CPU write a
-    transposed copy of what comes from above: of 64 x 21 symbols and 4,000 words both
+    transposed copy of what comes from above: of 64 x 21 tokens and 4,000 words both
     gradients take 71 ms so, and 18 ms as rows.
     """
     y = layer(x.reshape(-1, x.shape[-1]))

@@ -1,4 +1,4 @@
-"""A VAE of verses: gated convolutions read them, and write all symbols at once."""
+"""A VAE of verses: gated convolutions read them, and write all tokens at once."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class GatedConvolution(nn.Module):
 
 
 class VerseDecoder(nn.Module):
-    """Codes [B, D] -> logits [B, T, V] of the symbol at every place.
+    """Codes [B, D] -> logits [B, T, V] of the token at every place.
 
     Attributes:
       vocabulary_size: V.
@@ -64,16 +64,16 @@ class VerseDecoder(nn.Module):
 class PoetryVAE(SentenceVAE):
     """q(z|x) and p(x|z) = prod_t p(x_t|z) of gated convolutions.
 
-    As no symbol sees another one, all that they have in common has to be in z: the KL
+    As no token sees another one, all that they have in common has to be in z: the KL
     does not vanish.
 
     Su, 2018, https://kexue.fm/archives/5332.
 
     Attributes:
-      vocabulary_size: V, symbols.
+      vocabulary_size: V, tokens.
       latent_dim: D.
       embedding_dim: C, width of all layers.
-      max_length: T, symbols of the longest sentence, its end counted.
+      max_length: T, tokens of the longest sentence, its end counted.
       latent: an object of `jvae.models.latents`.
     """
 
@@ -94,14 +94,14 @@ class PoetryVAE(SentenceVAE):
     def features(self, batch: Batch) -> Array:
         """Returns the mean over a sentence's places, [B, C]; padding does not count."""
         tokens, length = batch["tokens"], batch["length"]
-        is_symbol = (jnp.arange(tokens.shape[1])[None] < length[:, None])[..., None]
-        x = jnp.where(is_symbol, self.embedding(tokens), 0.0)
+        is_token = (jnp.arange(tokens.shape[1])[None] < length[:, None])[..., None]
+        x = jnp.where(is_token, self.embedding(tokens), 0.0)
         for layer in self.encoder:
-            x = jnp.where(is_symbol, layer(x), 0.0)
+            x = jnp.where(is_token, layer(x), 0.0)
         return x.sum(1) / jnp.maximum(length, 1)[:, None]
 
     def logits(self, z: Array) -> Array:
-        """Returns those of the symbol at every place, [B, T, V]."""
+        """Returns those of the token at every place, [B, T, V]."""
         return self.decoder(flat_code(z))
 
     def likelihood(self, z: Array, batch: Batch) -> Sentences:
@@ -109,7 +109,7 @@ class PoetryVAE(SentenceVAE):
         width = batch["tokens"].shape[1]
         if width > self.max_length:
             raise ConfigError(
-                f"model.max_length must be at least the data's {width} symbols, "
+                f"model.max_length must be at least the data's {width} tokens, "
                 f"got {self.max_length}"
             )
         return Sentences(self.logits(z)[:, :width], batch["length"])
@@ -121,7 +121,7 @@ class PoetryVAE(SentenceVAE):
 
         Args:
           z: [B, D].
-          key: [B] keys of the draws; None takes the likeliest symbols.
+          key: [B] keys of the draws; None takes the likeliest tokens.
           top_p: see `TextModel.write`.
         """
         logits = self.logits(z)
@@ -141,13 +141,13 @@ def poetry_vae(
     max_length: int = 11,
     latent: str | Mapping[str, Any] = "gaussian",
 ) -> PoetryVAE:
-    """Returns a VAE of verses whose symbols are independent given z.
+    """Returns a VAE of verses whose tokens are independent given z.
 
     Args:
-      vocabulary_size: symbols; at least as many as the data's vocabulary has.
+      vocabulary_size: tokens; at least as many as the data's vocabulary has.
       latent_dim: dimensions of z.
-      embedding_dim: width of the embedding of a symbol and of all layers.
-      max_length: symbols of the longest sentence, the one that ends it counted.
+      embedding_dim: width of the embedding of a token and of all layers.
+      max_length: tokens of the longest sentence, the one that ends it counted.
       latent: the kind of latents, a name or {'name': ..., fields}.
 
     Raises:

@@ -19,7 +19,7 @@ from jvae.models.vae import LatentHead
 from jvae.types import Array, Batch, Inference, Key, batch_size
 
 END = 0
-"""The symbol that ends a sentence, stands before it and fills up its row."""
+"""The token that ends a sentence, stands before it and fills up its row."""
 
 
 class Decoder(nn.Module):
@@ -29,8 +29,8 @@ class Decoder(nn.Module):
     model.
 
     Attributes:
-      vocabulary_size: V, symbols.
-      embedding_dim: width of a symbol's embedding.
+      vocabulary_size: V, tokens.
+      embedding_dim: width of a token's embedding.
       hidden: H, width of the LSTM.
       dropout: rate of dropout on embeddings and on what the LSTM shows.
     """
@@ -53,18 +53,18 @@ class Decoder(nn.Module):
         self.output = nn.Dense(self.vocabulary_size, use_bias=False)
 
     def initial_state(self, z: Array) -> Memory:
-        """Returns the state before the first symbol, of codes z [B, D]."""
+        """Returns the state before the first token, of codes z [B, D]."""
         if z.shape[-1] == 0:
             return Memory(*2 * (jnp.zeros((z.shape[0], self.hidden), z.dtype),))
         cell = self.first_cell(z)
         return Memory(cell, jnp.tanh(cell))
 
     def __call__(self, z: Array, tokens: Array, key: Key | None = None) -> Array:
-        """Returns logits [B, T, V] of each symbol, given those before it.
+        """Returns logits [B, T, V] of each token, given those before it.
 
         Args:
           z: [B, D].
-          tokens: [B, T], symbols.
+          tokens: [B, T].
           key: [B] keys of the dropout; None for none.
         """
         before = jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=END)[:, :-1]
@@ -73,9 +73,9 @@ class Decoder(nn.Module):
         h = self.lstm(x, self.initial_state(z), _constant(z))
         return layers.by_rows(self.output, layers.dropout(h, self.dropout, second))
 
-    def step(self, memory: Memory, z: Array, symbol: Array) -> tuple[Memory, Array]:
-        """Returns (the state after one more symbol [B], logits [B, V] of the next)."""
-        memory = self.lstm.step(memory, self.embedding(symbol), _constant(z))
+    def step(self, memory: Memory, z: Array, token: Array) -> tuple[Memory, Array]:
+        """Returns (the state after one more token [B], logits [B, V] of the next)."""
+        memory = self.lstm.step(memory, self.embedding(token), _constant(z))
         return memory, self.output(memory.hidden)
 
 
@@ -101,7 +101,7 @@ class SentenceModel(nn.Module):
         return {"tokens": tokens, "length": length.astype(jnp.int32)}
 
     def decode(self, z: Array) -> Array:
-        """Returns the sentences that the likeliest symbols make, int32 [B, T]."""
+        """Returns the sentences that the likeliest tokens make, int32 [B, T]."""
         return self.write(z)
 
     def __call__(self, batch: Batch, key: Key) -> Sentences:
@@ -132,7 +132,7 @@ class SentenceVAE(SentenceModel, LatentHead):
         Args:
           key: one key, or [n] keys.
           n: how many.
-          temperature: factor on the prior's standard deviation; symbols are drawn from
+          temperature: factor on the prior's standard deviation; tokens are drawn from
             p(x|z) as it is.
           label: must be None.
         """
@@ -145,11 +145,11 @@ class SentenceVAE(SentenceModel, LatentHead):
 
 
 class TextModel(SentenceModel):
-    """Sentences that an LSTM writes symbol by symbol.
+    """Sentences that an LSTM writes token by token.
 
     Attributes:
       decoder: a `Decoder`.
-      max_length: symbols after which a sentence that is written is cut off.
+      max_length: tokens after which a sentence that is written is cut off.
     """
 
     decoder: nn.Module
@@ -157,7 +157,7 @@ class TextModel(SentenceModel):
 
     @property
     def vocabulary_size(self) -> int:
-        """V, symbols."""
+        """V, tokens."""
         return self.decoder.vocabulary_size
 
     @property
@@ -166,7 +166,7 @@ class TextModel(SentenceModel):
         return self.decoder.dropout > 0.0
 
     def likelihood(self, z: Array, batch: Batch) -> Sentences:
-        """Returns p(x|z), each symbol given those of batch['tokens'] before it.
+        """Returns p(x|z), each token given those of batch['tokens'] before it.
 
         Args:
           z: [B, D].
@@ -184,29 +184,29 @@ class TextModel(SentenceModel):
 
         Args:
           z: [B, D].
-          key: [B] keys of the symbols' draws; None takes the likeliest each time.
-          top_p: draws are among the likeliest symbols that have this probability
+          key: [B] keys of the tokens' draws; None takes the likeliest each time.
+          top_p: draws are among the likeliest tokens that have this probability
             together (the nucleus; Holtzman et al., 2020,
             https://arxiv.org/abs/1904.09751).
         """
         z = flat_code(z)
 
         def unfinished(carry):
-            step, _, _, symbol = carry
-            return (step < self.max_length) & ((step == 0) | jnp.any(symbol != END))
+            step, _, _, previous = carry
+            return (step < self.max_length) & ((step == 0) | jnp.any(previous != END))
 
         def body(carry):
-            step, memory, tokens, symbol = carry
-            memory, logits = self.decoder.step(memory, z, symbol)
+            step, memory, tokens, previous = carry
+            memory, logits = self.decoder.step(memory, z, previous)
             token = _choose(logits, key, step, top_p)
-            token = jnp.where((step > 0) & (symbol == END), END, token)
+            token = jnp.where((step > 0) & (previous == END), END, token)
             tokens = jax.lax.dynamic_update_index_in_dim(tokens, token, step, 1)
             return step + 1, memory, tokens, token
 
         rows = z.shape[0]
         tokens = jnp.full((rows, self.max_length), END, jnp.int32)
-        symbol = jnp.full(rows, END, jnp.int32)
-        carry = (0, self.decoder.initial_state(z), tokens, symbol)
+        start = jnp.full(rows, END, jnp.int32)
+        carry = (0, self.decoder.initial_state(z), tokens, start)
         if self.is_initializing():
             return body(carry)[2]
         return jax.lax.while_loop(unfinished, body, carry)[2]
@@ -218,7 +218,7 @@ def flat_code(z: Array) -> Array:
 
 
 def _choose(logits: Array, key: Key | None, step: Array, top_p: float | Array) -> Array:
-    """Returns a symbol of logits [B, V] for each row, int32 [B]."""
+    """Returns a token of logits [B, V] for each row, int32 [B]."""
     if key is None:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     each = jax.vmap(lambda k: jax.random.fold_in(k, step))(key)
@@ -247,7 +247,7 @@ class TextVAE(TextModel, SentenceVAE):
 
     Attributes:
       latent_dim: D.
-      embedding_dim: of the encoder's symbols.
+      embedding_dim: of the encoder's tokens.
       hidden: width of the encoder's LSTM.
       latent: an object of `jvae.models.latents`.
     """
@@ -266,7 +266,7 @@ class TextVAE(TextModel, SentenceVAE):
     def features(self, batch: Batch) -> Array:
         """Returns the LSTM's last state of each sentence, [B, hidden]."""
         h = self.encoder(self.embedding(batch["tokens"]))
-        last = jnp.maximum(batch["length"] - 1, 0)  # a blanked row has no symbol
+        last = jnp.maximum(batch["length"] - 1, 0)  # a blanked row has no token
         return jnp.take_along_axis(h, last[:, None, None], axis=1)[:, 0]
 
 
@@ -292,7 +292,7 @@ class LanguageModel(TextModel):
 
 
 def check_text_sizes(vocabulary_size: int, **sizes: int) -> None:
-    """Raises ConfigError unless there are symbols enough and all sizes are positive."""
+    """Raises ConfigError unless there are tokens enough and all sizes are positive."""
     for name, value in sizes.items():
         require(value >= 1, f"model.{name}", "be at least 1", value)
     where = "model.vocabulary_size"
@@ -311,12 +311,12 @@ def text_vae(
     """Returns a sentence VAE with LSTM encoder and decoder.
 
     Args:
-      vocabulary_size: symbols; at least as many as the data's vocabulary has.
+      vocabulary_size: tokens; at least as many as the data's vocabulary has.
       latent_dim: dimensions of z.
-      embedding_dim: width of the embedding of a symbol, in encoder and decoder.
+      embedding_dim: width of the embedding of a token, in encoder and decoder.
       hidden: width of the LSTMs.
       dropout: rate in the decoder, on embeddings and on what the LSTM shows.
-      max_length: symbols after which a sentence that is written is cut off.
+      max_length: tokens after which a sentence that is written is cut off.
       latent: the kind of latents, a name or {'name': ..., fields}.
 
     Raises:
@@ -338,11 +338,11 @@ def language_model(
     """Returns the decoder of `text_vae` without latents.
 
     Args:
-      vocabulary_size: symbols; at least as many as the data's vocabulary has.
-      embedding_dim: width of the embedding of a symbol.
+      vocabulary_size: tokens; at least as many as the data's vocabulary has.
+      embedding_dim: width of the embedding of a token.
       hidden: width of the LSTM.
       dropout: rate, on embeddings and on what the LSTM shows.
-      max_length: symbols after which a sentence that is written is cut off.
+      max_length: tokens after which a sentence that is written is cut off.
 
     Raises:
       ConfigError: a number out of range.

@@ -222,15 +222,15 @@ def evaluate_log_likelihood(
     return Estimate.of(values, num_samples)
 
 
-def per_symbol(log_p: np.ndarray, lengths: np.ndarray, num_samples: int) -> Estimate:
-    """Returns -sum log p(x) over the number of symbols, in nats.
+def per_token(log_p: np.ndarray, lengths: np.ndarray, num_samples: int) -> Estimate:
+    """Returns -sum log p(x) over the number of tokens, in nats.
 
-    A ratio of two means over sentences, with the error of such a ratio. The symbol that
+    A ratio of two means over sentences, with the error of such a ratio. The token that
     ends a sentence counts.
 
     Args:
       log_p: [N], of each sentence, in nats.
-      lengths: [N], its symbols.
+      lengths: [N], its tokens.
       num_samples: draws of z for each.
     """
     total = np.asarray(lengths, np.float64)

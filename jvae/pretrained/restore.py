@@ -96,12 +96,12 @@ class Pretrained:
         return transforms.prepare(batch, key, self.transform)["image"]
 
     def tokenize(self, sentences: Sequence[str]) -> Array:
-        """Returns the symbols of sentences, int32 [B, T], what other methods call x.
+        """Returns the tokens of sentences, int32 [B, T], what other methods call x.
 
-        Words that the vocabulary does not have become the symbol of unknown words.
+        Words that the vocabulary does not have become the token of unknown words.
 
         Args:
-          sentences: words between spaces, spelt as in training.
+          sentences: words between spaces, written as in training.
 
         Raises:
           ConfigError: the model is not one of sentences.
@@ -110,7 +110,7 @@ class Pretrained:
         return jnp.asarray(tokens)
 
     def detokenize(self, tokens: Array) -> list[str]:
-        """Returns the sentences that symbols [B, T] spell, each up to its end.
+        """Returns the sentences that tokens [B, T] spell, each up to its end.
 
         Raises:
           ConfigError: the model is not one of sentences.
@@ -186,7 +186,7 @@ class Pretrained:
 
         Args:
           z: latents as `encode` has.
-          x: of a model of sentences these, whose symbols each depend on those before.
+          x: of a model of sentences these, whose tokens each depend on those before.
 
         Raises:
           ConfigError: a model of sentences is given none.
@@ -367,7 +367,7 @@ class Pretrained:
         least, most = float(np.min(x)), float(np.max(x))
         if not (low - slack <= least and most <= high + slack):  # nor is nan inside
             raise ConfigError(
-                f"{'images' if self.vocabulary is None else 'symbols'} must be within "
+                f"{'images' if self.vocabulary is None else 'tokens'} must be within "
                 f"[{low:g}, {high:g}], got {least:g} to {most:g}",
                 fix="Use `prepare` for stored pixels, `tokenize` for sentences.",
             )

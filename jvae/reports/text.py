@@ -69,7 +69,7 @@ def _reconstructions(trained: TrainedModel, tokens: np.ndarray, key: Key) -> Pas
     each = keys.per_example(key, len(tokens))
     drawn = spell(np.asarray(trained.run(_rewrite, tokens, each)))
     text = (
-        "What is read, and what is written at the mode of q(z|x): the likeliest symbol "
+        "What is read, and what is written at the mode of q(z|x): the likeliest token "
         f"each time, and draws from the likeliest that have {NUCLEUS:.0%} together."
     )
     rows = list(zip(spell(tokens), greedy, drawn, strict=True))
@@ -90,7 +90,7 @@ def _between(trained: TrainedModel, tokens: np.ndarray) -> Passage:
     ends = tokens[:1], tokens[1:2]
     points = np.asarray(samples.interpolate(trained, *ends, NUM_POINTS))[0]
     text = (
-        f"The likeliest symbols at {NUM_POINTS} codes on the way from that of the "
+        f"The likeliest tokens at {NUM_POINTS} codes on the way from that of the "
         "first sentence to that of the second."
     )
     rows = [(sentence,) for sentence in trained.vocabulary.decode(points)]
@@ -99,7 +99,7 @@ def _between(trained: TrainedModel, tokens: np.ndarray) -> Passage:
 
 def _samples(trained: TrainedModel, key: Key, temperature: float) -> Passage:
     tokens = samples.prior_samples(trained, key, NUM_SENTENCES, temperature)
-    title, text = "Samples", "Draws of the model, symbol by symbol."
+    title, text = "Samples", "Draws of the model, token by token."
     if trained.has_latents:
         text = "Draws of p(x|z), z drawn from the prior"
         if trained.has_uniform_prior:

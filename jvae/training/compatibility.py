@@ -87,10 +87,10 @@ def _check_sentences(components: Components) -> None:
     splits = components.splits
     if splits.vocabulary is None or lengths_of(splits.train) is None:
         raise DataError("a data set of sentences needs a vocabulary and lengths")
-    symbols, known = len(splits.vocabulary), components.model.vocabulary_size
-    if symbols > known:
+    needed, size = len(splits.vocabulary), components.model.vocabulary_size
+    if needed > size:
         raise ConfigError(
-            f"model.vocabulary_size must be at least the data's {symbols}, got {known}"
+            f"model.vocabulary_size must be at least the data's {needed}, got {size}"
         )
     if options.options_of(components.experiment.data)["placement"] == "device":
         raise ConfigError("data.placement must be 'host' for sentences, got 'device'")

@@ -32,7 +32,7 @@ def matching_params(
 
     Raises:
       WorkdirError: there is no checkpoint, nothing in it fits, or its sentences are
-        spelt in another vocabulary.
+        encoded by another vocabulary.
     """
     folder, step = checkpoints.choose(workdir, "best")
     item, meta = folder.restore_model(step, devices)

@@ -1,4 +1,4 @@
-"""Vocabularies, sentences as symbols, the files they come from, batches by length."""
+"""Vocabularies, sentences as tokens, the files they come from, batches by length."""
 
 import dataclasses
 import itertools
@@ -24,7 +24,7 @@ def test_the_most_frequent_words_are_known_and_ties_are_in_order():
     assert Vocabulary.of([["<unk>", "</s>", "x"]]).words == ("</s>", "<unk>", "x")
 
 
-def test_sentences_come_back_from_symbols_but_for_words_that_are_not_known():
+def test_sentences_come_back_from_tokens_but_for_words_that_are_not_known():
     vocabulary = Vocabulary.of(SENTENCES, min_count=2)
     tokens, lengths = vocabulary.encode(SENTENCES)
     np.testing.assert_array_equal(lengths, [4, 3, 4, 2])
@@ -59,7 +59,7 @@ def test_widths_split_the_training_sentences_evenly_and_hold_all():
 
 
 def numbered(size, longest=20):
-    """Sentences whose first symbol is their position."""
+    """Sentences whose first token is their position."""
     lengths = np.random.default_rng(0).integers(2, longest + 1, size).astype(np.int32)
     tokens = np.zeros((size, longest), np.int32)
     tokens[:, 0] = np.arange(size)

@@ -15,7 +15,7 @@ from jvae.models.text import nucleus
 from jvae.pretrained.likelihood import (
     elbo_per_example,
     log_likelihood_per_example,
-    per_symbol,
+    per_token,
 )
 from tests.tiers import others_slow
 
@@ -96,7 +96,7 @@ def test_more_padding_changes_nothing(fields):
 
 
 @both
-def test_a_symbol_depends_on_those_before_it_alone(fields):
+def test_a_token_depends_on_those_before_it_alone(fields):
     model, params = made(fields)
     given = batch()
     z = np.zeros((B, D if fields is VAE else 0), "f4")
@@ -116,7 +116,7 @@ def test_a_symbol_depends_on_those_before_it_alone(fields):
 
 @both
 def test_probabilities_of_all_sentences_add_up_to_one(fields):
-    """Those of up to T symbols, and of all beginnings that have not ended."""
+    """Those of up to T tokens, and of all beginnings that have not ended."""
     model, params = made(fields)
     words, longest = range(1, V), 3
     rows = [
@@ -156,7 +156,7 @@ def test_a_language_model_is_the_decoder_and_its_bound_is_exact():
 
 
 @both
-def test_what_is_written_greedily_is_the_likeliest_symbol_each_time(fields):
+def test_what_is_written_greedily_is_the_likeliest_token_each_time(fields):
     model, params = made(fields)
     width = D if fields is VAE else 0
     z = np.random.default_rng(3).standard_normal((40, width)).astype("f4")
@@ -167,8 +167,8 @@ def test_what_is_written_greedily_is_the_likeliest_symbol_each_time(fields):
         assert not row[length:].any() and row[: length - 1].all()
     given = {"tokens": tokens, "length": lengths}
     best = call(model, params, "likelihood", z, given).logits.argmax(-1)
-    is_symbol = np.arange(T)[None] < lengths[:, None]
-    np.testing.assert_array_equal(best[is_symbol], tokens[is_symbol])
+    is_token = np.arange(T)[None] < lengths[:, None]
+    np.testing.assert_array_equal(best[is_token], tokens[is_token])
     if width:
         assert len(np.unique(lengths)) > 1 and len(np.unique(tokens, axis=0)) > 3
 
@@ -201,7 +201,7 @@ def test_a_sentence_is_the_same_however_many_are_made_with_it(fields):
     assert len(np.unique(six, axis=0)) > 1
 
 
-def test_a_nucleus_holds_the_likeliest_symbols_of_that_probability():
+def test_a_nucleus_holds_the_likeliest_tokens_of_that_probability():
     p = np.array([[0.5, 0.1, 0.3, 0.1], [0.97, 0.01, 0.01, 0.01]], "f4")
     logits = np.log(p) + 3.0
     wanted = {
@@ -251,30 +251,30 @@ def test_a_decoder_without_its_latents_scores_like_one_that_never_had_any():
 def test_perplexity_counts_ends_and_every_sentence_once():
     """L37: exp of the sum of the NLL over the sum of the lengths."""
     log_p, lengths = np.array([-3.0, -10.0, -2.5]), np.array([2, 4, 1])
-    found = per_symbol(log_p, lengths, num_samples=1)
+    found = per_token(log_p, lengths, num_samples=1)
     assert found.mean == pytest.approx(15.5 / 7)
     residuals = -log_p - found.mean * lengths
     error = residuals.std(ddof=1) / math.sqrt(3) / lengths.mean()
     assert found.standard_error == pytest.approx(error)
-    # a language model of equal symbols has their number as perplexity
+    # a language model of equal tokens has their number as perplexity
     model, params = made(LM)
     params = jax.tree.map(np.zeros_like, params)
     given = batch(40)
     log_p = bound(model, params, given)["elbo"]
-    assert math.exp(per_symbol(log_p, given["length"], 1).mean) == pytest.approx(V)
+    assert math.exp(per_token(log_p, given["length"], 1).mean) == pytest.approx(V)
 
 
 def test_the_error_of_a_perplexity_is_that_of_many_repetitions():
     draws = np.random.default_rng(0)
     lengths = draws.integers(1, 30, (2000, 200))
     nll = 1.5 * lengths + draws.normal(0.0, 3.0, lengths.shape) * np.sqrt(lengths)
-    found = [per_symbol(-a, b, 1) for a, b in zip(nll, lengths, strict=True)]
+    found = [per_token(-a, b, 1) for a, b in zip(nll, lengths, strict=True)]
     spread = np.std([each.mean for each in found])
     errors = np.mean([each.standard_error for each in found])
     assert errors == pytest.approx(spread, rel=0.1)
 
 
-def test_symbols_of_a_verse_are_independent_given_its_code():
+def test_tokens_of_a_verse_are_independent_given_its_code():
     model, params = made(VERSES)
     given = batch()
     z = np.random.default_rng(3).standard_normal((B, D)).astype("f4")
@@ -292,7 +292,7 @@ def test_symbols_of_a_verse_are_independent_given_its_code():
 
 
 def test_verses_are_drawn_by_their_probability():
-    """The first symbol of 20,000 draws at one code, within 5 standard errors."""
+    """The first token of 20,000 draws at one code, within 5 standard errors."""
     model, params = made(VERSES)
     z = np.ones((20_000, D), "f4")
     tokens = call(model, params, "write", z, jax.random.split(KEY, 20_000))

@@ -112,7 +112,7 @@ def load_split(
 
     Raises:
       ConfigError: no such split.
-      DataError: its sentences are spelt in another vocabulary.
+      DataError: its sentences are encoded by another vocabulary.
     """
     require(split in SPLITS, "split", f"be one of {', '.join(SPLITS)}", split)
     splits = load_splits(section)

@@ -28,12 +28,12 @@ def text(
 ) -> Splits:
     """Returns the sentences of text files in UTF-8, and the words of those of training.
 
-    Words that it does not have, also in training, become one symbol for all unknown
+    Words that it does not have, also in training, become one token for all unknown
     words. Where there is no test.txt, valid.txt is the test split.
 
     Args:
       path: a folder with train.txt, and test.txt, valid.txt or both.
-      vocabulary_size: at most so many symbols, the most frequent words and two more.
+      vocabulary_size: at most so many tokens, the most frequent words and two more.
       min_count: words that occur less often in training are unknown.
       max_words: the longest sentence that is taken.
       max_sentences: training sentences that are taken, the first; None for all.
