@@ -108,7 +108,7 @@ def accepts(annotation: Any, value: Any) -> bool:
 
 def check(
     function: Callable,
-    given: Mapping[str, Any],
+    values: Mapping[str, Any],
     where: str,
     skip: tuple[str, ...] = (),
 ) -> None:
@@ -116,21 +116,21 @@ def check(
 
     Args:
       function: what `given` is splatted into.
-      given: field values by name.
+      values: field values by name.
       where: the config section, for the message ('model', 'loss', ...).
       skip: arguments that the caller passes itself.
 
     Raises:
       ConfigError: an unknown or missing field, a wrong type, a number that is nan.
     """
-    check_against(of(function, skip), given, where)
+    check_against(of(function, skip), values, where)
 
 
 def check_against(
-    known: Mapping[str, Field], given: Mapping[str, Any], where: str
+    known: Mapping[str, Field], values: Mapping[str, Any], where: str
 ) -> None:
     """Checks `given` against these fields; see `check`."""
-    for name, value in given.items():
+    for name, value in values.items():
         if name not in known:
             raise ConfigError(f"{where}.{name} is unknown", fix=nearest(name, known))
         if isinstance(value, float) and math.isnan(value):
@@ -142,7 +142,7 @@ def check_against(
     missing = [
         name
         for name, field in known.items()
-        if field.default is REQUIRED and name not in given
+        if field.default is REQUIRED and name not in values
     ]
     if missing:
         raise ConfigError(f"{where}.{missing[0]} is missing", fix="Give it a value.")

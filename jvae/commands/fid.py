@@ -88,25 +88,25 @@ def _of_moments(arrays: dict[str, np.ndarray], path: Any) -> ImageFeatures:
     return ImageFeatures(mean.astype(np.float64), covariance.astype(np.float64))
 
 
-def compare(real: ImageFeatures, made: ImageFeatures) -> dict[str, float]:
+def compare(real: ImageFeatures, generated: ImageFeatures) -> dict[str, float]:
     """Returns 'fid', and of two files of features the measures of overlap.
 
     Args:
       real: of real images.
-      made: of samples.
+      generated: of samples.
 
     Raises:
       DataError: features of another size.
     """
-    sizes = [len(f.mean) for f in (real, made)]
+    sizes = [len(f.mean) for f in (real, generated)]
     if sizes[0] != sizes[1]:
         raise DataError(f"features have {sizes[0]} and {sizes[1]} numbers")
-    both = (real.mean, real.covariance, made.mean, made.covariance)
+    both = (real.mean, real.covariance, generated.mean, generated.covariance)
     metrics = {"fid": frechet.between_gaussians(*both)}
-    if real.values is not None and made.values is not None:
-        enough = min(len(real.values), len(made.values)) > frechet.NEIGHBOURS
+    if real.values is not None and generated.values is not None:
+        enough = min(len(real.values), len(generated.values)) > frechet.NEIGHBOURS
         if enough:
-            overlap = frechet.overlap(real.values, made.values)
+            overlap = frechet.overlap(real.values, generated.values)
             metrics |= dataclasses.asdict(overlap)
     return metrics
 

@@ -122,14 +122,14 @@ def label_entropy(labels: np.ndarray) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-def classification_metrics(found: Classification) -> dict[str, Metric]:
+def classification_metrics(classification: Classification) -> dict[str, Metric]:
     """Returns accuracies, and the bounds on information in nats and bits.
 
     Args:
-      found: from `evaluate_classification`.
+      classification: from `evaluate_classification`.
     """
-    entropy = label_entropy(found.labels)
-    right = Estimate.of(found.by_mean == found.labels)
+    entropy = label_entropy(classification.labels)
+    right = Estimate.of(classification.by_mean == classification.labels)
     rows = {
         "accuracy": dataclasses.replace(
             Metric.of("Accuracy", right, "of 1", "metric", "by p(y|z) at the code"),
@@ -140,23 +140,25 @@ def classification_metrics(found: Classification) -> dict[str, Metric]:
         (
             "cross_entropy",
             "Cross-entropy",
-            Estimate.of(-found.log_likelihood),
+            Estimate.of(-classification.log_likelihood),
             "E[-log p(y|z)], one draw of z",
         ),
         (
             "label_information",
             "Known of y",
-            Estimate.of(entropy + found.log_likelihood),
+            Estimate.of(entropy + classification.log_likelihood),
             f"H(y) + E log p(y|z) <= I(z; y) <= H(y) = {entropy:.3f} nats",
         ),
     ]
-    if found.rate is not None:
-        right = Estimate.of(found.by_draws == found.labels, found.num_samples)
+    if classification.rate is not None:
+        right = Estimate.of(
+            classification.by_draws == classification.labels, classification.num_samples
+        )
         text = "by p(y|z) averaged over draws of z"
         label = "Accuracy of draws"
         rows["accuracy_of_draws"] = Metric.of(label, right, "of 1", "metric", text)
         text = "E KL(q(z|x) || p(z)), an upper bound on I(z; x)"
-        bounds.append(("rate", "Rate", Estimate.of(found.rate), text))
+        bounds.append(("rate", "Rate", Estimate.of(classification.rate), text))
     for name, label, estimate, text in bounds:
         bits = estimate.scaled(1.0 / LN_2)
         rows[name] = Metric.of(label, estimate, "nats", "bound", text)

@@ -119,17 +119,17 @@ def means_and_factors(
     return {"code": q.mean, "factors": batch["factors"]}
 
 
-def disentanglement_metrics(found: Disentanglement) -> dict[str, Metric]:
+def disentanglement_metrics(scored: Disentanglement) -> dict[str, Metric]:
     """Returns the scores for a report.
 
     Args:
-      found: from `evaluate_disentanglement`.
+      scored: from `evaluate_disentanglement`.
     """
 
     def row(name: str, label: str, meaning: str) -> Metric:
-        value, count = getattr(found, name), found.num_examples
-        if found.num_constant:
-            meaning += f"; {found.num_constant} factors that do not vary are left out"
+        value, count = getattr(scored, name), scored.num_examples
+        if scored.num_constant:
+            meaning += f"; {scored.num_constant} factors that do not vary are left out"
         return Metric(label, value, None, "of 1", "metric", meaning, count, None)
 
     return {name: row(name, *text) for name, text in LABELS.items()}

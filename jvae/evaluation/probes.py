@@ -126,10 +126,10 @@ def evaluate_probes(
             for source, n in splits
         ]
 
-    found = features(trained)
-    labels = [part["label"] for part in found]
-    pixels = [flat_pixels(part["image"]) for part in found]
-    codes = [part["code"] for part in found]
+    of_trained = features(trained)
+    labels = [part["label"] for part in of_trained]
+    pixels = [flat_pixels(part["image"]) for part in of_trained]
+    codes = [part["code"] for part in of_trained]
     kinds = {
         "codes": codes,
         "untrained": [part["code"] for part in features(fresh)],
@@ -227,9 +227,9 @@ def linear_accuracy(
       test_labels: [M].
     """
     count = len(train)
-    seen = count - max(1, count // 10)
-    rest = train[seen:], labels[seen:]
-    fits = [_regression(train[:seen], labels[:seen], c) for c in PENALTIES]
+    num_fitted = count - max(1, count // 10)
+    rest = train[num_fitted:], labels[num_fitted:]
+    fits = [_regression(train[:num_fitted], labels[:num_fitted], c) for c in PENALTIES]
     best = int(np.argmax([fit.score(*rest) for fit in fits]))
     fit = _regression(train, labels, PENALTIES[best])
     return float(fit.score(test, test_labels))

@@ -92,8 +92,8 @@ def evaluate_quality(
     real = _real(features, source, num_examples)
     rows = []
     if others is not None and len(others) >= num_examples:
-        found = _real(features, others, num_examples)
-        rows.append(_row("real images", 1.0, real, found))
+        references = _real(features, others, num_examples)
+        rows.append(_row("real images", 1.0, real, references))
     kinds: list[tuple[str, float, Any]] = [(PRIOR, t, None) for t in temperatures]
     kinds += [(name, 1.0, sampler) for name, sampler in (samplers or {}).items()]
     for name, temperature, sampler in kinds:
@@ -122,10 +122,10 @@ def _check_shape(features: Features, shape: tuple[int, ...]) -> None:
 
 
 def _row(
-    name: str, temperature: float, real: np.ndarray, found: np.ndarray
+    name: str, temperature: float, real: np.ndarray, generated: np.ndarray
 ) -> SampleQuality:
     distance = frechet.frechet_distance(
-        frechet.Moments.of(real), frechet.Moments.of(found)
+        frechet.Moments.of(real), frechet.Moments.of(generated)
     )
-    overlap = dataclasses.asdict(frechet.overlap(real, found))
+    overlap = dataclasses.asdict(frechet.overlap(real, generated))
     return SampleQuality(name, float(temperature), distance, **overlap)

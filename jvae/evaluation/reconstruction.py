@@ -118,13 +118,13 @@ def _nearness(
     }
 
 
-def reconstruction_metrics(found: dict[str, np.ndarray]) -> dict[str, Metric]:
+def reconstruction_metrics(errors: dict[str, np.ndarray]) -> dict[str, Metric]:
     """Returns squared error, PSNR and SSIM; no PSNR where nothing is lost.
 
     Args:
-      found: from `evaluate_reconstructions`.
+      errors: from `evaluate_reconstructions`.
     """
-    error, similar = (Estimate.of(found[n]) for n in ("squared_error", "ssim"))
+    error, similar = (Estimate.of(errors[n]) for n in ("squared_error", "ssim"))
     text = "of intensities, between x and the mean of p(x|z) at the mode of q(z|x)"
     rows = {"mse": Metric.of("Squared error", error, "per pixel", "metric", text)}
     if error.mean > 0.0:

@@ -103,10 +103,10 @@ def _kernel_gradient(x: Array, g: Array, kernel: Array) -> Array:
     def add(total, block):
         row, column = block // (w // width) * height, block % (w // width) * width
         start, size = (0, row, column, 0), (b, height + kh - 1, width + kw - 1, c)
-        seen = jax.lax.dynamic_slice(padded, start, size)
+        window = jax.lax.dynamic_slice(padded, start, size)
         here = jax.lax.dynamic_slice(g, start, (b, height, width, c))
         terms = [
-            seen[:, i : i + kh, j : j + kw] * here[:, i : i + 1, j : j + 1]
+            window[:, i : i + kh, j : j + kw] * here[:, i : i + 1, j : j + 1]
             for i in range(height)
             for j in range(width)
         ]

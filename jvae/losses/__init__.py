@@ -96,7 +96,7 @@ def config_fields(objective: Callable) -> dict[str, registry.Field]:
     return {**numbers, **registry.of(objective, skip=_CALL)}
 
 
-def build(name: str, model: Any, *, train: bool = True, **given: Any) -> LossFn:
+def build(name: str, model: Any, *, train: bool = True, **fields: Any) -> LossFn:
     """Returns loss(params, state, key, batch, coefficients) for `model`.
 
     Args:
@@ -106,7 +106,7 @@ def build(name: str, model: Any, *, train: bool = True, **given: Any) -> LossFn:
         of the batch, [B] each; one with `has_dropout` gets the keys of its dropout in
         batch['dropout'], [B], in training.
       train: whether BatchNorm uses, and updates, batch statistics, and dropout acts.
-      **given: the objective's options, and fixed values of its coefficients; values
+      **fields: the objective's options, and fixed values of its coefficients; values
         passed in `coefficients` at a call go before them.
 
     Raises:
@@ -115,12 +115,12 @@ def build(name: str, model: Any, *, train: bool = True, **given: Any) -> LossFn:
     """
     objective = registry.resolve(LOSSES, name, "loss")
     known = config_fields(objective)
-    registry.check_against(known, given, "loss")
+    registry.check_against(known, fields, "loss")
     coefficients = coefficients_of(objective).items()
-    fixed = {k: float(given.get(k, v)) for k, v in coefficients}
+    fixed = {k: float(fields.get(k, v)) for k, v in coefficients}
     for k, v in fixed.items():
         require(0.0 <= v < math.inf, f"loss.{k}", "be a finite number >= 0", v)
-    options = {k: v for k, v in given.items() if k not in fixed}
+    options = {k: v for k, v in fields.items() if k not in fixed}
     check = getattr(objective, "check", None)
     if check is not None:
         defaults = {k: f.default for k, f in known.items() if k not in fixed}

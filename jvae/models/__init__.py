@@ -74,14 +74,14 @@ __all__ = [
 ]
 
 
-def build(name: str, **given: Any) -> nn.Module:
+def build(name: str, **fields: Any) -> nn.Module:
     """Returns the model `name` with these fields.
 
     Args:
       name: a key of `MODELS`, or 'package.module:Name' of a model of your own.
-      **given: the fields of that function or module.
+      **fields: those of that function or module.
 
     Raises:
       ConfigError: an unknown name or field, a wrong type or an impossible value.
     """
-    return registry.build(MODELS, "model", name, **given)
+    return registry.build(MODELS, "model", name, **fields)

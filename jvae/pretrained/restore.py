@@ -276,7 +276,7 @@ class Pretrained:
         return sampler
 
     def resample_fine_scales(
-        self, key: Key, n: int, num: int, kept: int, temperature: float = 1.0
+        self, key: Key, n: int, num: int, num_kept: int, temperature: float = 1.0
     ) -> np.ndarray:
         """Returns n samples of a hierarchy, each with others of the same coarse scales.
 
@@ -284,7 +284,7 @@ class Pretrained:
           key: of the draws.
           n: rows.
           num: images in a row, the first of which the others are varied from.
-          kept: how many scales they share, the coarsest.
+          num_kept: how many scales they share, the coarsest.
           temperature: factor on the prior's standard deviations.
 
         Returns:
@@ -294,7 +294,7 @@ class Pretrained:
           ConfigError: a model without scales, or a number out of range.
         """
         return samples.resample_fine_scales(
-            self.trained, key, n, num, kept, temperature
+            self.trained, key, n, num, num_kept, temperature
         )
 
     def interpolate(self, a: Array, b: Array, n: int, spherical: bool = False) -> Array:

@@ -146,17 +146,17 @@ def resample_fine_scales(
     key: Key,
     n: int,
     num: int,
-    kept: int,
+    num_kept: int,
     temperature: float = 1.0,
 ) -> np.ndarray:
     """Returns samples of a hierarchy and others that share its coarse scales.
 
     Args:
       trained: a model with `resample`.
-      key: of the draws; what is kept of a row is the same whatever `kept` is.
+      key: of the draws; what is kept of a row is the same whatever `num_kept` is.
       n: rows.
       num: images in a row, the first of which the others are varied from.
-      kept: how many scales they share, the coarsest; 0 shares nothing.
+      num_kept: how many scales they share, the coarsest; 0 shares nothing.
       temperature: factor on the prior's standard deviations.
 
     Returns:
@@ -170,13 +170,13 @@ def resample_fine_scales(
     for name, value in (("n", n), ("num", num)):
         require(value >= 1, name, "be at least 1", value)
     scales = len(trained.model.groups)
-    require(0 <= kept <= scales, "kept", f"be within 0 and {scales}", kept)
+    require(0 <= num_kept <= scales, "num_kept", f"be within 0 and {scales}", num_kept)
     require(temperature >= 0.0, "temperature", "be at least 0", temperature)
     # A few rows at once; a row's images are its own whatever is beside it.
     rows = max(1, CHUNK // num)
     parts = [
         trained.run(
-            _vary, key, np.arange(i, min(i + rows, n)), kept, temperature, num=num
+            _vary, key, np.arange(i, min(i + rows, n)), num_kept, temperature, num=num
         )
         for i in range(0, n, rows)
     ]
@@ -378,7 +378,7 @@ def _generate(model, params, state, key, chunk, temperature, sampler):
     return _call(model, params, state, draw, each, chunk.get("label"))
 
 
-def _vary(model, params, state, key, rows, kept, temperature, *, num):
+def _vary(model, params, state, key, rows, num_kept, temperature, *, num):
     def vary(model, key):
         first_key, other_key = jax.random.split(key)
         each = keys.at_indices(first_key, rows)
@@ -386,7 +386,7 @@ def _vary(model, params, state, key, rows, kept, temperature, *, num):
         repeated = jax.tree.map(lambda a: jnp.repeat(a, num, axis=0), first.z)
         places = (rows[:, None] * num + jnp.arange(num)[None]).reshape(-1)
         # The first of a row keeps all scales.
-        of_image = jnp.where(places % num == 0, len(model.groups), kept)
+        of_image = jnp.where(places % num == 0, len(model.groups), num_kept)
         others = keys.at_indices(other_key, places)
         images = model.decode(model.resample(repeated, others, of_image, temperature))
         return images.reshape(len(rows), num, *images.shape[1:])

@@ -126,8 +126,8 @@ def _same_data(runs: Sequence[EvaluatedRun]) -> bool:
 
     def kind(run: EvaluatedRun) -> list[Any]:
         said = run.results.get("likelihood") or {}
-        given = [run.config.get(name) for name in SAME_DATA]
-        return given + [said.get(field) for field in fields]
+        sections = [run.config.get(name) for name in SAME_DATA]
+        return sections + [said.get(field) for field in fields]
 
     return all(kind(run) == kind(runs[0]) for run in runs)
 

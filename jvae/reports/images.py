@@ -158,9 +158,9 @@ def _variations(
     """Returns for every scale but the finest what is free once all above it is kept."""
     shown, shapes = [], trained.model.latent_shapes
     temperature = max(temperatures, default=1.0)
-    for kept, (_, height, width, _) in enumerate(shapes[:-1], start=1):
+    for num_kept, (_, height, width, _) in enumerate(shapes[:-1], start=1):
         images = samples.resample_fine_scales(
-            trained, key, VARIED_ROWS, COLUMNS, kept, temperature
+            trained, key, VARIED_ROWS, COLUMNS, num_kept, temperature
         )
         size = f"{height}x{width}"
         text = (
@@ -169,7 +169,7 @@ def _variations(
         )
         title = f"Kept up to {size}, varied below"
         png = sheet(trained, images, COLUMNS)
-        shown.append(Picture(f"kept_{kept}.png", title, text, png))
+        shown.append(Picture(f"kept_{num_kept}.png", title, text, png))
     return shown
 
 
@@ -246,8 +246,11 @@ def _cluster(
     data_key, sample_key = jax.random.split(jax.random.fold_in(key, cluster))
     (places,) = np.nonzero(clusters.assignments == cluster)
     count = CLUSTER_ROWS * COLUMNS
-    drawn = samples.prior_samples(trained, sample_key, count, 1.0, cluster)
-    images, text = drawn, f"No members. Rows: means of p(x|z), z from p(z|{cluster})."
+    draws = samples.prior_samples(trained, sample_key, count, 1.0, cluster)
+    images, text = (
+        draws,
+        f"No members. Rows: means of p(x|z), z from p(z|{cluster}).",
+    )
     if len(places):
         # Repeated, then blanked: one shape, so that nothing is compiled anew.
         shown = np.resize(places[:count], count)
@@ -255,7 +258,7 @@ def _cluster(
         members = np.asarray(trained.prepare(pixels, data_key))
         blank = np.full_like(members, members.min())
         is_tile = (np.arange(count) < len(places)).reshape(-1, 1, 1, 1)
-        images = np.concatenate([np.where(is_tile, members, blank), drawn])
+        images = np.concatenate([np.where(is_tile, members, blank), draws])
         text = (
             f"{len(places):,} members. Upper {CLUSTER_ROWS} rows: the first of them; "
             f"lower: means of p(x|z), z from p(z|{cluster})."

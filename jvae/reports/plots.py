@@ -164,8 +164,8 @@ def compared_curves(
     """
     curves = {}
     for name, rows in histories.items():
-        kept = [row for row in rows if row["split"] == "validation"] or list(rows)
-        curves[name] = kept
+        validated = [row for row in rows if row["split"] == "validation"]
+        curves[name] = validated or list(rows)
     names = [
         n
         for n in COMPARED

@@ -67,12 +67,12 @@ def _reconstructions(trained: TrainedModel, tokens: np.ndarray, key: Key) -> Pas
     spell = trained.vocabulary.decode
     greedy = spell(np.asarray(samples.reconstructions(trained, tokens, key)))
     each = keys.per_example(key, len(tokens))
-    drawn = spell(np.asarray(trained.run(_rewrite, tokens, each)))
+    rewritten = spell(np.asarray(trained.run(_rewrite, tokens, each)))
     text = (
         "What is read, and what is written at the mode of q(z|x): the likeliest token "
         f"each time, and draws from the likeliest that have {NUCLEUS:.0%} together."
     )
-    rows = list(zip(spell(tokens), greedy, drawn, strict=True))
+    rows = list(zip(spell(tokens), greedy, rewritten, strict=True))
     columns = ("read", "written, likeliest", "written, drawn")
     return Passage("Reconstructions", text, columns, rows)
 

@@ -47,8 +47,8 @@ def environment() -> dict[str, str] | None:
     tunables = os.environ.get(VARIABLE, "")
     if SETTING in tunables or not _must_be_asked_for():
         return None
-    asked = f"{SETTING}=1"
-    return {**os.environ, VARIABLE: f"{tunables}:{asked}" if tunables else asked}
+    setting = f"{SETTING}=1"
+    return {**os.environ, VARIABLE: f"{tunables}:{setting}" if tunables else setting}
 
 
 def _must_be_asked_for() -> bool:

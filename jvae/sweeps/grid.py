@@ -140,8 +140,9 @@ def plan(
         range(num_seeds), itertools.product(*grid.values())
     ):
         texts_by_field = dict(zip(grid, texts, strict=True)) | {"seed": str(seed)}
-        given = config_files.experiment_config(path, {**overrides, **texts_by_field})
-        config = configs.parse_experiment(given).to_dict()
+        every_text = {**overrides, **texts_by_field}
+        experiment = config_files.experiment_config(path, every_text)
+        config = configs.parse_experiment(experiment).to_dict()
         values = {field: _at(config, field) for field in grid}
         trials.append(Trial(values, seed, config))
     names = [trial.name for trial in trials]

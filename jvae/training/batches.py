@@ -60,13 +60,13 @@ def _resident(components: Components) -> tuple[data.Source, Callable[[Batch], Ba
     """Returns (a source of indices, indices -> examples), the data on the device."""
     train = components.splits.train
     everything = train.read(np.arange(len(train)))
-    held = jax.device_put(everything, mesh.replicated(components.devices))
+    resident = jax.device_put(everything, mesh.replicated(components.devices))
     n = components.experiment.steps_per_dispatch
     rows = mesh.rows(components.devices, leading=0 if n == 1 else 1)
 
     @functools.partial(jax.jit, out_shardings=rows)
-    def gather(held, index):
-        return jax.tree.map(lambda a: a[index], held)
+    def gather(resident, index):
+        return jax.tree.map(lambda a: a[index], resident)
 
     indices = data.ArraySource({"index": np.arange(len(train), dtype=np.int32)})
-    return indices, lambda batch: gather(held, batch["index"])
+    return indices, lambda batch: gather(resident, batch["index"])

@@ -38,34 +38,13 @@ def check_same_run(
       given: a config that is complete.
       root: workdir of the run, for the message.
     """
-    changed = differences(identity(with_defaults(stored, given)), identity(given))
+    changed = differences(identity(_with_later_fields(stored, given)), identity(given))
     if changed:
         raise WorkdirError(
             f"the run there has another config: {'; '.join(changed)}",
             where=str(root),
             fix="Use another workdir, or the stored values.",
         )
-
-
-def with_defaults(
-    stored: Mapping[str, Any], given: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Returns a stored config with the fields that came after its release.
-
-    The default of a new field does what was done before there was one.
-
-    Args:
-      stored: config of a run, of any release.
-      given: a complete config. Sections with another name than there are not filled:
-        what a stored config names is not to be imported before the two are compared.
-    """
-    stored = renamed.current(stored)
-    complete = {**top_level_defaults(), **stored}
-    for name in SECTIONS:
-        section = stored.get(name, {})
-        if section.get("name") == given[name].get("name"):
-            complete[name] = {**section_defaults(name, given[name]), **section}
-    return complete
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,3 +69,24 @@ def differences(
         elif a != b:
             texts.append(f"{prefix}{name}: {a!r} there, {b!r} here")
     return texts
+
+
+def _with_later_fields(
+    stored: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns a stored config with the fields that came after its release.
+
+    The default of a new field does what was done before there was one.
+
+    Args:
+      stored: config of a run, of any release.
+      given: a complete config. Sections with another name than there are not filled:
+        what a stored config names is not to be imported before the two are compared.
+    """
+    stored = renamed.current(stored)
+    complete = {**top_level_defaults(), **stored}
+    for name in SECTIONS:
+        section = stored.get(name, {})
+        if section.get("name") == given[name].get("name"):
+            complete[name] = {**section_defaults(name, given[name]), **section}
+    return complete

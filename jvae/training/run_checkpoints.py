@@ -78,14 +78,14 @@ class RunCheckpoints:
         self, step: int, like: TrainState
     ) -> tuple[TrainState | None, DamagedError | None]:
         """Returns the state of a step, or what this process found wrong with it."""
-        wanted = items_of(like)
+        expected = items_of(like)
         try:
             meta = self.states.read_meta(step)
             self._check_same_run(meta)
             has_guard = any(name.startswith(GUARD) for name in meta["shapes"])
             if not has_guard:
-                del wanted["training"]["guard"]
-            items = self.states.restore(step, wanted)
+                del expected["training"]["guard"]
+            items = self.states.restore(step, expected)
         except DamagedError as error:
             return None, error
         if not has_guard:

@@ -120,10 +120,10 @@ def training_pictures(
     pairs = jnp.stack(
         [show(jnp.asarray(x)) for x in (image, np.asarray(reconstructions))], axis=1
     )
-    drawn = jnp.asarray(samples.prior_samples(trained, key, NUM_PICTURES, 1.0))
+    images = jnp.asarray(samples.prior_samples(trained, key, NUM_PICTURES, 1.0))
     return {
         "reconstructions": image_grid.grid(
             np.asarray(pairs.reshape(-1, *pairs.shape[2:])), columns=8
         ),
-        "samples": image_grid.grid(np.asarray(show(drawn)), columns=8),
+        "samples": image_grid.grid(np.asarray(show(images)), columns=8),
     }

@@ -36,19 +36,19 @@ def shapes_of(items: Mapping[str, Any]) -> Shapes:
 
 
 def describe(
-    step: int, items: Mapping[str, Any], given: Mapping[str, Any]
+    step: int, items: Mapping[str, Any], labels: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Returns the manifest of a step.
 
     Args:
       step: its number.
       items: pytrees of arrays by name.
-      given: what else it is to hold, such as the config.
+      labels: what else it is to hold, such as the config.
 
     Returns:
       `given` and 'step', 'format', 'shapes', 'checksums', 'jvae', 'jax', 'digest'.
     """
-    description = {**given, "step": step, "format": FORMAT, "shapes": shapes_of(items)}
+    description = {**labels, "step": step, "format": FORMAT, "shapes": shapes_of(items)}
     description |= {"checksums": checksums(dict(items))}
     description |= {"jvae": jvae.__version__, "jax": jax.__version__}
     return description | {"digest": digest(description)}
@@ -75,21 +75,21 @@ def changed_arrays(manifest: Mapping[str, Any], items: Mapping[str, Any]) -> lis
     return [path for path, value in sums.items() if written.get(path, value) != value]
 
 
-def shape_differences(manifest: Mapping[str, Any], wanted: Shapes) -> list[str]:
+def shape_differences(manifest: Mapping[str, Any], expected: Shapes) -> list[str]:
     """Returns 'PATH: float32[3] there, nothing here' where items are not as wanted.
 
     Items of which nothing is wanted do not count.
     """
-    items = {path.partition("/")[0] for path in wanted}
+    items = {path.partition("/")[0] for path in expected}
     stored = {
         path: entry
         for path, entry in manifest["shapes"].items()
         if path.partition("/")[0] in items
     }
     return [
-        f"{path}: {_text(stored.get(path))} there, {_text(wanted.get(path))} here"
-        for path in sorted({*stored, *wanted})
-        if stored.get(path) != wanted.get(path)
+        f"{path}: {_text(stored.get(path))} there, {_text(expected.get(path))} here"
+        for path in sorted({*stored, *expected})
+        if stored.get(path) != expected.get(path)
     ]
 
 

@@ -149,7 +149,7 @@ def test_variations_share_what_is_kept_and_nothing_else(trained, kept, monkeypat
 
 
 def test_variations_need_scales_and_numbers_in_range(toys, trained):
-    with pytest.raises(ConfigError, match="kept must be within 0 and 2, got 3"):
+    with pytest.raises(ConfigError, match="num_kept must be within 0 and 2, got 3"):
         resample_fine_scales(trained, KEY, 3, 5, 3)
     with pytest.raises(ConfigError, match="num must be at least 1, got 0"):
         resample_fine_scales(trained, KEY, 3, 0, 1)

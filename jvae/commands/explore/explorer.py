@@ -267,10 +267,10 @@ class Explorer:
         of = f" of {kind} {label}" if label is not None else ""
         return self._shown(images, f"{n} samples{of} at temperature {heat:g}.")
 
-    def varied(self, seed: Any, temperature: Any, kept: Any) -> Shown:
+    def varied(self, seed: Any, temperature: Any, num_kept: Any) -> Shown:
         """Returns samples of a hierarchy whose coarse scales stay along a row."""
         key, heat = _key(seed), _number("temperature", temperature, MAX_TEMPERATURE, 0)
-        count = _whole("kept", kept, 0, self.num_scales)
+        count = _whole("kept", num_kept, 0, self.num_scales)
         images = self.model.resample_fine_scales(key, ROWS, COLUMNS, count, heat)
         text = f"Along a row {count} of {self.num_scales} scales stay, the coarsest."
         return self._shown(images.reshape(-1, *images.shape[2:]), text)
@@ -313,15 +313,15 @@ class Explorer:
         require(1 <= len(words) <= most, "a sentence", rule, len(words))
         return self._wide(self.model.tokenize([" ".join(words)]))
 
-    def _wide(self, made: Array) -> Array:
+    def _wide(self, images: Array) -> Array:
         """Returns sentences as wide as the examples, so that little is compiled."""
-        missing = self.x.shape[1] - made.shape[1] if self.is_text else 0
-        return jnp.pad(made, ((0, 0), (0, missing))) if missing > 0 else made
+        missing = self.x.shape[1] - images.shape[1] if self.is_text else 0
+        return jnp.pad(images, ((0, 0), (0, missing))) if missing > 0 else images
 
-    def _shown(self, made: Any, words: str, tile: int = image_grid.MIN_TILE) -> Shown:
+    def _shown(self, output: Any, words: str, tile: int = image_grid.MIN_TILE) -> Shown:
         if self.is_text:
-            return Shown(words, sentences=tuple(self.model.detokenize(made)))
-        unit = np.asarray(self.model.transform.to_unit(jnp.asarray(made)))
+            return Shown(words, sentences=tuple(self.model.detokenize(output)))
+        unit = np.asarray(self.model.transform.to_unit(jnp.asarray(output)))
         edge = 0 if len(unit) == 1 else 4
         return Shown(words, image_grid.grid(unit, COLUMNS, edge, tile))
 

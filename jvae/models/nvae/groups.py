@@ -91,14 +91,14 @@ class SamplingContext(NamedTuple):
         its posterior.
       temperature: factor on standard deviations of the prior.
       mask: [B] for BatchNorm, or None.
-      kept: where z is given, of how many groups it is taken, one number or [B], and
+      num_kept: where z is given, of how many groups it is taken, one number or [B], and
         drawn of the others; None for all.
     """
 
     keys: Key | None
     temperature: Array | float
     mask: Array | None
-    kept: Array | int | None = None
+    num_kept: Array | int | None = None
 
 
 def cell_type(kind: type[nn.Module], remat: Remat, in_loop: bool = True) -> Any:
@@ -184,14 +184,14 @@ class LatentGroup(nn.Module):
             prior = gaussian(*numbers)
             if isinstance(z, Noise):
                 sample = GroupSample(prior.mean + prior.std * z.u)
-            elif z is not None and context.kept is None:
+            elif z is not None and context.num_kept is None:
                 sample = GroupSample(z)
             elif features is None:
                 key = _group_key(context.keys, index)
                 new = prior.tempered(context.temperature).sample(key)
-                if z is not None and context.kept is not None:
-                    kept = jnp.reshape(context.kept, (-1, 1, 1, 1))
-                    new = jnp.where(index < kept, z, new)
+                if z is not None and context.num_kept is not None:
+                    num_kept = jnp.reshape(context.num_kept, (-1, 1, 1, 1))
+                    new = jnp.where(index < num_kept, z, new)
                 sample = GroupSample(new)
             else:
                 joint = features if self.is_first else features + self.combine(state)

@@ -308,30 +308,30 @@ class NVAE(nn.Module):
         self,
         latents: Latents | Sequence[Array],
         key: Key,
-        kept: Array | int,
+        num_kept: Array | int,
         temperature: float = 1.0,
     ) -> Latents:
-        """Returns latents whose `kept` coarsest scales stay and whose others are drawn.
+        """Returns latents whose `num_kept` coarsest scales stay; the others are drawn.
 
         Args:
           latents: of n images, or one array for each scale; not a code.
           key: one key, or [n] keys.
-          kept: scales that stay, from 0 to all; one number, or [n].
+          num_kept: scales that stay, from 0 to all; one number, or [n].
           temperature: of the others.
 
         Raises:
-          ConfigError: `kept` out of range, or a code.
+          ConfigError: `num_kept` out of range, or a code.
         """
         if isinstance(latents, Noise):
             raise ConfigError("latents must be arrays of z, got a code")
-        if isinstance(kept, int | np.integer):
+        if isinstance(num_kept, int | np.integer):
             rule = f"be within 0 and {len(self.groups)}"
-            require(0 <= kept <= len(self.groups), "kept", rule, kept)
+            require(0 <= num_kept <= len(self.groups), "num_kept", rule, num_kept)
         z = _scale_by_scale(latents)
         counts = jnp.asarray((0, *itertools.accumulate(self.groups)))
         rows = jax.tree.leaves(z)[0].shape[0]
         each = keys.per_example(key, rows)
-        context = SamplingContext(each, temperature, None, counts[kept])
+        context = SamplingContext(each, temperature, None, counts[num_kept])
         return self._top_down(rows, None, None, z, context)[0]
 
     def generate(

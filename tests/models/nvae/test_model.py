@@ -205,7 +205,7 @@ def test_coarse_scales_stay_and_fine_ones_are_drawn(kept):
     for i, (a, b) in enumerate(zip(first.z, again.z, strict=True)):
         assert bool((a == b).all()) == (i < kept)
     for wrong in (3, np.int64(3), -1):
-        with pytest.raises(ConfigError, match="kept must be within 0 and 2"):
+        with pytest.raises(ConfigError, match="num_kept must be within 0 and 2"):
             model.apply(variables, first, KEY, wrong, method="resample")
     with pytest.raises(ConfigError, match="latents must be arrays of z, got a code"):
         model.apply(variables, Noise(first.z), KEY, 1, method="resample")
