@@ -21,7 +21,7 @@ from jvae.pretrained import samples
 from jvae.pretrained.restore import Pretrained
 from jvae.runtime import mesh
 from tests.perturbed import perturbed
-from tests.test_every_system import SYSTEMS
+from tests.systems.test_every_system import SYSTEMS
 from tests.tiers import others_slow
 
 NAMES = ("plain", "conditional", "conv", "discrete", "sphere", "mixture", "bottleneck")

@@ -13,7 +13,7 @@ from jvae.data.datasets import grammar
 from jvae.pretrained import likelihood
 from tests.runs import train
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.slow
