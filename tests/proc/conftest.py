@@ -3,6 +3,7 @@
 import pytest
 
 from tests import runs
+from tests.conftest import TINY
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -16,11 +17,19 @@ def compiled(tmp_path_factory):
     patch.undo()
 
 
+LONG = {
+    "num_steps": 2000,
+    "eval_every_steps": 500,
+    "log_every_steps": 50,
+    "checkpoint_every_steps": 100,
+}
+"""Steps that take seconds together, and checkpoints close to each other."""
+
+
 @pytest.fixture
 def long(tiny):
-    """Steps that take seconds together, and checkpoints close to each other."""
-    changes = {"num_steps": 4000, "eval_every_steps": 1000, "log_every_steps": 50}
-    return tiny | changes | {"checkpoint_every_steps": 100}
+    """The config of a long run."""
+    return tiny | LONG
 
 
 @pytest.fixture
@@ -32,10 +41,7 @@ def config(long, tmp_path):
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
     """The workdir of a long run that nothing disturbed."""
-    from tests.conftest import TINY
-
     folder = tmp_path_factory.mktemp("whole")
-    changes = {"num_steps": 4000, "eval_every_steps": 1000, "log_every_steps": 50}
-    file = runs.write_config(folder, TINY | changes | {"checkpoint_every_steps": 100})
+    file = runs.write_config(folder, TINY | LONG)
     assert runs.train(file, folder / "run").wait() == 0
     return folder / "run"
