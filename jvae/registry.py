@@ -112,10 +112,10 @@ def check(
     where: str,
     skip: tuple[str, ...] = (),
 ) -> None:
-    """Checks that `given` holds fields of `function` with values of their types.
+    """Checks that `values` holds fields of `function` with values of their types.
 
     Args:
-      function: what `given` is splatted into.
+      function: what `values` is splatted into.
       values: field values by name.
       where: the config section, for the message ('model', 'loss', ...).
       skip: arguments that the caller passes itself.
@@ -129,7 +129,7 @@ def check(
 def check_against(
     known: Mapping[str, Field], values: Mapping[str, Any], where: str
 ) -> None:
-    """Checks `given` against these fields; see `check`."""
+    """Checks `values` against these fields; see `check`."""
     for name, value in values.items():
         if name not in known:
             raise ConfigError(f"{where}.{name} is unknown", fix=nearest(name, known))
@@ -176,7 +176,7 @@ def resolve(registry: Mapping[str, Callable], name: str, where: str) -> Callable
 
     Raises:
       ConfigError: there is no such name, module or attribute, or imports are not
-        allowed here, see `imports`.
+        allowed here, see `allow_import_paths`.
     """
     if not isinstance(name, str):
         raise ConfigError(f"{where}.name must be str, got {name!r}")

@@ -37,11 +37,11 @@ AREAS = {
     "layers": (["layers"], ["layers"]),
     "models": (["models"], ["models"]),
     "data": (["data"], ["data"]),
-    "training": (["training"], ["training"]),
+    "training": (["training"], ["training", "commands/test_flags.py"]),
     "checkpoints": (["workdir"], ["workdir", "training/test_run_checkpoints.py"]),
     "commands": (
         ["commands", "registry.py", "sweeps"],
-        ["commands", "test_registry.py", "sweeps", "training/test_config.py"],
+        ["commands", "test_registry.py", "sweeps"],
     ),
 }
 

@@ -4,6 +4,8 @@ The layers are those of the table in docs/architecture.md.
 """
 
 import ast
+import functools
+import importlib
 import re
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import jvae
 from tests.runs import TIMEOUT
 
 ROOT = Path(__file__).parent.parent
@@ -110,3 +113,12 @@ def test_losses_and_models_need_jax_and_flax_alone():
         command, capture_output=True, text=True, timeout=TIMEOUT, cwd=ROOT
     )
     assert (run.returncode, run.stdout.strip()) == (0, ""), run.stderr
+
+
+def test_no_name_of_a_package_hides_a_package_within():
+    """A function `nvae` of jvae.models did: nothing below could be imported by `as`."""
+    for file in FILES:
+        if file.name == "__init__.py" and file.parent != ROOT / "jvae":
+            name = ".".join(file.parent.relative_to(ROOT).parts)
+            module = importlib.import_module(name)
+            assert functools.reduce(getattr, name.split(".")[1:], jvae) is module

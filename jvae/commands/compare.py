@@ -4,8 +4,8 @@ jvae compare RUN RUN ... --out=comparison.html
 
 RUN is a workdir, whose evaluation of the latest step is taken, or the folder of an
 evaluation. The page has the numbers side by side, rate and distortion, KL, training
-curves, the pictures, and where configurations differ. What eval.py writes for one run
-is its report.html.
+curves, the pictures, and where configurations differ. What `jvae eval` writes for one
+run is its report.html.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def read_run(path: str, split: str) -> EvaluatedRun:
         raise WorkdirError(
             f"there is no evaluation of the {split} split",
             where=path,
-            fix=f"python eval.py --workdir={path} --split={split}",
+            fix=f"jvae eval --workdir={path} --split={split}",
         )
     latest = files[-1].parent
     return EvaluatedRun(

@@ -61,14 +61,14 @@ def command(arguments: Sequence[str], prog: str = "jvae eval") -> None:
 
 
 def _data_overrides(overrides: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the fields of --config.data.FIELD=VALUE; eval.py takes no others."""
+    """Returns the fields of --config.data.FIELD=VALUE; no others are taken."""
     section: dict[str, Any] = {}
     for path, text in overrides.items():
         head, _, name = path.partition(".")
         if head != "data" or not name:
             raise ConfigError(
                 f"--config.{path} cannot change a trained run",
-                fix="eval.py takes --config.data.FIELD, where the data lies here.",
+                fix="Only --config.data.FIELD is taken, where the data lies here.",
             )
         section[name] = config_files.parse_value(path, text, Any)
     return section

@@ -71,11 +71,11 @@ class GaussianMixture:
         one_hot = jax.nn.one_hot(component, logits.shape[-1])
         return self.component(one_hot).tempered(temperature).sample(z_key)
 
-    def component(self, index: Array) -> DiagGaussian:
+    def component(self, one_hot: Array) -> DiagGaussian:
         """Returns p(z|y) for each row of one-hots [B, K], a Gaussian [B, D]."""
-        chex.assert_shape(index, (None, *self.logits.shape))
-        means = jnp.dot(index, self.means, precision="highest")
-        return DiagGaussian(means, jnp.dot(index, self.log_vars, precision="highest"))
+        chex.assert_shape(one_hot, (None, *self.logits.shape))
+        means = jnp.dot(one_hot, self.means, precision="highest")
+        return DiagGaussian(means, jnp.dot(one_hot, self.log_vars, precision="highest"))
 
     @classmethod
     def fit(

@@ -36,8 +36,8 @@ class Sentences:
         chex.assert_shape(x, self.logits.shape[:-1])
         logits = self.logits.astype(jnp.float32)
         index = x.astype(jnp.int32)[..., None]
-        log_prob = jnp.take_along_axis(logits, index, axis=-1)[..., 0]
-        log_p = log_prob - jax.nn.logsumexp(logits, axis=-1)
+        logit = jnp.take_along_axis(logits, index, axis=-1)[..., 0]
+        log_p = logit - jax.nn.logsumexp(logits, axis=-1)
         is_token = jnp.arange(x.shape[1])[None] < self.length[:, None]
         return jnp.where(is_token, log_p, 0.0)
 

@@ -19,8 +19,8 @@ MAX_LOG_STD = 5.0
 class ActNorm(Bijection):
     """y = (x + shift) exp(log_scale), one of each for a channel.
 
-    After `start` the examples that it saw have mean 0 and variance 1 in every channel;
-    without it the layer begins as the identity.
+    After `data_dependent_init` the examples that it saw have mean 0 and variance 1 in
+    every channel; without it the layer begins as the identity.
 
     Kingma & Dhariwal, 2018, https://arxiv.org/abs/1807.03039.
 

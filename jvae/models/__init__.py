@@ -21,7 +21,8 @@ from jvae.models.infomax import InfoMaxEncoder, infomax
 from jvae.models.latents import LATENTS
 from jvae.models.likelihoods import LIKELIHOODS
 from jvae.models.mlp import MlpDecoder, MlpEncoder, mlp
-from jvae.models.nvae.model import NVAE, nvae
+from jvae.models.nvae.model import NVAE
+from jvae.models.nvae.model import nvae as build_nvae
 from jvae.models.text import LanguageModel, TextVAE, language_model, text_vae
 from jvae.models.vae import VAE, SingleLatent
 
@@ -32,7 +33,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "infomax": infomax,
     "glow": glow,
     "nice": nice,
-    "nvae": nvae,
+    "nvae": build_nvae,  # `jvae.models.nvae` is the package
     "fvae": fvae,
     "poetry_vae": poetry_vae,
     "text_vae": text_vae,
@@ -68,7 +69,6 @@ __all__ = [
     "mlp",
     "mlp_classifier",
     "nice",
-    "nvae",
     "poetry_vae",
     "text_vae",
 ]

@@ -69,7 +69,7 @@ class ClusterVAE(VAE):
 
     @property
     def num_init_examples(self) -> int:
-        """How many examples `start` is to see before the first step, 0 for none."""
+        """How many examples `data_dependent_init` sees, 0 if it is not needed."""
         return 5000 if self.components == "codes" else 0
 
     def data_dependent_init(self, batch: Batch, key: Key) -> None:

@@ -252,7 +252,7 @@ def _shape(sizes: Sequence[int | str]) -> str:
 
 
 def _check_shape(role: str, module: Any, value: Array, expected: tuple) -> None:
-    """Raises ConfigError that names the module unless value has shape `wanted`."""
+    """Raises ConfigError that names the module unless value has shape `expected`."""
     matches = len(value.shape) == len(expected) and all(
         w is None or w == g for w, g in zip(expected, value.shape, strict=True)
     )

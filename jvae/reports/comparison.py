@@ -14,6 +14,7 @@ from etils import epath
 from jvae.errors import WorkdirError, require
 from jvae.reports import html, latent_plots, plots
 from jvae.reports.report import flat_fields
+from jvae.workdir import renamed
 
 HIGHER = frozenset(
     "elbo accuracy accuracy_of_draws label_information label_information_bits "
@@ -54,7 +55,7 @@ class EvaluatedRun:
     @property
     def config(self) -> dict[str, Any]:
         """The config by 'section.field'."""
-        return dict(flat_fields(self.results["config"]))
+        return dict(flat_fields(renamed.current(self.results["config"])))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,10 +162,16 @@ def config_differences(
       runs: of which one lacks a name, its value is None.
       field: of results.json, a dict: 'config', 'versions', 'settings'.
     """
-    each = [dict(flat_fields(run.results.get(field) or {})) for run in runs]
+    each = [dict(flat_fields(_entry(run.results, field))) for run in runs]
     names = dict.fromkeys(name for values in each for name in values)
     table = {name: [values.get(name) for values in each] for name in names}
     return {n: v for n, v in table.items() if any(value != v[0] for value in v[1:])}
+
+
+def _entry(results: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    """Returns a dict of results.json, {} if it is missing; configs as named now."""
+    entry = results.get(field) or {}
+    return renamed.current(entry) if field == "config" else entry
 
 
 def render_comparison(runs: Sequence[EvaluatedRun]) -> str:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jvae.data.sources import Source
-from jvae.evaluation import neighbours
+from jvae.evaluation import neighbors
 from jvae.evaluation.latents import LatentStatistics
 from jvae.evaluation.metrics import Metric
 from jvae.evaluation.projection import Plane, Projection, apart, tsne
@@ -170,12 +170,12 @@ def _neighbors(
     if columns < 2:
         return []
     shown = []
-    metrics: dict[neighbours.Metric, str] = {
+    metrics: dict[neighbors.Metric, str] = {
         "euclidean": "distance",
         "cosine": "cosine similarity",
     }
     for metric, title in metrics.items():
-        indices = neighbours.nearest(codes, queries, columns - 1, metric)
+        indices = neighbors.nearest(codes, queries, columns - 1, metric)
         places = np.concatenate([queries[:, None], indices], axis=1).reshape(-1)
         pixels = source.read(places)["image"]
         x = np.asarray(trained.prepare(pixels, jax.random.split(key, len(places))))

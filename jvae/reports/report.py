@@ -122,9 +122,9 @@ def evaluate(
         "config": config,
         "versions": versions(),
         "checksums": {
-            "parameters": config_digest(checksums(trained.params)),
-            "state": config_digest(checksums(trained.state)),
-            "config": config_digest(strict_json(config)),
+            "parameters": json_digest(checksums(trained.params)),
+            "state": json_digest(checksums(trained.state)),
+            "config": json_digest(strict_json(config)),
         },
     }
     results = strict_json({**numbers, **origin})
@@ -197,7 +197,7 @@ def strict_json(value: Any) -> Any:
     return value if isinstance(value, bool | int | str | None) else str(value)
 
 
-def config_digest(value: Any) -> str:
+def json_digest(value: Any) -> str:
     """Returns the SHA-256 of JSON, whatever the order of its fields."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

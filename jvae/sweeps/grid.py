@@ -14,6 +14,7 @@ from jvae.errors import ConfigError, require
 from jvae.sweeps import table
 from jvae.training import config as configs
 from jvae.training import config_files
+from jvae.workdir import renamed
 
 MAX_NAME = 120
 """Characters of a folder's name, well below the 255 of file systems."""
@@ -143,7 +144,8 @@ def plan(
         every_text = {**overrides, **texts_by_field}
         experiment = config_files.experiment_config(path, every_text)
         config = configs.parse_experiment(experiment).to_dict()
-        values = {field: _at(config, field) for field in grid}
+        fields = [renamed.path_now(config, field) for field in grid]
+        values = {field: _at(config, field) for field in fields}
         trials.append(Trial(values, seed, config))
     names = [trial.name for trial in trials]
     twice = [name for name in names if names.count(name) > 1]

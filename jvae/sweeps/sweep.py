@@ -4,7 +4,7 @@ jvae sweep --config=configs/digits.py --workdir=DIR --seeds=5 \
     --set loss.beta=0.1,1,4
 
 Every run is one of `jvae.training.experiment` in a folder of its own: it can be
-stopped, goes on bit for bit, and can be looked at with eval.py and `jvae.restore`.
+stopped, goes on bit for bit, and can be looked at with `jvae eval` and `jvae.restore`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from jvae.runtime.preemption import StopSignal
 from jvae.sweeps import table as tables
 from jvae.sweeps.grid import Trial
 from jvae.training.identity import check_same_run
-from jvae.workdir import files
+from jvae.workdir import files, renamed
 from jvae.workdir.run_folder import CONFIG_FILE, locked, read_config
 
 OUTCOME_FILE = "outcome.json"
@@ -54,7 +54,7 @@ class Outcome:
       asked: the config and the evaluation that it is about.
       metrics: those of results.json; {} unless it is done.
       error: one line; '' if it is done.
-      exit_code: what train.py or eval.py would have ended with.
+      exit_code: what `jvae train` or `jvae eval` would have ended with.
     """
 
     status: str
@@ -152,7 +152,8 @@ class Sweep:
             outcome = Outcome(**json.loads(text))
         except (OSError, ValueError, TypeError):
             return None
-        same = outcome.asked == self._asked_of(trial)
+        asked = {**outcome.asked, "config": renamed.current(outcome.asked["config"])}
+        same = asked == self._asked_of(trial)
         return outcome if same and outcome.is_final else None
 
     def _run_all(self, stop: StopSignal) -> None:

@@ -95,7 +95,7 @@ def override(config: dict[str, Any], path: str, text: str) -> None:
                 )
         node = node[section]
     known = known_fields(config, sections)
-    if sections == ["model"] and renamed.is_earlier(node.get("name", ""), name):
+    if sections == ["model"] and renamed.is_earlier(node.get("name"), name):
         known = None  # what it is called now is checked with the whole config
     if known is not None and name not in known:
         raise ConfigError(f"config.{path} is unknown", fix=nearest(name, known))
@@ -151,9 +151,11 @@ def experiment_config(path: str, overrides: Mapping[str, str]) -> dict[str, Any]
     """Returns the config of a file as a plain dict, overrides applied and checked."""
     loaded = load_config(path)
     config = loaded.to_dict() if hasattr(loaded, "to_dict") else dict(loaded)
+    config = renamed.current(config)
     # Names first: they decide which other fields there are.
     for name in sorted(overrides, key=lambda n: not n.endswith(".name")):
         override(config, name, overrides[name])
+        config = renamed.current(config)  # so that the last one to be set counts
     return config
 
 

@@ -249,8 +249,7 @@ class TrainingRun:
     def _finish(self) -> None:
         self._settle()
         self.progress.say(
-            f"done at step {int(self.state.step)}. Now: "
-            f"python eval.py --workdir={self.root}"
+            f"done at step {int(self.state.step)}. Now: jvae eval --workdir={self.root}"
         )
 
     def __enter__(self) -> TrainingRun:

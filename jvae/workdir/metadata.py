@@ -46,7 +46,7 @@ def describe(
       labels: what else it is to hold, such as the config.
 
     Returns:
-      `given` and 'step', 'format', 'shapes', 'checksums', 'jvae', 'jax', 'digest'.
+      `labels` and 'step', 'format', 'shapes', 'checksums', 'jvae', 'jax', 'digest'.
     """
     description = {**labels, "step": step, "format": FORMAT, "shapes": shapes_of(items)}
     description |= {"checksums": checksums(dict(items))}

@@ -32,18 +32,31 @@ def current(config: Mapping[str, Any]) -> dict[str, Any]:
         return dict(config)
     fields = dict(model)
     for name in model:
-        field, values = FIELDS.get((model.get("name"), name), (name, {}))
-        if field != name:
-            value = fields.pop(name)
-            fields[field] = _renamed(values, value)
+        if is_earlier(model.get("name"), name):
+            field, values = FIELDS[model["name"], name]
+            fields[field] = _renamed(values, fields.pop(name))
     if "latent" in fields:
         fields["latent"] = _latent(fields["latent"])
     return {**config, "model": fields}
 
 
-def is_earlier(model: str, field: str) -> bool:
-    """Returns whether a field of a model is one that has another name now."""
-    return (model, field) in FIELDS
+def is_earlier(model: Any, field: str) -> bool:
+    """Returns whether a field of a model is one that has another name now.
+
+    Args:
+      model: the name of the model, as a config has it.
+      field: of that model.
+    """
+    return isinstance(model, str) and (model, field) in FIELDS
+
+
+def path_now(config: Mapping[str, Any], path: str) -> str:
+    """Returns what 'section.field' is called in this release."""
+    section, _, field = path.partition(".")
+    name = config["model"]["name"]
+    if section == "model" and is_earlier(name, field):
+        return f"model.{FIELDS[name, field][0]}"
+    return path
 
 
 def _latent(latent: Any) -> Any:

@@ -41,7 +41,7 @@ def test_a_run_without_an_evaluation_says_how_to_get_one(tmp_path):
         WorkdirError, match="no evaluation of the validation split"
     ) as e:
         compare.read_run(str(tmp_path), "validation")
-    assert f"python eval.py --workdir={tmp_path} --split=validation" in str(e.value)
+    assert f"jvae eval --workdir={tmp_path} --split=validation" in str(e.value)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from jvae import models
 from jvae.data.sources import ArraySource
 from jvae.distributions import DiagGaussian
 from jvae.errors import ConfigError
-from jvae.evaluation import neighbours, probes
+from jvae.evaluation import neighbors, probes
 
 KEY = jax.random.key(0)
 DRAWS = np.random.default_rng(0)
@@ -128,12 +128,12 @@ def test_the_untrained_encoder_has_other_parameters_of_the_same_shapes(toys):
 
 def test_nearest_by_distance_and_by_direction_leave_out_the_query():
     codes = np.array([[1.0, 0.0], [9.0, 0.1], [1.0, 1.0], [-1.0, 0.0], [1.1, 0.0]])
-    by_distance = neighbours.nearest(codes, np.array([0, 3]), 2, "euclidean")
+    by_distance = neighbors.nearest(codes, np.array([0, 3]), 2, "euclidean")
     np.testing.assert_array_equal(by_distance, [[4, 2], [0, 4]])
-    by_cosine = neighbours.nearest(codes, np.array([0]), 3, "cosine")
+    by_cosine = neighbors.nearest(codes, np.array([0]), 3, "cosine")
     np.testing.assert_array_equal(by_cosine, [[4, 1, 2]])
     with pytest.raises(ConfigError, match=r"num must be in 1\.\.4, got 5"):
-        neighbours.nearest(codes, np.array([0]), 5, "cosine")
+        neighbors.nearest(codes, np.array([0]), 5, "cosine")
 
 
 @pytest.mark.parametrize("num_others", [0, 2])

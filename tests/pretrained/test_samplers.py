@@ -17,7 +17,8 @@ from jvae.pretrained import samplers
 from jvae.pretrained.samplers.fit import training_codes
 from jvae.pretrained.samplers.flow import fit_flow
 from jvae.pretrained.samplers.mixture import fit_gaussian, fit_mixture
-from jvae.pretrained.samplers.neighbours import fit_neighbors
+from jvae.pretrained.samplers.neighbors import NeighborSampler, fit_neighbors
+from jvae.workdir import npz
 from tests.tiers import others_slow
 
 KEY = jax.random.key(0)
@@ -100,6 +101,19 @@ def test_draws_belong_to_their_keys_and_survive_the_disk(name, tmp_path):
     assert samplers.names(tmp_path) == [name]
     np.testing.assert_array_equal(draw(again, keys, 6), whole)
     assert jax.tree.structure(again) == jax.tree.structure(made)
+
+
+def test_a_file_of_an_earlier_release_is_read(tmp_path):
+    fitted = fit_neighbors(BLOBS, num_neighbors=1)
+    samplers.save(fitted, "neighbours", tmp_path, {})
+    tree, about = npz.read_npz(tmp_path / "neighbours.npz")
+    assert about["kind"] == "NeighborSampler"
+    (tmp_path / "neighbours.npz").unlink()
+    earlier = {**about, "kind": "NeighbourSampler"}
+    npz.write_npz(tmp_path / "neighbours.npz", tree, earlier)
+    loaded = samplers.load("neighbours", tmp_path)
+    assert isinstance(loaded, NeighborSampler)
+    np.testing.assert_array_equal(draw(loaded, KEY, 6), draw(fitted, KEY, 6))
 
 
 def test_options_out_of_range_and_unknown_names_are_refused():

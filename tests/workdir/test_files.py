@@ -20,7 +20,7 @@ from jvae.workdir import files, locks
 from jvae.workdir import metrics as writers
 from jvae.workdir.checkpoints import Checkpoints
 from tests.buckets import FakeBucket
-from tests.runs import TIMEOUT, metrics
+from tests.runs import ROOT, TIMEOUT, metrics
 
 HOLDER = """
 import sys, time
@@ -66,7 +66,7 @@ def quick(monkeypatch):
 def test_a_folder_is_locked_against_other_processes_until_its_holder_is_killed(
     tmp_path,
 ):
-    source = os.path.dirname(os.path.dirname(files.__file__))
+    source = str(ROOT)
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path), source],
         stdout=subprocess.PIPE,

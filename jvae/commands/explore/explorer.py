@@ -234,7 +234,7 @@ class Explorer:
         text = "From the first sentence to the second."
         return self._path(self._read(first), self._read(second), text)
 
-    def tokenize(self, sentence: str) -> np.ndarray:
+    def code_of_sentence(self, sentence: str) -> np.ndarray:
         """Returns z [D], the mode of q(z|x) of a typed sentence."""
         return self._code(self._read(sentence))
 

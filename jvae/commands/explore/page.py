@@ -219,7 +219,9 @@ def _moving(explorer: Explorer, ask: Asking, chart: Chart, picture: gr.Image) ->
         ask.on(slider.input, slid, [z, *sliders], everything[:3])
     if explorer.is_text:
         text = gr.Textbox(label="From a sentence")
-        ask.on(text.submit, lambda s: at(explorer.tokenize(s)), text, everything)
+        ask.on(
+            text.submit, lambda s: at(explorer.code_of_sentence(s)), text, everything
+        )
 
 
 def _slider(explorer: Explorer, dim: int, value: float) -> gr.Slider:

@@ -256,7 +256,7 @@ def stacked_bottom_up(style: Style, sizes: GroupSizes, count: int) -> nn.Module:
 def stacked_groups(
     style: Style, sizes: GroupSizes, channels: int, count: int
 ) -> nn.Module:
-    """Returns `count` groups of latents as one, scanned: (state, seen, draws) -> same.
+    """Returns `count` groups of latents as one, (state, inputs, context) -> same.
 
     What a group sees and draws has a leading axis [count].
     """

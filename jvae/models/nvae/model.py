@@ -358,7 +358,7 @@ def _scale_by_scale(latents: Latents | Noise | Sequence[Array]) -> list[Array | 
 
 
 def _arc(start: Array, end: Array, fraction: Array) -> Array:
-    """Returns `between` of one scale."""
+    """Returns `interpolate` of one scale."""
     first, last = (a.reshape(*a.shape[:-3], -1) for a in (start, end))
     points = arc(first, last, fraction.reshape(fraction.shape[:-2]))
     return points.reshape(*points.shape[:-1], *start.shape[-3:])

@@ -8,7 +8,7 @@ draws in the prior's place. It makes better images; p(x) of the model stays what
 from jvae.pretrained.samplers.fit import SAMPLERS, build
 from jvae.pretrained.samplers.flow import FlowSampler
 from jvae.pretrained.samplers.mixture import MixtureSampler
-from jvae.pretrained.samplers.neighbours import NeighborSampler
+from jvae.pretrained.samplers.neighbors import NeighborSampler
 from jvae.pretrained.samplers.store import load, names, save
 
 __all__ = [

@@ -14,7 +14,7 @@ from jvae.errors import ConfigError, require
 from jvae.losses.objective import apply_model
 from jvae.pretrained.samplers.flow import fit_flow
 from jvae.pretrained.samplers.mixture import fit_gaussian, fit_mixture
-from jvae.pretrained.samplers.neighbours import fit_neighbors
+from jvae.pretrained.samplers.neighbors import fit_neighbors
 from jvae.pretrained.trained_model import TrainedModel, over_examples
 from jvae.types import Array, Batch, Key, Params, State
 

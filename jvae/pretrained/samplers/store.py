@@ -9,13 +9,17 @@ from etils import epath
 from jvae.errors import ConfigError
 from jvae.pretrained.samplers.flow import FlowSampler
 from jvae.pretrained.samplers.mixture import MixtureSampler
-from jvae.pretrained.samplers.neighbours import NeighborSampler
+from jvae.pretrained.samplers.neighbors import NeighborSampler
 from jvae.workdir import files, npz
 
 FOLDER = "samplers"
 KINDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (MixtureSampler, NeighborSampler, FlowSampler)
+    "MixtureSampler": MixtureSampler,
+    "NeighborSampler": NeighborSampler,
+    "NeighbourSampler": NeighborSampler,  # its name in 0.1.0
+    "FlowSampler": FlowSampler,
 }
+"""Samplers by what a file calls them."""
 
 
 def folder_of(workdir: epath.PathLike, step: int, params: str) -> epath.Path:
@@ -41,7 +45,7 @@ def save(
     """Writes a sampler to FOLDER/NAME.npz, whole or not at all.
 
     Args:
-      sampler: one of `KINDS`.
+      sampler: of one of the classes of `KINDS`.
       name: that it is asked for by.
       folder: from `folder_of`; made if missing.
       about: JSON, how it was fitted.
@@ -49,7 +53,8 @@ def save(
     numbers = {
         n: getattr(sampler, n) for n in ("depth", "width") if hasattr(sampler, n)
     }
-    said = {"kind": type(sampler).__name__, "fields": numbers, **about}
+    kind = next(name for name, cls in KINDS.items() if type(sampler) is cls)
+    said = {"kind": kind, "fields": numbers, **about}
     npz.write_npz(epath.Path(folder) / f"{name}.npz", sampler, said)
 
 

@@ -168,7 +168,7 @@ def test_without_a_decoder_there_is_a_map_of_examples(name):
 @pytest.mark.slow
 def test_sentences_are_read_and_written(text):
     sentence = text.model.detokenize(jnp.asarray(text.x[2:3]))[0]
-    np.testing.assert_allclose(text.tokenize(sentence), text.code(2), atol=1e-5)
+    np.testing.assert_allclose(text.code_of_sentence(sentence), text.code(2), atol=1e-5)
     z = text.code(2)
     assert list(text.decoded(z).sentences) == text.model.detokenize(
         text.model.decode(z[None])
@@ -185,7 +185,7 @@ def test_sentences_are_read_and_written(text):
 @pytest.mark.parametrize("sentence", ["", "   ", "w1 " * 500])
 def test_sentences_of_no_or_too_many_words_are_refused(text, sentence):
     with pytest.raises(ConfigError, match="a sentence must have from 1 to"):
-        text.tokenize(sentence)
+        text.code_of_sentence(sentence)
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ def test_the_data_set_is_the_same_every_time_and_its_words_are_known():
     again = grammar.grammar(50, 20)
     np.testing.assert_array_equal(splits.train.tokens, again.train.tokens)
     assert splits.vocabulary == again.vocabulary and len(splits.vocabulary) == 85
-    assert 1 not in splits.train.tokens  # the symbol of unknown words
+    assert 1 not in splits.train.tokens  # the token of unknown words
     assert all(
         grammar.log_prob(text.split()) > -30.0
         for text in splits.vocabulary.decode(splits.test.tokens)
