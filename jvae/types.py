@@ -39,7 +39,7 @@ class Inference(NamedTuple):
     Attributes:
       latents: whatever the model's `likelihood` takes; leaves are [B, ...].
       kl: [B, groups], in nats: KL(q(z|x) || p(z)) split into the finest groups that
-        the model offers (the dimensions of a diagonal posterior, the scales of a
+        the model offers (the dimensions of a diagonal posterior, the groups of a
         hierarchical one). Closed form where there is one, else log q - log p at the
         draw.
       log_ratio: [B], log q(z|x) - log p(z) at the draw, always; importance weights

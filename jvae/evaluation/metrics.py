@@ -1,4 +1,4 @@
-"""The numbers of a report: each with its unit and what it is."""
+"""Metrics as a report has them: a value with its label, unit, error and meaning."""
 
 from __future__ import annotations
 
@@ -125,6 +125,7 @@ def sentence_metrics(nll: Estimate) -> dict[str, Metric]:
         standard_error=None if error is None else error * perplexity,
     )
     text = "NLL of all sentences over the number of their tokens, ends counted"
+    # Key and units stay those of 0.1.0: a comparison leaves out units that differ.
     per_token = Metric.of("NLL of a token", nll, "nats/symbol", "bound", text)
     text = "exp(NLL of a token)"
     return {

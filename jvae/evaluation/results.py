@@ -1,4 +1,4 @@
-"""What was measured of a model: numbers, and the arrays behind them for pictures."""
+"""An evaluation: what is measured of a model, numbers and the arrays behind them."""
 
 from __future__ import annotations
 

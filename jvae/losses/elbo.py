@@ -115,7 +115,8 @@ def negative_elbo(
       kl_estimate: 'closed_form' where the model has one, or 'monte_carlo', log q(z|x)
         - log p(z) at the draw (the same expectation with more noise).
       free_bits_over: whether every group of latents ('groups': the dimensions of a
-        diagonal posterior) or their sum ('total') costs at least `free_bits` nats.
+        diagonal posterior) or their sum ('total') costs at least `free_bits` nats, of
+        each example; a 'monte_carlo' KL has no groups, and it is the sum.
       train: whether BatchNorm uses, and updates, batch statistics.
       beta: weight of the KL term.
       free_bits: nats per example that a group (or the total) may cost for nothing.

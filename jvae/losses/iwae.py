@@ -1,4 +1,7 @@
-"""The importance-weighted bound, and the weights it is made of."""
+"""The importance-weighted bound, and the weights it is made of.
+
+Evaluation estimates log p(x) of the same weights, see `jvae.pretrained.likelihood`.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ def _scale_gradient(z: Any, scale: Array) -> Any:
 def _pathwise_log_weight(
     model: Any, batch: Batch, key: Key, path_scale: Array
 ) -> Array:
-    """Like `log_weight`; q's parameters act through the draw only, times `scale`."""
+    """Like `log_weight`; q's parameters act through the draw, times `path_scale`."""
     q, p = model.posterior(batch), model.prior(batch)
     if not hasattr(q, "log_prob"):  # such as a flow, known at its own draws only
         raise ConfigError(

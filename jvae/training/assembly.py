@@ -1,4 +1,4 @@
-"""An experiment assembled: its components, its first state, its compiled step."""
+"""Builds an experiment: its components, its first state, its compiled step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of an experiment: built, checked against each other, and wired up."""
+"""The parts of an experiment, which `assembly` builds and `compatibility` checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a config may say: its sections, their fields, and how two runs are compared.
+"""What a config may say: its sections, their fields, their defaults.
 
 A config is a plain mapping here; files under configs/ make it with ml_collections.
 Every section is splatted into a function whose signature and docstring are its
