@@ -21,8 +21,8 @@ from jvae.models.infomax import InfoMaxEncoder, infomax
 from jvae.models.latents import LATENTS
 from jvae.models.likelihoods import LIKELIHOODS
 from jvae.models.mlp import MlpDecoder, MlpEncoder, mlp
-from jvae.models.nvae.model import NVAE
-from jvae.models.nvae.model import nvae as build_nvae
+from jvae.models.nvae import NVAE
+from jvae.models.nvae import nvae as build_nvae
 from jvae.models.text import LanguageModel, TextVAE, language_model, text_vae
 from jvae.models.vae import VAE, SingleLatent
 
