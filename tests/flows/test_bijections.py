@@ -80,7 +80,7 @@ LAYERS = {
 DTYPES = {"single": "float32", "double": "float64"}
 PRECISIONS = others_slow([*DTYPES], "double")
 # The others are made of the same layers.
-COMPOSED = {"permuted_steps", "plane", "glow", "glow_of_maps"}
+COMPOSED = {"permuted_steps", "plane"}
 OF_THEIR_OWN = others_slow(
     [*LAYERS], *(name for name in LAYERS if name not in COMPOSED)
 )

@@ -1,8 +1,11 @@
-"""A screen that is gone does not stop a run."""
+"""A screen that is gone does not stop a run; the time of its steps."""
 
 import sys
 
-from jvae.training.progress import Progress
+import jax.numpy as jnp
+
+from jvae.training import progress as module
+from jvae.training.progress import Progress, StepTimer
 
 
 class Closed:
@@ -53,3 +56,19 @@ def test_a_bar_whose_terminal_is_gone_ends(monkeypatch):
     progress.report(5, {"elbo": -1.0})
     progress.close()
     assert len(refused) == 1
+
+
+def test_a_timer_counts_training_and_not_its_pauses(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    timer = StepTimer()
+    now[0] += 4.0
+    assert timer.lap(10) == {"seconds": 4.0}
+    timer.stop(jnp.zeros(()))
+    now[0] += 50.0
+    timer.go()
+    now[0] += 6.0
+    assert timer.lap(40) == {"seconds": 10.0, "examples_per_second": 5.0}
+    assert timer.lap(40) == {"seconds": 10.0}  # no time has passed
+    now[0] += 2.0
+    assert timer.lap(50) == {"seconds": 12.0, "examples_per_second": 5.0}

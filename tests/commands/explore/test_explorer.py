@@ -60,6 +60,7 @@ def test_sliders_move_their_dimensions_and_no_other(plain):
 def test_the_dimensions_with_sliders_come_by_kl(plain):
     kl = [plain.kl(d) for d in plain.dims]
     assert kl == sorted(kl, reverse=True)
+    assert len(kl) == max(1, plain.latents.active.sum())
     np.testing.assert_allclose(kl, sorted(plain.latents.kl, reverse=True)[: len(kl)])
 
 

@@ -340,6 +340,34 @@ def test_what_is_recomputed_changes_nothing(kept, fields):
         np.testing.assert_allclose(b, a, rtol=0.0, atol=1e-4 * scale, err_msg=name)
 
 
+def test_shapes_of_all_that_it_offers():
+    """By tracing alone: in the default tier, where nothing else calls it."""
+    model = models.build("nvae", **{**SMALL, "padding": 1, "groups": (1, 1)})
+    batch = images(2)
+
+    def everything(key):
+        variables = model.init(key, batch, key)
+        run = functools.partial(model.apply, variables)
+        latents = run(batch, key, method="infer").latents
+        code = run(batch, method="code")
+        other = run(latents, key, 1, method="resample")
+        return {
+            "kl": run(batch, key, method="infer").kl,
+            "likelihood": run(latents, batch, method="likelihood").logits,
+            "again": run(list(latents.z), batch, method="likelihood").logits,
+            "of_code": run(code, method="decode"),
+            "on_the_way": run(
+                run(code, code, jnp.float32(0.5), method="interpolate"), method="decode"
+            ),
+            "resampled": run(other, method="decode"),
+            "generated": run(key, 2, method="generate"),
+        }
+
+    shapes = {k: a.shape for k, a in jax.eval_shape(everything, KEY).items()}
+    assert shapes.pop("kl") == (2, 2)
+    assert set(shapes.values()) == {(2, 6, 8, 1)}
+
+
 @pytest.mark.slow
 def test_the_padding_is_within_the_model_and_not_scored():
     model = models.build("nvae", **{**SMALL, "padding": 1, "groups": (1, 1)})
