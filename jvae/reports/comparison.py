@@ -223,7 +223,8 @@ def _point(run: EvaluatedRun) -> plots.Point | None:
     if not (rate and fit) or rate["value"] is None or fit["value"] is None:
         return None
     errors = rate["standard_error"] or 0.0, fit["standard_error"] or 0.0
-    return plots.Point(run.name, rate["value"], -fit["value"], *errors)
+    lost = 0.0 - fit["value"]  # of a flow 0, and not -0
+    return plots.Point(run.name, rate["value"], lost, *errors)
 
 
 def _pictures(runs: Sequence[EvaluatedRun]) -> list[tuple[str, list[tuple[str, str]]]]:

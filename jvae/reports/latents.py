@@ -90,9 +90,10 @@ def _rate_distortion(metrics: Mapping[str, Metric]) -> list[Picture]:
     if not (math.isfinite(rate.value) and math.isfinite(fit.value)):
         return []
     errors = (rate.standard_error or 0.0, fit.standard_error or 0.0)
-    point = plots.Point("this model", rate.value, -fit.value, *errors)
+    lost = 0.0 - fit.value  # of a flow 0, and not -0
+    point = plots.Point("this model", rate.value, lost, *errors)
     text = (
-        f"{rate.value:.4g} nats per example through the latents, {-fit.value:.4g} nats "
+        f"{rate.value:.4g} nats per example through the latents, {lost:.4g} nats "
         "lost by the decoder. Models on one line have the same ELBO."
     )
     png = plots.rate_distortion([point])

@@ -146,6 +146,12 @@ def test_the_page_is_one_file_that_tells_runs_apart(tmp_path):
     assert "digest of" in page and "−22.50 ± 0.10" in page
 
 
+def test_a_flow_has_a_distortion_of_zero_and_not_of_minus_zero():
+    numbers = {"kl": measure(190.0), "log_likelihood": measure(0.0, error=0.0)}
+    page = comparison.render_comparison([run(n, **numbers) for n in "ab"])
+    assert "distortion 0 nats" in page and "-0 nats" not in page
+
+
 def test_runs_without_latents_or_pictures_can_be_compared():
     runs = [run(n, accuracy=measure(0.5, kind="metric")) for n in "ab"]
     for each in runs:
