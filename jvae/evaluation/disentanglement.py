@@ -129,7 +129,7 @@ def disentanglement_metrics(scored: Disentanglement) -> dict[str, Metric]:
     def row(name: str, label: str, meaning: str) -> Metric:
         value, count = getattr(scored, name), scored.num_examples
         if scored.num_constant:
-            meaning += f"; {scored.num_constant} factors that do not vary are left out"
+            meaning += f"; factors left out, as they do not vary: {scored.num_constant}"
         return Metric(label, value, None, "of 1", "metric", meaning, count, None)
 
     return {name: row(name, *text) for name, text in LABELS.items()}

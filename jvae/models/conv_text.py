@@ -128,8 +128,8 @@ class PoetryVAE(SentenceVAE):
         if key is None:
             tokens = jnp.argmax(logits, axis=-1)
         else:
-            logits_kept = jax.vmap(lambda row: nucleus(row, top_p))(logits)
-            tokens = jax.vmap(jax.random.categorical)(key, logits_kept)
+            of_nucleus = jax.vmap(lambda row: nucleus(row, top_p))(logits)
+            tokens = jax.vmap(jax.random.categorical)(key, of_nucleus)
         is_past = jnp.cumsum(tokens == END, axis=1) > 0
         return jnp.where(is_past, END, tokens).astype(jnp.int32)
 

@@ -247,10 +247,8 @@ def _cluster(
     (places,) = np.nonzero(clusters.assignments == cluster)
     count = CLUSTER_ROWS * COLUMNS
     draws = samples.prior_samples(trained, sample_key, count, 1.0, cluster)
-    images, text = (
-        draws,
-        f"No members. Rows: means of p(x|z), z from p(z|{cluster}).",
-    )
+    images = draws
+    text = f"No members. Rows: means of p(x|z), z from p(z|{cluster})."
     if len(places):
         # Repeated, then blanked: one shape, so that nothing is compiled anew.
         shown = np.resize(places[:count], count)

@@ -150,10 +150,10 @@ class Sweep:
         try:
             text = (self.root / trial.name / OUTCOME_FILE).read_text()
             outcome = Outcome(**json.loads(text))
-        except (OSError, ValueError, TypeError):
+            config = renamed.current(outcome.asked["config"])
+            same = {**outcome.asked, "config": config} == self._asked_of(trial)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
-        asked = {**outcome.asked, "config": renamed.current(outcome.asked["config"])}
-        same = asked == self._asked_of(trial)
         return outcome if same and outcome.is_final else None
 
     def _run_all(self, stop: StopSignal) -> None:

@@ -177,8 +177,9 @@ def section_defaults(name: str, section: Section) -> dict[str, Any]:
 
 
 def top_level_defaults() -> dict[str, Any]:
-    """Returns the defaults of the fields that are in no section."""
-    return _defaults(registry.of(Experiment, skip=("schedules", *SECTIONS)))
+    """Returns the defaults of the fields that are in no section, and no schedules."""
+    fields = registry.of(Experiment, skip=("schedules", *SECTIONS))
+    return {"schedules": {}, **_defaults(fields)}
 
 
 def _defaults(fields: Mapping[str, registry.Field]) -> dict[str, Any]:

@@ -87,6 +87,7 @@ def _with_later_fields(
     complete = {**top_level_defaults(), **stored}
     for name in SECTIONS:
         section = stored.get(name, {})
-        if section.get("name") == given[name].get("name"):
+        is_section = isinstance(section, Mapping)  # not in a file that is damaged
+        if is_section and section.get("name") == given[name].get("name"):
             complete[name] = {**section_defaults(name, given[name]), **section}
     return complete

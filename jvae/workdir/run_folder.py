@@ -98,9 +98,10 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
         )
     try:
         config = json.loads(file.read_text())
-        _ = config["data"], config["model"]
+        for name in ("data", "model"):
+            _ = config[name].items()
         return config
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WorkdirError(
             f"{CONFIG_FILE} is damaged: {error}",
             where=str(workdir),

@@ -158,4 +158,4 @@ def test_factors_that_do_not_vary_are_left_out(toys, num_constant):
     rest = d.scores(images, factors[:, num_constant:])
     assert dataclasses.replace(found, num_constant=0) == rest
     meaning = d.disentanglement_metrics(found)["mig"].meaning
-    assert meaning.endswith("1 factors that do not vary are left out")
+    assert meaning.endswith("factors left out, as they do not vary: 1")

@@ -313,10 +313,10 @@ class Explorer:
         require(1 <= len(words) <= most, "a sentence", rule, len(words))
         return self._wide(self.model.tokenize([" ".join(words)]))
 
-    def _wide(self, images: Array) -> Array:
+    def _wide(self, x: Array) -> Array:
         """Returns sentences as wide as the examples, so that little is compiled."""
-        missing = self.x.shape[1] - images.shape[1] if self.is_text else 0
-        return jnp.pad(images, ((0, 0), (0, missing))) if missing > 0 else images
+        missing = self.x.shape[1] - x.shape[1] if self.is_text else 0
+        return jnp.pad(x, ((0, 0), (0, missing))) if missing > 0 else x
 
     def _shown(self, output: Any, words: str, tile: int = image_grid.MIN_TILE) -> Shown:
         if self.is_text:
