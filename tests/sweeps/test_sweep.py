@@ -15,7 +15,7 @@ from jvae.errors import ConfigError
 from jvae.reports import run as reports_run
 from jvae.sweeps import grid as trials
 from jvae.sweeps import table as tables
-from jvae.sweeps.sweep import Outcome, Sweep
+from jvae.sweeps.sweep import OUTCOME_FILE, Outcome, Sweep
 from jvae.training import experiment
 from jvae.workdir import metrics as writers
 from tests.runs import Command, assert_same_run, steps, write_config
@@ -388,3 +388,17 @@ def test_a_signal_saves_the_run_and_ends_the_sweep(file, tmp_path, number):
     assert "run the same command to go on" in running.text
     assert steps(root / "loss.beta=0.5" / "seed=0")
     assert not (root / "loss.beta=4").exists()
+
+
+@pytest.mark.parametrize("asked", [None, 3, [], {}, {"config": 3}, {"config": {}}])
+def test_an_outcome_that_says_nothing_of_its_run_is_none(tmp_path, tiny, asked):
+    (trial,) = trials.plan(write_config(tmp_path, tiny), {}, {}, 1)
+    sweep = Sweep([trial], tmp_path / "sweep")
+    folder = tmp_path / "sweep" / trial.name
+    folder.mkdir(parents=True)
+    done = {"status": "done", "metrics": {}, "error": "", "exit_code": 0}
+    (folder / OUTCOME_FILE).write_text(json.dumps({**done, "asked": asked}))
+    assert sweep._stored(trial) is None
+    whole = sweep._asked_of(trial)
+    (folder / OUTCOME_FILE).write_text(json.dumps({**done, "asked": whole}))
+    assert sweep._stored(trial).status == "done"
