@@ -53,6 +53,13 @@ EQUIVALENT = {
     "jvae/layers/convolutions.py:_phases: p + k -> p - (k) #2": (
         "modulo 2 both are the same"
     ),
+    "jvae/commands/explore/chart.py:nearest: "
+    "((self.places - place) ** 2).sum(-1) -> "
+    "((self.places - place) ** 2).mean(-1)": "the least is the same one",
+    "jvae/distributions/von_mises_fisher.py:angle_table: "
+    "m / math.sin(mode) ** 2 -> (m)": (
+        "the table reaches up to a factor of sqrt(2) further than the density does"
+    ),
     "jvae/workdir/checkpoints.py:_remove_failed: looks < LOOKS -> looks <= LOOKS": (
         "it looks once more before it is content"
     ),

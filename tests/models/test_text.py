@@ -202,13 +202,14 @@ def test_a_sentence_is_the_same_however_many_are_made_with_it(fields):
 
 
 def test_a_nucleus_holds_the_likeliest_tokens_of_that_probability():
-    p = np.array([[0.5, 0.1, 0.3, 0.1], [0.97, 0.01, 0.01, 0.01]], "f4")
-    logits = np.log(p) + 3.0
+    p = [[0.5, 0.1, 0.3, 0.1], [0.97, 0.01, 0.01, 0.01], [0.5, 0.25, 0.125, 0.125]]
+    logits = np.log(np.array(p, "f4"))
     wanted = {
-        0.4: [[1, 0, 0, 0], [1, 0, 0, 0]],
-        0.6: [[1, 0, 1, 0], [1, 0, 0, 0]],
-        1.0: [[1, 1, 1, 1], [1, 1, 1, 1]],
-        0.0: [[1, 0, 0, 0], [1, 0, 0, 0]],
+        0.4: [[1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]],
+        0.6: [[1, 0, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0]],
+        0.75: [[1, 0, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0]],  # of the last exactly
+        1.0: [[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]],
+        0.0: [[1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]],
     }
     found = jax.jit(lambda x: {top_p: nucleus(x, top_p) for top_p in wanted})(logits)
     for top_p, kept in wanted.items():

@@ -262,7 +262,7 @@ def test_a_table_says_how_many_runs_are_not_finished(file, tmp_path):
         (["--set=loss.beta"], "--set loss.beta has no values"),
         (["--set=loss.beta="], "--set loss.beta has no values"),
         (["--set=loss.beta=1,,2"], "--set loss.beta has an empty value, in '1,,2'"),
-        (["--set=loss.beta=1,x"], "config.loss.beta must be float, got 'x'"),
+        (["--set=loss.beta=1,x"], "config.loss.beta must be float >= 0, got 'x'"),
         (["--set=loss.beta=1,1.0"], "the same run twice, loss.beta=1/seed=0"),
         (["--set=loss.beta=1", "--set=loss.beta=2"], "--set loss.beta is given twice"),
         (["--set=seed=1,2"], "--set seed is what --seeds=N does"),
@@ -323,6 +323,8 @@ def test_values_that_no_folder_could_be_called_still_have_one_each(file):
         folder, _, seed = name.partition("/")
         assert re.fullmatch(r"[\w.=+-]+", folder, re.ASCII) and seed == "seed=0"
         assert len(folder) < 140
+    number, alone = (trials.Trial({"model.groups": v}, 0, {}).name for v in (3, [3]))
+    assert number == "model.groups=3/seed=0" != alone
 
 
 def test_commas_in_brackets_and_quotes_divide_no_values():

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from jvae.pretrained import image_grid, samples
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.training import assembly, validation
 from jvae.training import config as configs
@@ -84,4 +85,21 @@ def test_a_model_that_draws_no_images_has_no_pictures(tiny):
     components, trained = build(tiny, ENCODER, {"name": "infomax"})
     assert (
         validation.training_pictures(components, trained, components.splits.test) == {}
+    )
+
+
+def test_a_reconstruction_stands_beside_its_image(tiny):
+    """In the default tier: nothing else there looks at what the grids show."""
+    components = assembly.assemble(configs.parse_experiment(tiny))
+    trained = trained_model_of(components, assembly.create_state(components))
+    held_out, key = components.splits.test, components.keys["evaluation"]
+    grid = validation.training_pictures(components, trained, held_out)[
+        "reconstructions"
+    ]
+    half = validation.NUM_PICTURES // 2
+    x = np.asarray(trained.prepare(held_out.read(np.arange(half))["image"], key))
+    pairs = zip(x, samples.reconstructions(trained, x, key, "mean"), strict=True)
+    expected = [components.transform.to_unit(image) for pair in pairs for image in pair]
+    np.testing.assert_array_equal(
+        grid, image_grid.grid(np.asarray(expected), columns=8)
     )
