@@ -11,6 +11,7 @@ import collections.abc
 import contextlib
 import contextvars
 import dataclasses
+import functools
 import importlib
 import inspect
 import math
@@ -18,9 +19,12 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from jvae.errors import ConfigError, nearest
+from jvae import ranges
+from jvae.errors import ConfigError, nearest, require
+
+Function = TypeVar("Function", bound=Callable)
 
 REQUIRED = inspect.Parameter.empty
 
@@ -43,11 +47,22 @@ class Field:
 
     @property
     def type_name(self) -> str:
-        """The annotation as a person reads it: 'int', 'float | None', "'a' | 'b'"."""
-        text = inspect.formatannotation(self.type)
-        text = re.sub(r"\b[a-z_.]+\.(?=[A-Z])", "", text)
-        choices = r"Literal\[(.*?)\]"
-        return re.sub(choices, lambda found: found.group(1).replace(", ", " | "), text)
+        """The annotation as a person reads it: 'int >= 1', "'a' | 'b'"."""
+        return _type_name(self.type)
+
+
+def _type_name(annotation: Any) -> str:
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return f"{_type_name(args[0])} {', '.join(map(repr, args[1:]))}"
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(map(_type_name, args))
+    if origin is typing.Literal:
+        return " | ".join(map(repr, args))
+    name = inspect.formatannotation(origin or annotation).rpartition(".")[2]
+    inner = [_type_name(arg) for arg in args if arg is not ...]
+    name = "None" if annotation is type(None) else name
+    return f"{name}[{', '.join(inner)}]" if inner else name
 
 
 def meanings(function: Callable) -> dict[str, str]:
@@ -71,7 +86,8 @@ def of(function: Callable, skip: tuple[str, ...] = ()) -> dict[str, Field]:
     """
     texts = meanings(function)
     types_ = typing.get_type_hints(
-        function.__init__ if inspect.isclass(function) else function
+        function.__init__ if inspect.isclass(function) else function,
+        include_extras=True,
     )
     parameters = inspect.signature(function).parameters.values()
     return {
@@ -82,8 +98,15 @@ def of(function: Callable, skip: tuple[str, ...] = ()) -> dict[str, Field]:
     }
 
 
+def base_type(annotation: Any) -> Any:
+    """Returns an annotation without its range."""
+    is_range = typing.get_origin(annotation) is typing.Annotated
+    return typing.get_args(annotation)[0] if is_range else annotation
+
+
 def accepts(annotation: Any, value: Any) -> bool:
     """Returns whether `value` may stand for `annotation`; an int passes as a float."""
+    annotation = base_type(annotation)
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any:
         return True
@@ -104,6 +127,32 @@ def accepts(annotation: Any, value: Any) -> bool:
     if origin in (collections.abc.Mapping, dict) or annotation in (Mapping, dict):
         return isinstance(value, Mapping)
     return isinstance(value, origin or annotation)
+
+
+def _broken_rule(annotation: Any, value: Any) -> str:
+    """Returns the range that `value` is outside of, 'be at least 1'; '' if in range.
+
+    Args:
+      annotation: a type with or without ranges, see `jvae.ranges`.
+      value: what the type accepts.
+    """
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _broken_rule(args[0], value) or ranges.broken_rule(args[1:], value)
+    if origin in (typing.Union, types.UnionType):
+        kind = next(arg for arg in args if accepts(arg, value))
+        rule = _broken_rule(kind, value)
+        others = [a for a in args if typing.get_origin(a) is typing.Literal]
+        others += [a for a in args if a is type(None)]
+        if not rule.startswith("be "):
+            return rule
+        either = [*map(_type_name, others), rule.removeprefix("be ")]
+        return f"be {' or '.join(either)}"
+    if origin in (collections.abc.Sequence, tuple, list):
+        rules = (_broken_rule(args[0], item) for item in value)
+        rule = next(filter(None, rules), "")
+        return rule and f"hold numbers that are {rule.removeprefix('be ')}"
+    return ""
 
 
 def check(
@@ -133,12 +182,7 @@ def check_against(
     for name, value in values.items():
         if name not in known:
             raise ConfigError(f"{where}.{name} is unknown", fix=nearest(name, known))
-        if isinstance(value, float) and math.isnan(value):
-            raise ConfigError(f"{where}.{name} must be a number, got nan")
-        if not accepts(known[name].type, value):
-            raise ConfigError(
-                f"{where}.{name} must be {known[name].type_name}, got {value!r}"
-            )
+        _check_value(known[name], value, where)
     missing = [
         name
         for name, field in known.items()
@@ -146,6 +190,52 @@ def check_against(
     ]
     if missing:
         raise ConfigError(f"{where}.{missing[0]} is missing", fix="Give it a value.")
+
+
+def _check_value(field: Field, value: Any, where: str) -> None:
+    """Raises ConfigError unless `value` has the type of a field and is in its range."""
+    name = f"{where}.{field.name}" if where else field.name
+    if isinstance(value, float) and math.isnan(value):
+        raise ConfigError(f"{name} must be a number, got nan")
+    if not accepts(field.type, value):
+        raise ConfigError(f"{name} must be {field.type_name}, got {value!r}")
+    rule = _broken_rule(field.type, value)
+    require(not rule, name, rule, value)
+
+
+def values(instance: Any) -> dict[str, Any]:
+    """Returns the fields of a dataclass by name, as they are."""
+    return {f.name: getattr(instance, f.name) for f in dataclasses.fields(instance)}
+
+
+def check_instance(instance: Any, where: str) -> None:
+    """Raises ConfigError for a field of a dataclass that has another type, or range."""
+    known = of(type(instance))
+    for name, value in values(instance).items():
+        _check_value(known[name], value, where)
+
+
+def checked(where: str) -> Callable[[Function], Function]:
+    """A decorator: the arguments of a direct call are checked as those of a config.
+
+    Args:
+      where: the config section, for messages: 'model', 'optimizer', ...
+    """
+
+    def mark(function):
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def call(*args, **fields):
+            known = of(function)
+            for name, value in signature.bind(*args, **fields).arguments.items():
+                if name in known:
+                    _check_value(known[name], value, where)
+            return function(*args, **fields)
+
+        return call
+
+    return mark
 
 
 _may_import = contextvars.ContextVar("may_import", default=True)

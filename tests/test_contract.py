@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jvae import keys, losses
+from jvae import contract, keys, losses
 from jvae.distributions import Bernoulli, Categorical, DiagGaussian, draw
 from jvae.layers import BatchNorm
 from jvae.models import SingleLatent
@@ -393,3 +393,56 @@ def test_a_closed_form_kl_is_the_expectation_of_the_log_ratio(kind):
 
     found = np.asarray(jax.jit(jax.vmap(difference))(jax.random.split(KEY, 2000)))
     assert abs(found.mean()) < 4 * found.std() / math.sqrt(len(found))
+
+
+class Sized(nn.Module):
+    """No subclass of `Model`: a field of its own, and as little as it needs."""
+
+    num_classes: int
+    width: int = 3
+
+    @nn.compact
+    def posterior(self, batch):
+        return split_gaussian(nn.Dense(2 * self.width)(batch["image"].reshape(-1, 4)))
+
+    def __call__(self, batch, key):
+        return self.posterior(batch)
+
+
+def test_a_module_that_is_no_subclass_gets_what_it_lacks_and_keeps_what_it_has():
+    mine, batch = Sized(num_classes=5), {"image": jnp.ones((B, 2, 2, 1))}
+    model = contract.as_model(mine)
+    assert isinstance(model, Sized) and contract.as_model(model) is model
+    assert (
+        model
+        == contract.as_model(Sized(num_classes=5))
+        != contract.as_model(Sized(num_classes=6))
+    )
+    assert (model.num_classes, model.width) == (5, 3)
+    assert model.offers("posterior") and not model.offers("posterior", "infer")
+    assert (model.target, model.coefficients, model.has_latents) == (None, {}, True)
+    variables = mine.init(KEY, batch, KEY)
+    for a, b in zip(
+        jax.tree.leaves_with_path(variables),
+        jax.tree.leaves_with_path(model.init(KEY, batch, KEY)),
+        strict=True,
+    ):
+        assert a[0] == b[0] and np.array_equal(a[1], b[1])
+    q = model.apply(variables, batch["image"], method="encode")
+    expected = mine.apply(variables, batch, method="posterior")
+    np.testing.assert_array_equal(q.mean, expected.mean)
+
+
+def test_a_field_without_default_stays_required_in_a_subclass():
+    class Named(contract.Model):
+        num_classes: int
+        target: str = "label"
+
+    with pytest.raises(TypeError, match="num_classes"):
+        Named()
+    assert (Named(4).num_classes, Named(4).target) == (4, "label")
+
+
+@pytest.mark.parametrize("name", [n for n in vars(contract.Model) if n[0] != "_"])
+def test_no_model_offers_what_is_only_declared(name):
+    assert not contract.Model().offers(name)

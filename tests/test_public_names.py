@@ -22,7 +22,7 @@ PUBLIC = {
         Bernoulli Categorical DiagGaussian DiscretizedLogistic
         DiscretizedLogisticMixture Distribution Gaussian GaussianMixture
         GumbelSoftmax LOG_TWO_PI Sentences UniformOnSphere VonMisesFisher arc
-        draw kl_per_group slerp softplus sum_events
+        as_distribution draw kl_per_group slerp softplus sum_events
     """.split(),
     "jvae.evaluation.settings": "Settings".split(),
     "jvae.flows": """
@@ -43,8 +43,9 @@ PUBLIC = {
         negative_hierarchical_elbo negative_iwae prior_kl
     """.split(),
     "jvae.losses.elbo": "elbo_terms".split(),
+    "jvae.contract": "Model TRAINING as_model".split(),
     "jvae.losses.objective": """
-        apply_model blank_padding masked_mean require_methods with_check
+        apply_model blank_padding masked_mean objective require_methods with_check
         with_coefficients
     """.split(),
     "jvae.models": """

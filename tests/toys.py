@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from jvae.contract import as_model
 from jvae.data.sources import ArraySource
 from jvae.data.transforms import Transform
 from jvae.distributions import DiagGaussian, Gaussian
@@ -106,7 +107,7 @@ class TwoGroups(nn.Module):
 def trained(model, transform=AS_STORED, devices=None, params=None):
     """Returns `model` as a trained one; parameters are zeros unless given."""
     params = {"offset": jnp.zeros((1, 1))} if params is None else params
-    return TrainedModel(model, params, {}, transform, devices or mesh.build())
+    return TrainedModel(as_model(model), params, {}, transform, devices or mesh.build())
 
 
 def source(images):

@@ -106,7 +106,7 @@ def functions(model: Pretrained) -> dict[str, tuple[Callable, dict[str, Any]]]:
     module, (size,) = model.model, jax.export.symbolic_shape("b")
     x = _image_shape(model, size)
     by_name: dict[str, tuple[Callable, dict[str, Any]]] = {}
-    if hasattr(module, "code") or hasattr(module, "posterior"):
+    if module.offers("code") or module.offers("posterior"):
         tree = jax.tree.structure(jax.eval_shape(_code_of(module), _all(model), x))
 
         def encode(variables, x):
@@ -118,14 +118,14 @@ def functions(model: Pretrained) -> dict[str, tuple[Callable, dict[str, Any]]]:
 
         z = jax.eval_shape(encode, _all(model), x)
         by_name["encode"] = (encode, {"x": x})
-        if hasattr(module, "decode"):
+        if module.offers("decode"):
             by_name["decode"] = (decode, {"z": z})
     if model.trained.is_classifier:
         by_name["classify"] = (_probs_of(module), {"x": x})
-    if model.trained.is_generative and hasattr(module, "generate"):
+    if model.trained.is_generative and module.offers("generate"):
         keys = jax.eval_shape(lambda: jax.random.key(0)).update(shape=(size,))
         inputs = {"keys": keys, "temperature": jax.ShapeDtypeStruct((), jnp.float32)}
-        if getattr(module, "num_classes", None) is not None:
+        if module.num_classes is not None:
             inputs["label"] = jax.ShapeDtypeStruct((size,), jnp.int32)
 
         def sample(variables, keys, temperature, label=None):

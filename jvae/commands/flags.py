@@ -92,10 +92,11 @@ def evaluation_of(
     flags: argparse.Namespace, options: Mapping[str, registry.Field]
 ) -> dict[str, Any]:
     """Returns what the flags of `add_evaluation` ask `evaluate_run` for."""
+    texts = vars(flags)
     settings = {
-        name: config_files.parse_value(name, getattr(flags, name), field.type)
+        name: config_files.parse_value(name, texts[name], field.type)
         for name, field in options.items()
-        if getattr(flags, name) is not None
+        if texts[name] is not None
     }
     return {**choice_of(flags), "split": flags.split, **settings}
 

@@ -69,7 +69,7 @@ def recalibrate(
         )
     model = restore(workdir, step, params, allow_imports=allow_imports)
     name = type(model.model).__name__
-    if COLLECTION not in model.state or not hasattr(model.model, "generate"):
+    if COLLECTION not in model.state or not model.model.offers("generate"):
         raise ConfigError(f"{name} has no BatchNorm whose samples could be measured")
     trained = sampled(
         model.trained,
@@ -111,8 +111,8 @@ def command(arguments: Sequence[str]) -> None:
     if flags.help:
         print(flags_of.format_help())
         return
-    for name in ("workdir", "out"):
-        if not getattr(flags, name):
+    for name, folder in (("workdir", flags.workdir), ("out", flags.out)):
+        if not folder:
             raise ConfigError(f"--{name} is missing", fix=f"E.g. --{name}=runs/nvae.")
     model = recalibrate(
         flags.workdir,

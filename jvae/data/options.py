@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from jvae import registry
-from jvae.errors import require
+from jvae.ranges import Bits, NonNegativeInt, PositiveInt
 
 
-def data_options(
-    batch_size: int = 128,
-    transform: Literal[
-        "unit", "signed", "binarize", "threshold", "dequantize", "levels", "tokens"
-    ]
-    | str = "unit",
-    num_bits: int = 8,
-    padding: int = 0,
-    mirror: bool = False,
-    num_validation: int = 0,
-    placement: Literal["host", "device"] = "host",
-    num_threads: int = 2,
-) -> dict[str, Any]:
-    """Returns the checked options of `config.data` that every data set has.
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """Options of `config.data` that every data set has.
 
     Args:
       batch_size: examples per update, over all devices and processes.
@@ -39,14 +29,31 @@ def data_options(
       placement: 'host' feeds batches from the host; 'device' keeps the training data
         in device memory.
       num_threads: threads that read batches ahead.
+
+    Raises:
+      ConfigError: a value out of range.
     """
-    require(batch_size >= 1, "data.batch_size", "be at least 1", batch_size)
-    require(padding >= 0, "data.padding", "be at least 0", padding)
-    require(num_threads >= 0, "data.num_threads", "be at least 0", num_threads)
-    return dict(locals())
 
+    batch_size: PositiveInt = 128
+    transform: (
+        Literal[
+            "unit", "signed", "binarize", "threshold", "dequantize", "levels", "tokens"
+        ]
+        | str
+    ) = "unit"
+    num_bits: Bits = 8
+    padding: NonNegativeInt = 0
+    mirror: bool = False
+    num_validation: NonNegativeInt = 0
+    placement: Literal["host", "device"] = "host"
+    num_threads: NonNegativeInt = 2
 
-def options_of(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the checked options of a config's data section, defaults filled in."""
-    names = registry.of(data_options)
-    return data_options(**{k: v for k, v in section.items() if k in names})
+    def __post_init__(self) -> None:
+        """Checks every field."""
+        registry.check_instance(self, "data")
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> DataOptions:
+        """Returns the options of a config's data section, defaults filled in."""
+        known = registry.of(cls)
+        return cls(**{name: v for name, v in section.items() if name in known})

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jvae.data.libraries import library
-from jvae.data.sources import Examples, Source, lengths_of
+from jvae.data.sources import Examples, Source, buckets_of, lengths_of
 from jvae.errors import DataError, require
 
 ENDLESS = 2**60
@@ -84,7 +84,7 @@ def batch_indices(source: Source, seed: int, batch_size: int, step: int) -> np.n
     """
     size = len(source)
     lengths = lengths_of(source)
-    if lengths is None or len(getattr(source, "buckets", ())) < 2:
+    if lengths is None or len(buckets_of(source)) < 2:
         return order(seed, size, step * batch_size, (step + 1) * batch_size)
     # Not more than an epoch, or sentences would meet themselves, sorted by length.
     batches = max(min(POOL, size // batch_size), 1)
@@ -98,7 +98,7 @@ def batch_indices(source: Source, seed: int, batch_size: int, step: int) -> np.n
 
 def _cut(examples: Examples, source: Source, indices: np.ndarray) -> Examples:
     """Returns sentences as wide as a batch of those at `indices` is; others whole."""
-    lengths, buckets = lengths_of(source), getattr(source, "buckets", ())
+    lengths, buckets = lengths_of(source), buckets_of(source)
     if lengths is None:
         return examples
     longest = lengths[indices].max()

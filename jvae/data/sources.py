@@ -91,9 +91,9 @@ class Subset:
         return None if lengths is None else lengths[self.indices]
 
     @property
-    def buckets(self) -> tuple[int, ...] | None:
-        """The widths that batches of sentences are cut to; None of other examples."""
-        return getattr(self.source, "buckets", None)
+    def buckets(self) -> tuple[int, ...]:
+        """The widths that batches of sentences are cut to; () of other examples."""
+        return buckets_of(self.source)
 
     def __len__(self) -> int:
         """The number of examples."""
@@ -107,6 +107,11 @@ class Subset:
 def lengths_of(source: Source) -> np.ndarray | None:
     """Returns [N], the lengths of a source of sentences; None of other examples."""
     return getattr(source, "lengths", None)
+
+
+def buckets_of(source: Source) -> tuple[int, ...]:
+    """Returns the widths that batches of a source of sentences are cut to, or ()."""
+    return getattr(source, "buckets", ())
 
 
 class Cached:

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from jvae import registry
-from jvae.errors import ConfigError, require
+from jvae.errors import ConfigError
 from jvae.keys import per_example
+from jvae.ranges import Bits, NonNegativeInt
 from jvae.runtime import random_bits
 from jvae.types import Array, Batch, Key
 
@@ -37,7 +38,8 @@ class Transform:
     padding: int = 0
 
 
-def build(name: str, num_bits: int = 8, padding: int = 0) -> Transform:
+@registry.checked("data")
+def build(name: str, num_bits: Bits = 8, padding: NonNegativeInt = 0) -> Transform:
     """Returns the transform `name` at `num_bits` bits a pixel.
 
     Args:
@@ -49,13 +51,6 @@ def build(name: str, num_bits: int = 8, padding: int = 0) -> Transform:
     Raises:
       ConfigError: unknown name, or a number out of range.
     """
-    require(
-        isinstance(num_bits, int) and 1 <= num_bits <= 8,
-        "num_bits",
-        "be in 1..8",
-        num_bits,
-    )
-    require(padding >= 0, "padding", "be at least 0", padding)
     transform = registry.resolve(TRANSFORMS, name, "data.transform")(num_bits)
     return dataclasses.replace(transform, padding=padding)
 
@@ -95,12 +90,14 @@ def mirrored(batch: Batch, key: Key) -> dict[str, Array]:
     return {**batch, "image": image}
 
 
-def unit(num_bits: int = 8) -> Transform:
+@registry.checked("data")
+def unit(num_bits: Bits = 8) -> Transform:
     """Returns k / (2^b - 1), in [0, 1]."""
     return Transform(lambda image, keys: _intensity(image, num_bits), "unit", _clip)
 
 
-def signed(num_bits: int = 8) -> Transform:
+@registry.checked("data")
+def signed(num_bits: Bits = 8) -> Transform:
     """Returns 2 k / (2^b - 1) - 1: the levels of a discretised logistic."""
     return Transform(
         lambda image, keys: 2.0 * _intensity(image, num_bits) - 1.0,
@@ -109,7 +106,8 @@ def signed(num_bits: int = 8) -> Transform:
     )
 
 
-def binarize(num_bits: int = 8) -> Transform:
+@registry.checked("data")
+def binarize(num_bits: Bits = 8) -> Transform:
     """Returns draws in {0, 1} with the intensity as probability of 1, new each time.
 
     Salakhutdinov & Murray, 2008, https://doi.org/10.1145/1390156.1390266.
@@ -121,7 +119,8 @@ def binarize(num_bits: int = 8) -> Transform:
     )
 
 
-def threshold(num_bits: int = 8) -> Transform:
+@registry.checked("data")
+def threshold(num_bits: Bits = 8) -> Transform:
     """Returns 1 where the intensity is at least 1/2, else 0."""
     return Transform(
         lambda image, keys: (_intensity(image, num_bits) >= 0.5).astype(jnp.float32),
@@ -130,7 +129,8 @@ def threshold(num_bits: int = 8) -> Transform:
     )
 
 
-def dequantize(num_bits: int = 8) -> Transform:
+@registry.checked("data")
+def dequantize(num_bits: Bits = 8) -> Transform:
     """Returns (k + u) / 2^b with u uniform on [0, 1), in [0, 1).
 
     The log density of x, averaged over u, is at most log P(k) + b log 2 a pixel.
@@ -148,7 +148,8 @@ def dequantize(num_bits: int = 8) -> Transform:
     return Transform(apply, "real", _clip, bin_bits=num_bits)
 
 
-def levels(num_bits: int = 8) -> Transform:
+@registry.checked("data")
+def levels(num_bits: Bits = 8) -> Transform:
     """Returns the level itself, int32 0..2^b-1, for a categorical."""
     return Transform(
         lambda image, keys: _levels(image, num_bits),
@@ -157,7 +158,8 @@ def levels(num_bits: int = 8) -> Transform:
     )
 
 
-def tokens(num_bits: int = 8) -> Transform:
+@registry.checked("data")
+def tokens(num_bits: Bits = 8) -> Transform:
     """Returns sentences as they are; tokens have no bits for `num_bits` to drop."""
     return Transform(lambda image, keys: image, "tokens", lambda x: x)
 

@@ -12,8 +12,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from jvae import registry
+from jvae.ranges import PositiveInt
 from jvae.data.sources import Examples, Shapes
-from jvae.errors import DataError, require
+from jvae.errors import DataError
 
 END, UNKNOWN = 0, 1
 END_WORD, UNKNOWN_WORD = "</s>", "<unk>"
@@ -130,8 +132,9 @@ class SentenceSource:
         return {"tokens": self.tokens[indices], "length": self.lengths[indices]}
 
 
+@registry.checked("data")
 def sources(
-    encoded: Sequence[tuple[np.ndarray, np.ndarray]], num_buckets: int
+    encoded: Sequence[tuple[np.ndarray, np.ndarray]], num_buckets: PositiveInt
 ) -> list[SentenceSource]:
     """Returns one source for each pair of `Vocabulary.encode`, all of one width.
 
@@ -145,7 +148,6 @@ def sources(
     Raises:
       ConfigError: no buckets.
     """
-    require(num_buckets >= 1, "data.num_buckets", "be at least 1", num_buckets)
     width = max(tokens.shape[1] for tokens, _ in encoded)
     inner = np.arange(1, num_buckets) / num_buckets
     edges = np.quantile(encoded[0][1], inner, method="higher")

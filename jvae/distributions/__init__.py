@@ -12,7 +12,7 @@ from jvae.distributions.discretized_logistic import (
     DiscretizedLogistic,
     DiscretizedLogisticMixture,
 )
-from jvae.distributions.events import Distribution, draw, sum_events
+from jvae.distributions.events import Distribution, as_distribution, draw, sum_events
 from jvae.distributions.gaussian import LOG_TWO_PI, DiagGaussian, Gaussian, kl_per_group
 from jvae.distributions.gumbel_softmax import GumbelSoftmax
 from jvae.distributions.mixture import GaussianMixture
@@ -39,6 +39,7 @@ __all__ = [
     "UniformOnSphere",
     "VonMisesFisher",
     "arc",
+    "as_distribution",
     "draw",
     "kl_per_group",
     "slerp",

@@ -7,7 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jvae.distributions.events import draw, flat_noise, sum_events
+from jvae.distributions.events import Distribution, draw, flat_noise, sum_events
 from jvae.runtime import random_bits
 from jvae.types import Array, Key
 
@@ -19,7 +19,7 @@ def softplus(x: Array) -> Array:
 
 
 @flax.struct.dataclass
-class Bernoulli:
+class Bernoulli(Distribution):
     """Independent binary pixels; logits [B, ...].
 
     A likelihood of x in {0, 1} only. For grey x in between, `log_prob` is minus the
@@ -52,7 +52,7 @@ class Bernoulli:
 
 
 @flax.struct.dataclass
-class Categorical:
+class Categorical(Distribution):
     """Independent symbols 0 .. V-1; logits [B, ..., V]."""
 
     logits: Array

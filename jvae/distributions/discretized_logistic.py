@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jvae.distributions.discrete import softplus
-from jvae.distributions.events import draw, flat_noise, sum_events
+from jvae.distributions.events import Distribution, draw, flat_noise, sum_events
 from jvae.types import Array, Key
 
 EDGE = 0.999
@@ -51,7 +51,7 @@ def _logistic(key: Key, mean: Array, log_scale: Array) -> Array:
 
 
 @flax.struct.dataclass
-class DiscretizedLogistic:
+class DiscretizedLogistic(Distribution):
     """A logistic on pixels of 2^num_bits levels in [-1, 1]; a probability per level.
 
     Attributes:
@@ -101,7 +101,7 @@ def _centers(loc: Array, coefficients: Array | None, x: Array) -> Array:
 
 
 @flax.struct.dataclass
-class DiscretizedLogisticMixture:
+class DiscretizedLogisticMixture(Distribution):
     """A mixture of K discretised logistics per pixel, channels in order.
 
     The component is shared by the channels of a pixel. With coefficients, the centre

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -12,19 +13,98 @@ from jvae import keys
 from jvae.types import Array, Key
 
 
-@runtime_checkable
-class Distribution(Protocol):
-    """What a likelihood must offer: a density of data, a mean to show, samples."""
+class Distribution:
+    """The base of q(z|x), p(z) and p(x|z): what they may have, with defaults.
+
+    One of another class, with `sample`, `mean` and `log_prob` or `sample_and_log_prob`,
+    will do as well: `as_distribution` fills in what it lacks.
+    """
+
+    support: ClassVar[str] = ""
+    """Of data: 'binary', 'signed', 'levels', 'tokens' or 'real'; '' for any."""
+    is_discrete: ClassVar[bool] = False
+    """Whether `log_prob` is of a probability and not of a density."""
+    has_density: ClassVar[bool] = True
+    """Whether `log_prob` takes any point, not only `sample_and_log_prob` its draws."""
+    is_factorized: ClassVar[bool] = False
+    """Whether dimensions are independent; then there are `log_prob_per_dim` and
+    `kl_per_dim`."""
+
+    num_levels: Any = None
+    """Levels of a pixel, an integer, of a distribution over levels."""
+
+    if TYPE_CHECKING:  # fields of some distributions, whose defaults these would be
+
+        @property
+        def mean(self) -> Array:
+            """The mean, shaped as one draw."""
+
+    @property
+    def mode(self) -> Array:
+        """The point that stands for it; the mean, unless that is none of its points."""
+        return self.mean
+
+    @property
+    def is_normalized(self) -> bool:
+        """Whether probabilities of data add up to 1."""
+        return True
 
     def log_prob(self, x: Array) -> Array:
         """Returns [B], log p(x) in nats."""
+        raise NotImplementedError
+
+    def log_prob_per_dim(self, x: Array) -> Array:
+        """Returns log p(x_d) of every dimension, shaped as x."""
+        raise NotImplementedError
 
     def sample(self, key: Key, n: int | None = None) -> Array:
         """Returns one draw per example, or `n` draws with a leading axis."""
+        raise NotImplementedError
 
-    @property
-    def mean(self) -> Array:
-        """The mean, shaped as one draw."""
+    def sample_and_log_prob(self, key: Key) -> tuple[Array, Array]:
+        """Returns one draw per example and its log density, [B]."""
+        z = self.sample(key)
+        return z, self.log_prob(z)
+
+    def sample_and_log_ratio(self, key: Key, other: Any) -> tuple[Array, Array]:
+        """Returns one draw z per example and log q(z) - log p(z), [B], p the other."""
+        z, log_q = self.sample_and_log_prob(key)
+        return z, log_q - other.log_prob(z)
+
+    def kl_per_dim(self, other: Any) -> Array:
+        """Returns KL(q || p) of every dimension, [B, ...], p another of its class."""
+        raise NotImplementedError
+
+    def kl_to(self, other: Any) -> Array | None:
+        """Returns KL(q || p) [B] in closed form; None where there is none."""
+        return None
+
+
+def as_distribution(distribution: Any) -> Distribution:
+    """Returns a distribution with all that `Distribution` declares."""
+    is_one = isinstance(distribution, Distribution)
+    return distribution if is_one else _Foreign(distribution)
+
+
+@flax.struct.dataclass
+class _Foreign(Distribution):
+    """A distribution of a class that does not derive from `Distribution`."""
+
+    inner: Any
+
+    def __getattribute__(self, name: str) -> Any:
+        """Returns what the distribution has itself, else the default."""
+        is_asked = name in _MEMBERS and _Foreign._has(self, name)
+        return object.__getattribute__(self.inner if is_asked else self, name)
+
+    def _has(self, name: str) -> bool:
+        return hasattr(self.inner, name)
+
+    has_density = property(lambda self: self._has("log_prob"))
+    is_factorized = property(lambda self: self._has("log_prob_per_dim"))
+
+
+_MEMBERS = {"mean", *(n for n in vars(Distribution) if n[0] != "_")}
 
 
 def sum_events(terms: Array) -> Array:

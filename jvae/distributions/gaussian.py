@@ -9,7 +9,13 @@ import chex
 import flax.struct
 import jax.numpy as jnp
 
-from jvae.distributions.events import draw, flat_noise, sum_events
+from jvae.distributions.events import (
+    Distribution,
+    as_distribution,
+    draw,
+    flat_noise,
+    sum_events,
+)
 from jvae.runtime import random_bits
 from jvae.types import Array, Key
 
@@ -17,11 +23,13 @@ LOG_TWO_PI = math.log(2.0 * math.pi)
 
 
 @flax.struct.dataclass
-class DiagGaussian:
+class DiagGaussian(Distribution):
     """N(mean, diag(exp(log_var))); mean and log_var are [B, ...], of one shape."""
 
     mean: Array
     log_var: Array
+
+    is_factorized = True
 
     @classmethod
     def standard(cls, num_examples: int, *shape: int) -> DiagGaussian:
@@ -34,11 +42,6 @@ class DiagGaussian:
         """Standard deviations, [B, ...]."""
         return jnp.exp(0.5 * self.log_var)
 
-    @property
-    def mode(self) -> Array:
-        """The point of the highest density, the mean."""
-        return self.mean
-
     def sample(self, key: Key, n: int | None = None) -> Array:
         """Returns mean + std * eps, [B, ...] or [n, B, ...]; differentiable."""
 
@@ -46,11 +49,6 @@ class DiagGaussian:
             return mean + std * flat_noise(random_bits.normal, key, mean)
 
         return draw(sample, key, n, self.mean, self.std)
-
-    def sample_and_log_prob(self, key: Key) -> tuple[Array, Array]:
-        """Returns one draw [B, ...] and its log density [B]."""
-        z = self.sample(key)
-        return z, self.log_prob(z)
 
     def log_prob(self, z: Array) -> Array:
         """Returns [B], the log density of z [B, ...] in nats."""
@@ -89,23 +87,22 @@ class DiagGaussian:
 def kl_per_group(q: Any, p: Any) -> Array | None:
     """Returns KL(q || p) as [B, groups] in closed form, None where there is none.
 
-    A q with `kl_per_dim` (a diagonal Gaussian, categorical variables) has one group per
+    A factorized q (a diagonal Gaussian, categorical variables) has one group per
     dimension against another of its kind, and no closed form against anything else;
     any other q has one group if `q.kl_to(p)` returns a [B] array.
     """
-    if hasattr(q, "kl_per_dim"):
-        if not isinstance(p, type(q)):
-            return None
-        kl = q.kl_per_dim(p).astype(jnp.float32)
-        return kl.reshape(kl.shape[0], -1)
-    if not hasattr(q, "kl_to"):
+    is_same, q = isinstance(p, type(q)), as_distribution(q)
+    if not q.is_factorized:
+        total = q.kl_to(p)
+        return None if total is None else total[:, None]
+    if not is_same:
         return None
-    total = q.kl_to(p)
-    return None if total is None else total[:, None]
+    kl = q.kl_per_dim(p).astype(jnp.float32)
+    return kl.reshape(kl.shape[0], -1)
 
 
 @flax.struct.dataclass
-class Gaussian:
+class Gaussian(Distribution):
     """A density of continuous pixels; mean [B, ...], log_var broadcasts against it.
 
     On 8-bit data this density is unbounded: add full-bin noise, or read it as a

@@ -13,7 +13,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jvae.distributions.events import draw, flat_noise, sum_events
+from jvae.distributions.events import Distribution, draw, flat_noise, sum_events
 from jvae.types import Array, Key
 
 SMALLEST = 1e-37
@@ -21,7 +21,7 @@ SMALLEST = 1e-37
 
 
 @flax.struct.dataclass
-class GumbelSoftmax:
+class GumbelSoftmax(Distribution):
     """N variables of K values for each example, as points on N simplices.
 
     Without a temperature they are what they stand for: independent categorical
@@ -40,6 +40,8 @@ class GumbelSoftmax:
 
     logits: Array
     temperature: Array | float | None = None
+
+    is_factorized = True
 
     @classmethod
     def uniform(

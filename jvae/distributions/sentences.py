@@ -7,12 +7,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jvae.distributions.events import draw
+from jvae.distributions.events import Distribution, draw
 from jvae.types import Array, Key
 
 
 @flax.struct.dataclass
-class Sentences:
+class Sentences(Distribution):
     """p(x|z) = prod_t p(x_t | x_1 ... x_t-1, z) over the tokens of each sentence.
 
     Attributes:

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jvae.distributions.events import draw
+from jvae.distributions.events import Distribution, draw
 from jvae.errors import require
 from jvae.types import Array, Key
 
@@ -141,7 +141,7 @@ def _tangent(key: Key, mean: Array) -> Array:
 
 
 @flax.struct.dataclass
-class VonMisesFisher:
+class VonMisesFisher(Distribution):
     """Directions around `mean_direction`, p(z) = C exp(concentration <z, mean>).
 
     Attributes:
@@ -189,11 +189,6 @@ class VonMisesFisher:
 
         return draw(sample, key, n, self.mean_direction.astype(jnp.float32))
 
-    def sample_and_log_prob(self, key: Key) -> tuple[Array, Array]:
-        """Returns one draw [B, d] and its log density [B]."""
-        z = self.sample(key)
-        return z, self.log_prob(z)
-
     def log_prob(self, z: Array) -> Array:
         """Returns [B], the log density at unit vectors z [B, d] in nats."""
         chex.assert_equal_shape([z, self.mean_direction])
@@ -231,7 +226,7 @@ def _kl(dim: int, kappa: float) -> float:
 
 
 @flax.struct.dataclass
-class UniformOnSphere:
+class UniformOnSphere(Distribution):
     """Uniform on the unit sphere in `dim` dimensions, for each of `num_examples`."""
 
     num_examples: int = flax.struct.field(pytree_node=False)

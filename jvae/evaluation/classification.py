@@ -110,7 +110,7 @@ def evaluate_classification(
         by_mean=terms["by_mean"],
         by_draws=terms["by_draws"],
         log_likelihood=terms["log_likelihood"],
-        rate=terms["rate"] if hasattr(trained.model, "posterior") else None,
+        rate=terms["rate"] if trained.model.offers("posterior") else None,
         num_classes=trained.model.num_classes,
         num_samples=num_samples,
     )

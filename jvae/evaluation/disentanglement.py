@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from jvae import registry
 from jvae.data.sources import Source
 from jvae.errors import require
 from jvae.evaluation.metrics import Metric
@@ -125,9 +126,10 @@ def disentanglement_metrics(scored: Disentanglement) -> dict[str, Metric]:
     Args:
       scored: from `evaluate_disentanglement`.
     """
+    values = registry.values(scored)
 
     def row(name: str, label: str, meaning: str) -> Metric:
-        value, count = getattr(scored, name), scored.num_examples
+        value, count = values[name], scored.num_examples
         if scored.num_constant:
             meaning += f"; factors left out, as they do not vary: {scored.num_constant}"
         return Metric(label, value, None, "of 1", "metric", meaning, count, None)

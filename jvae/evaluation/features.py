@@ -24,6 +24,7 @@ from flax import linen as nn
 from jvae.data import datasets
 from jvae.data.sources import Source
 from jvae.errors import DataError
+from jvae.pretrained.minimize import minimize
 from jvae.types import Array, Params
 from jvae.workdir import npz
 
@@ -123,15 +124,26 @@ def fit_features(
         )
     model, shape = FeatureNetwork(num_classes), train.shapes["image"]
     params = model.init(jax.random.key(seed), jnp.zeros((1, *shape)))["params"]
-    optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, num_steps))
-    state = optimizer.init(params)
     rng = np.random.default_rng(seed)
-    for _ in range(num_steps):
-        rows = rng.integers(len(train), size=min(BATCH_SIZE, len(train)))
-        batch = train.read(rows)
-        params, state = _update(
-            params, state, intensities(batch["image"]), batch["label"], model, optimizer
-        )
+
+    def batches():
+        while True:
+            rows = rng.integers(len(train), size=min(BATCH_SIZE, len(train)))
+            batch = train.read(rows)
+            yield intensities(batch["image"]), batch["label"]
+
+    def negative(params, batch):
+        image, label = batch
+        logits = model.apply({"params": params}, image)[1]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
+
+    params = minimize(
+        negative,
+        params,
+        batches(),
+        num_steps=num_steps,
+        learning_rate=LEARNING_RATE,
+    )
     features = Features(params, num_classes, 0.0, shape)
     right = total = 0
     for start in range(0, len(test), CHUNK):
@@ -153,21 +165,6 @@ def intensities(image: np.ndarray) -> np.ndarray:
 @functools.partial(jax.jit, static_argnames=("num_classes",))
 def _outputs(params: Params, x: Array, num_classes: int) -> Any:
     return FeatureNetwork(num_classes).apply({"params": params}, x)
-
-
-@functools.partial(jax.jit, static_argnums=(4, 5), donate_argnums=(0, 1))
-def _update(
-    params: Params, state: Any, x: Array, label: Array, model: Any, optimizer: Any
-) -> tuple[Params, Any]:
-    """Returns (parameters, optimizer state) after one update."""
-
-    def negative(params):
-        logits = model.apply({"params": params}, x)[1]
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
-        return losses.mean()
-
-    changes, state = optimizer.update(jax.grad(negative)(params), state)
-    return optax.apply_updates(params, changes), state
 
 
 def write_features(features: Features, path: epath.PathLike) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from jvae import keys
 from jvae.data.sources import Source
-from jvae.distributions import DiagGaussian
+from jvae.distributions import DiagGaussian, as_distribution
 from jvae.flows import FlowPrior
 from jvae.losses.objective import apply_model
 from jvae.pretrained.likelihood import Estimate
@@ -113,13 +113,14 @@ def posterior_terms(
 
     def terms(model, batch, key):
         inference = model.infer(batch, key)
-        q: Any = model.posterior(batch) if hasattr(model, "posterior") else None
-        p: Any = model.prior(batch) if hasattr(model, "prior") else None
-        if not (_has_density(q, len(key)) and hasattr(p, "log_prob")):
+        if not model.offers("posterior", "prior"):
+            return {"kl": inference.kl}
+        q, p = map(as_distribution, (model.posterior(batch), model.prior(batch)))
+        if not (_has_density(q, len(key)) and p.has_density):
             return {"kl": inference.kl}
         z = q.sample(key)
         values = {"kl": inference.kl, "posterior": q, "z": z}
-        uniform = getattr(model, "uniform_prior", False)
+        uniform = model.uniform_prior
         one_prior = jnp.full(len(key), uniform)
         if isinstance(p, DiagGaussian):
             standard = (p.mean == 0.0) & (p.log_var == 0.0)
@@ -133,14 +134,10 @@ def posterior_terms(
 
 
 def _has_density(q: Any, num_examples: int) -> bool:
-    """Returns whether q can be drawn from and scored, and is [B, ...] in every leaf.
-
-    A posterior that is known at its own draws only (a flow) has no `log_prob`.
-    """
+    """Returns whether q can be scored at any point, and is [B, ...] in every leaf."""
     leaves = jax.tree.leaves(q)
     rows = [a.shape[0] == num_examples for a in leaves if a.ndim]
-    complete = hasattr(q, "log_prob") and hasattr(q, "sample")
-    return complete and bool(leaves) and len(rows) == len(leaves) and all(rows)
+    return q.has_density and bool(leaves) and len(rows) == len(leaves) and all(rows)
 
 
 def evaluate_latents(
@@ -177,7 +174,7 @@ def evaluate_latents(
         return LatentStatistics(kl, len(terms["kl"]))
     q, z = jax.tree.map(jnp.asarray, (terms["posterior"], terms["z"]))
     log_prior = terms["log_prior"] if terms["one_prior"].all() else None
-    has_means = hasattr(q, "mean") and q.mean.ndim == 2 and terms["has_scale"].all()
+    has_means = q.mean.ndim == 2 and terms["has_scale"].all()
     means = np.asarray(q.mean) if has_means else None
     is_normal = has_means and log_prior is not None and not trained.has_uniform_prior
     draws = np.asarray(z) if is_normal else None
@@ -236,11 +233,11 @@ def _logs(q: Any, z: Array, *, rows: int) -> dict[str, Array]:
     independent 'product' sum_d log q(z_i,d), with q(z) = 1/N sum_j q(z|x_j).
     """
     log_count = math.log(len(z))
-    splits = hasattr(q, "log_prob_per_dim")
+    q = as_distribution(q)
 
     def at(point):
         points = jnp.broadcast_to(point, z.shape)
-        if not splits:
+        if not q.is_factorized:
             return {"joint": jax.nn.logsumexp(q.log_prob(points)) - log_count}
         parts = q.log_prob_per_dim(points).reshape(len(z), -1)
         joint = jax.nn.logsumexp(parts.sum(-1)) - log_count

@@ -7,7 +7,6 @@ from typing import Literal
 import numpy as np
 
 from jvae.errors import require
-from jvae.evaluation.probes import directions
 
 Metric = Literal["euclidean", "cosine"]
 
@@ -27,10 +26,13 @@ def nearest(
       ConfigError: num out of range.
     """
     require(1 <= num < len(codes), "num", f"be in 1..{len(codes) - 1}", num)
-    points = np.asarray(codes, np.float32)
-    if metric == "cosine":
-        points = directions(points)
-    # |a - b|^2 without |a|^2, the same for all b.
-    distance = (points**2).sum(1)[None] - 2.0 * points[queries] @ points.T
-    distance[np.arange(len(queries)), queries] = np.inf
-    return np.argsort(distance, axis=1, kind="stable")[:, :num]
+    from sklearn.neighbors import NearestNeighbors
+
+    points = np.asarray(codes, np.float64)
+    index = NearestNeighbors(n_neighbors=num + 1, metric=metric).fit(points)
+    found = index.kneighbors(points[queries], return_distance=False)
+    # The query is the nearest of all, but perhaps not the first of several like it.
+    others = [
+        row[row != query][:num] for row, query in zip(found, queries, strict=True)
+    ]
+    return np.stack(others)

@@ -109,7 +109,7 @@ def evaluate_probes(
     Raises:
       ConfigError: num_train below 1, or a model without one posterior.
     """
-    if not hasattr(trained.model, "posterior"):
+    if not trained.model.offers("posterior"):
         raise ConfigError(
             f"{type(trained.model).__name__} has no codes to probe",
             fix="Set probe_examples to 0.",

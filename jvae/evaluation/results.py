@@ -241,7 +241,7 @@ def _numbers_of_latents(
     latents: LatentStatistics, trained: TrainedModel
 ) -> dict[str, Any]:
     uniform = trained.has_uniform_prior
-    if getattr(trained.model, "is_lossless", False):
+    if trained.model.is_lossless:
         verdict = lossless(latents.kl)
     else:
         verdict = collapse_verdict(latents.kl, latents.active)

@@ -37,7 +37,7 @@ class ScaleStatistics:
 
 def has_scales(trained: TrainedModel) -> bool:
     """Returns whether the model is a hierarchy on maps."""
-    return hasattr(trained.model, "code") and hasattr(trained.model, "latent_shapes")
+    return trained.model.offers("code", "latent_shapes")
 
 
 def evaluate_scales(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
-from jvae.errors import require
+from jvae import registry
 from jvae.evaluation.projection import Projection
 from jvae.pretrained.trained_model import TrainedModel
+from jvae.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 NUM_PROBED = 10_000
 """Labelled training examples that probes see where nothing else is asked for."""
@@ -46,36 +47,23 @@ class Settings:
       ConfigError: a number out of range.
     """
 
-    num_examples: int = 10_000
-    batch_size: int = 256
-    num_samples: int = 100
-    chunk_size: int = 10
-    temperatures: Sequence[float] = (0.7, 1.0)
-    num_images: int = 100
-    reach: float = 2.5
-    probe_examples: int | None = None
+    num_examples: PositiveInt = 10_000
+    batch_size: PositiveInt = 256
+    num_samples: PositiveInt = 100
+    chunk_size: PositiveInt = 10
+    temperatures: Sequence[NonNegativeFloat] = (0.7, 1.0)
+    num_images: PositiveInt = 100
+    reach: PositiveFloat = 2.5
+    probe_examples: NonNegativeInt | None = None
     samplers: Sequence[str] = ()
-    fd_examples: int = 0
+    fd_examples: NonNegativeInt = 0
     features: str | None = None
     projection: Projection = "pca"
     statistics: Literal["running", "train"] = "running"
 
     def __post_init__(self) -> None:
-        """Checks the ranges."""
-        counts = ("num_examples", "batch_size", "num_samples", "chunk_size")
-        for name in (*counts, "num_images"):
-            value = getattr(self, name)
-            require(value >= 1, name, "be at least 1", value)
-        lowest = min(self.temperatures, default=0.0)
-        require(lowest >= 0.0, "temperatures", "be at least 0", self.temperatures)
-        require(self.reach > 0.0, "reach", "be positive", self.reach)
-        probe = self.probe_examples
-        rule = "be None or at least 0"
-        require(probe is None or probe >= 0, "probe_examples", rule, probe)
-        known = self.projection in get_args(Projection)
-        require(known, "projection", "be 'pca' or 'tsne'", self.projection)
-        count = self.fd_examples
-        require(count >= 0, "fd_examples", "be at least 0", count)
+        """Checks every field."""
+        registry.check_instance(self, "")
 
     def needs_training_split(self, trained: TrainedModel) -> bool:
         """Returns whether an evaluation looks at training examples too."""

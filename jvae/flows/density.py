@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 
 from jvae import keys
-from jvae.distributions import DiagGaussian
+from jvae.distributions import DiagGaussian, Distribution
 from jvae.flows.bijection import Bijection
 from jvae.types import Array, Key, Params
 
 
 @flax.struct.dataclass
-class FlowPrior:
+class FlowPrior(Distribution):
     """p(z) = N(f(z); 0, I) |det df/dz|, for vectors z [B, D].
 
     Attributes:
@@ -88,7 +88,7 @@ class FlowPrior:
 
 
 @flax.struct.dataclass
-class FlowPosterior:
+class FlowPosterior(Distribution):
     """q(z|x) of z = f(e; cond), e ~ N(mean, diag var), for vectors [B, D].
 
     Known at its own draws only: there is no `log_prob`.
@@ -106,6 +106,8 @@ class FlowPosterior:
     cond: Array | None
     params: Params
     flow: Bijection = flax.struct.field(pytree_node=False)
+
+    has_density = False
 
     @classmethod
     def of(

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
-
 from jvae import keys, registry
+from jvae.contract import TRAINING, as_model
 from jvae.errors import require
 from jvae.losses.bottleneck import (
     bottleneck_terms,
@@ -37,7 +35,8 @@ from jvae.losses.information import (
     negative_decomposed_elbo,
 )
 from jvae.losses.iwae import iwae_terms, log_weights, negative_iwae
-from jvae.types import LossFn, batch_size
+from jvae.losses.objective import check_options, config_fields, requirements_of
+from jvae.types import Aux, LossFn, batch_size
 
 LOSSES: dict[str, Callable] = {
     "elbo": negative_elbo,
@@ -78,22 +77,10 @@ __all__ = [
     "prior_kl",
 ]
 
-_CALL = ("params", "state", "key", "batch", "coefficients", "model", "train")
 
-
-def coefficients_of(part: Any) -> dict[str, float]:
-    """Returns the coefficients that an objective or a model reads, with defaults."""
-    return dict(getattr(part, "coefficients", {}))
-
-
-def config_fields(objective: Callable) -> dict[str, registry.Field]:
-    """Returns what `build` takes for an objective: its options and coefficients."""
-    texts = registry.meanings(objective)
-    numbers = {
-        name: registry.Field(name, float, default, texts.get(name, ""))
-        for name, default in coefficients_of(objective).items()
-    }
-    return {**numbers, **registry.of(objective, skip=_CALL)}
+def coefficients_of(objective: Callable) -> dict[str, float]:
+    """Returns the coefficients that an objective reads, with defaults."""
+    return dict(requirements_of(objective).coefficients)
 
 
 def build(name: str, model: Any, *, train: bool = True, **fields: Any) -> LossFn:
@@ -101,10 +88,9 @@ def build(name: str, model: Any, *, train: bool = True, **fields: Any) -> LossFn
 
     Args:
       name: a key of `LOSSES`, or 'package.module:Name' of an objective of your own.
-      model: what the objective is about, see docs/architecture.md.
-        Coefficients of its own (`model.coefficients`, {name: value}) it gets as entries
-        of the batch, [B] each; one with `has_dropout` gets the keys of its dropout in
-        batch['dropout'], [B], in training.
+      model: what the objective is about, see docs/architecture.md. Coefficients of its
+        own (`model.coefficients`, {name: value}), and the keys of its dropout in
+        training, reach it as the collection `jvae.contract.TRAINING`.
       train: whether BatchNorm uses, and updates, batch statistics, and dropout acts.
       **fields: the objective's options, and fixed values of its coefficients; values
         passed in `coefficients` at a call go before them.
@@ -113,34 +99,34 @@ def build(name: str, model: Any, *, train: bool = True, **fields: Any) -> LossFn
       ConfigError: an unknown name or field, a coefficient that is negative or not
         finite, an option that is out of range or does not fit the model.
     """
+    model = as_model(model)
     objective = registry.resolve(LOSSES, name, "loss")
-    known = config_fields(objective)
-    registry.check_against(known, fields, "loss")
-    coefficients = coefficients_of(objective).items()
-    fixed = {k: float(fields.get(k, v)) for k, v in coefficients}
-    for k, v in fixed.items():
-        require(0.0 <= v < math.inf, f"loss.{k}", "be a finite number >= 0", v)
+    registry.check_against(config_fields(objective), fields, "loss")
+    defaults = coefficients_of(objective)
+    fixed = {k: float(fields.get(k, v)) for k, v in defaults.items()}
     options = {k: v for k, v in fields.items() if k not in fixed}
-    check = getattr(objective, "check", None)
-    if check is not None:
-        defaults = {k: f.default for k, f in known.items() if k not in fixed}
-        check(model=model, **defaults | options)
+    check_options(objective, model, options, name)
     if "train" in inspect.signature(objective).parameters:
         options["train"] = train
-    bound = functools.partial(objective, model=model, **options)
-    inputs = coefficients_of(model)
-    shared = sorted(set(fixed) & set(inputs))
+    annealed = dict(model.coefficients)
+    shared = sorted(set(fixed) & set(annealed))
     require(not shared, "model.coefficients", "have names of their own", shared)
-
-    drops = train and getattr(model, "has_dropout", False)
+    drops = train and model.has_dropout
 
     @functools.wraps(objective)
     def loss(params, state, key, batch, coefficients):
-        values = {**fixed, **inputs, **coefficients}
-        rows = {k: jnp.full(batch_size(batch), values.pop(k)) for k in inputs}
+        values = {**fixed, **annealed, **coefficients}
+        given = {k: values.pop(k) for k in annealed}
         if drops:
             each = keys.per_example(key, batch_size(batch))
-            key, rows["dropout"] = keys.split_each(each, 2)
-        return bound(params, state, key, {**batch, **rows}, values)
+            key, given["dropout"] = keys.split_each(each, 2)
+        variables = {**state, TRAINING: given} if given else state
+        value, aux = objective(
+            params, variables, key, batch, values, model=model, **options
+        )
+        if not given:
+            return value, aux
+        kept = {k: v for k, v in aux.state.items() if k != TRAINING}
+        return value, Aux(aux.metrics, kept)
 
     return loss

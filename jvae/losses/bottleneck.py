@@ -22,9 +22,7 @@ from jvae.losses.objective import (
     apply_model,
     blank_padding,
     masked_mean,
-    with_check,
-    with_coefficients,
-    with_defaults,
+    objective,
 )
 from jvae.types import (
     Array,
@@ -83,17 +81,15 @@ def bottleneck_terms(
 
 def _check(*, model: Any) -> None:
     """Raises ConfigError unless labels are what the model scores."""
-    target = getattr(model, "target", None)
-    if target != "label":
+    if model.target != "label":
         raise ConfigError(
             "loss 'bottleneck' needs a model whose target is 'label', that of "
-            f"{type(model).__name__} is {target!r}",
+            f"{type(model).__name__} is {model.target!r}",
             fix="Use a classifier, or loss 'elbo'.",
         )
 
 
-@with_check(_check)
-@with_coefficients(beta=1e-3, capacity=0.0)
+@objective(coefficients={"beta": 1e-3, "capacity": 0.0}, check=_check)
 def information_bottleneck(
     params: Params,
     state: State,
@@ -136,8 +132,6 @@ def information_bottleneck(
     Raises:
       ConfigError: a model that does not score labels, or a batch without them.
     """
-    coefficients = with_defaults(coefficients, information_bottleneck)
-    _check(model=model)
     log_likelihood, logits, inference, state = bottleneck_terms(
         params, state, key, batch, model=model, train=train
     )

@@ -12,9 +12,7 @@ from jvae.errors import ConfigError
 from jvae.losses.elbo import elbo_terms
 from jvae.losses.objective import (
     masked_mean,
-    with_check,
-    with_coefficients,
-    with_defaults,
+    objective,
 )
 from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State
 
@@ -51,7 +49,7 @@ def cluster_imbalance(log_probs: Array, mask: Array | None = None) -> Array:
 
 def _check(*, model: Any) -> None:
     """Raises ConfigError unless the model has clusters."""
-    if not hasattr(model, "cluster_log_probs"):
+    if not model.offers("cluster_log_probs"):
         raise ConfigError(
             "loss 'cluster_elbo' needs a model with clusters, got "
             f"{type(model).__name__}",
@@ -59,8 +57,7 @@ def _check(*, model: Any) -> None:
         )
 
 
-@with_check(_check)
-@with_coefficients(beta=1.0, balance=0.0)
+@objective(coefficients={"beta": 1.0, "balance": 0.0}, check=_check)
 def negative_cluster_elbo(
     params: Params,
     state: State,
@@ -105,9 +102,6 @@ def negative_cluster_elbo(
     Raises:
       ConfigError: a model without clusters.
     """
-    coefficients = with_defaults(coefficients, negative_cluster_elbo)
-    _check(model=model)
-
     log_likelihood, inference, new_state = elbo_terms(
         params, state, key, batch, model=model, train=train
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 
@@ -10,12 +10,8 @@ from jvae import keys
 from jvae.losses.objective import (
     apply_model,
     blank_padding,
-    check_choice,
     masked_mean,
-    require_methods,
-    with_check,
-    with_coefficients,
-    with_defaults,
+    objective,
 )
 from jvae.types import (
     Array,
@@ -72,15 +68,10 @@ def _penalized_kl(kl: Array, coefficients: Coefficients, free_bits_over: str) ->
     return jnp.where(capacity > 0, jnp.abs(kl - capacity), kl)
 
 
-def _check_elbo(*, model: Any, kl_estimate: str, free_bits_over: str) -> None:
-    """Raises ConfigError unless these are possible options of the ELBO."""
-    require_methods("elbo", model, "infer", "likelihood")
-    check_choice("kl_estimate", KlEstimate, kl_estimate)
-    check_choice("free_bits_over", FreeBitsOver, free_bits_over)
-
-
-@with_check(_check_elbo)
-@with_coefficients(beta=1.0, free_bits=0.0, capacity=0.0)
+@objective(
+    coefficients={"beta": 1.0, "free_bits": 0.0, "capacity": 0.0},
+    needs=("infer", "likelihood"),
+)
 def negative_elbo(
     params: Params,
     state: State,
@@ -126,8 +117,6 @@ def negative_elbo(
       (loss, aux): a scalar in nats per example; aux.metrics holds 'elbo',
       'log_likelihood' and 'kl', unweighted; aux.state the updated collections.
     """
-    coefficients = with_defaults(coefficients, negative_elbo)
-    _check_elbo(model=model, kl_estimate=kl_estimate, free_bits_over=free_bits_over)
     log_likelihood, inference, state = elbo_terms(
         params, state, key, batch, model=model, train=train
     )
@@ -146,14 +135,7 @@ def negative_elbo(
     return loss, Aux(metrics, state)
 
 
-def _check_prior_kl(*, model: Any, kl_estimate: str) -> None:
-    """Raises ConfigError unless these are possible options of the KL."""
-    require_methods("prior_kl", model, "infer")
-    check_choice("kl_estimate", KlEstimate, kl_estimate)
-
-
-@with_check(_check_prior_kl)
-@with_coefficients()
+@objective(needs=("infer",))
 def prior_kl(
     params: Params,
     state: State,
@@ -183,8 +165,6 @@ def prior_kl(
     Returns:
       (loss, aux) with metrics 'kl', and 'loss', which is the same.
     """
-    with_defaults(coefficients, prior_kl)
-    _check_prior_kl(model=model, kl_estimate=kl_estimate)
 
     def infer(model, batch, key):
         return model.infer(batch, key)

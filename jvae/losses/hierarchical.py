@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from jvae.errors import ConfigError, require
+from jvae.errors import ConfigError
 from jvae.layers.spectral import power_iteration
 from jvae.losses.elbo import elbo_terms
 from jvae.losses.objective import (
     masked_mean,
-    require_methods,
-    with_check,
-    with_coefficients,
-    with_defaults,
+    objective,
 )
+from jvae.ranges import Gt
 from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State
 
 SPECTRAL = "spectral"
@@ -68,17 +66,10 @@ def spectral_penalty(
     return spectral, sum(largest, zero), left
 
 
-def _check(*, model: Any, smoothness_start: float | None, balanced: bool) -> None:
-    """Raises ConfigError unless the model has what the objective reads."""
-    methods = ("infer", "likelihood", "conv_kernels", "norm_scales", "group_weights")
-    require_methods("hierarchical_elbo", model, *methods)
-    usable = smoothness_start is None or smoothness_start > 0
-    rule = "be None or positive"
-    require(usable, "loss.smoothness_start", rule, smoothness_start)
-
-
-@with_check(_check)
-@with_coefficients(beta=1.0, smoothness=0.0)
+@objective(
+    coefficients={"beta": 1.0, "smoothness": 0.0},
+    needs=("infer", "likelihood", "conv_kernels", "norm_scales", "group_weights"),
+)
 def negative_hierarchical_elbo(
     params: Params,
     state: State,
@@ -87,7 +78,7 @@ def negative_hierarchical_elbo(
     coefficients: Coefficients,
     *,
     model: Any,
-    smoothness_start: float | None = None,
+    smoothness_start: Annotated[float, Gt(0)] | None = None,
     balanced: bool = True,
     train: bool = True,
 ) -> tuple[Array, Aux]:
@@ -129,8 +120,6 @@ def negative_hierarchical_elbo(
     Raises:
       ConfigError: a model without these, or without the collection 'spectral'.
     """
-    coefficients = with_defaults(coefficients, negative_hierarchical_elbo)
-    _check(model=model, smoothness_start=smoothness_start, balanced=balanced)
     if SPECTRAL not in state:
         raise ConfigError("state must hold the collection 'spectral', as `init` has it")
     beta = jnp.asarray(coefficients["beta"])

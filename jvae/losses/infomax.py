@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import chex
 import jax
@@ -22,13 +22,10 @@ from jvae.errors import ConfigError, require
 from jvae.losses.objective import (
     apply_model,
     blank_padding,
-    check_choice,
     masked_mean,
-    require_methods,
-    with_check,
-    with_coefficients,
-    with_defaults,
+    objective,
 )
+from jvae.ranges import Ge
 from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State, batch_size
 
 Estimator = Literal["jensen_shannon", "info_nce", "donsker_varadhan"]
@@ -141,16 +138,6 @@ def in_batch_negatives(
     return places[(rank[None, :] + steps[:, None]) % count]
 
 
-def _check(
-    *, model: Any, estimator: str, num_negatives: int, kl_over: str = "sum"
-) -> None:
-    """Raises ConfigError unless these are possible options of the objective below."""
-    check_choice("estimator", Estimator, estimator)
-    check_choice("kl_over", KlOver, kl_over)
-    require(num_negatives >= 1, "loss.num_negatives", "be at least 1", num_negatives)
-    require_methods("infomax", model, "views", "global_scores", "local_scores")
-
-
 def _scores(model: Any, batch: Batch, key: Key, others: Array) -> tuple:
     """Returns ((true, false) scores of the whole, of its places, the draw)."""
     inference, vector, local = model.views(batch, key)
@@ -168,8 +155,10 @@ def _scores(model: Any, batch: Batch, key: Key, others: Array) -> tuple:
     return whole, compare(model.local_scores, local), inference
 
 
-@with_check(_check)
-@with_coefficients(global_info=0.5, local_info=1.5, prior_kl=0.01)
+@objective(
+    coefficients={"global_info": 0.5, "local_info": 1.5, "prior_kl": 0.01},
+    needs=("views", "global_scores", "local_scores"),
+)
 def infomax(
     params: Params,
     state: State,
@@ -179,7 +168,7 @@ def infomax(
     *,
     model: Any,
     estimator: Estimator = "jensen_shannon",
-    num_negatives: int = 1,
+    num_negatives: Annotated[int, Ge(1)] = 1,
     kl_over: KlOver = "sum",
     train: bool = True,
 ) -> tuple[Array, Aux]:
@@ -216,10 +205,6 @@ def infomax(
       ConfigError: impossible options, a batch with no more than num_negatives examples,
         or views of the wrong rank.
     """
-    coefficients = with_defaults(coefficients, infomax)
-    _check(
-        model=model, estimator=estimator, num_negatives=num_negatives, kl_over=kl_over
-    )
     size = batch_size(batch)
     rule = f"be below the batch of {size}"
     require(num_negatives < size, "loss.num_negatives", rule, num_negatives)

@@ -12,7 +12,7 @@ https://arxiv.org/abs/1802.04942.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import chex
 import jax
@@ -20,16 +20,14 @@ import jax.numpy as jnp
 
 from jvae import keys
 from jvae.distributions import DiagGaussian, sum_events
-from jvae.errors import ConfigError, require
+from jvae.errors import ConfigError
 from jvae.losses.objective import (
     apply_model,
     blank_padding,
-    check_choice,
     masked_mean,
-    with_check,
-    with_coefficients,
-    with_defaults,
+    objective,
 )
+from jvae.ranges import Ge
 from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State, batch_size
 
 Estimator = Literal["weighted", "stratified"]
@@ -171,12 +169,8 @@ def decompose_kl(
 
 
 def _check(*, model: Any, dataset_size: int | None, estimator: str) -> None:
-    """Raises ConfigError unless these are possible options of the objective below."""
-    size_ok = dataset_size is None or dataset_size >= 2
-    rule = "be None or at least 2, the number of training examples"
-    require(size_ok, "loss.dataset_size", rule, dataset_size)
-    check_choice("estimator", Estimator, estimator)
-    if not (hasattr(model, "posterior") and hasattr(model, "prior")):
+    """Raises ConfigError for a model with several groups of latents."""
+    if not model.offers("posterior", "prior"):
         raise ConfigError(
             "loss 'decomposed_elbo' needs a model with posterior and prior, got "
             f"{type(model).__name__}",
@@ -223,8 +217,14 @@ def _require_one_prior(model: Any, params: Params, state: State, batch: Batch) -
         )
 
 
-@with_check(_check)
-@with_coefficients(mutual_info=1.0, total_correlation=1.0, dimension_wise_kl=1.0)
+@objective(
+    coefficients={
+        "mutual_info": 1.0,
+        "total_correlation": 1.0,
+        "dimension_wise_kl": 1.0,
+    },
+    check=_check,
+)
 def negative_decomposed_elbo(
     params: Params,
     state: State,
@@ -233,7 +233,7 @@ def negative_decomposed_elbo(
     coefficients: Coefficients,
     *,
     model: Any,
-    dataset_size: int | None = None,
+    dataset_size: Annotated[int, Ge(2)] | None = None,
     estimator: Estimator = "weighted",
     train: bool = True,
 ) -> tuple[Array, Aux]:
@@ -271,9 +271,6 @@ def negative_decomposed_elbo(
       ConfigError: dataset_size below 2 or below the batch, or a prior that is no
         diagonal Gaussian or depends on the example.
     """
-    coefficients = with_defaults(coefficients, negative_decomposed_elbo)
-    _check(model=model, dataset_size=dataset_size, estimator=estimator)
-
     _require_one_prior(model, params, state, batch)
 
     def infer_and_score(model, batch, key):

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 
 from jvae import keys
-from jvae.errors import ConfigError, require
+from jvae.distributions import as_distribution
+from jvae.errors import ConfigError
 from jvae.losses.objective import (
     apply_model,
     blank_padding,
-    check_choice,
     masked_mean,
-    require_methods,
-    with_check,
-    with_coefficients,
-    with_defaults,
+    objective,
 )
+from jvae.ranges import Ge
 from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State, batch_size
 
 Gradient = Literal["reparameterized", "doubly_reparameterized"]
@@ -53,7 +51,7 @@ def _pathwise_log_weight(
 ) -> Array:
     """Like `log_weight`; q's parameters act through the draw, times `path_scale`."""
     q, p = model.posterior(batch), model.prior(batch)
-    if not hasattr(q, "log_prob"):  # such as a flow, known at its own draws only
+    if not as_distribution(q).has_density:  # such as a flow
         raise ConfigError(
             "loss.gradient 'doubly_reparameterized' needs a posterior with log_prob, "
             f"got {type(q).__name__}",
@@ -115,11 +113,8 @@ def iwae_terms(log_w: Array) -> Array:
 
 
 def _check(*, model: Any, num_samples: int, gradient: str) -> None:
-    """Raises ConfigError unless these are possible options of `negative_iwae`."""
-    require_methods("iwae", model, "infer", "likelihood")
-    require(num_samples >= 1, "loss.num_samples", "be at least 1", num_samples)
-    check_choice("gradient", Gradient, gradient)
-    one_group = hasattr(model, "posterior") and hasattr(model, "prior")
+    """Raises ConfigError for a gradient that the model does not allow."""
+    one_group = model.offers("posterior", "prior")
     if gradient == "doubly_reparameterized" and not one_group:
         raise ConfigError(
             "loss.gradient 'doubly_reparameterized' needs a model with posterior and "
@@ -128,8 +123,7 @@ def _check(*, model: Any, num_samples: int, gradient: str) -> None:
         )
 
 
-@with_check(_check)
-@with_coefficients()
+@objective(needs=("infer", "likelihood"), check=_check)
 def negative_iwae(
     params: Params,
     state: State,
@@ -138,7 +132,7 @@ def negative_iwae(
     coefficients: Coefficients,
     *,
     model: Any,
-    num_samples: int = 8,
+    num_samples: Annotated[int, Ge(1)] = 8,
     gradient: Gradient = "reparameterized",
     train: bool = True,
 ) -> tuple[Array, Aux]:
@@ -174,8 +168,6 @@ def negative_iwae(
         model without one posterior and prior; `losses.build` says so before any
         tracing. A posterior without `log_prob` is refused while tracing.
     """
-    with_defaults(coefficients, negative_iwae)
-    _check(model=model, num_samples=num_samples, gradient=gradient)
     arguments = (params, state, key, batch)
     log_w, new_state = log_weights(
         *arguments, model=model, num_samples=num_samples, train=train

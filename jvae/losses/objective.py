@@ -1,78 +1,146 @@
-"""What objectives share: coefficients, checks, one application of a model, padding."""
+"""What objectives share: how one is marked, one application of a model, padding."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, get_args
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
-from jvae.errors import ConfigError, nearest, require
-from jvae.types import (
-    Array,
-    Batch,
-    Coefficients,
-    Params,
-    State,
-)
+from jvae import registry
+from jvae.contract import TRAINING, Model, as_model
+from jvae.errors import ConfigError, nearest
+from jvae.ranges import Ge
+from jvae.types import Array, Batch, Coefficients, Params, State
+
+PASSED = ("params", "state", "key", "batch", "coefficients", "model", "train")
+"""Arguments of an objective that its callers pass; the others are its options."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Requirements:
+    """What an objective reads and asks for, see `objective`."""
+
+    coefficients: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    needs: Sequence[str] = ()
+    check: Callable[..., None] | None = None
+
+    def with_defaults(self, coefficients: Coefficients) -> dict[str, Any]:
+        """Returns the coefficients, defaults filled in.
+
+        Raises:
+          ConfigError: one that the objective does not read.
+        """
+        for name in coefficients:
+            if name not in self.coefficients:
+                hint = nearest(name, self.coefficients)
+                raise ConfigError(f"coefficient {name!r} is unknown", fix=hint)
+        return {**self.coefficients, **coefficients}
+
+
+def requirements_of(function: Callable) -> Requirements:
+    """Returns those of an objective; a function that is not marked as one has none."""
+    return getattr(function, "requirements", Requirements())
+
+
+@functools.cache
+def option_fields(function: Callable) -> dict[str, registry.Field]:
+    """Returns the options of an objective by name."""
+    return registry.of(function, skip=PASSED)
+
+
+def config_fields(function: Callable) -> dict[str, registry.Field]:
+    """Returns what a config may hold for an objective: coefficients and options."""
+    texts = registry.meanings(function)
+    coefficients = {
+        name: registry.Field(name, Annotated[float, Ge(0)], value, texts.get(name, ""))
+        for name, value in requirements_of(function).coefficients.items()
+    }
+    return {**coefficients, **option_fields(function)}
+
+
+def objective(
+    *,
+    coefficients: Mapping[str, float] | None = None,
+    needs: Sequence[str] = (),
+    check: Callable[..., None] | None = None,
+):
+    """Marks a function (params, state, key, batch, coefficients, *, model, ...).
+
+    Its body may begin with its mathematics: whoever calls it, missing coefficients have
+    their defaults, the model has all that `jvae.contract.Model` declares, and options
+    are in the ranges of their annotations. `losses.build` checks them before tracing.
+
+    Args:
+      coefficients: the scalars that it reads, and their defaults. They are what a
+        trainer may anneal.
+      needs: methods that its model must have.
+      check: called with `model` and every option by name; raises ConfigError for what
+        does not fit together.
+    """
+    requirements = Requirements(dict(coefficients or {}), tuple(needs), check)
+
+    def mark(body):
+        @functools.wraps(body)
+        def call(params, state, key, batch, coefficients, *, model, **options):
+            model = as_model(model)
+            check_options(call, model, options, body.__name__)
+            values = requirements.with_defaults(coefficients)
+            return body(params, state, key, batch, values, model=model, **options)
+
+        marked: Any = call
+        marked.requirements = requirements
+        return marked
+
+    return mark
 
 
 def with_coefficients(**defaults: float):
-    """Marks an objective with the coefficients it reads and their defaults.
-
-    They are what a trainer may anneal: scalars that reach the objective in its
-    `coefficients` argument, where a missing one has its default.
-    """
-
-    def mark(objective):
-        objective.coefficients = defaults
-        return objective
-
-    return mark
+    """Marks an objective with the coefficients it reads, as `objective` does."""
+    return objective(coefficients=defaults)
 
 
 def with_check(check: Callable[..., None]):
-    """Marks an objective with the function that checks its options.
+    """Marks an objective with the function that checks its options, see `objective`."""
 
-    `losses.build` calls it with `model` and every option by name, before any tracing;
-    an objective that is called without `build` calls it itself.
-    """
-
-    def mark(objective):
-        objective.check = check
-        return objective
+    def mark(function):
+        marked = dataclasses.asdict(requirements_of(function))
+        return objective(**{**marked, "check": check})(function)
 
     return mark
 
 
-def check_choice(name: str, choices: Any, value: Any) -> None:
-    """Raises ConfigError unless `value` is one of a Literal's `choices`."""
-    known = get_args(choices)
-    rule = f"be one of {', '.join(map(repr, known))}"
-    require(value in known, f"loss.{name}", rule, value)
+def check_options(
+    function: Callable, model: Model, options: Mapping[str, Any], name: str
+) -> None:
+    """Raises ConfigError for options that are out of range or do not fit the model.
 
-
-def with_defaults(coefficients: Coefficients, objective) -> dict[str, Array | float]:
-    """Returns the coefficients of `objective`, defaults filled in.
-
-    Raises:
-      ConfigError: one that the objective does not read.
+    Args:
+      function: an objective.
+      model: what it is about.
+      options: values by name; missing ones have their defaults.
+      name: that of the objective, for messages.
     """
-    known = objective.coefficients
-    for name in coefficients:
-        if name not in known:
-            hint = nearest(name, known)
-            raise ConfigError(f"coefficient {name!r} is unknown", fix=hint)
-    return {**known, **coefficients}
+    known, requirements = option_fields(function), requirements_of(function)
+    given = {k: v for k, v in options.items() if k != "train"}
+    registry.check_against(known, given, "loss")
+    require_methods(name, model, *requirements.needs)
+    if requirements.check is not None:
+        defaults = {k: field.default for k, field in known.items()}
+        requirements.check(model=model, **{**defaults, **given})
 
 
 def apply_model(model, method, params: Params, state: State, *args, train: bool):
     """Returns (`method` of `model`, state); in training mode the updated state."""
+    model = as_model(model)
     variables = {"params": params, **state}
     if not train:
         return model.apply(variables, *args, method=method), state
-    return model.apply(variables, *args, method=method, mutable=list(state))
+    updated = [name for name in state if name != TRAINING]
+    return model.apply(variables, *args, method=method, mutable=updated)
 
 
 def blank_padding(batch: Batch) -> Batch:
@@ -103,8 +171,9 @@ def masked_mean(values: Array, batch: Batch) -> Array:
 
 def require_methods(loss: str, model: Any, *methods: str) -> None:
     """Raises ConfigError unless `model` offers `methods`, which `loss` calls."""
+    model = as_model(model)
     for method in methods:
-        if not hasattr(model, method):
+        if not model.offers(method):
             raise ConfigError(
                 f"loss {loss!r} needs a model with {method}, got "
                 f"{type(model).__name__}",

@@ -8,17 +8,20 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jvae import registry
+from jvae.contract import Model
 from jvae.distributions import Categorical, DiagGaussian
 from jvae.layers import ACTIVATIONS, Activation
 from jvae.models.latents import MAX_LOG_VAR, MIN_LOG_VAR
-from jvae.models.mlp import MlpEncoder, check_sizes
+from jvae.models.mlp import MlpEncoder
 from jvae.models.vae import SingleLatent, check_image
+from jvae.ranges import ImageShape, PositiveInt, Widths
 from jvae.types import Array, Batch, Inference, Key, batch_size
 
 _GLOROT = nn.initializers.glorot_uniform()
 
 
-class Classifier(nn.Module):
+class Classifier(Model):
     """p(y|z) at a code z(x) without noise: the control of `BottleneckClassifier`.
 
     The layers are the same, but for the head's log variances. Its KL is 0 by
@@ -97,12 +100,13 @@ class BottleneckClassifier(SingleLatent, Classifier):
         return DiagGaussian.standard(batch_size(batch), self.latent_dim)
 
 
+@registry.checked("model")
 def mlp_classifier(
-    image_shape: Sequence[int] = (28, 28, 1),
-    num_classes: int = 10,
-    latent_dim: int = 256,
-    hidden: Sequence[int] = (1024, 1024),
-    decoder_hidden: Sequence[int] = (),
+    image_shape: ImageShape = (28, 28, 1),
+    num_classes: PositiveInt = 10,
+    latent_dim: PositiveInt = 256,
+    hidden: Widths = (1024, 1024),
+    decoder_hidden: Widths = (),
     activation: Activation = "relu",
     noise: bool = True,
     dtype: Literal["float32", "bfloat16"] = "float32",
@@ -124,8 +128,6 @@ def mlp_classifier(
     Raises:
       ConfigError: an impossible value.
     """
-    widths = {"hidden": hidden, "decoder_hidden": decoder_hidden}
-    check_sizes(image_shape, latent_dim, num_classes, **widths)
     parts: dict[str, Any] = {
         "encoder": MlpEncoder(tuple(hidden), activation, jnp.dtype(dtype)),
         "hidden": tuple(decoder_hidden),

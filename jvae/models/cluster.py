@@ -14,6 +14,7 @@ from jvae.distributions import DiagGaussian, GaussianMixture
 from jvae.errors import ConfigError, require
 from jvae.models.latents import MAX_LOG_VAR, MIN_LOG_VAR, GaussianLatent
 from jvae.models.vae import VAE
+from jvae.ranges import NonNegativeFloat, PositiveInt, Widths
 from jvae.types import Array, Batch, Inference, Key, batch_size
 
 Assignment = Literal["classifier", "responsibilities"]
@@ -166,11 +167,12 @@ def _cluster_kl(log_y: Array, log_weights: Array) -> Array:
     return (probs * log_ratio).sum(-1)
 
 
+@registry.checked("model.clusters")
 def clusters(
-    num_clusters: int = 10,
+    num_clusters: PositiveInt = 10,
     assignment: Assignment = "classifier",
-    classifier_hidden: Sequence[int] = (256,),
-    mean_std: float = 0.0,
+    classifier_hidden: Widths = (256,),
+    mean_std: NonNegativeFloat = 0.0,
     learned_variances: bool = False,
     learned_weights: bool = False,
     components: Start = "random",
@@ -192,19 +194,19 @@ def clusters(
       ConfigError: an impossible value, or components that start equal and would stay
         equal.
     """
-    fields = dict(locals())
-    where = "model.clusters"
-    require(num_clusters >= 1, f"{where}.num_clusters", "be at least 1", num_clusters)
-    positive = all(width >= 1 for width in classifier_hidden)
-    rule = "hold widths of at least 1"
-    require(positive, f"{where}.classifier_hidden", rule, tuple(classifier_hidden))
-    finite = 0.0 <= mean_std < float("inf")
-    require(finite, f"{where}.mean_std", "be a finite number >= 0", mean_std)
     equal = components == "random" and mean_std == 0.0
     stuck = assignment == "responsibilities" and num_clusters > 1 and equal
     rule = "be positive with responsibilities, as equal components stay equal"
-    require(not stuck, f"{where}.mean_std", rule, mean_std)
-    return {**fields, "classifier_hidden": tuple(classifier_hidden)}
+    require(not stuck, "model.clusters.mean_std", rule, mean_std)
+    return {
+        "num_clusters": num_clusters,
+        "assignment": assignment,
+        "classifier_hidden": tuple(classifier_hidden),
+        "mean_std": mean_std,
+        "learned_variances": learned_variances,
+        "learned_weights": learned_weights,
+        "components": components,
+    }
 
 
 def autoencoder(given: Mapping[str, Any] | None, **parts: Any) -> VAE:

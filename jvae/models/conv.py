@@ -9,12 +9,13 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jvae.errors import ConfigError, require
+from jvae import registry
+from jvae.errors import ConfigError
 from jvae.layers import ACTIVATIONS, Activation, BatchNorm, Conv, ConvTranspose
 from jvae.models import latents, likelihoods
 from jvae.models.cluster import autoencoder
-from jvae.models.mlp import check_sizes
 from jvae.models.vae import VAE
+from jvae.ranges import ImageShape, PositiveInt, SomeWidths, Widths
 from jvae.types import Array
 
 Pooling = Literal["flatten", "mean", "max"]
@@ -145,24 +146,25 @@ class ConvDecoder(nn.Module):
         return outputs(x)
 
 
+@registry.checked("model")
 def conv(
-    image_shape: Sequence[int] = (28, 28, 1),
-    latent_dim: int = 16,
-    channels: Sequence[int] = (32, 64),
-    decoder_channels: Sequence[int] | None = None,
-    kernel_size: int = 3,
-    hidden: Sequence[int] = (),
-    decoder_hidden: Sequence[int] = (),
+    image_shape: ImageShape = (28, 28, 1),
+    latent_dim: PositiveInt = 16,
+    channels: SomeWidths = (32, 64),
+    decoder_channels: Widths | None = None,
+    kernel_size: PositiveInt = 3,
+    hidden: Widths = (),
+    decoder_hidden: Widths = (),
     pooling: Pooling = "flatten",
-    convs_per_level: int = 1,
+    convs_per_level: PositiveInt = 1,
     downsampling: Downsampling = "stride",
-    top_channels: Sequence[int] = (),
+    top_channels: Widths = (),
     batch_norm: bool = False,
     activation: Activation = "relu",
     decoder_activation: Activation | None = None,
     start_activation: bool = True,
     likelihood: str | Mapping[str, Any] = "bernoulli",
-    num_classes: int | None = None,
+    num_classes: PositiveInt | None = None,
     latent: str | Mapping[str, Any] = "gaussian",
     clusters: Mapping[str, Any] | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
@@ -201,14 +203,8 @@ def conv(
     Raises:
       ConfigError: an impossible value, or an image that cannot be halved that often.
     """
-    widths = {"channels": channels, "hidden": hidden, "decoder_hidden": decoder_hidden}
     if decoder_channels is None:
         decoder_channels = tuple(channels)[::-1]
-    widths |= {"decoder_channels": decoder_channels, "top_channels": top_channels}
-    check_sizes(image_shape, latent_dim, num_classes, **widths)
-    require(kernel_size >= 1, "model.kernel_size", "be at least 1", kernel_size)
-    level_ok = convs_per_level >= 1
-    require(level_ok, "model.convs_per_level", "be at least 1", convs_per_level)
     start = _start_shape(image_shape, channels, decoder_channels)
     observation = likelihoods.build(likelihood)
     *size, depth = image_shape
@@ -250,7 +246,6 @@ def _start_shape(
     """Returns the decoder's first feature map: the encoder's last."""
     height, width, _ = image_shape
     halvings = len(channels)
-    require(halvings >= 1, "model.channels", "hold at least one width", tuple(channels))
     if height % 2**halvings or width % 2**halvings:
         raise ConfigError(
             f"model.image_shape {tuple(image_shape)} cannot be halved {halvings} times",

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jvae import layers
+from jvae import layers, registry
 from jvae.distributions import Sentences
 from jvae.errors import ConfigError
 from jvae.models import latents
 from jvae.models.latents import GaussianLatent, Latent
-from jvae.models.text import END, SentenceVAE, check_text_sizes, flat_code, nucleus
+from jvae.models.text import END, SentenceVAE, flat_code, nucleus
+from jvae.ranges import PositiveInt, VocabularySize
 from jvae.types import Array, Batch, Key
 
 _GLOROT = nn.initializers.glorot_uniform()
@@ -134,11 +135,12 @@ class PoetryVAE(SentenceVAE):
         return jnp.where(is_past, END, tokens).astype(jnp.int32)
 
 
+@registry.checked("model")
 def poetry_vae(
-    vocabulary_size: int,
-    latent_dim: int = 64,
-    embedding_dim: int = 64,
-    max_length: int = 11,
+    vocabulary_size: VocabularySize,
+    latent_dim: PositiveInt = 64,
+    embedding_dim: PositiveInt = 64,
+    max_length: PositiveInt = 11,
     latent: str | Mapping[str, Any] = "gaussian",
 ) -> PoetryVAE:
     """Returns a VAE of verses whose tokens are independent given z.
@@ -153,7 +155,5 @@ def poetry_vae(
     Raises:
       ConfigError: a number out of range, or latents that do not fit.
     """
-    sizes = {"latent_dim": latent_dim, "embedding_dim": embedding_dim}
-    check_text_sizes(vocabulary_size, **sizes, max_length=max_length)
     built = latents.build(latent, latent_dim)
     return PoetryVAE(vocabulary_size, latent_dim, embedding_dim, max_length, built)

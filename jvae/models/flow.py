@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import flax.struct
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
-from jvae import keys
-from jvae.distributions import DiagGaussian
+from jvae import keys, registry
+from jvae.contract import Model
+from jvae.distributions import DiagGaussian, Distribution
 from jvae.errors import require
 from jvae.flows import Bijection, Glow, Nice
 from jvae.flows.coupling import Kind
@@ -25,14 +25,14 @@ from jvae.flows.density import draws, taken
 from jvae.flows.glow import Mixing
 from jvae.flows.squeeze import check_squeezes
 from jvae.flows.steps import Remat
-from jvae.models.mlp import check_sizes
-from jvae.models.vae import SingleLatent, check_image, flat_size
+from jvae.models.vae import SingleLatent, check_image
+from jvae.ranges import Bits, ImageShape, PositiveInt, Widths
 from jvae.runtime import random_bits
 from jvae.types import Array, Batch, Key, Params, batch_size
 
 
 @flax.struct.dataclass
-class Deterministic:
+class Deterministic(Distribution):
     """p(x|z) of a code that holds x: 1 for the image that it was made of.
 
     Attributes:
@@ -56,7 +56,7 @@ class Deterministic:
 
 
 @flax.struct.dataclass
-class DequantizedFlow:
+class DequantizedFlow(Distribution):
     """q(z|x): codes z = f(x + u) of images with noise u within their pixel levels.
 
     Known at its own draws only: there is no `log_prob`.
@@ -72,6 +72,8 @@ class DequantizedFlow:
     params: Params
     flow: Bijection = flax.struct.field(pytree_node=False)
     num_bits: int = flax.struct.field(pytree_node=False)
+
+    has_density = False
 
     @property
     def mean(self) -> Array:
@@ -96,7 +98,7 @@ class DequantizedFlow:
         return z, log_det - (self.num_bits - 1) * math.log(2.0) * z.shape[-1]
 
 
-class FlowModel(nn.Module, SingleLatent):
+class FlowModel(SingleLatent, Model):
     """An image with noise within its levels <-> a standard Gaussian code.
 
     Attributes:
@@ -177,14 +179,15 @@ def noise(key: Key, x: Array) -> Array:
     return jax.vmap(lambda k: random_bits.uniform16(k, x.shape[1:]))(key)
 
 
+@registry.checked("model")
 def glow(
-    image_shape: Sequence[int],
-    levels: int = 3,
-    depth: int = 8,
-    hidden: int = 64,
+    image_shape: ImageShape,
+    levels: PositiveInt = 3,
+    depth: PositiveInt = 8,
+    hidden: PositiveInt = 64,
     coupling: Kind = "affine",
     mixing: Mixing = "convolution",
-    num_bits: int = 8,
+    num_bits: Bits = 8,
     remat: Remat = "couplings",
 ) -> FlowModel:
     """Returns Glow, a flow of squeezed maps (Kingma & Dhariwal, 2018).
@@ -204,9 +207,6 @@ def glow(
     Raises:
       ConfigError: a number out of range, or an image that cannot be squeezed.
     """
-    counts = {"levels": levels, "depth": depth, "hidden": hidden, "num_bits": num_bits}
-    _check_counts(**counts)
-    check_sizes(image_shape, flat_size(image_shape), None)
     height, width, channels = image_shape
     check_squeezes((height, width), levels)
     shape = (height, width, channels)
@@ -214,11 +214,12 @@ def glow(
     return FlowModel(flow, shape, num_bits)
 
 
+@registry.checked("model")
 def nice(
-    image_shape: Sequence[int],
-    depth: int = 4,
-    hidden: Sequence[int] = (1000,) * 5,
-    num_bits: int = 8,
+    image_shape: ImageShape,
+    depth: PositiveInt = 4,
+    hidden: Widths = (1000,) * 5,
+    num_bits: Bits = 8,
 ) -> FlowModel:
     """Returns NICE, additive couplings of all pixels (Dinh et al., 2014).
 
@@ -231,13 +232,5 @@ def nice(
     Raises:
       ConfigError: a number out of range.
     """
-    _check_counts(depth=depth, num_bits=num_bits, hidden=min(hidden, default=1))
-    check_sizes(image_shape, flat_size(image_shape), None)
     shape = tuple(image_shape)
     return FlowModel(Nice(shape, depth, tuple(hidden)), shape, num_bits)
-
-
-def _check_counts(**counts: int) -> None:
-    """Raises ConfigError unless all are positive."""
-    for name, count in counts.items():
-        require(count >= 1, f"model.{name}", "be at least 1", count)

@@ -14,14 +14,14 @@ Su & Wu, 2018, https://arxiv.org/abs/1809.05861.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jvae import keys
+from jvae import keys, registry
 from jvae.distributions import DiagGaussian
 from jvae.errors import require
 from jvae.flows import FlowPrior, Glow
@@ -31,8 +31,8 @@ from jvae.flows.squeeze import check_squeezes
 from jvae.flows.steps import Remat
 from jvae.layers import BatchNorm, Conv, by_rows, depth_to_space, space_to_depth
 from jvae.models import likelihoods
-from jvae.models.mlp import check_sizes
 from jvae.models.vae import VAE, check_image, flat_size
+from jvae.ranges import ImageShape, PositiveFloat, PositiveInt
 from jvae.types import Array, Batch, Key, batch_size
 
 LIKELIHOOD = MappingProxyType(
@@ -168,19 +168,20 @@ class FlowVAE(VAE, kw_only=True):
         self.flow.data_dependent_init(v.reshape(-1, *self.flow_shape))
 
 
+@registry.checked("model")
 def fvae(
-    image_shape: Sequence[int],
-    levels: int = 2,
-    blocks: int = 2,
-    block_hidden: int | None = None,
+    image_shape: ImageShape,
+    levels: PositiveInt = 2,
+    blocks: PositiveInt = 2,
+    block_hidden: PositiveInt | None = None,
     batch_norm: bool = True,
-    flow_levels: int = 3,
-    depth: int = 8,
-    hidden: int = 64,
+    flow_levels: PositiveInt = 3,
+    depth: PositiveInt = 8,
+    hidden: PositiveInt = 64,
     coupling: Kind = "additive",
     mixing: Mixing = "permutation",
     remat: Remat = "couplings",
-    posterior_std: float = 0.1,
+    posterior_std: PositiveFloat = 0.1,
     likelihood: str | Mapping[str, Any] = LIKELIHOOD,
 ) -> FlowVAE:
     """Returns an f-VAE, its flow a Glow without the first squeeze (Su & Wu, 2018).
@@ -205,15 +206,6 @@ def fvae(
       ConfigError: a number out of range, an image that cannot be squeezed so often, or
         a likelihood that needs more outputs.
     """
-    check_sizes(image_shape, flat_size(image_shape), None)
-    counts = {"levels": levels, "blocks": blocks, "hidden": hidden}
-    counts |= {"flow_levels": flow_levels, "depth": depth}
-    if block_hidden is not None:
-        counts["block_hidden"] = block_hidden
-    for name, count in counts.items():
-        require(count >= 1, f"model.{name}", "be at least 1", count)
-    finite = 0.0 < posterior_std < math.inf
-    require(finite, "model.posterior_std", "be positive and finite", posterior_std)
     height, width, channels = image_shape
     check_squeezes((height, width), levels + flow_levels - 1)
     observation = likelihoods.build(likelihood)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jvae import keys
+from jvae import keys, registry
+from jvae.contract import Model
 from jvae.distributions import DiagGaussian
 from jvae.errors import require
 from jvae.layers import Activation
 from jvae.models.conv import ConvEncoder, Downsampling, Pooling
 from jvae.models.latents import GaussianLatent
-from jvae.models.mlp import check_sizes
 from jvae.models.vae import SingleLatent, check_image, sample_and_kl
+from jvae.ranges import ImageShape, PositiveInt, SomeWidths, Widths
 from jvae.types import Array, Batch, Key, Views, batch_size
 
 GlobalView = Literal["features", "code"]
@@ -72,7 +73,7 @@ class DotCritic(nn.Module):
 CRITICS = {"joint": JointCritic, "dot": DotCritic}
 
 
-class InfoMaxEncoder(SingleLatent, nn.Module):
+class InfoMaxEncoder(SingleLatent, Model):
     """q(z|x) = N(mean(x), diag var(x)), p(z) = N(0, I), and critics of pairs.
 
     Hjelm et al., 2019, https://arxiv.org/abs/1808.06670; Su, 2018,
@@ -160,19 +161,20 @@ class InfoMaxEncoder(SingleLatent, nn.Module):
         return self.global_scores(views.vector, z), self.local_scores(views.map, z)
 
 
+@registry.checked("model")
 def infomax(
-    image_shape: Sequence[int] = (32, 32, 3),
-    latent_dim: int = 256,
-    channels: Sequence[int] = (64, 128, 256),
-    top_channels: Sequence[int] = (256, 256),
-    kernel_size: int = 3,
-    convs_per_level: int = 1,
+    image_shape: ImageShape = (32, 32, 3),
+    latent_dim: PositiveInt = 256,
+    channels: SomeWidths = (64, 128, 256),
+    top_channels: Widths = (256, 256),
+    kernel_size: PositiveInt = 3,
+    convs_per_level: PositiveInt = 1,
     downsampling: Downsampling = "max_pool",
     pooling: Pooling = "max",
     batch_norm: bool = True,
     activation: Activation = "leaky_relu",
     critic: CriticKind = "joint",
-    critic_hidden: Sequence[int] = (256, 256, 256),
+    critic_hidden: SomeWidths = (256, 256, 256),
     global_view: GlobalView = "features",
     dtype: Literal["float32", "bfloat16"] = "float32",
 ) -> InfoMaxEncoder:
@@ -201,32 +203,19 @@ def infomax(
     Raises:
       ConfigError: an impossible value, or an image too small for its levels.
     """
-    widths = {"channels": channels, "top_channels": top_channels}
-    check_sizes(image_shape, latent_dim, None, **widths, critic_hidden=critic_hidden)
-    for name, value in (("channels", channels), ("critic_hidden", critic_hidden)):
-        rule = "hold at least one width"
-        require(len(value) >= 1, f"model.{name}", rule, tuple(value))
-    counts: dict[str, Any] = {
-        "kernel_size": kernel_size,
-        "convs_per_level": convs_per_level,
-    }
-    for name, count in counts.items():
-        require(count >= 1, f"model.{name}", "be at least 1", count)
     smallest = min(image_shape[:2]) // 2 ** len(channels)
     rule = f"be at least {2 ** len(channels)} high and wide for its levels"
     require(smallest >= 1, "model.image_shape", rule, tuple(image_shape))
-    fields: dict[str, Any] = {
-        "pooling": pooling,
-        "downsampling": downsampling,
-        **counts,
-    }
     encoder = ConvEncoder(
         channels=tuple(channels),
         top_channels=tuple(top_channels),
+        kernel_size=kernel_size,
+        convs_per_level=convs_per_level,
+        downsampling=downsampling,
+        pooling=pooling,
         batch_norm=batch_norm,
         activation=activation,
         dtype=jnp.dtype(dtype),
-        **fields,
     )
     return InfoMaxEncoder(
         encoder,

@@ -1,8 +1,7 @@
 """Observation models: from a decoder's outputs to p(x|z).
 
-Each is a module with `num_outputs(channels)`, how many numbers per pixel the decoder
-must give, and a call that turns [B, H, W, num_outputs] into a distribution. One whose
-data are not of order 1 also has `scaled(x)`, what an encoder sees of them.
+Each is a `Head`, or any module with `num_outputs(channels)`, how many numbers per pixel
+the decoder must give, and a call that turns [B, H, W, num_outputs] into a distribution.
 """
 
 from __future__ import annotations
@@ -16,13 +15,30 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jvae import distributions, registry
+from jvae.contract import with_base
 from jvae.distributions.discretized_logistic import EDGE, LOOSE_EDGE
-from jvae.errors import require
 from jvae.layers import bounded
+from jvae.ranges import Bits, PositiveFloat, PositiveInt
 from jvae.types import Array
 
 
-class BernoulliHead(nn.Module):
+class Head(nn.Module):
+    """The base of observation models."""
+
+    def num_outputs(self, channels: int) -> int:
+        """Returns how many numbers the decoder gives for a pixel."""
+        raise NotImplementedError
+
+    def scaled(self, x: Array) -> Array:
+        """Returns what an encoder sees of data x: x itself, if it is of order 1."""
+        return x
+
+    def __call__(self, outputs: Array) -> distributions.Distribution:
+        """Returns p(x|z) of [B, H, W, num_outputs]."""
+        raise NotImplementedError
+
+
+class BernoulliHead(Head):
     """Binary pixels from one logit each."""
 
     def num_outputs(self, channels: int) -> int:
@@ -34,7 +50,7 @@ class BernoulliHead(nn.Module):
         return distributions.Bernoulli(outputs)
 
 
-class GaussianHead(nn.Module):
+class GaussianHead(Head):
     """Continuous pixels with a fixed, a learned shared, or a per-pixel variance.
 
     Attributes:
@@ -72,7 +88,7 @@ class GaussianHead(nn.Module):
         return distributions.Gaussian(bound[self.mean](outputs), log_var)
 
 
-class DiscretizedLogisticHead(nn.Module):
+class DiscretizedLogisticHead(Head):
     """Pixels of 2^num_bits levels in [-1, 1], one logistic each.
 
     Attributes:
@@ -92,7 +108,7 @@ class DiscretizedLogisticHead(nn.Module):
         return distributions.DiscretizedLogistic(loc, log_scale, self.num_bits)
 
 
-class DiscretizedLogisticMixtureHead(nn.Module):
+class DiscretizedLogisticMixtureHead(Head):
     """Pixels of 2^num_bits levels in [-1, 1], a mixture of logistics each.
 
     Attributes:
@@ -132,7 +148,7 @@ class DiscretizedLogisticMixtureHead(nn.Module):
         )
 
 
-class CategoricalHead(nn.Module):
+class CategoricalHead(Head):
     """Pixels of 2^num_bits levels 0, 1, ..., a free probability each.
 
     Attributes:
@@ -157,10 +173,11 @@ class CategoricalHead(nn.Module):
         )
 
 
+@registry.checked("model.likelihood")
 def gaussian(
     variance: Literal["fixed", "shared", "pixel"] = "fixed",
-    std: float = 1.0,
-    min_std: float = 1e-2,
+    std: PositiveFloat = 1.0,
+    min_std: PositiveFloat = 1e-2,
     mean: Literal["linear", "sigmoid", "tanh"] = "linear",
 ) -> GaussianHead:
     """Returns a Gaussian observation model.
@@ -171,23 +188,22 @@ def gaussian(
       min_std: floor of a learned standard deviation.
       mean: bound of the mean: 'linear' (none), 'sigmoid' [0, 1] or 'tanh' [-1, 1].
     """
-    require(std > 0, "model.likelihood.std", "be positive", std)
-    require(min_std > 0, "model.likelihood.min_std", "be positive", min_std)
     return GaussianHead(variance, std, min_std, mean)
 
 
-def discretized_logistic(num_bits: int = 8) -> DiscretizedLogisticHead:
+@registry.checked("model.likelihood")
+def discretized_logistic(num_bits: Bits = 8) -> DiscretizedLogisticHead:
     """Returns a discretised logistic observation model.
 
     Args:
       num_bits: bits per pixel, 1 to 8, as the data's.
     """
-    _require_bits(num_bits)
     return DiscretizedLogisticHead(num_bits)
 
 
+@registry.checked("model.likelihood")
 def discretized_logistic_mixture(
-    num_components: int = 5, num_bits: int = 8
+    num_components: PositiveInt = 5, num_bits: Bits = 8
 ) -> DiscretizedLogisticMixtureHead:
     """Returns a mixture of discretised logistics as observation model.
 
@@ -195,14 +211,12 @@ def discretized_logistic_mixture(
       num_components: logistics per pixel.
       num_bits: bits per channel, 1 to 8, as the data's.
     """
-    _require_bits(num_bits)
-    name = "model.likelihood.num_components"
-    require(num_components >= 1, name, "be at least 1", num_components)
     return DiscretizedLogisticMixtureHead(num_components, num_bits)
 
 
+@registry.checked("model.likelihood")
 def nvae_logistic_mixture(
-    num_components: int = 10, num_bits: int = 8
+    num_components: PositiveInt = 10, num_bits: Bits = 8
 ) -> DiscretizedLogisticMixtureHead:
     """Returns the mixture as NVAE scores it, for comparisons: no probability.
 
@@ -218,13 +232,13 @@ def nvae_logistic_mixture(
     return head.clone(edge=LOOSE_EDGE)
 
 
-def categorical(num_bits: int = 8) -> CategoricalHead:
+@registry.checked("model.likelihood")
+def categorical(num_bits: Bits = 8) -> CategoricalHead:
     """Returns a categorical observation model.
 
     Args:
       num_bits: bits per pixel, 1 to 8, as the data's.
     """
-    _require_bits(num_bits)
     return CategoricalHead(num_bits)
 
 
@@ -233,15 +247,10 @@ def bernoulli() -> BernoulliHead:
     return BernoulliHead()
 
 
-def _require_bits(num_bits: int) -> None:
-    where = "model.likelihood.num_bits"
-    require(1 <= num_bits <= 8, where, "be from 1 to 8", num_bits)
-
-
 SIGNED = (GaussianHead, DiscretizedLogisticHead, DiscretizedLogisticMixtureHead)
 """Those whose pixels are within [-1, 1], or have no range."""
 
-LIKELIHOODS: dict[str, Callable[..., nn.Module]] = {
+LIKELIHOODS: dict[str, Callable[..., Head]] = {
     "bernoulli": bernoulli,
     "gaussian": gaussian,
     "discretized_logistic": discretized_logistic,
@@ -251,7 +260,7 @@ LIKELIHOODS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build(likelihood: str | Mapping[str, Any]) -> nn.Module:
+def build(likelihood: str | Mapping[str, Any]) -> Head:
     """Returns an observation model from its name, or from {'name': ..., fields}.
 
     Raises:
@@ -261,4 +270,5 @@ def build(likelihood: str | Mapping[str, Any]) -> nn.Module:
         likelihood = {"name": likelihood}
     if "name" not in likelihood:
         likelihood = {"name": "", **likelihood}
-    return registry.build(LIKELIHOODS, "model.likelihood", **likelihood)
+    built = registry.build(LIKELIHOODS, "model.likelihood", **likelihood)
+    return with_base(built, Head, "model.likelihood")

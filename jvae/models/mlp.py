@@ -8,11 +8,12 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jvae.errors import require
+from jvae import registry
 from jvae.layers import ACTIVATIONS, Activation
 from jvae.models import latents, likelihoods
 from jvae.models.cluster import autoencoder
 from jvae.models.vae import VAE, flat_size
+from jvae.ranges import ImageShape, PositiveInt, Widths
 from jvae.types import Array
 
 _GLOROT = nn.initializers.glorot_uniform()
@@ -65,13 +66,14 @@ class MlpDecoder(nn.Module):
         return outputs(h).reshape(z.shape[0], *self.output_shape)
 
 
+@registry.checked("model")
 def mlp(
-    image_shape: Sequence[int] = (28, 28, 1),
-    latent_dim: int = 16,
-    hidden: Sequence[int] = (512,),
+    image_shape: ImageShape = (28, 28, 1),
+    latent_dim: PositiveInt = 16,
+    hidden: Widths = (512,),
     activation: Activation = "relu",
     likelihood: str | Mapping[str, Any] = "bernoulli",
-    num_classes: int | None = None,
+    num_classes: PositiveInt | None = None,
     latent: str | Mapping[str, Any] = "gaussian",
     clusters: Mapping[str, Any] | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
@@ -95,7 +97,6 @@ def mlp(
     Raises:
       ConfigError: an impossible value.
     """
-    check_sizes(image_shape, latent_dim, num_classes, hidden=hidden)
     observation = likelihoods.build(likelihood)
     *size, channels = image_shape
     outputs = (*size, observation.num_outputs(channels))
@@ -110,21 +111,3 @@ def mlp(
         num_classes=num_classes,
         latent=latents.build(latent, latent_dim, num_classes),
     )
-
-
-def check_sizes(
-    image_shape: Sequence[int],
-    latent_dim: int,
-    num_classes: int | None,
-    **widths: Sequence[int],
-) -> None:
-    """Raises ConfigError unless these fields of a VAE are possible sizes."""
-    shape_ok = len(image_shape) == 3 and min(image_shape) >= 1
-    where = "model.image_shape"
-    require(shape_ok, where, "be height, width and channels", tuple(image_shape))
-    require(latent_dim >= 1, "model.latent_dim", "be at least 1", latent_dim)
-    classes_ok = num_classes is None or num_classes >= 1
-    require(classes_ok, "model.num_classes", "be None or at least 1", num_classes)
-    for name, sizes in widths.items():
-        positive = all(s >= 1 for s in sizes)
-        require(positive, f"model.{name}", "hold widths of at least 1", tuple(sizes))

@@ -9,13 +9,15 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jvae import keys, layers
+from jvae import keys, layers, registry
+from jvae.contract import Model
 from jvae.distributions import Sentences
 from jvae.errors import require
 from jvae.layers.lstm import Lstm, Memory
 from jvae.models import latents
 from jvae.models.latents import GaussianLatent, Latent
 from jvae.models.vae import LatentHead
+from jvae.ranges import Fraction, PositiveInt, VocabularySize
 from jvae.types import Array, Batch, Inference, Key, batch_size
 
 END = 0
@@ -89,7 +91,7 @@ def _constant(z: Array) -> Array | None:
     return z if z.shape[-1] else None
 
 
-class SentenceModel(nn.Module):
+class SentenceModel(Model):
     """What all models of sentences have in common."""
 
     target = "tokens"
@@ -170,9 +172,9 @@ class TextModel(SentenceModel):
 
         Args:
           z: [B, D].
-          batch: 'tokens' [B, T] and 'length' [B]; in training 'dropout', [B] keys.
+          batch: 'tokens' [B, T] and 'length' [B].
         """
-        logits = self.decoder(flat_code(z), batch["tokens"], batch.get("dropout"))
+        logits = self.decoder(flat_code(z), batch["tokens"], self.dropout_keys)
         return Sentences(logits, batch["length"])
 
     def write(
@@ -291,21 +293,14 @@ class LanguageModel(TextModel):
         return self.write(jnp.zeros((n, 0)), keys.per_example(key, n))
 
 
-def check_text_sizes(vocabulary_size: int, **sizes: int) -> None:
-    """Raises ConfigError unless there are tokens enough and all sizes are positive."""
-    for name, value in sizes.items():
-        require(value >= 1, f"model.{name}", "be at least 1", value)
-    where = "model.vocabulary_size"
-    require(vocabulary_size >= 3, where, "be at least 3", vocabulary_size)
-
-
+@registry.checked("model")
 def text_vae(
-    vocabulary_size: int,
-    latent_dim: int = 32,
-    embedding_dim: int = 128,
-    hidden: int = 128,
-    dropout: float = 0.5,
-    max_length: int = 61,
+    vocabulary_size: VocabularySize,
+    latent_dim: PositiveInt = 32,
+    embedding_dim: PositiveInt = 128,
+    hidden: PositiveInt = 128,
+    dropout: Fraction = 0.5,
+    max_length: PositiveInt = 61,
     latent: str | Mapping[str, Any] = "gaussian",
 ) -> TextVAE:
     """Returns a sentence VAE with LSTM encoder and decoder.
@@ -322,18 +317,18 @@ def text_vae(
     Raises:
       ConfigError: a number out of range, or latents that do not fit.
     """
-    decoder = _decoder(vocabulary_size, embedding_dim, hidden, dropout, max_length)
-    check_text_sizes(vocabulary_size, latent_dim=latent_dim)
+    decoder = Decoder(vocabulary_size, embedding_dim, hidden, dropout)
     built = latents.build(latent, latent_dim)
     return TextVAE(decoder, max_length, latent_dim, embedding_dim, hidden, built)
 
 
+@registry.checked("model")
 def language_model(
-    vocabulary_size: int,
-    embedding_dim: int = 128,
-    hidden: int = 128,
-    dropout: float = 0.5,
-    max_length: int = 61,
+    vocabulary_size: VocabularySize,
+    embedding_dim: PositiveInt = 128,
+    hidden: PositiveInt = 128,
+    dropout: Fraction = 0.5,
+    max_length: PositiveInt = 61,
 ) -> LanguageModel:
     """Returns the decoder of `text_vae` without latents.
 
@@ -347,23 +342,5 @@ def language_model(
     Raises:
       ConfigError: a number out of range.
     """
-    decoder = _decoder(vocabulary_size, embedding_dim, hidden, dropout, max_length)
+    decoder = Decoder(vocabulary_size, embedding_dim, hidden, dropout)
     return LanguageModel(decoder, max_length)
-
-
-def _decoder(
-    vocabulary_size: int,
-    embedding_dim: int,
-    hidden: int,
-    dropout: float,
-    max_length: int,
-) -> Decoder:
-    """Returns the checked decoder."""
-    check_text_sizes(
-        vocabulary_size,
-        embedding_dim=embedding_dim,
-        hidden=hidden,
-        max_length=max_length,
-    )
-    require(0.0 <= dropout < 1.0, "model.dropout", "be within [0, 1)", dropout)
-    return Decoder(vocabulary_size, embedding_dim, hidden, dropout)

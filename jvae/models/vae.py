@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jvae import keys
-from jvae.distributions import DiagGaussian, Distribution, kl_per_group
+from jvae.contract import Model
+from jvae.distributions import (
+    DiagGaussian,
+    Distribution,
+    as_distribution,
+    kl_per_group,
+)
 from jvae.errors import ConfigError
 from jvae.flows import FlowPosterior, FlowPrior
 from jvae.models.latents import GaussianLatent, Latent
 from jvae.types import Array, Batch, Inference, Key, batch_size
 
+if TYPE_CHECKING:
+    Mixed = Model
+else:  # no module, so that a model may name it before or after `nn.Module`
+    Mixed = object
 
-class SingleLatent:
+
+class SingleLatent(Mixed):
     """Gives `infer` to a model that has `posterior(batch)` and `prior(batch)`.
 
     Both return distribution objects: the posterior with `sample_and_log_prob(key)`,
@@ -26,7 +37,7 @@ class SingleLatent:
     have `sample_and_log_ratio(key, prior)` where that is more exact.
     """
 
-    def infer(self: Any, batch: Batch, key: Key) -> Inference:
+    def infer(self, batch: Batch, key: Key) -> Inference:
         """Returns one draw z ~ q(z|x) per example, its KL and log q - log p.
 
         Args:
@@ -36,51 +47,59 @@ class SingleLatent:
         each = keys.per_example(key, batch_size(batch))
         return sample_and_kl(self.posterior(batch), self.prior(batch), each)
 
-    def as_batch(self: Any, x: Array) -> dict[str, Array]:
+    def as_batch(self, x: Array) -> dict[str, Array]:
         """Returns images [B, H, W, C] as a batch that `posterior` reads."""
         return {"image": x}
 
-    def encode(self: Any, x: Array) -> Any:
+    def encode(self, x: Array) -> Any:
         """Returns q(z|x) for images [B, H, W, C] in the likelihood's support."""
         return self.posterior(self.as_batch(x))
 
 
-class LatentHead(SingleLatent):
+class LatentHead(SingleLatent, Model):
     """What models with a `latent` of `latent_dim` dimensions have in common."""
 
-    def add_latent(self: Any, **head: Any) -> None:
+    if TYPE_CHECKING:  # fields of the models below, each in its place among others
+
+        @property
+        def latent(self) -> Latent: ...  # noqa: D102
+
+        @property
+        def latent_dim(self) -> int: ...  # noqa: D102
+
+    def add_latent(self, **head: Any) -> None:
         """Adds the layers between features and q(z|x); for `setup`."""
         self.posterior_head = nn.Dense(self.latent.num_outputs(self.latent_dim), **head)
         self.normalise = self.latent.layer()
         self.posterior_flow, self.prior_flow = self.latent.flows(self.latent_dim)
 
     @property
-    def coefficients(self: Any) -> dict[str, float]:
-        """What a trainer may anneal, by default: reaches the model in the batch."""
+    def coefficients(self) -> dict[str, float]:
+        """What a trainer may anneal: the coefficients of `latent`."""
         return self.latent.coefficients
 
     @property
-    def uniform_prior(self: Any) -> bool:
+    def uniform_prior(self) -> bool:
         """Whether p(z) is uniform; then no temperature acts on samples."""
         return self.latent.uniform_prior
 
-    def posterior_of(self: Any, features: Array, batch: Batch) -> Any:
-        """Returns q(z|x) of features [B, F]; of `batch` mask and coefficients."""
+    def posterior_of(self, features: Array, batch: Batch) -> Any:
+        """Returns q(z|x) of features [B, F]; of `batch` it reads the mask."""
         outputs = self.posterior_head(features.astype(jnp.float32))
         if self.normalise is not None:
             outputs = self.normalise(outputs, batch.get("mask"))
-        q = self.latent.posterior(outputs, batch)
+        q = self.latent.posterior(outputs, self.annealed)
         if self.posterior_flow is None:
             return q
         return FlowPosterior.of(self.posterior_flow, q, self.latent.cond(outputs))
 
-    def latent_prior(self: Any, batch: Batch) -> Any:
+    def latent_prior(self, batch: Batch) -> Any:
         """Returns p(z) of `latent`, for each row of the batch."""
         if self.prior_flow is None:
-            return self.latent.prior(batch, self.latent_dim)
+            return self.latent.prior(batch_size(batch), self.latent_dim, self.annealed)
         return FlowPrior.of(self.prior_flow, batch_size(batch), (self.latent_dim,))
 
-    def interpolate(self: Any, start: Array, end: Array, fraction: Array) -> Array:
+    def interpolate(self, start: Array, end: Array, fraction: Array) -> Array:
         """Returns latents between two: on the line, on a sphere on the great circle.
 
         With a flow as prior, on the line of its codes.
@@ -93,9 +112,7 @@ class LatentHead(SingleLatent):
         if self.prior_flow is not None:
             prior = FlowPrior.of(self.prior_flow, 1, (self.latent_dim,))
             return prior.interpolate(start, end, fraction)
-        if hasattr(self.latent, "interpolate"):
-            return self.latent.interpolate(start, end, fraction)
-        return (1.0 - fraction) * start + fraction * end
+        return self.latent.interpolate(start, end, fraction)
 
 
 def sample_and_kl(q: Any, p: Any, key: Key) -> Inference:
@@ -106,20 +123,12 @@ def sample_and_kl(q: Any, p: Any, key: Key) -> Inference:
       p: their priors.
       key: [B] keys.
     """
-    z, log_ratio = _draw(q, p, key)
+    z, log_ratio = as_distribution(q).sample_and_log_ratio(key, p)
     kl = kl_per_group(q, p)
     return Inference(z, log_ratio[:, None] if kl is None else kl, log_ratio)
 
 
-def _draw(q: Any, p: Any, key: Key) -> tuple[Any, Array]:
-    """Returns (z ~ q, log q(z) - log p(z) [B])."""
-    if hasattr(q, "sample_and_log_ratio"):
-        return q.sample_and_log_ratio(key, p)
-    z, log_q = q.sample_and_log_prob(key)
-    return z, log_q - p.log_prob(z)
-
-
-class VAE(nn.Module, LatentHead):
+class VAE(LatentHead):
     """q(z|x) and p(z) from `latent`, p(x|z) from a decoder.
 
     By default q(z|x) = N(mean(x), diag var(x)) and p(z) = N(0, I). With `num_classes`,
@@ -161,8 +170,7 @@ class VAE(nn.Module, LatentHead):
     def posterior(self, batch: Batch) -> Any:
         """Returns q(z|x), a distribution over [B, D], or [B, D, K] of discrete z."""
         x = check_image(batch["image"], self.image_shape)
-        if hasattr(self.observation, "scaled"):  # integer levels would be large inputs
-            x = self.observation.scaled(x)
+        x = self.observation.scaled(x)  # integer levels would be large inputs
         features = self.encoder(x, batch.get("mask"))
         _check_shape("encoder", self.encoder, features, (x.shape[0], None))
         return self.posterior_of(features, batch)

@@ -42,7 +42,12 @@ class Picture:
     @property
     def uri(self) -> str:
         """The picture as a data URI, so that a page needs no other file."""
-        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+        return data_uri(self.png)
+
+
+def data_uri(png: bytes) -> str:
+    """Returns a picture as a URI that holds it."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def sheet(trained: TrainedModel, images: Array | np.ndarray, columns: int) -> bytes:

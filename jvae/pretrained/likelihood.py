@@ -12,7 +12,7 @@ import numpy as np
 
 from jvae.data import transforms
 from jvae.data.sources import Source
-from jvae.distributions import Bernoulli
+from jvae.distributions import Bernoulli, as_distribution
 from jvae.errors import require
 from jvae.losses.elbo import elbo_terms
 from jvae.losses.iwae import log_weight, sample_keys
@@ -306,7 +306,7 @@ def observation(trained: TrainedModel, source: Source) -> Observation:
     if not meaning.is_discrete and meaning.is_likelihood:
         bin_bits = trained.transform.bin_bits
         meaning = dataclasses.replace(meaning, bin_bits=bin_bits)
-    conditional = getattr(trained.model, "num_classes", None) is not None
+    conditional = trained.model.num_classes is not None
     condition = "|y" if conditional else ""
     return dataclasses.replace(
         meaning, given=condition, num_dims=math.prod(data.shape[1:])
@@ -315,13 +315,14 @@ def observation(trained: TrainedModel, source: Source) -> Observation:
 
 def _meaning(likelihood: Any, support: str) -> Observation:
     """Returns what a likelihood is on data of this support."""
-    name, kind = type(likelihood).__name__, getattr(likelihood, "support", support)
-    if not getattr(likelihood, "is_discrete", False):
+    name, likelihood = type(likelihood).__name__, as_distribution(likelihood)
+    kind = likelihood.support or support
+    if not likelihood.is_discrete:
         caution = "a density, not a probability of pixel levels"
         if support != "real":
             caution = "a density on discrete levels, without bound: a squared error"
         return Observation(name, True, False, caution)
-    if not getattr(likelihood, "is_normalized", True):
+    if not likelihood.is_normalized:
         caution = "probabilities of a pixel add up to more than 1: not a likelihood"
         return Observation(name, False, False, caution)
     if kind == support:

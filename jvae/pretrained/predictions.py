@@ -25,7 +25,7 @@ def label_probs(
     """
 
     def at_code(model, batch):
-        has_noise = hasattr(model, "posterior")
+        has_noise = model.offers("posterior")
         z = model.posterior(batch).mean if has_noise else model.code(batch)
         return model.likelihood(z, batch).logits
 
@@ -45,7 +45,7 @@ def label_probs(
 
 def has_clusters(trained: TrainedModel) -> bool:
     """Returns whether the model assigns codes to clusters."""
-    return hasattr(trained.model, "cluster_log_probs")
+    return trained.model.offers("cluster_log_probs")
 
 
 def clusters_of(model: Any, params: Params, state: State, batch: Batch) -> Array:

@@ -14,6 +14,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from jvae import models, registry
+from jvae.contract import as_model
 from jvae.data import datasets, transforms
 from jvae.data.sources import Source
 from jvae.data.transforms import Transform
@@ -131,7 +132,7 @@ class Pretrained:
 
         Over [B, D, K] one-hot vectors, where the latents are D variables of K values.
         """
-        if not hasattr(self.model, "encode"):
+        if not self.model.offers("posterior"):
             raise ConfigError(f"{type(self.model).__name__} has no codes")
         return self._apply("encode", self._image(x))
 
@@ -376,9 +377,11 @@ class Pretrained:
     def _batch(self, x: Array, label: Array | None) -> dict[str, Array]:
         x = self._image(x)
         if label is None:
-            return samples.as_batch(self.model, x)
+            return self.model.as_batch(x)
         if not isinstance(label, jax.core.Tracer):
-            label = jnp.asarray(samples.checked_label(self.model, label, len(x)))
+            label = jnp.asarray(
+                samples.checked_label(label, len(x), self.model.num_classes)
+            )
         return {"image": x, "label": label}
 
     def elbo(self, x: Array, key: Key, label: Array | None = None) -> Array:
@@ -459,7 +462,7 @@ def restore(
     item, meta = folder.restore_model(number, devices)
     config = renamed.current(meta["config"])
     with registry.allow_import_paths(allow_imports):
-        model = models.build(**config["model"])
+        model = as_model(models.build(**config["model"]))
         section = config["data"]
         padding = section.get("padding", 0)  # not in runs of earlier releases
         name, num_bits = section["transform"], section["num_bits"]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jvae import keys
-from jvae.distributions import arc
+from jvae.distributions import arc, as_distribution
 from jvae.errors import ConfigError, require
 from jvae.losses.objective import apply_model
 from jvae.pretrained.trained_model import TrainedModel
@@ -89,8 +89,8 @@ def decoded(trained: TrainedModel, z: Any) -> Array:
 def has_codes(trained: TrainedModel) -> bool:
     """Returns whether the model has posterior means, and so `codes`."""
     model = trained.model
-    has_some = hasattr(model, "code") or hasattr(model, "posterior")
-    return has_some and hasattr(model, "decode")
+    has_some = model.offers("code") or model.offers("posterior")
+    return has_some and model.offers("decode")
 
 
 def prior_samples(
@@ -124,11 +124,13 @@ def prior_samples(
     require(n >= 1, "n", "be at least 1", n)
     require(temperature >= 0.0, "temperature", "be at least 0", temperature)
     require(chunk_size >= 1, "chunk_size", "be at least 1", chunk_size)
-    num_classes = getattr(trained.model, "num_classes", None)
+    num_classes = trained.model.num_classes
     if label is None and num_classes is not None:
         label = np.arange(n) % num_classes
     if label is not None:
-        label = checked_label(trained.model, label, n, ("num_classes", "num_clusters"))
+        of_clusters = trained.model.num_clusters
+        classes = of_clusters if num_classes is None else num_classes
+        label = checked_label(label, n, classes)
     # A multiple of the devices, which then share a chunk; the last one overshoots.
     size = -(-min(chunk_size, n) // trained.mesh.size) * trained.mesh.size
     parts = []
@@ -165,7 +167,7 @@ def resample_fine_scales(
     Raises:
       ConfigError: a model without scales, or a number out of range.
     """
-    if not hasattr(trained.model, "resample"):
+    if not trained.model.offers("resample"):
         raise ConfigError(f"{type(trained.model).__name__} has no scales to draw again")
     for name, value in (("n", n), ("num", num)):
         require(value >= 1, name, "be at least 1", value)
@@ -183,23 +185,18 @@ def resample_fine_scales(
     return np.concatenate([np.asarray(part) for part in parts])
 
 
-def checked_label(
-    model: Any, label: Any, n: int, counts: Sequence[str] = ("num_classes",)
-) -> np.ndarray:
+def checked_label(label: Any, n: int, classes: int | None) -> np.ndarray:
     """Returns [n] classes, or their one-hots [n, K], for a model with K classes.
 
     Args:
-      model: a conditional model has `num_classes`.
       label: one class, [n] classes or [n, K] one-hots.
       n: how many.
-      counts: attributes of a model that hold K; the first that is there counts.
+      classes: K, None of a model without.
 
     Raises:
       ConfigError: a model without classes, another number of labels, or a label that
         is no class; out of its range a one-hot would be zero, without a word.
     """
-    num_labels = (getattr(model, name, None) for name in counts)
-    classes = next((count for count in num_labels if count is not None), None)
     if classes is None:
         raise ConfigError(
             f"label must be None for a model without classes, got {label}"
@@ -309,7 +306,7 @@ def traversals(
     require(num >= 2, "num", "be at least 2", num)
     require(reach > 0.0, "reach", "be positive", reach)
     z = codes(trained, x)
-    if hasattr(trained.model, "code"):
+    if trained.model.offers("code"):
         name = type(trained.model).__name__
         raise ConfigError(f"{name} has no single dimensions to move along")
     known = all(0 <= d < z.shape[-1] for d in dims)
@@ -327,11 +324,6 @@ def _call(model: Any, params, state, method, *args: Any) -> Any:
     return apply_model(model, method, params, state, *args, train=False)[0]
 
 
-def as_batch(model: Any, x: Any) -> Any:
-    """Returns images or sentences as a batch that the model's `posterior` reads."""
-    return model.as_batch(x) if hasattr(model, "as_batch") else {"image": x}
-
-
 def code_of(model: Any, params: Params, state: State, x: Array) -> Any:
     """Returns the codes of images or sentences, as `codes`: the array-level function.
 
@@ -343,10 +335,10 @@ def code_of(model: Any, params: Params, state: State, x: Array) -> Any:
     """
 
     def code(model, x):
-        if hasattr(model, "code"):
-            return model.code(as_batch(model, x))
-        q = model.posterior(as_batch(model, x))
-        return q.mode if hasattr(q, "mode") else q.mean
+        if model.offers("code"):
+            return model.code(model.as_batch(x))
+        q = model.posterior(model.as_batch(x))
+        return as_distribution(q).mode
 
     return _call(model, params, state, code, x)
 
@@ -357,15 +349,15 @@ def _decode_codes(model, params, state, z):
 
 def _redraw(model, params, state, x, key):
     def draw(model, batch, key):
-        if hasattr(model, "posterior"):  # not `infer`, whose prior may need a label
+        if model.offers("posterior"):  # not `infer`, whose prior may need a label
             z, _ = model.posterior(batch).sample_and_log_prob(key)
         else:
             z = model.infer(batch, key).latents
-        if hasattr(model, "write"):  # a likelihood of sentences sees the true words
+        if model.offers("write"):  # a likelihood of sentences sees the true words
             return model.decode(z)
         return model.likelihood(z, batch).mean
 
-    return _call(model, params, state, draw, as_batch(model, x), key)
+    return _call(model, params, state, draw, model.as_batch(x), key)
 
 
 def _generate(model, params, state, key, chunk, temperature, sampler):
@@ -408,9 +400,7 @@ def _paths(model, params, state, start, end, *, num, spherical=False):
     def between(model, start, end, t):
         if spherical:
             return arc(start, end, t)
-        if hasattr(model, "interpolate"):
-            return model.interpolate(start, end, t)
-        return (1.0 - t) * start + t * end
+        return model.interpolate(start, end, t)
 
     inner = jax.tree.leaves(start)[0].ndim - 1
     t = jnp.linspace(0.0, 1.0, num).reshape(1, num, *(1,) * inner)

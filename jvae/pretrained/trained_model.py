@@ -44,7 +44,7 @@ class TrainedModel:
     @property
     def is_generative(self) -> bool:
         """Whether p(x|z) is over data, so that there are bounds on log p(x)."""
-        return hasattr(self.model, "likelihood") and not self.is_classifier
+        return self.model.offers("likelihood") and not self.is_classifier
 
     @property
     def makes_images(self) -> bool:
@@ -54,18 +54,18 @@ class TrainedModel:
     @property
     def has_latents(self) -> bool:
         """Whether the model draws latents; a language model has none."""
-        has_some = self.is_generative or hasattr(self.model, "posterior")
-        return has_some and getattr(self.model, "has_latents", True)
+        has_some = self.is_generative or self.model.offers("posterior")
+        return has_some and self.model.has_latents
 
     @property
     def is_classifier(self) -> bool:
         """Whether what the model scores are labels."""
-        return getattr(self.model, "target", None) == "label"
+        return self.model.target == "label"
 
     @property
     def has_uniform_prior(self) -> bool:
         """Whether the prior is uniform; a temperature leaves it as it is."""
-        return bool(getattr(self.model, "uniform_prior", False))
+        return bool(self.model.uniform_prior)
 
     def run(self, function: Callable, /, *args: Any, **options: Any) -> Any:
         """Returns function(model, params, state, *args, **options).

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 import math
@@ -12,6 +11,7 @@ from typing import Any
 from etils import epath
 
 from jvae.errors import WorkdirError, require
+from jvae.pretrained import image_grid
 from jvae.reports import html, latent_plots, plots
 from jvae.reports.report import flat_fields
 from jvae.workdir import renamed
@@ -215,7 +215,7 @@ def _figures(runs: Sequence[EvaluatedRun]) -> list[tuple[str, str, str]]:
     if curves is not None:
         text = "On validation data, or of training batches where there is none."
         figures.append(("Training", text, curves))
-    return [(title, text, _uri(png)) for title, text, png in figures]
+    return [(title, text, image_grid.data_uri(png)) for title, text, png in figures]
 
 
 def _point(run: EvaluatedRun) -> plots.Point | None:
@@ -234,10 +234,9 @@ def _pictures(runs: Sequence[EvaluatedRun]) -> list[tuple[str, list[tuple[str, s
     for file in files:
         have = [run for run in runs if (run.folder / file).exists()]
         if len(have) > 1 and "/" not in file:
-            shown = [(r.name, _uri((r.folder / file).read_bytes())) for r in have]
+            shown = [
+                (r.name, image_grid.data_uri((r.folder / file).read_bytes()))
+                for r in have
+            ]
             table.append((file, shown))
     return table
-
-
-def _uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

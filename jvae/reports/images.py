@@ -104,9 +104,9 @@ def _images(
             shown.append(_interpolations(trained, x, spherical=True))
     if samples.has_codes(trained) and len(x) >= 4:
         shown.append(_corners(trained, x))
-    if hasattr(trained.model, "generate"):
+    if trained.model.offers("generate"):
         shown += [_samples(trained, sample_key, num_images, t) for t in temperatures]
-    if hasattr(trained.model, "resample"):
+    if trained.model.offers("resample"):
         shown += _variations(trained, jax.random.fold_in(sample_key, 1), temperatures)
     kl = None if results.latents is None else results.latents.kl_per_dim
     if samples.has_codes(trained) and kl is not None:
@@ -135,7 +135,7 @@ def _samples(trained: TrainedModel, key: Key, n: int, temperature: float) -> Pic
         title, text = "Samples", f"{text}, which is uniform."
     else:
         text += f" with its standard deviation times {temperature:g}."
-    if getattr(trained.model, "num_classes", None) is not None:
+    if trained.model.num_classes is not None:
         text += " Classes take turns along a row."
     png = sheet(trained, images, COLUMNS)
     return Picture(f"samples_t{float(temperature)}.png", title, text, png)

@@ -11,6 +11,7 @@ import numpy as np
 
 from jvae import keys
 from jvae.data.sources import Source
+from jvae.distributions import as_distribution
 from jvae.losses.objective import apply_model
 from jvae.pretrained import samples
 from jvae.pretrained.trained_model import TrainedModel
@@ -80,7 +81,7 @@ def _reconstructions(trained: TrainedModel, tokens: np.ndarray, key: Key) -> Pas
 def _rewrite(model: Any, params: Any, state: Any, tokens: Any, key: Any) -> Any:
     def rewrite(model, tokens, key):
         q = model.encode(tokens)
-        z = q.mode if hasattr(q, "mode") else q.mean
+        z = as_distribution(q).mode
         return model.write(z, key, NUCLEUS)
 
     return apply_model(model, rewrite, params, state, tokens, key, train=False)[0]

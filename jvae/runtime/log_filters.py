@@ -69,10 +69,9 @@ def _coroutines_of(package: str) -> set[str]:
     for name, module in [*sys.modules.items()]:
         if name.partition(".")[0] != package or module is None:
             continue
-        for value in [*vars(module).values()]:
-            for member in (
-                [*vars(value).values()] if inspect.isclass(value) else [value]
-            ):
+        for _, value in inspect.getmembers_static(module):
+            own = inspect.getmembers_static(value) if inspect.isclass(value) else []
+            for member in (value, *(member for _, member in own)):
                 if inspect.isfunction(member):
                     visit(member.__code__)
     return names

@@ -7,13 +7,15 @@ parameters and the optimizer state, each along its largest divisible dimension.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jvae.errors import ConfigError, require
+from jvae import registry
+from jvae.errors import ConfigError
+from jvae.ranges import PositiveInt
 from jvae.types import Batch
 
 AXES = ("data", "params")
@@ -21,7 +23,8 @@ MIN_SHARDED_SIZE = 2**14
 """Arrays with fewer elements are replicated: gathering them would cost more."""
 
 
-def build(data: int = -1, params: int = 1) -> Mesh:
+@registry.checked("mesh")
+def build(data: Literal[-1] | PositiveInt = -1, params: PositiveInt = 1) -> Mesh:
     """Returns a mesh over all devices with axes 'data' and 'params'.
 
     Args:
@@ -32,8 +35,6 @@ def build(data: int = -1, params: int = 1) -> Mesh:
       ConfigError: sizes that do not multiply to the number of devices.
     """
     count = jax.device_count()
-    require(params >= 1, "mesh.params", "be at least 1", params)
-    require(data == -1 or data >= 1, "mesh.data", "be -1 or at least 1", data)
     size = count // params if data == -1 else data
     if size * params != count:
         raise ConfigError(
@@ -88,7 +89,7 @@ def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
     ways = mesh.shape["params"]
 
     def leaf(x):
-        shape = getattr(x, "shape", ())
+        shape = np.shape(x)
         divisible = [i for i, n in enumerate(shape) if n % ways == 0]
         if ways == 1 or math.prod(shape) < MIN_SHARDED_SIZE or not divisible:
             return replicated(mesh)

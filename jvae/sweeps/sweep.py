@@ -150,9 +150,9 @@ class Sweep:
         try:
             text = (self.root / trial.name / OUTCOME_FILE).read_text()
             outcome = Outcome(**json.loads(text))
-            config = renamed.current(outcome.asked["config"])
+            config = renamed.current(dict(outcome.asked["config"]))
             same = {**outcome.asked, "config": config} == self._asked_of(trial)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, ValueError, TypeError, KeyError):
             return None
         return outcome if same and outcome.is_final else None
 

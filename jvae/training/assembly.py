@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jvae import data, losses, models, registry
-from jvae.data import datasets, options, transforms
+from jvae.contract import as_model
+from jvae.data import datasets, transforms
+from jvae.data.options import DataOptions
 from jvae.flows import check_scales
 from jvae.runtime import mesh
 from jvae.training import compatibility, optimizers, schedules, train_step
@@ -27,10 +29,10 @@ def assemble(experiment: Experiment) -> Components:
       DataError: the data set is missing or damaged, or lacks what the model needs.
     """
     devices = mesh.build(**experiment.mesh)
-    data_options = options.options_of(experiment.data)
-    mesh.check_batch_size(data_options["batch_size"], devices)
-    compatibility.check_accumulation(experiment, data_options["batch_size"], devices)
-    model = models.build(**experiment.model)
+    fed = DataOptions.of(experiment.data)
+    mesh.check_batch_size(fed.batch_size, devices)
+    compatibility.check_accumulation(experiment, fed.batch_size, devices)
+    model = as_model(models.build(**experiment.model))
     loss = losses.build(model=model, **experiment.loss)
     evaluation_loss = losses.build(model=model, train=False, **experiment.loss)
     objective = registry.resolve(losses.LOSSES, experiment.loss["name"], "loss")
@@ -38,13 +40,11 @@ def assemble(experiment: Experiment) -> Components:
         name: float(experiment.loss.get(name, default))
         for name, default in losses.coefficients_of(objective).items()
     }
-    values |= losses.coefficients_of(model)
+    values |= model.coefficients
     coefficients = schedules.build(experiment.schedules, values)
     num_steps = max(experiment.num_steps, 1)
     optimizer, rate = optimizers.build(num_steps=num_steps, **experiment.optimizer)
-    stored = ("num_bits", "padding")
-    of_pixels = {name: data_options[name] for name in stored}
-    transform = transforms.build(data_options["transform"], **of_pixels)
+    transform = transforms.build(fed.transform, fed.num_bits, fed.padding)
     splits = datasets.load_splits(experiment.data)
     components = Components(
         experiment,
@@ -57,6 +57,7 @@ def assemble(experiment: Experiment) -> Components:
         rate,
         coefficients,
         devices,
+        fed,
     )
     compatibility.check_fit(components)
     return components
@@ -85,7 +86,7 @@ def data_dependent_init(
     Raises:
       ConfigError: a flow whose scales are not finite afterwards.
     """
-    num_examples = getattr(components.model, "num_init_examples", 0)
+    num_examples = components.model.num_init_examples
     if num_examples == 0:
         check_scales(state.params, "parameters at the start of the run")
         return state

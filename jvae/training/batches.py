@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from jvae import data
-from jvae.data import options
 from jvae.runtime import mesh
 from jvae.training.components import Components
 from jvae.types import Batch
@@ -20,8 +19,8 @@ def training_batches(components: Components, start_step: int) -> Iterator[Batch]
 
     The same batches whether the data lives on the host or on the device.
     """
-    fed = options.options_of(components.experiment.data)
-    resident = fed["placement"] == "device"
+    fed = components.data_options
+    resident = fed.placement == "device"
     source, fetch = (
         _resident(components) if resident else (components.splits.train, _identity)
     )
@@ -29,12 +28,12 @@ def training_batches(components: Components, start_step: int) -> Iterator[Batch]
     raw_batches = data.train_batches(
         source,
         seed=components.experiment.seed,
-        batch_size=fed["batch_size"],
+        batch_size=fed.batch_size,
         start_step=start_step,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         stack=None if n == 1 else n,
-        num_threads=fed["num_threads"],
+        num_threads=fed.num_threads,
     )
     for batch in raw_batches:
         yield fetch(mesh.put_batch(batch, components.devices, leading=int(n > 1)))
@@ -44,7 +43,7 @@ def example_indices(
     components: Components, first_step: int, num_steps: int
 ) -> dict[str, list]:
     """Returns {step: the training examples of its batch}, by position in the split."""
-    rows = options.options_of(components.experiment.data)["batch_size"]
+    rows = components.data_options.batch_size
     seed, train = components.experiment.seed, components.splits.train
     return {
         str(step): data.batch_indices(train, seed, rows, step).tolist()

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jvae.data import options
 from jvae.data.checks import require_labels
 from jvae.data.sources import lengths_of
+from jvae.distributions import as_distribution
 from jvae.errors import ConfigError, DataError
 from jvae.training.components import Components
 from jvae.training.config import Experiment
@@ -30,9 +30,9 @@ def check_accumulation(experiment: Experiment, batch_size: int, devices: Mesh) -
 def check_fit(components: Components) -> None:
     """Checks that data, model and likelihood belong together, without computing."""
     _check_examples(components)
-    classes = getattr(components.model, "num_classes", None)
+    classes = components.model.num_classes
     if classes is not None:
-        is_classifier = getattr(components.model, "target", None) == "label"
+        is_classifier = components.model.target == "label"
         kind = "classifier" if is_classifier else "conditional model"
         num_labels = require_labels(components.splits, f"a {kind}")
         if num_labels > classes:
@@ -41,7 +41,7 @@ def check_fit(components: Components) -> None:
                 f"got {classes}"
             )
     state = jax.eval_shape(components.initializer, jax.random.key(0))
-    if getattr(components.model, "target", None) in ("image", "tokens"):
+    if components.model.target in ("image", "tokens"):
         _check_support(components, _likelihood(components, state))
     _check_loss(components, state)
 
@@ -49,10 +49,8 @@ def check_fit(components: Components) -> None:
 def _check_examples(components: Components) -> None:
     """Checks that the data set has what the model reads, in its shape and spelling."""
     shapes = components.splits.train.shapes
-    expected = getattr(components.model, "image_shape", None)
-    needed = (
-        "tokens" if getattr(components.model, "target", None) == "tokens" else "image"
-    )
+    expected = components.model.image_shape
+    needed = "tokens" if components.model.target == "tokens" else "image"
     is_text = needed == "tokens"
     if needed not in shapes:
         raise ConfigError(
@@ -92,7 +90,7 @@ def _check_sentences(components: Components) -> None:
         raise ConfigError(
             f"model.vocabulary_size must be at least the data's {needed}, got {size}"
         )
-    if options.options_of(components.experiment.data)["placement"] == "device":
+    if components.data_options.placement == "device":
         raise ConfigError("data.placement must be 'host' for sentences, got 'device'")
 
 
@@ -100,15 +98,15 @@ def _check_support(components: Components, likelihood: Any) -> None:
     """Checks that pixels are what this likelihood is defined on."""
     same = ("signed", "levels", "tokens")
     fits = {"binary": ("binary", "unit"), **{name: (name,) for name in same}}
-    supports = fits.get(getattr(likelihood, "support", ""))
+    supports = fits.get(likelihood.support)
     support = components.transform.support
     if supports is not None and support not in supports:
         raise ConfigError(
             f"data.transform must give {' or '.join(supports)} pixels to "
             f"{type(likelihood).__name__}, got {support} pixels"
         )
-    levels = 2 ** components.experiment.data["num_bits"]
-    known = getattr(likelihood, "num_levels", levels)
+    levels = 2**components.data_options.num_bits
+    known = levels if likelihood.num_levels is None else likelihood.num_levels
     if supports is not None and known != levels:
         raise ConfigError(
             f"data.num_bits must give the {known} levels of the likelihood, "
@@ -118,7 +116,7 @@ def _check_support(components: Components, likelihood: Any) -> None:
 
 def _check_loss(components: Components, state: TrainState) -> None:
     """Traces the loss of a batch: what it refuses is said before a file is written."""
-    rows = options.options_of(components.experiment.data)["batch_size"]
+    rows = components.data_options.batch_size
     rows //= components.experiment.accumulate_steps
     batch = {
         name: jax.ShapeDtypeStruct((rows, *one.shape[1:]), one.dtype)
@@ -133,4 +131,4 @@ def _likelihood(components: Components, state: TrainState) -> Any:
     variables = {"params": state.params, **state.state}
     arguments = (variables, components.example_batch, jax.random.key(0))
     apply = functools.partial(components.model.apply, mutable=list(variables))
-    return jax.eval_shape(apply, *arguments)[0]
+    return as_distribution(jax.eval_shape(apply, *arguments)[0])

@@ -14,7 +14,8 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from jvae import data, keys
-from jvae.data import options, transforms
+from jvae.data import transforms
+from jvae.data.options import DataOptions
 from jvae.data.transforms import Transform
 from jvae.training import train_step
 from jvae.training.config import Experiment
@@ -39,6 +40,7 @@ class Components:
     learning_rate: Callable[[Any], Any]
     coefficients: Callable[[Any], dict[str, Any]]
     devices: Mesh
+    data_options: DataOptions
 
     @property
     def keys(self) -> dict[str, Key]:
@@ -70,7 +72,7 @@ class Components:
 
     def prepare_training(self, batch: Batch, key: Key) -> dict[str, Any]:
         """Returns a raw batch as training sees it: perhaps mirrored."""
-        if not options.options_of(self.experiment.data)["mirror"]:
+        if not self.data_options.mirror:
             return self.prepare(batch, key)
         each = keys.per_example(key, batch_size(batch))
         prepare_key, mirror_key = keys.split_each(each, 2)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from jvae import data, losses, models, registry
-from jvae.data.options import data_options
+from jvae.data.options import DataOptions
 from jvae.errors import ConfigError, require
+from jvae.ranges import Fraction, Ge, NonNegativeInt, PositiveInt
 from jvae.runtime import mesh
 from jvae.training import optimizers
 from jvae.workdir import renamed
@@ -66,47 +67,24 @@ class Experiment:
     optimizer: Section = dataclasses.field(default_factory=dict)
     schedules: Section = dataclasses.field(default_factory=dict)
     mesh: Section = dataclasses.field(default_factory=dict)
-    seed: int = 0
-    num_steps: int = 1000
-    log_every_steps: int = 100
-    eval_every_steps: int = 1000
-    checkpoint_every_steps: int = 1000
-    keep_checkpoints: int = 3
-    ema_decay: float = 0.0
-    accumulate_steps: int = 1
-    steps_per_dispatch: int = 1
-    eval_examples: int | None = None
-    patience: int | None = None
-    spike_factor: float | None = None
-    max_skips: int = 20
+    seed: NonNegativeInt = 0
+    num_steps: NonNegativeInt = 1000
+    log_every_steps: PositiveInt = 100
+    eval_every_steps: NonNegativeInt = 1000
+    checkpoint_every_steps: PositiveInt = 1000
+    keep_checkpoints: PositiveInt = 3
+    ema_decay: Fraction = 0.0
+    accumulate_steps: PositiveInt = 1
+    steps_per_dispatch: PositiveInt = 1
+    eval_examples: PositiveInt | None = None
+    patience: PositiveInt | None = None
+    spike_factor: Annotated[float, Ge(1)] | None = None
+    max_skips: PositiveInt = 20
     init_from: str | None = None
 
     def __post_init__(self):
-        """Checks every range that one field alone decides."""
-        least = {
-            "seed": 0,
-            "num_steps": 0,
-            "log_every_steps": 1,
-            "eval_every_steps": 0,
-            "checkpoint_every_steps": 1,
-            "keep_checkpoints": 1,
-            "accumulate_steps": 1,
-            "steps_per_dispatch": 1,
-            "max_skips": 1,
-        }
-        for name, bound in least.items():
-            value = getattr(self, name)
-            require(value >= bound, name, f"be at least {bound}", value)
-        require(
-            0 <= self.ema_decay < 1, "ema_decay", "be within [0, 1)", self.ema_decay
-        )
-        for name in ("eval_examples", "patience"):
-            value = getattr(self, name)
-            usable = value is None or value >= 1
-            require(usable, name, "be None or at least 1", value)
-        factor = self.spike_factor
-        usable = factor is None or 1 <= factor < float("inf")
-        require(usable, "spike_factor", "be None or at least 1", factor)
+        """Checks every field, and what two decide together."""
+        registry.check_instance(self, "config")
         n = self.steps_per_dispatch
         cadences = (
             "num_steps",
@@ -114,15 +92,14 @@ class Experiment:
             "eval_every_steps",
             "checkpoint_every_steps",
         )
+        values = registry.values(self)
         for name in cadences:
-            value = getattr(self, name)
-            require(
-                value % n == 0, name, f"be a multiple of steps_per_dispatch {n}", value
-            )
+            rule = f"be a multiple of steps_per_dispatch {n}"
+            require(values[name] % n == 0, name, rule, values[name])
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the config as JSON can hold it."""
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return _plain(registry.values(self))
 
 
 def parse_experiment(config: Mapping[str, Any]) -> Experiment:
@@ -150,7 +127,7 @@ def section_fields(name: str, section: Section) -> dict[str, registry.Field]:
     function = section.get("name", "")
     if name == "data":
         source = registry.resolve(data.DATASETS, function, "data")
-        return {**registry.of(data_options), **registry.of(source)}
+        return {**registry.of(DataOptions), **registry.of(source)}
     if name == "model":
         return registry.of(registry.resolve(models.MODELS, function, "model"))
     if name == "loss":

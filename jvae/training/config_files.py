@@ -43,7 +43,7 @@ def load_config(path: str) -> Any:
     sys.path.insert(0, str(file.parent.resolve()))
     try:
         spec.loader.exec_module(module)
-        if hasattr(module, "get_config"):
+        if "get_config" in vars(module):
             return module.get_config()
     except BROKEN as error:
         raise ConfigError(f"config file {path} fails: {error}") from error
@@ -142,7 +142,7 @@ def parse_value(path: str, text: str, annotation: Any) -> Any:
     candidates += [text, [word.strip() for word in text.split(",")]]
     for value in candidates:
         if registry.accepts(annotation, value):
-            return float(value) if annotation is float else value
+            return float(value) if registry.base_type(annotation) is float else value
     name = registry.Field("", annotation, None, "").type_name
     raise ConfigError(f"config.{path} must be {name}, got {text!r}")
 
@@ -150,7 +150,7 @@ def parse_value(path: str, text: str, annotation: Any) -> Any:
 def experiment_config(path: str, overrides: Mapping[str, str]) -> dict[str, Any]:
     """Returns the config of a file as a plain dict, overrides applied and checked."""
     loaded = load_config(path)
-    config = loaded.to_dict() if hasattr(loaded, "to_dict") else dict(loaded)
+    config = dict(loaded) if isinstance(loaded, Mapping) else loaded.to_dict()
     config = renamed.current(config)
     # Names first: they decide which other fields there are.
     for name in sorted(overrides, key=lambda n: not n.endswith(".name")):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from jvae import registry
 from jvae.data import Source
 from jvae.errors import DeviceError, DivergedError, StoppedError
 from jvae.pretrained import image_grid
@@ -154,7 +155,7 @@ class TrainingRun:
         self._finish()
 
     def _is_due(self, step: int, what: str) -> bool:
-        every = getattr(self.experiment, f"{what}_every_steps")
+        every = registry.values(self.experiment)[f"{what}_every_steps"]
         return every > 0 and (step % every == 0 or step == self.experiment.num_steps)
 
     def _out_of_patience(self, step: int) -> bool:

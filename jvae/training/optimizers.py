@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import optax
 
 from jvae import registry
-from jvae.errors import ConfigError, require
+from jvae.errors import ConfigError
+from jvae.ranges import (
+    Fraction,
+    Ge,
+    Le,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 
 Schedule = Callable[[Any], Any]
 
@@ -117,24 +126,25 @@ def lagging(
     return optax.partition(rules, labels)
 
 
+@registry.checked("optimizer")
 def build(
     name: Literal["adam", "adamw", "adamax", "rmsprop", "sgd"] = "adam",
     *,
-    num_steps: int,
-    learning_rate: float = 1e-3,
+    num_steps: PositiveInt,
+    learning_rate: PositiveFloat = 1e-3,
     schedule: Literal["constant", "cosine", "exponential"] = "constant",
-    warmup_steps: int = 0,
-    decay_steps: int | None = None,
-    final_fraction: float = 0.0,
-    weight_decay: float = 0.0,
+    warmup_steps: NonNegativeInt = 0,
+    decay_steps: PositiveInt | None = None,
+    final_fraction: Annotated[float, Ge(0), Le(1)] = 0.0,
+    weight_decay: NonNegativeFloat = 0.0,
     decayed: Literal["kernels", "all"] = "kernels",
-    clip_norm: float | None = None,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    momentum: float = 0.0,
-    decoder_every: int = 1,
-    decoder_every_until: int | None = None,
+    clip_norm: PositiveFloat | None = None,
+    b1: Fraction = 0.9,
+    b2: Fraction = 0.999,
+    eps: PositiveFloat = 1e-8,
+    momentum: Fraction = 0.0,
+    decoder_every: PositiveInt = 1,
+    decoder_every_until: NonNegativeInt | None = None,
 ) -> tuple[optax.GradientTransformation, Schedule]:
     """Returns (optimizer, step -> learning rate).
 
@@ -162,25 +172,6 @@ def build(
     Raises:
       ConfigError: an unknown name or field, a value out of range.
     """
-    for field, value in (("learning_rate", learning_rate), ("eps", eps)):
-        in_range = 0.0 < value < float("inf")
-        require(in_range, f"optimizer.{field}", "be finite and positive", value)
-    for field, value in (("b1", b1), ("b2", b2), ("momentum", momentum)):
-        require(0.0 <= value < 1.0, f"optimizer.{field}", "be within [0, 1)", value)
-    require(warmup_steps >= 0, "optimizer.warmup_steps", "be >= 0", warmup_steps)
-    require(weight_decay >= 0, "optimizer.weight_decay", "be >= 0", weight_decay)
-    fraction_ok = 0.0 <= final_fraction <= 1.0
-    rule = "be within [0, 1]"
-    require(fraction_ok, "optimizer.final_fraction", rule, final_fraction)
-    clip_ok = clip_norm is None or clip_norm > 0
-    require(clip_ok, "optimizer.clip_norm", "be None or positive", clip_norm)
-
-    where = "optimizer.decoder_every"
-    require(decoder_every >= 1, where, "be at least 1", decoder_every)
-    until = decoder_every_until
-    rule = "be None or at least 0"
-    require(until is None or until >= 0, f"{where}_until", rule, until)
-
     rate = rate_schedule(
         learning_rate, num_steps, schedule, warmup_steps, decay_steps, final_fraction
     )

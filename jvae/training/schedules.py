@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 import optax
 
 from jvae import registry
-from jvae.errors import ConfigError, nearest, require
+from jvae.errors import ConfigError, nearest
+from jvae.ranges import FiniteFloat, Gt, Le, Lt, NonNegativeInt, PositiveInt
 from jvae.types import Array
 
 Schedule = Callable[[Array | int], Array]
 
 
+@registry.checked("schedules")
 def linear(
-    end: float,
-    steps: int,
-    start: float = 0.0,
-    begin: int = 0,
-    floor: float | None = None,
+    end: FiniteFloat,
+    steps: PositiveInt,
+    start: FiniteFloat = 0.0,
+    begin: NonNegativeInt = 0,
+    floor: FiniteFloat | None = None,
 ) -> Schedule:
     """Returns step -> a straight line from `start` to `end`, then `end`.
 
@@ -32,13 +34,17 @@ def linear(
       begin: step at which the ramp begins.
       floor: no value is smaller; None for none. The ramp still leads from `start`.
     """
-    require(steps >= 1, "schedules.*.steps", "be at least 1", steps)
-    require(begin >= 0, "schedules.*.begin", "be at least 0", begin)
     line = optax.linear_schedule(start, end, steps, begin)
     return line if floor is None else lambda step: jnp.maximum(line(step), floor)
 
 
-def cyclic(end: float, steps: int, start: float = 0.0, rising: float = 0.5) -> Schedule:
+@registry.checked("schedules")
+def cyclic(
+    end: FiniteFloat,
+    steps: PositiveInt,
+    start: FiniteFloat = 0.0,
+    rising: Annotated[float, Gt(0), Le(1)] = 0.5,
+) -> Schedule:
     """Returns step -> a ramp from `start` to `end`, begun again every `steps`.
 
     Fu et al., 2019, https://arxiv.org/abs/1903.10145.
@@ -49,8 +55,6 @@ def cyclic(end: float, steps: int, start: float = 0.0, rising: float = 0.5) -> S
       start: value at the beginning of every cycle.
       rising: fraction of a cycle in which the value rises.
     """
-    require(steps >= 1, "schedules.*.steps", "be at least 1", steps)
-    require(0.0 < rising <= 1.0, "schedules.*.rising", "be within (0, 1]", rising)
 
     def schedule(step):
         position = jnp.mod(step, steps) / (steps * rising)
@@ -59,7 +63,10 @@ def cyclic(end: float, steps: int, start: float = 0.0, rising: float = 0.5) -> S
     return schedule
 
 
-def exponential(end: float, decay: float, start: float = 1.0) -> Schedule:
+@registry.checked("schedules")
+def exponential(
+    end: FiniteFloat, decay: Annotated[float, Gt(0), Lt(1)], start: FiniteFloat = 1.0
+) -> Schedule:
     """Returns step -> end + (start - end) decay^step.
 
     With end 0.01 and decay 0.999 that of Su, 2019, https://kexue.fm/archives/6705, for
@@ -70,10 +77,7 @@ def exponential(end: float, decay: float, start: float = 1.0) -> Schedule:
       decay: factor on the distance to `end` at every step, within (0, 1).
       start: value at step 0.
     """
-    require(0.0 < decay < 1.0, "schedules.*.decay", "be within (0, 1)", decay)
-    log_decay = math.log(
-        decay
-    )  # 0.999 in float32 is off by 1e-8, 1e-4 after 10^4 steps
+    log_decay = math.log(decay)  # 0.999 in float32 is off by 1e-8, 1e-4 after 10^4
     return lambda step: end + (start - end) * jnp.exp(log_decay * step)
 
 

@@ -70,7 +70,8 @@ def explained(error: Exception) -> str:
 def failed_save(error: Exception) -> str:
     """Returns why a save failed, in a few words."""
     text = str(error)
-    if "RESOURCE_EXHAUSTED" in text or getattr(error, "errno", None) == errno.ENOSPC:
+    is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    if is_full or "RESOURCE_EXHAUSTED" in text:
         return "no space left on device"
     return first_line(error)
 

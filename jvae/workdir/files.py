@@ -29,14 +29,15 @@ def absolute(path: epath.PathLike) -> epath.Path:
     return epath.Path(os.path.join(os.getcwd(), os.path.expanduser(path)))
 
 
-def write_whole(path: epath.Path, text: str) -> None:
-    """Writes a file so that a reader, or a crash, sees the old or the new text."""
+def write_whole(path: epath.Path, content: str | bytes) -> None:
+    """Writes a file so that a reader, or a crash, sees the old or the new content."""
+    blob = content.encode() if isinstance(content, str) else content
     if is_bucket(path):
-        path.write_text(text)  # an object appears when it is complete
+        path.write_bytes(blob)  # an object appears when it is complete
         return
     new = path.parent / f"{path.name}.new"
-    with open(new, "w", encoding="utf-8") as file:
-        file.write(text)
+    with open(new, "wb") as file:
+        file.write(blob)
         file.flush()
         os.fsync(file.fileno())
     os.replace(new, path)

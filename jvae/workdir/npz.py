@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 
 from jvae.errors import WorkdirError
+from jvae.workdir import files
 
 ABOUT = "about"
 
@@ -35,9 +36,7 @@ def write_npz(path: epath.PathLike, tree: Any, about: Mapping[str, Any]) -> None
     np.savez(buffer, **entries)
     target = epath.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.parent / f"{target.name}.unfinished"
-    unfinished.write_bytes(buffer.getvalue())
-    unfinished.rename(target)
+    files.write_whole(target, buffer.getvalue())
 
 
 def read_npz(path: epath.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -99,9 +99,10 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text())
         for name in ("data", "model"):
-            _ = config[name].items()
+            if not isinstance(config[name], dict):
+                raise TypeError(f"{name} is no section")
         return config
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise WorkdirError(
             f"{CONFIG_FILE} is damaged: {error}",
             where=str(workdir),

@@ -66,8 +66,8 @@ def test_an_override_reaches_the_run(ran, text, path, value):
         (["--config.los.beta=1"], "config.los is unknown.*Did you mean 'loss'"),
         (["--config.los.a.beta=1"], "config.los is unknown.*Did you mean 'loss'"),
         (["--config.num_step=1"], "Did you mean 'num_steps'"),
-        (["--config.num_steps=1e3"], "config.num_steps must be int, got '1e3'"),
-        (["--config.loss.beta=abc"], "config.loss.beta must be float, got 'abc'"),
+        (["--config.num_steps=1e3"], "config.num_steps must be int >= 0, got '1e3'"),
+        (["--config.loss.beta=abc"], "config.loss.beta must be float >= 0, got 'abc'"),
         (["--config.loss.beta=nan"], "loss.beta"),
         (["--config.seed"], "config.seed has no value"),
         (["stray"], "argument 'stray' is unknown"),
@@ -150,12 +150,12 @@ def test_help_shows_every_field_with_type_value_and_meaning(capsys):
                 assert field.meaning in text
     for name, field in registry.of(Experiment).items():
         assert field.meaning in text, name
-    assert "--config.loss.beta  (float, 1.0)" in text
+    assert "--config.loss.beta  (float >= 0, 1.0)" in text
 
 
 def test_help_without_a_config_shows_what_all_experiments_have(capsys):
     assert status(train.command, "--help") == 0
-    assert "--config.num_steps  (int, 1000)" in capsys.readouterr().out
+    assert "--config.num_steps  (int >= 0, 1000)" in capsys.readouterr().out
 
 
 def test_help_of_eval_shows_its_settings(capsys):

@@ -83,7 +83,7 @@ def test_training_examples_must_be_left(mine, num_validation):
         ("digits", {"path": "x"}, "data.path is unknown"),
         ("my_data:counted", {"size": "x"}, "data.size must be int"),
         ("my_data:nothing", {}, "returns Splits, got None"),
-        ("digits", {"num_validation": -1}, "num_validation must be an integer >= 0"),
+        ("digits", {"num_validation": -1}, "num_validation must be at least 0"),
     ],
 )
 def test_wrong_fields_are_named(mine, name, fields, words):

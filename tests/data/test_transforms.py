@@ -193,7 +193,7 @@ def test_every_transform_says_its_support():
 
 @pytest.mark.parametrize("num_bits", [0, 9, 2.5])
 def test_bits_out_of_range_are_refused(num_bits):
-    with pytest.raises(ConfigError, match=r"num_bits must be in 1\.\.8"):
+    with pytest.raises(ConfigError, match=r"num_bits must be"):
         transforms.build("unit", num_bits)
 
 

@@ -205,7 +205,7 @@ def test_the_context_reaches_the_posterior():
     [
         ({"posterior_depth": 0, "prior_depth": 0}, "prior_depth must be positive"),
         ({"posterior_depth": -1}, "posterior_depth must be at least 0"),
-        ({"hidden": (0,)}, "hidden must hold widths"),
+        ({"hidden": (0,)}, "hidden must hold numbers"),
         ({"context": -2}, "context must be at least 0"),
     ],
 )

@@ -91,9 +91,12 @@ def test_a_huge_weight_of_the_rate_leaves_chance():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"num_classes": 0}, "num_classes must be None or at least 1, got 0"),
+        ({"num_classes": 0}, "num_classes must be at least 1, got 0"),
         ({"latent_dim": 0}, "latent_dim must be at least 1, got 0"),
-        ({"decoder_hidden": (0,)}, "decoder_hidden must hold widths of at least 1"),
+        (
+            {"decoder_hidden": (0,)},
+            "decoder_hidden must hold numbers that are at least 1",
+        ),
     ],
 )
 def test_impossible_sizes_are_refused(fields, message):

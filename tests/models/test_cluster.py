@@ -267,8 +267,11 @@ def test_samples_of_a_cluster_lie_around_its_mean():
         ({"num_cluster": 3}, "model.clusters.num_cluster is unknown. Did you mean"),
         ({"num_clusters": "ten"}, "model.clusters.num_clusters must be int"),
         ({"assignment": "nearest"}, "model.clusters.assignment must be"),
-        ({"classifier_hidden": (0,)}, "classifier_hidden must hold widths of at least"),
-        ({"mean_std": -1.0}, "mean_std must be a finite number"),
+        (
+            {"classifier_hidden": (0,)},
+            "classifier_hidden must hold numbers that are at least",
+        ),
+        ({"mean_std": -1.0}, "mean_std must be at least 0"),
         ({"assignment": "responsibilities"}, "mean_std must be positive"),
     ],
 )

@@ -172,9 +172,9 @@ def test_a_temperature_acts_on_the_codes():
     [
         ({"levels": 3}, "4x4 cannot be squeezed 3 times"),
         ({"depth": 0}, "model.depth must be at least 1"),
-        ({"num_bits": 0}, "model.num_bits must be at least 1"),
+        ({"num_bits": 0}, "model.num_bits must be within"),
         ({"image_shape": (8, 8)}, "model.image_shape must be"),
-        ({"image_shape": (0, 0, 1)}, "model.image_shape must be"),
+        ({"image_shape": (0, 0, 1)}, "model.image_shape must hold"),
     ],
 )
 def test_what_does_not_fit_is_refused(fields, message):

@@ -219,7 +219,7 @@ def test_samples_are_decoded_from_the_flow_at_a_temperature():
     [
         ({"levels": 2, "flow_levels": 2}, "4x4 cannot be squeezed 3 times"),
         ({"flow_levels": 0}, "model.flow_levels must be at least 1"),
-        ({"block_hidden": 0}, "model.block_hidden must be at least 1"),
+        ({"block_hidden": 0}, "model.block_hidden must be None or at least 1"),
         ({"posterior_std": 0.0}, "model.posterior_std must be positive"),
         ({"likelihood": "categorical"}, "model.likelihood must need the 1 outputs"),
     ],

@@ -52,8 +52,8 @@ def test_a_dot_critic_is_a_scaled_product_of_two_networks():
     ("fields", "message"),
     [
         ({"image_shape": (4, 4, 1)}, "must be at least 8 high and wide for its levels"),
-        ({"channels": ()}, "model.channels must hold at least one width"),
-        ({"critic_hidden": ()}, "model.critic_hidden must hold at least one width"),
+        ({"channels": ()}, "model.channels must be at least one width"),
+        ({"critic_hidden": ()}, "model.critic_hidden must be at least one width"),
         ({"kernel_size": 0}, "model.kernel_size must be at least 1, got 0"),
         ({"critic": "bilinear"}, "model.critic must be"),
         ({"latent_dim": 0}, "model.latent_dim must be at least 1, got 0"),

@@ -166,11 +166,11 @@ def test_every_head_is_finite_at_extreme_outputs(likelihood):
         ({"name": "gaussian", "variance": "own"}, "variance must be '"),
         (
             {"name": "categorical", "num_bits": 0},
-            "num_bits must be from 1 to 8, got 0.",
+            "num_bits must be within [1, 8], got 0.",
         ),
         (
             {"name": "discretized_logistic", "num_bits": 9},
-            "must be from 1 to 8, got 9.",
+            "must be within [1, 8], got 9.",
         ),
         (
             {"name": "discretized_logistic_mixture", "num_components": 0},

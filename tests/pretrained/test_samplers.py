@@ -12,6 +12,7 @@ from scipy.stats import multivariate_normal
 
 import jvae
 from jvae.commands.sample import command
+from jvae.contract import Model
 from jvae.errors import ConfigError, WorkdirError
 from jvae.pretrained import samplers
 from jvae.pretrained.samplers.fit import training_codes
@@ -189,9 +190,6 @@ def test_codes_are_draws_whatever_the_batches(run):
 
 
 def test_models_whose_codes_no_sampler_stands_for_are_refused(run):
-    class Model:
-        pass
-
     model = jvae.restore(run).trained
     for attributes, why in (
         ({}, "has not one q"),

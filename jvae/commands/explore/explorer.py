@@ -157,18 +157,18 @@ class Explorer:
     @property
     def has_samples(self) -> bool:
         """Whether the model draws images or sentences."""
-        return self.decodes and hasattr(self.model.model, "generate")
+        return self.decodes and self.model.model.offers("generate")
 
     @property
     def num_scales(self) -> int:
         """Scales that can be kept while finer ones are drawn; 0 of no hierarchy."""
-        is_hierarchy = hasattr(self.model.model, "resample")
+        is_hierarchy = self.model.model.offers("resample")
         return len(self.model.model.groups) if is_hierarchy else 0
 
     @property
     def choices(self) -> tuple[str, int]:
         """('class' or 'cluster', how many there are), ('', 0) of other models."""
-        if getattr(self.model.model, "num_classes", None) is not None:
+        if self.model.model.num_classes is not None:
             return "class", self.model.model.num_classes
         if has_clusters(self.model.trained):
             return "cluster", self.model.model.num_clusters

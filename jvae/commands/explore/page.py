@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import functools
 import html
@@ -77,8 +76,8 @@ def html_of(shown: Shown) -> str:
     if shown.sheet is None:
         rows = (html.escape(text) or "(no word)" for text in shown.sentences)
         return f"<p>{words}</p><ol>{''.join(f'<li>{row}</li>' for row in rows)}</ol>"
-    data = base64.b64encode(image_grid.encode_png(shown.sheet)).decode()
-    return f'<p>{words}</p><img src="data:image/png;base64,{data}" alt="{words}">'
+    data = image_grid.data_uri(image_grid.encode_png(shown.sheet))
+    return f'<p>{words}</p><img src="{data}" alt="{words}">'
 
 
 @dataclasses.dataclass(frozen=True)

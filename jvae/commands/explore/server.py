@@ -96,8 +96,9 @@ def bound(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(
-            f"cannot listen at {host}:{port}: {getattr(error, 'strerror', error)}",
+            f"cannot listen at {host}:{port}: {reason}",
             fix="Give another --port, or --port=0 for a free one.",
         ) from error
 

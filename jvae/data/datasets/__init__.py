@@ -11,10 +11,11 @@ import numpy as np
 from jvae import registry
 from jvae.data.checks import check_splits
 from jvae.data.datasets import digits, grammar, idx, images, npz, shapes, text, tfds
-from jvae.data.options import data_options
+from jvae.data.options import DataOptions
 from jvae.data.pipeline import order
 from jvae.data.sources import Source, Splits, Subset
 from jvae.errors import ConfigError, DataError, require
+from jvae.ranges import NonNegativeInt
 
 DATASETS: dict[str, Callable[..., Splits]] = {
     "digits": digits.digits,
@@ -33,7 +34,10 @@ HOLD_OUT_SEED = 2**32
 """Of the permutation that decides what is held out; not a seed that a run has."""
 
 
-def build(name: str, *, num_validation: int = 0, **source_fields: Any) -> Splits:
+@registry.checked("data")
+def build(
+    name: str, *, num_validation: NonNegativeInt = 0, **source_fields: Any
+) -> Splits:
     """Returns the data set `name`, checked, with a validation split if asked for.
 
     The held out examples depend on the data set alone, never on a run's seed. A
@@ -50,12 +54,6 @@ def build(name: str, *, num_validation: int = 0, **source_fields: Any) -> Splits
       DataError: missing or damaged data, see `checks.check_splits`; too few examples
         for `num_validation`.
     """
-    require(
-        isinstance(num_validation, int) and num_validation >= 0,
-        "data.num_validation",
-        "be an integer >= 0",
-        num_validation,
-    )
     function = registry.resolve(DATASETS, name, "data")
     registry.check(function, source_fields, "data")
     splits = function(**source_fields)
@@ -96,7 +94,7 @@ def hold_out(splits: Splits, num_validation: int) -> Splits:
 
 def load_splits(section: Mapping[str, Any]) -> Splits:
     """Returns the data set of a config's data section."""
-    options = set(registry.of(data_options)) - {"num_validation"}
+    options = set(registry.of(DataOptions)) - {"num_validation"}
     return build(**{k: v for k, v in section.items() if k not in options})
 
 
@@ -121,7 +119,7 @@ def load_split(
             "the data set's vocabulary is not the one that the model was trained with",
             fix="It is made of train.txt: evaluate with that of the run.",
         )
-    source = getattr(splits, split)
+    source = registry.values(splits)[split]
     if source is None:
         raise ConfigError(
             f"the data set has no {split} split", fix="Set data.num_validation."

@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from jvae import registry
 from jvae.data.sources import Splits
 from jvae.data.vocabulary import Vocabulary, sources
-from jvae.errors import require
+from jvae.ranges import PositiveInt
 
 Rule = tuple[float, tuple[str, ...]]
 """A probability, and the symbols that the left side becomes."""
@@ -126,8 +127,11 @@ def log_prob(words: Sequence[str], rules: Rules = RULES) -> float:
     return math.log(probability) if probability > 0.0 else -math.inf
 
 
+@registry.checked("data")
 def grammar(
-    num_train: int = 10_000, num_test: int = 1_000, num_buckets: int = 3
+    num_train: PositiveInt = 10_000,
+    num_test: PositiveInt = 1_000,
+    num_buckets: PositiveInt = 3,
 ) -> Splits:
     """Returns sentences of 5 to 12 words about four subjects, independent draws.
 
@@ -142,8 +146,6 @@ def grammar(
     Raises:
       ConfigError: a number out of range.
     """
-    for name, count in (("num_train", num_train), ("num_test", num_test)):
-        require(count >= 1, f"data.{name}", "be at least 1", count)
     draws = [
         [generate(generator) for _ in range(count)]
         for generator, count in (

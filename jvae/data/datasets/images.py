@@ -7,15 +7,17 @@ import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
+from jvae import registry
 from jvae.data.datasets import image_files
 from jvae.data.files import existing_folder
 from jvae.data.pipeline import order
 from jvae.data.sources import Examples, Shapes, Source, Splits, cached_if_small
 from jvae.errors import DataError, require
+from jvae.ranges import Gt, Lt, NonNegativeInt, PositiveInt
 
 logger = logging.getLogger(__name__)
 
@@ -28,15 +30,16 @@ SPLIT_SEED = 2**33
 """Of the permutation that decides what is test data; not a seed that a run has."""
 
 
+@registry.checked("data")
 def images(
     path: str,
-    height: int | None = None,
-    width: int | None = None,
+    height: PositiveInt | None = None,
+    width: PositiveInt | None = None,
     channels: Literal[1, 3] = 3,
-    crop: int | None = None,
-    test_fraction: float = 0.1,
+    crop: PositiveInt | None = None,
+    test_fraction: Annotated[float, Gt(0), Lt(1)] = 0.1,
     on_bad_image: Literal["raise", "skip"] = "raise",
-    max_bad_images: int = 10,
+    max_bad_images: NonNegativeInt = 10,
 ) -> Splits:
     """Returns the PNG and JPEG files of a folder as a data set.
 
@@ -61,15 +64,12 @@ def images(
       ConfigError: a number out of range, width without height, no Pillow.
       DataError: no pictures, damaged pictures, sizes that differ.
     """
-    for name, value in {"height": height, "width": width, "crop": crop}.items():
-        require(value is None or value >= 1, f"data.{name}", "be at least 1", value)
     require(
         height is not None or width is None,
         "data.height",
         "be given with data.width",
         height,
     )
-    require(0 < test_fraction < 1, "data.test_fraction", "be in (0, 1)", test_fraction)
     image_files.refuse_bombs()
     root = existing_folder(path, EXPECTED)
     splits = find(root, test_fraction)

@@ -6,10 +6,12 @@ import logging
 from pathlib import Path
 from typing import Literal
 
+from jvae import registry
 from jvae.data.files import existing_folder
 from jvae.data.sources import Splits
 from jvae.data.vocabulary import Vocabulary, sources
-from jvae.errors import DataError, require
+from jvae.errors import DataError
+from jvae.ranges import PositiveInt, VocabularySize
 
 OnBadLine = Literal["error", "skip"]
 EXPECTED = "It must hold train.txt and test.txt or valid.txt, a sentence on each line."
@@ -17,13 +19,14 @@ EXPECTED = "It must hold train.txt and test.txt or valid.txt, a sentence on each
 logger = logging.getLogger("jvae")
 
 
+@registry.checked("data")
 def text(
     path: str,
-    vocabulary_size: int = 10_000,
-    min_count: int = 1,
-    max_words: int = 60,
-    max_sentences: int | None = None,
-    num_buckets: int = 4,
+    vocabulary_size: VocabularySize = 10_000,
+    min_count: PositiveInt = 1,
+    max_words: PositiveInt = 60,
+    max_sentences: PositiveInt | None = None,
+    num_buckets: PositiveInt = 4,
     on_bad_line: OnBadLine = "error",
 ) -> Splits:
     """Returns the sentences of text files in UTF-8, and the words of those of training.
@@ -46,13 +49,6 @@ def text(
       DataError: a file is missing or not UTF-8, a line is empty or over-long, no
         sentence or no word is left.
     """
-    counts = {"min_count": min_count, "max_words": max_words}
-    for name, count in counts.items():
-        require(count >= 1, f"data.{name}", "be at least 1", count)
-    rule = "be at least 3"
-    require(vocabulary_size >= 3, "data.vocabulary_size", rule, vocabulary_size)
-    usable = max_sentences is None or max_sentences >= 1
-    require(usable, "data.max_sentences", "be None or at least 1", max_sentences)
     files = _files(existing_folder(path, EXPECTED))
     by_split = {
         name: _sentences(file, max_words, on_bad_line) for name, file in files.items()

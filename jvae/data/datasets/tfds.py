@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jvae import registry
 from jvae.data.datasets import image_files
 from jvae.data.datasets.tfds_folders import (
     has_random_access,
@@ -17,11 +18,13 @@ from jvae.data.datasets.tfds_folders import (
 from jvae.data.libraries import library
 from jvae.data.sources import Examples, Shapes, Source, Splits, cached_if_small
 from jvae.errors import DataError, require
+from jvae.ranges import PositiveInt
 
 DAMAGED = (ValueError, TypeError, KeyError, AttributeError, OSError, RuntimeError)
 """What tensorflow_datasets raises at metadata and records that are not as it wrote."""
 
 
+@registry.checked("data")
 def tfds(
     dataset: str,
     data_dir: str | None = None,
@@ -29,9 +32,9 @@ def tfds(
     test_split: str = "test",
     image: str = "image",
     label: str = "label",
-    height: int | None = None,
-    width: int | None = None,
-    crop: int | None = None,
+    height: PositiveInt | None = None,
+    width: PositiveInt | None = None,
+    crop: PositiveInt | None = None,
 ) -> Splits:
     """Returns a prepared TensorFlow data set. Nothing is ever downloaded.
 
@@ -54,8 +57,6 @@ def tfds(
       DataError: no such data set, not prepared, stored as tfrecord, or damaged; the
         message says which command helps.
     """
-    for name, value in {"height": height, "width": width, "crop": crop}.items():
-        require(value is None or value >= 1, f"data.{name}", "be at least 1", value)
     alone = height is None and (width is not None or crop is not None)
     require(not alone, "data.height", "be given with data.width and data.crop", height)
     folder = prepared_folder(dataset, data_dir)
@@ -232,7 +233,9 @@ def _layout(builder: Any, image: str, label: str) -> Layout:
     kind = features[label]
     if kind.shape != () or not np.issubdtype(kind.np_dtype, np.integer):
         raise DataError(f"feature {label!r} is no class but {kind}", where=where)
-    return Layout(image, label, shape, getattr(kind, "num_classes", None))
+    class_label = library("tensorflow_datasets", "tensorflow-datasets").features
+    is_class = isinstance(kind, class_label.ClassLabel)
+    return Layout(image, label, shape, kind.num_classes if is_class else None)
 
 
 def _split(builder: Any, name: str, layout: Layout) -> Source:

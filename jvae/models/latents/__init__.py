@@ -1,16 +1,16 @@
 """Latents: from the outputs of an encoder to q(z|x), and the prior that goes with it.
 
-Each is a small frozen object with
+Each is a small frozen object that derives from `Latent` and has `num_outputs`,
+`posterior` and `prior`; the other members have defaults:
 
   num_outputs(dim)       how many numbers the encoder's last layer must give
-  event_shape(dim)       the shape of one example's latents
+  posterior(outputs, annealed), prior(size, dim, annealed)   distribution objects
+  event_shape(dim)       the shape of one example's latents, (dim,)
   layer()                a module on these numbers (and the mask), None for most
-  flows(dim)             bijections that make q(z|x) and p(z), None for most
-  posterior(outputs, batch), prior(batch, dim)   distribution objects
+  flows(dim)             bijections that make q(z|x) and p(z), none for most
   uniform_prior          whether the prior is uniform, so that no temperature acts on it
   coefficients           what a trainer may anneal, {} for most
-
-and `interpolate(start, end, fraction)`, where the straight line leaves their space.
+  interpolate(start, end, fraction)   the straight line, unless it leaves their space
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from jvae import registry
 from jvae.errors import require
-from jvae.models.latents.base import Flows, Latent, NoFlows, NoLayer
+from jvae.models.latents.base import Flows, Latent
 from jvae.models.latents.flows import FlowLatent, flow
 from jvae.models.latents.gaussians import (
     MAX_LOG_VAR,
@@ -44,8 +44,6 @@ __all__ = [
     "GaussianLatent",
     "GumbelLatent",
     "Latent",
-    "NoFlows",
-    "NoLayer",
     "SphereLatent",
     "build",
 ]

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
+from jvae import registry
 from jvae.distributions import DiagGaussian
 from jvae.errors import require
 from jvae.flows import VectorSteps
 from jvae.flows.coupling import Kind
-from jvae.models.latents.base import Flows, NoLayer
+from jvae.models.latents.base import Flows, Latent
 from jvae.models.latents.gaussians import GaussianLatent
-from jvae.types import Array, Batch
+from jvae.ranges import NonNegativeInt, Widths
+from jvae.types import Array, Coefficients
 
 
 @dataclasses.dataclass(frozen=True)
-class FlowLatent(NoLayer):
+class FlowLatent(Latent):
     """Gaussians that flows turn into q(z|x), into N(0, I) of p(z), or both.
 
     Attributes:
@@ -32,16 +33,10 @@ class FlowLatent(NoLayer):
     hidden: tuple[int, ...]
     coupling: Kind
     context: int
-    uniform_prior: ClassVar[bool] = False
-    coefficients: ClassVar[dict[str, float]] = {}
 
     def num_outputs(self, dim: int) -> int:
         """Returns 2 D, means and log variances, and the context."""
         return 2 * dim + self.context
-
-    def event_shape(self, dim: int) -> tuple[int, ...]:
-        """Returns (D,)."""
-        return (dim,)
 
     def flows(self, dim: int) -> Flows:
         """Returns the flows that have steps."""
@@ -54,26 +49,27 @@ class FlowLatent(NoLayer):
             of_prior = VectorSteps(dim, self.prior_depth, **widths)
         return Flows(of_posterior, of_prior)
 
-    def posterior(self, outputs: Array, batch: Batch) -> DiagGaussian:
+    def posterior(self, outputs: Array, annealed: Coefficients) -> DiagGaussian:
         """Returns the Gaussian, [B, D], before its flow."""
         size = outputs.shape[-1] - self.context
-        return GaussianLatent().posterior(outputs[:, :size], batch)
+        return GaussianLatent().posterior(outputs[:, :size], annealed)
 
     def cond(self, outputs: Array) -> Array | None:
         """Returns the context, [B, F], None for none."""
         return outputs[:, outputs.shape[-1] - self.context :] if self.context else None
 
-    def prior(self, batch: Batch, dim: int) -> DiagGaussian:
+    def prior(self, size: int, dim: int, annealed: Coefficients) -> DiagGaussian:
         """Returns N(0, I), [B, D], behind its flow."""
-        return GaussianLatent().prior(batch, dim)
+        return GaussianLatent().prior(size, dim, annealed)
 
 
+@registry.checked("model.latent")
 def flow(
-    posterior_depth: int = 0,
-    prior_depth: int = 4,
-    hidden: Sequence[int] = (64,),
+    posterior_depth: NonNegativeInt = 0,
+    prior_depth: NonNegativeInt = 4,
+    hidden: Widths = (64,),
     coupling: Kind = "affine",
-    context: int = 16,
+    context: NonNegativeInt = 16,
 ) -> FlowLatent:
     """Returns Gaussians that flows make more flexible.
 
@@ -88,13 +84,7 @@ def flow(
     Raises:
       ConfigError: a number out of range, or no flow at all.
     """
-    where = "model.latent"
-    counts = {"posterior_depth": posterior_depth, "prior_depth": prior_depth}
-    for name, count in {**counts, "context": context}.items():
-        require(count >= 0, f"{where}.{name}", "be at least 0", count)
     some = posterior_depth + prior_depth > 0
-    require(some, f"{where}.prior_depth", "be positive without another flow", 0)
-    widths_ok = all(width >= 1 for width in hidden)
-    require(widths_ok, f"{where}.hidden", "hold widths of at least 1", tuple(hidden))
+    require(some, "model.latent.prior_depth", "be positive without another flow", 0)
     context = context if posterior_depth else 0
     return FlowLatent(posterior_depth, prior_depth, tuple(hidden), coupling, context)

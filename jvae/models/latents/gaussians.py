@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Annotated
 
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jvae import registry
 from jvae.distributions import DiagGaussian
-from jvae.errors import require
-from jvae.models.latents.base import NoFlows
+from jvae.models.latents.base import Latent
 from jvae.models.latents.normalization import KlFloor, MeanNorm, MomentNorm, Variance
-from jvae.types import Array, Batch, batch_size
+from jvae.ranges import Gt, Lt, PositiveFloat
+from jvae.types import Array, Coefficients
 
 MIN_LOG_VAR, MAX_LOG_VAR = -15.0, 10.0
 
 
 @dataclasses.dataclass(frozen=True)
-class GaussianLatent(NoFlows):
+class GaussianLatent(Latent):
     """q(z|x) = N(mean, diag var), the log variance within [-15, 10]; p(z) = N(0, I).
 
     Attributes:
@@ -29,33 +29,23 @@ class GaussianLatent(NoFlows):
     """
 
     make_layer: Callable[[], nn.Module] | None = None
-    uniform_prior: ClassVar[bool] = False
 
     def layer(self) -> nn.Module | None:
         """Returns a layer of `jvae.models.latents.normalization`; None for none."""
         return None if self.make_layer is None else self.make_layer()
 
-    @property
-    def coefficients(self) -> dict[str, float]:
-        """None."""
-        return {}
-
     def num_outputs(self, dim: int) -> int:
         """Returns 2 D, means and log variances."""
         return 2 * dim
 
-    def event_shape(self, dim: int) -> tuple[int, ...]:
-        """Returns (D,)."""
-        return (dim,)
-
-    def posterior(self, outputs: Array, batch: Batch) -> DiagGaussian:
+    def posterior(self, outputs: Array, annealed: Coefficients) -> DiagGaussian:
         """Returns q(z|x), [B, D]."""
         mean, log_var = jnp.split(outputs, 2, axis=-1)
         return DiagGaussian(mean, jnp.clip(log_var, MIN_LOG_VAR, MAX_LOG_VAR))
 
-    def prior(self, batch: Batch, dim: int) -> DiagGaussian:
+    def prior(self, size: int, dim: int, annealed: Coefficients) -> DiagGaussian:
         """Returns N(0, I), [B, D]."""
-        return DiagGaussian.standard(batch_size(batch), dim)
+        return DiagGaussian.standard(size, dim)
 
 
 def gaussian() -> GaussianLatent:
@@ -63,7 +53,8 @@ def gaussian() -> GaussianLatent:
     return GaussianLatent()
 
 
-def normalized_gaussian(gamma: float = 0.6) -> GaussianLatent:
+@registry.checked("model.latent")
+def normalized_gaussian(gamma: PositiveFloat = 0.6) -> GaussianLatent:
     """Returns Gaussians whose means are normalised over the batch (BN-VAE).
 
     So KL(q(z|x) || p(z)) is in the mean over a batch at least D gamma^2 / 2 nats.
@@ -74,12 +65,13 @@ def normalized_gaussian(gamma: float = 0.6) -> GaussianLatent:
     Raises:
       ConfigError: gamma is not positive.
     """
-    where = "model.latent.gamma"
-    require(0.0 < gamma < math.inf, where, "be positive and finite", gamma)
     return GaussianLatent(functools.partial(MeanNorm, float(gamma)))
 
 
-def moment_gaussian(tau: float = 0.5, variance: Variance = "signed") -> GaussianLatent:
+@registry.checked("model.latent")
+def moment_gaussian(
+    tau: Annotated[float, Gt(0), Lt(1)] = 0.5, variance: Variance = "signed"
+) -> GaussianLatent:
     """Returns Gaussians whose means and variances add up to 1 over the batch.
 
     So q(z), the mixture of all q(z|x), has the first two moments of N(0, I), and the KL
@@ -93,11 +85,11 @@ def moment_gaussian(tau: float = 0.5, variance: Variance = "signed") -> Gaussian
     Raises:
       ConfigError: tau out of range.
     """
-    require(0.0 < tau < 1.0, "model.latent.tau", "be within (0, 1)", tau)
     return GaussianLatent(functools.partial(MomentNorm, float(tau), variance))
 
 
-def delta_gaussian(delta: float = 0.15) -> GaussianLatent:
+@registry.checked("model.latent")
+def delta_gaussian(delta: PositiveFloat = 0.15) -> GaussianLatent:
     """Returns Gaussians each dimension of which has a KL of at least `delta` nats.
 
     For every x, not only in the mean: the means keep away from 0 as far as that takes
@@ -109,6 +101,4 @@ def delta_gaussian(delta: float = 0.15) -> GaussianLatent:
     Raises:
       ConfigError: delta is not positive.
     """
-    where = "model.latent.delta"
-    require(0.0 < delta < math.inf, where, "be positive and finite", delta)
     return GaussianLatent(functools.partial(KlFloor, float(delta)))

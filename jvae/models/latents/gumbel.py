@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax.numpy as jnp
 
+from jvae import registry
 from jvae.distributions import GumbelSoftmax
-from jvae.errors import require
-from jvae.models.latents.base import NoLayer
-from jvae.types import Array, Batch, batch_size
+from jvae.models.latents.base import Latent
+from jvae.ranges import Ge
+from jvae.types import Array, Coefficients
 
 MIN_TEMPERATURE = 1e-3
 """Below it a relaxed draw is one-hot in float32 and its gradients are 0 or huge."""
 
 
 @dataclasses.dataclass(frozen=True)
-class GumbelLatent(NoLayer):
+class GumbelLatent(Latent):
     """q(z|x) a product of D categorical variables of K values; p(z) uniform.
 
-    With batch['temperature'] [B], which `losses.build` fills in from its coefficient
-    'temperature', draws are relaxed and differentiable. Without it (evaluation,
-    `jvae.restore`) the latents are one-hot and bounds are those of the discrete model.
+    With the coefficient 'temperature', as `losses.build` gives it to a model, draws are
+    relaxed and differentiable. Without it (evaluation, `jvae.restore`) the latents are
+    one-hot and bounds are those of the discrete model.
 
     Attributes:
       num_values: K.
@@ -46,18 +47,22 @@ class GumbelLatent(NoLayer):
         """Returns (D, K)."""
         return (dim, self.num_values)
 
-    def posterior(self, outputs: Array, batch: Batch) -> GumbelSoftmax:
-        """Returns q(z|x), [B, D, K], relaxed if the batch has a temperature."""
+    def posterior(self, outputs: Array, annealed: Coefficients) -> GumbelSoftmax:
+        """Returns q(z|x), [B, D, K], relaxed if there is a temperature."""
         logits = outputs.reshape(outputs.shape[0], -1, self.num_values)
-        return GumbelSoftmax(logits, _temperature(batch))
+        return GumbelSoftmax(logits, _temperature(annealed, len(logits)))
 
-    def prior(self, batch: Batch, dim: int) -> GumbelSoftmax:
+    def prior(self, size: int, dim: int, annealed: Coefficients) -> GumbelSoftmax:
         """Returns uniform variables, [B, D, K], relaxed as the posterior is."""
-        shape = (batch_size(batch), dim, self.num_values)
-        return GumbelSoftmax.uniform(*shape, _temperature(batch))
+        shape = (size, dim, self.num_values)
+        return GumbelSoftmax.uniform(*shape, _temperature(annealed, size))
 
 
-def gumbel_softmax(num_values: int = 10, temperature: float = 1.0) -> GumbelLatent:
+@registry.checked("model.latent")
+def gumbel_softmax(
+    num_values: Annotated[int, Ge(2)] = 10,
+    temperature: Annotated[float, Ge(MIN_TEMPERATURE)] = 1.0,
+) -> GumbelLatent:
     """Returns `latent_dim` categorical variables, relaxed in training.
 
     Args:
@@ -68,14 +73,11 @@ def gumbel_softmax(num_values: int = 10, temperature: float = 1.0) -> GumbelLate
     Raises:
       ConfigError: fewer than two values, or a temperature that is not positive.
     """
-    require(num_values >= 2, "model.latent.num_values", "be at least 2", num_values)
-    where, rule = "model.latent.temperature", f"be at least {MIN_TEMPERATURE}"
-    require(temperature >= MIN_TEMPERATURE, where, rule, temperature)
     return GumbelLatent(num_values, float(temperature))
 
 
-def _temperature(batch: Batch) -> Array | None:
-    """Returns batch['temperature'] [B], None if it has none."""
-    if "temperature" not in batch:
+def _temperature(annealed: Coefficients, size: int) -> Array | None:
+    """Returns the temperature of every example, [B]; None if there is none."""
+    if "temperature" not in annealed:
         return None
-    return jnp.maximum(batch["temperature"], MIN_TEMPERATURE)  # blanked rows have 0
+    return jnp.full(size, jnp.maximum(annealed["temperature"], MIN_TEMPERATURE))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax.numpy as jnp
 
+from jvae import registry
 from jvae.distributions import UniformOnSphere, VonMisesFisher, slerp
-from jvae.distributions.von_mises_fisher import check_concentration
-from jvae.models.latents.base import NoLayer
-from jvae.types import Array, Batch, batch_size
+from jvae.distributions.von_mises_fisher import MAX_CONCENTRATION
+from jvae.models.latents.base import Latent
+from jvae.ranges import Gt, Le
+from jvae.types import Array, Coefficients
 
 
 @dataclasses.dataclass(frozen=True)
-class SphereLatent(NoLayer):
+class SphereLatent(Latent):
     """q(z|x) von Mises-Fisher on the unit sphere in D dimensions; p(z) uniform on it.
 
     Attributes:
@@ -24,20 +26,11 @@ class SphereLatent(NoLayer):
     concentration: float
     uniform_prior: ClassVar[bool] = True
 
-    @property
-    def coefficients(self) -> dict[str, float]:
-        """None."""
-        return {}
-
     def num_outputs(self, dim: int) -> int:
         """Returns D, a direction before it is normalised."""
         return dim
 
-    def event_shape(self, dim: int) -> tuple[int, ...]:
-        """Returns (D,)."""
-        return (dim,)
-
-    def posterior(self, outputs: Array, batch: Batch) -> VonMisesFisher:
+    def posterior(self, outputs: Array, annealed: Coefficients) -> VonMisesFisher:
         """Returns q(z|x), [B, D]."""
         square = jnp.square(outputs).sum(-1, keepdims=True)
         # Where all outputs are 0, as in a blanked row, there is no direction; the first
@@ -47,16 +40,19 @@ class SphereLatent(NoLayer):
         unit = outputs / jnp.sqrt(jnp.where(is_zero, 1.0, square))
         return VonMisesFisher(jnp.where(is_zero, axis, unit), self.concentration)
 
-    def prior(self, batch: Batch, dim: int) -> UniformOnSphere:
+    def prior(self, size: int, dim: int, annealed: Coefficients) -> UniformOnSphere:
         """Returns the uniform distribution, [B, D]."""
-        return UniformOnSphere(batch_size(batch), dim)
+        return UniformOnSphere(size, dim)
 
     def interpolate(self, start: Array, end: Array, fraction: Array) -> Array:
         """Returns points on the great circle between unit vectors."""
         return slerp(start, end, fraction)
 
 
-def von_mises_fisher(concentration: float = 20.0) -> SphereLatent:
+@registry.checked("model.latent")
+def von_mises_fisher(
+    concentration: Annotated[float, Gt(0), Le(MAX_CONCENTRATION)] = 20.0,
+) -> SphereLatent:
     """Returns directions in `latent_dim` dimensions.
 
     Args:
@@ -66,5 +62,4 @@ def von_mises_fisher(concentration: float = 20.0) -> SphereLatent:
     Raises:
       ConfigError: a concentration that is not within (0, 1e5].
     """
-    check_concentration(concentration, "model.latent.concentration")
     return SphereLatent(float(concentration))

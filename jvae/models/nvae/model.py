@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jvae import keys
+from jvae import keys, registry
+from jvae.contract import Model
 from jvae.distributions import Distribution, arc
 from jvae.errors import ConfigError, require
 from jvae.layers.spectral import power_iteration, power_start
@@ -39,6 +40,7 @@ from jvae.models.nvae.groups import (
 )
 from jvae.models.nvae.scale import Features
 from jvae.models.vae import check_image
+from jvae.ranges import ImageShape, NonNegativeInt, PositiveInt, SomeWidths
 from jvae.types import Array, Batch, Inference, Key, batch_size
 
 SPECTRAL = "spectral"
@@ -61,7 +63,7 @@ class Latents:
     features: Any = None
 
 
-class NVAE(nn.Module):
+class NVAE(Model):
     """A hierarchical VAE of residual cells.
 
     Attributes:
@@ -232,9 +234,7 @@ class NVAE(nn.Module):
 
     def _scaled(self, image: Array) -> Array:
         """Returns images as the stem sees them: padded, within [-1, 1]."""
-        x = check_image(image, self.image_shape)
-        if hasattr(self.observation, "scaled"):
-            x = self.observation.scaled(x)
+        x = self.observation.scaled(check_image(image, self.image_shape))
         sides = ((0, 0), (self.padding,) * 2, (self.padding,) * 2, (0, 0))
         x = jnp.pad(x, sides)
         if not isinstance(self.observation, likelihoods.SIGNED):
@@ -364,16 +364,17 @@ def _arc(start: Array, end: Array, fraction: Array) -> Array:
     return points.reshape(*points.shape[:-1], *start.shape[-3:])
 
 
+@registry.checked("model")
 def nvae(
-    image_shape: Sequence[int],
-    channels: int = 32,
-    groups: Sequence[int] = (5, 10),
-    latent_channels: int = 20,
-    group_cells: int = 2,
-    blocks: int = 2,
-    block_cells: int = 3,
-    flow_pairs: int = 0,
-    padding: int = 0,
+    image_shape: ImageShape,
+    channels: PositiveInt = 32,
+    groups: SomeWidths = (5, 10),
+    latent_channels: PositiveInt = 20,
+    group_cells: PositiveInt = 2,
+    blocks: NonNegativeInt = 2,
+    block_cells: PositiveInt = 3,
+    flow_pairs: NonNegativeInt = 0,
+    padding: NonNegativeInt = 0,
     likelihood: str | Mapping[str, Any] = "bernoulli",
     cells: Cells = "batch_norm",
     remat: Remat = "cells",
@@ -406,22 +407,6 @@ def nvae(
     Raises:
       ConfigError: a number out of range, or an image that cannot be halved so often.
     """
-    counts = {
-        "channels": channels,
-        "latent_channels": latent_channels,
-        "group_cells": group_cells,
-        "block_cells": block_cells,
-        "groups": min(groups, default=0),
-    }
-    for name, count in counts.items():
-        require(count >= 1, f"model.{name}", "be at least 1", count)
-    for name, count in {
-        "blocks": blocks,
-        "flow_pairs": flow_pairs,
-        "padding": padding,
-    }.items():
-        require(count >= 0, f"model.{name}", "be at least 0", count)
-    require(len(image_shape) == 3, "model.image_shape", "be (H, W, C)", image_shape)
     height, width, colors = image_shape
     halvings = blocks + len(groups) - 1
     _check_halvings((height, width), padding, halvings)

@@ -85,13 +85,13 @@ def check_samplable(trained: TrainedModel) -> None:
     """Raises ConfigError for a model whose codes no sampler here can stand for."""
     model = trained.model
     name, why = type(model).__name__, None
-    if not (hasattr(model, "posterior") and hasattr(model, "decode")):
+    if not (model.offers("posterior") and model.offers("decode")):
         why = "has not one q(z|x) and a decoder"
     elif trained.has_uniform_prior:
         why = "has codes that are no real vectors"
-    elif getattr(model, "num_classes", None) is not None:
+    elif model.num_classes is not None:
         why = "has a prior for each class"
-    elif getattr(model, "is_lossless", False):
+    elif model.is_lossless:
         why = "is a flow, whose prior is exact"
     if why is not None:
         raise ConfigError(f"{name} {why}: no sampler can be fitted")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jvae.distributions import DiagGaussian
 from jvae.errors import require
 from jvae.flows import FlowPrior, VectorSteps
+from jvae.pretrained.minimize import minimize
 from jvae.types import Array, Key, Params
 
 BATCH_SIZE = 256
@@ -99,25 +96,24 @@ def fit_flow(
     return FlowSampler(mean, std, params, depth, width)
 
 
-@functools.partial(jax.jit, static_argnames=("flow", "num_steps"))
-def _trained(codes: Array, key: Key, flow: Any, num_steps: int) -> Params:
+def _trained(codes: Array, key: Key, flow: VectorSteps, num_steps: int) -> Params:
     """Returns parameters after so many updates."""
     start_key, run_key = jax.random.split(key)
     rows = min(BATCH_SIZE, codes.shape[0])
-    params = flow.init(start_key, codes[:rows])["params"]
-    optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, num_steps))
     base = DiagGaussian.standard(rows, codes.shape[1])
 
     def negative(params, z):
         prior = FlowPrior(base, params, flow, (codes.shape[1],))
         return -prior.log_prob(z).mean()
 
-    def update(carry, step_key):
-        params, state = carry
-        z = codes[jax.random.randint(step_key, (rows,), 0, codes.shape[0])]
-        changes, state = optimizer.update(jax.grad(negative)(params, z), state)
-        return (optax.apply_updates(params, changes), state), None
+    @jax.jit
+    def batch(step_key):
+        return codes[jax.random.randint(step_key, (rows,), 0, codes.shape[0])]
 
-    carry = (params, optimizer.init(params))
-    steps = jax.random.split(run_key, num_steps)
-    return jax.lax.scan(update, carry, steps)[0][0]
+    return minimize(
+        negative,
+        jax.jit(flow.init)(start_key, codes[:rows])["params"],
+        map(batch, jax.random.split(run_key, num_steps)),
+        num_steps=num_steps,
+        learning_rate=LEARNING_RATE,
+    )

@@ -6,6 +6,7 @@ from typing import Any
 
 from etils import epath
 
+from jvae import registry
 from jvae.errors import ConfigError
 from jvae.pretrained.samplers.flow import FlowSampler
 from jvae.pretrained.samplers.mixture import MixtureSampler
@@ -50,9 +51,8 @@ def save(
       folder: from `folder_of`; made if missing.
       about: JSON, how it was fitted.
     """
-    numbers = {
-        n: getattr(sampler, n) for n in ("depth", "width") if hasattr(sampler, n)
-    }
+    fields = registry.values(sampler)
+    numbers = {name: fields[name] for name in ("depth", "width") if name in fields}
     kind = next(name for name, cls in KINDS.items() if type(sampler) is cls)
     said = {"kind": kind, "fields": numbers, **about}
     npz.write_npz(epath.Path(folder) / f"{name}.npz", sampler, said)

@@ -174,10 +174,10 @@ def test_a_missing_folder_says_what_is_expected(tmp_path):
 @pytest.mark.parametrize(
     "fields, words",
     [
-        ({"height": 0}, r"data\.height must be at least 1"),
+        ({"height": 0}, r"data\.height must be None or at least 1"),
         ({"width": 3}, r"data\.height must be given with data\.width"),
-        ({"crop": -1}, r"data\.crop must be at least 1"),
-        ({"test_fraction": 1.0}, r"data\.test_fraction must be in \(0, 1\)"),
+        ({"crop": -1}, r"data\.crop must be None or at least 1"),
+        ({"test_fraction": 1.0}, r"data\.test_fraction must be within \(0, 1\)"),
         ({"channels": 2}, r"data\.channels must be"),
         ({"on_bad_image": "ignore"}, r"data\.on_bad_image must be"),
     ],

