@@ -20,7 +20,6 @@ import jvae
 from jvae.data import datasets
 from jvae.evaluation import clustering
 from jvae.evaluation.probes import means_of
-from jvae.pretrained.trained_model import over_examples
 
 NAMES = ("majority vote", "Hungarian", "NMI", "ARI")
 
@@ -56,8 +55,7 @@ def main() -> None:
         model = jvae.restore(workdir)
         test = datasets.load_split(model.config["data"], "test")
         count = min(flags.examples, len(test))
-        codes = over_examples(
-            model.trained,
+        codes = model.map_examples(
             means_of,
             test,
             batch_size=250,

@@ -63,8 +63,8 @@ class Jvae:
 
     def __init__(self, path):
         self.components = assembly.assemble(configs.parse_experiment(config(path)))
-        self.state = assembly.create_state(self.components)
-        self.step = assembly.compile_step(self.components, self.state)
+        self.state = self.components.create_state()
+        self.step = self.components.compile_step(self.state)
         self.feed = batches.training_batches(self.components, 0)
 
     def loss(self, x):

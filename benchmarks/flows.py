@@ -145,8 +145,8 @@ class Jvae:
 
     def __init__(self, levels):
         self.components = assembly.assemble(configs.parse_experiment(config()))
-        self.state = assembly.create_state(self.components)
-        self.step = assembly.compile_step(self.components, self.state)
+        self.state = self.components.create_state()
+        self.step = self.components.compile_step(self.state)
         inner = levels[:, 12:20, 12:20].astype(np.uint8)
         batch = {"image": inner, "label": np.zeros(BATCH, np.int32)}
         batch["mask"] = np.ones(BATCH, bool)

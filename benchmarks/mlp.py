@@ -132,7 +132,7 @@ class Trainer:
 
     def layers(self):
         """Returns the layers at the start."""
-        return layers_of(assembly.create_state(self.components).params)
+        return layers_of(self.components.create_state().params)
 
     def train(self, others):
         """Trains; calls `others` after every epoch; the first does not count."""

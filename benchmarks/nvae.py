@@ -86,9 +86,9 @@ def raw_batch():
 def lowered_step(**model):
     """Returns the training step of this model, lowered."""
     components = assembly.assemble(configs.parse_experiment(config(**model)))
-    state = assembly.create_state(components)
+    state = components.create_state()
     batch = mesh.put_batch(raw_batch(), components.devices)
-    return assembly.compile_step(components, state).lower(state, batch)
+    return components.compile_step(state).lower(state, batch)
 
 
 def growth(rounds):
@@ -137,10 +137,10 @@ class Jvae:
 
     def __init__(self):
         self.components = assembly.assemble(configs.parse_experiment(config()))
-        state = assembly.create_state(self.components)
+        state = self.components.create_state()
         self.state = state.replace(params=moved(state.params))
         self.batch = mesh.put_batch(raw_batch(), self.components.devices)
-        self.step = assembly.compile_step(self.components, self.state)
+        self.step = self.components.compile_step(self.state)
 
     def outputs(self, x):
         """Returns (logits of the prior's means, mean KL of the first group)."""

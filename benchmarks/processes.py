@@ -37,9 +37,9 @@ PEAK_STEPS = 210
 FIRST_STEP = """
 import os, sys, time
 from jvae.commands import main, train
-from jvae.training import assembly
+from jvae.training.components import Components
 import jax
-original = assembly.compile_step
+original = Components.compile_step
 def compile_step(*arguments):
     step = original(*arguments)
     def run(*arguments):
@@ -47,7 +47,7 @@ def compile_step(*arguments):
         print("\\nfirst step done at", time.time(), flush=True)
         os._exit(0)
     return run
-assembly.compile_step = compile_step
+Components.compile_step = compile_step
 main.run_command(train.command, sys.argv[1:])
 """
 TORCH_ALONE = """
@@ -170,7 +170,7 @@ def new_run(path, hidden):
         is_real = jnp.issubdtype(a.dtype, jnp.floating)
         return rng.normal(size=a.shape).astype(a.dtype) if is_real else a
 
-    state = assembly.create_state(components)
+    state = components.create_state()
     return components, jax.device_put(
         jax.tree.map(random, state), jax.tree.map(lambda a: a.sharding, state)
     )
@@ -190,7 +190,7 @@ def checkpoint(components, state):
         os.sync()
         found["seconds_to_save"] = time.perf_counter() - began
         found["bytes"] = size_of(folder)
-        like = assembly.abstract_state(components)
+        like = components.abstract_state()
         began = time.perf_counter()
         jax.block_until_ready(saved.restored(like))
         found["seconds_to_restore"] = time.perf_counter() - began

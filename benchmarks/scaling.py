@@ -61,9 +61,9 @@ def lowered(name, rows, params):
     config["steps_per_dispatch"] = 1
     components = assembly.assemble(configs.parse_experiment(config))
     shutil.rmtree(folder)
-    state = assembly.abstract_state(components)
+    state = components.abstract_state()
     raw = dict(components.splits.train.read(np.arange(batch)))
-    traced = assembly.compile_step(components, state).trace(state, raw)
+    traced = components.compile_step(state).trace(state, raw)
     return traced.lower(), hlo.matrix_flops(traced.jaxpr), state
 
 

@@ -66,8 +66,8 @@ class Jvae:
         # A constant rate, as in PyTorch here.
         config["optimizer"] = {"name": "adam", "learning_rate": 2e-3, "clip_norm": 5.0}
         self.components = assembly.assemble(configs.parse_experiment(config))
-        self.state = assembly.create_state(self.components)
-        self.step = assembly.compile_step(self.components, self.state)
+        self.state = self.components.create_state()
+        self.step = self.components.compile_step(self.state)
         self.batches, self.done = batches, 0
         model = self.components.model
 

@@ -32,8 +32,4 @@ def get_config() -> ConfigDict:
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.schedule = "cosine"
-
-    config.mesh = ConfigDict()
-    config.mesh.data = -1
-    config.mesh.params = 1
     return config

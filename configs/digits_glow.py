@@ -35,8 +35,4 @@ def get_config() -> ConfigDict:
     config.optimizer.learning_rate = 1e-3
     config.optimizer.warmup_steps = 100
     config.optimizer.clip_norm = 100.0
-
-    config.mesh = ConfigDict()
-    config.mesh.data = -1
-    config.mesh.params = 1
     return config

@@ -33,8 +33,4 @@ def get_config() -> ConfigDict:
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = 1e-3
-
-    config.mesh = ConfigDict()
-    config.mesh.data = -1
-    config.mesh.params = 1
     return config

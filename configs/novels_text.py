@@ -39,8 +39,4 @@ def get_config() -> ConfigDict:
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 100
     config.optimizer.clip_norm = 5.0
-
-    config.mesh = ConfigDict()
-    config.mesh.data = -1
-    config.mesh.params = 1
     return config

@@ -46,8 +46,4 @@ def get_config() -> ConfigDict:
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 50
     config.optimizer.final_fraction = 0.01
-
-    config.mesh = ConfigDict()
-    config.mesh.data = -1
-    config.mesh.params = 1
     return config

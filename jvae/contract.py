@@ -77,7 +77,7 @@ class Model(nn.Module):
     def __init_subclass__(cls, **options: Any) -> None:
         """Leaves a field without a default required, whatever default is here."""
         for name in inspect.get_annotations(cls):
-            if name in vars(Model) and name not in vars(cls):
+            if name in _declared(Model) and name not in vars(cls):
                 setattr(cls, name, dataclasses.field())
         super().__init_subclass__(**options)
 
@@ -183,11 +183,7 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def resample(
-        self,
-        latents: Any,
-        key: Key,
-        num_kept: Array | int,
-        temperature: float = 1.0,
+        self, latents: Any, key: Key, num_kept: Array | int, temperature: float = 1.0
     ) -> Any:
         """Returns latents whose `num_kept` coarsest scales stay; others are drawn."""
         raise NotImplementedError
@@ -222,7 +218,11 @@ def _derived(kind: Any, base: Any) -> Any:
     """Returns the class of a user's module with the defaults of a base."""
     # A mixin that stands behind nn.Module would come behind the base too: what the
     # class has is put before both.
-    declared = [name for name in vars(base) if not name.startswith("_")]
-    has = set(dir(kind))
-    own = {n: inspect.getattr_static(kind, n) for n in declared if n in has}
+    has = set(dir(kind)) & _declared(base)
+    own = {name: inspect.getattr_static(kind, name) for name in has}
     return type(kind.__name__, (kind, base), {"__module__": kind.__module__} | own)
+
+
+def _declared(base: type) -> set[str]:
+    """Returns the names that a base declares."""
+    return {name for name in vars(base) if not name.startswith("_")}

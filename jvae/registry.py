@@ -12,9 +12,9 @@ import contextlib
 import contextvars
 import dataclasses
 import functools
-import importlib
 import inspect
 import math
+import pkgutil
 import re
 import types
 import typing
@@ -282,9 +282,8 @@ def resolve(registry: Mapping[str, Callable], name: str, where: str) -> Callable
             fix="If you trust where it comes from, pass allow_imports=True or "
             "--allow_imports.",
         )
-    module_name, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module_name), attribute)
+        return pkgutil.resolve_name(name)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{where}.name {name!r} cannot be imported: {error}",

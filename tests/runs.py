@@ -126,9 +126,7 @@ def arrays(workdir, step=None):
     manager = Checkpoints(Path(workdir) / "checkpoints", read_only=True)
     step = step or manager.latest()
     experiment = configs.parse_experiment(manager.read_meta(step)["config"])
-    like = run_checkpoints.items_of(
-        assembly.abstract_state(assembly.assemble(experiment))
-    )
+    like = run_checkpoints.items_of(assembly.assemble(experiment).abstract_state())
     tree = manager.restore(step, like)
     return {
         jax.tree_util.keystr(path): np.asarray(leaf)

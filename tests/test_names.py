@@ -12,8 +12,6 @@ TWICE = {
     "gaussian": "a key of three registries: latents, likelihoods, groups of NVAE",
     "infomax": "a key of two registries: the objective and its model",
     "nearest": "of names in an error, and of codes",
-    "create_state": "of any model and optimizer, and of an experiment's components",
-    "abstract_state": "as create_state",
 }
 
 

@@ -94,10 +94,7 @@ def write_page(text: str, out: epath.PathLike) -> None:
 def command(arguments: Sequence[str]) -> None:
     """Runs the command."""
     parser = Parser(
-        prog="jvae compare",
-        description=__doc__,
-        allow_abbrev=False,
-        add_help=False,
+        prog="jvae compare", description=__doc__, allow_abbrev=False, add_help=False
     )
     parser.add_argument("runs", nargs="*", help="workdirs or folders of evaluations")
     parser.add_argument("--split", default="test", help="of workdirs (default test)")

@@ -22,12 +22,7 @@ from jvae.training import config_files
 def _parser(
     prog: str, options: Mapping[str, registry.Field]
 ) -> argparse.ArgumentParser:
-    parser = Parser(
-        prog=prog,
-        description=__doc__,
-        allow_abbrev=False,
-        add_help=False,
-    )
+    parser = Parser(prog=prog, description=__doc__, allow_abbrev=False, add_help=False)
     parser.add_argument("--workdir", help="folder of the run")
     add_evaluation(parser, options)
     parser.add_argument(

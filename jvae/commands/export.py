@@ -10,6 +10,7 @@ OUT/export.json says what each takes and gives. See docs/export.md.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -33,9 +34,7 @@ ABOUT = "export.json"
 
 
 def export(
-    model: Pretrained,
-    out: epath.PathLike,
-    platforms: Sequence[str] = PLATFORMS,
+    model: Pretrained, out: epath.PathLike, platforms: Sequence[str] = PLATFORMS
 ) -> dict[str, Any]:
     """Writes the model into a new folder and returns what export.json says.
 
@@ -107,22 +106,26 @@ def functions(model: Pretrained) -> dict[str, tuple[Callable, dict[str, Any]]]:
     x = _image_shape(model, size)
     by_name: dict[str, tuple[Callable, dict[str, Any]]] = {}
     if module.offers("code") or module.offers("posterior"):
-        tree = jax.tree.structure(jax.eval_shape(_code_of(module), _all(model), x))
+        code = jax.eval_shape(lambda x: samples.code_of(model, x), x)
 
         def encode(variables, x):
-            return _plain(_code_of(module)(variables, x))
+            return _plain(samples.code_of(_with(model, variables), x))
 
         def decode(variables, z):
-            code = jax.tree.unflatten(tree, jax.tree.leaves(z))
-            return module.apply(variables, code, method="decode")
+            tree = jax.tree.unflatten(jax.tree.structure(code), jax.tree.leaves(z))
+            return module.apply(variables, tree, method="decode")
 
         z = jax.eval_shape(encode, _all(model), x)
         by_name["encode"] = (encode, {"x": x})
         if module.offers("decode"):
             by_name["decode"] = (decode, {"z": z})
-    if model.trained.is_classifier:
-        by_name["classify"] = (_probs_of(module), {"x": x})
-    if model.trained.is_generative and module.offers("generate"):
+    if model.is_classifier:
+
+        def classify(variables, x):
+            return predictions.label_probs(_with(model, variables), {"image": x})
+
+        by_name["classify"] = (classify, {"x": x})
+    if model.is_generative and module.offers("generate"):
         keys = jax.eval_shape(lambda: jax.random.key(0)).update(shape=(size,))
         inputs = {"keys": keys, "temperature": jax.ShapeDtypeStruct((), jnp.float32)}
         if module.num_classes is not None:
@@ -136,34 +139,14 @@ def functions(model: Pretrained) -> dict[str, tuple[Callable, dict[str, Any]]]:
     return by_name
 
 
-def _code_of(module: Any) -> Callable:
-    """Returns the function from variables and images to codes."""
-
-    def code(variables, x):
-        params, state = _apart(variables)
-        return samples.code_of(module, params, state, x)
-
-    return code
-
-
-def _probs_of(module: Any) -> Callable:
-    """Returns the function from variables and images to p(y|z) at the mean of q."""
-
-    def classify(variables, x):
-        params, state = _apart(variables)
-        batch = {"image": x}
-        return predictions.label_probs(module, params, state, batch, None)
-
-    return classify
-
-
-def _apart(variables: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Returns (params, the other collections)."""
-    return variables["params"], {n: v for n, v in variables.items() if n != "params"}
+def _with(model: Pretrained, variables: Mapping[str, Any]) -> Pretrained:
+    """Returns the model with these parameters and collections."""
+    state = {name: v for name, v in variables.items() if name != "params"}
+    return dataclasses.replace(model, params=variables["params"], state=state)
 
 
 def _all(model: Pretrained) -> Mapping[str, Any]:
-    return _shapes({"params": model.params, **model.state})
+    return _shapes(model.variables)
 
 
 def _contiguous(array: np.ndarray) -> np.ndarray:

@@ -114,10 +114,7 @@ def compare(real: ImageFeatures, generated: ImageFeatures) -> dict[str, float]:
 def command(arguments: Sequence[str]) -> None:
     """Runs the command."""
     parser = Parser(
-        prog="jvae fid",
-        description=__doc__,
-        allow_abbrev=False,
-        add_help=False,
+        prog="jvae fid", description=__doc__, allow_abbrev=False, add_help=False
     )
     parser.add_argument("real", nargs="?", help="of real images")
     parser.add_argument("samples", nargs="?", help="of samples")

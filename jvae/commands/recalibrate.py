@@ -68,11 +68,11 @@ def recalibrate(
             "there are checkpoints", where=str(root), fix="Name another folder."
         )
     model = restore(workdir, step, params, allow_imports=allow_imports)
-    name = type(model.model).__name__
+    name = model.name
     if COLLECTION not in model.state or not model.model.offers("generate"):
         raise ConfigError(f"{name} has no BatchNorm whose samples could be measured")
     trained = sampled(
-        model.trained,
+        model,
         key=jax.random.key(seed),
         temperature=temperature,
         num_passes=num_passes,
@@ -94,10 +94,7 @@ def recalibrate(
 def command(arguments: Sequence[str]) -> None:
     """Runs the command."""
     flags_of = Parser(
-        prog="jvae recalibrate",
-        description=__doc__,
-        allow_abbrev=False,
-        add_help=False,
+        prog="jvae recalibrate", description=__doc__, allow_abbrev=False, add_help=False
     )
     flags_of.add_argument("--workdir", help="folder of the run")
     flags_of.add_argument("--out", help="the new workdir")

@@ -51,8 +51,8 @@ def write_images(
         raise WorkdirError(
             "the folder is not empty", where=str(out), fix="Name a new folder."
         )
-    if not model.trained.makes_images:
-        raise ConfigError(f"{type(model.model).__name__} makes no images")
+    if not model.makes_images:
+        raise ConfigError(f"{model.name} makes no images")
     name = None
     if sampler != PRIOR:
         model.sampler(sampler)

@@ -13,12 +13,7 @@ from jvae.training import config_files
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = Parser(
-        prog=prog,
-        description=__doc__,
-        allow_abbrev=False,
-        add_help=False,
-    )
+    parser = Parser(prog=prog, description=__doc__, allow_abbrev=False, add_help=False)
     parser.add_argument("--config", help="config file, e.g. configs/digits.py")
     parser.add_argument("--workdir", help="folder of the run, made if missing")
     parser.add_argument(

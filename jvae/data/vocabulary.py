@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from jvae import registry
-from jvae.ranges import PositiveInt
 from jvae.data.sources import Examples, Shapes
 from jvae.errors import DataError
+from jvae.ranges import PositiveInt
 
 END, UNKNOWN = 0, 1
 END_WORD, UNKNOWN_WORD = "</s>", "<unk>"

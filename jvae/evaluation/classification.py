@@ -7,7 +7,6 @@ of a classifier bounds the information in its codes from both sides.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -17,8 +16,8 @@ from jvae.losses.bottleneck import LN_2, bottleneck_terms
 from jvae.losses.iwae import sample_keys
 from jvae.pretrained.likelihood import Estimate
 from jvae.pretrained.predictions import label_probs
-from jvae.pretrained.trained_model import TrainedModel, over_examples
-from jvae.types import Array, Batch, Key, Params, State
+from jvae.pretrained.trained_model import TrainedModel
+from jvae.types import Array, Batch, Key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,22 +51,16 @@ class Classification:
 
 
 def _predictions(
-    model: Any,
-    params: Params,
-    state: State,
-    key: Key,
-    batch: Batch,
-    *,
-    num_samples: int,
+    trained: TrainedModel, key: Key, batch: Batch, *, num_samples: int
 ) -> dict[str, Array]:
     log_likelihood, _, inference, _ = bottleneck_terms(
-        params, state, key, batch, model=model, train=False
+        trained.params, trained.state, key, batch, model=trained.model, train=False
     )
     draws = sample_keys(key, len(key), num_samples)
     return {
         "label": batch["label"],
-        "by_mean": label_probs(model, params, state, batch).argmax(-1),
-        "by_draws": label_probs(model, params, state, batch, draws).argmax(-1),
+        "by_mean": label_probs(trained, batch).argmax(-1),
+        "by_draws": label_probs(trained, batch, draws).argmax(-1),
         "log_likelihood": log_likelihood,
         "rate": inference.kl.sum(-1),
     }
@@ -96,8 +89,7 @@ def evaluate_classification(
       ConfigError: the devices cannot share batch_size rows, or there are no labels.
       DataError: num_examples is more than there are.
     """
-    terms = over_examples(
-        trained,
+    terms = trained.map_examples(
         _predictions,
         source,
         batch_size=batch_size,

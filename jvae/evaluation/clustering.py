@@ -7,7 +7,6 @@ alone, after training, and not to choose a checkpoint.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -15,8 +14,8 @@ from jvae.data.sources import Source
 from jvae.errors import require
 from jvae.evaluation.metrics import Metric
 from jvae.pretrained.predictions import clusters_of
-from jvae.pretrained.trained_model import TrainedModel, over_examples
-from jvae.types import Array, Batch, Key, Params, State
+from jvae.pretrained.trained_model import TrainedModel
+from jvae.types import Array, Batch, Key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +39,11 @@ class Clusters:
 
 
 def _clusters_and_labels(
-    model: Any, params: Params, state: State, key: Key, batch: Batch
+    trained: TrainedModel, key: Key, batch: Batch
 ) -> dict[str, Array]:
     """Returns 'cluster' [B], and 'label' [B] where the data has it; draws nothing."""
     labels = {"label": batch["label"]} if "label" in batch else {}
-    return {"cluster": clusters_of(model, params, state, batch), **labels}
+    return {"cluster": clusters_of(trained, batch), **labels}
 
 
 def evaluate_clusters(
@@ -68,8 +67,7 @@ def evaluate_clusters(
       ConfigError: the devices cannot share batch_size rows.
       DataError: num_examples is more than there are.
     """
-    terms = over_examples(
-        trained,
+    terms = trained.map_examples(
         _clusters_and_labels,
         source,
         batch_size=batch_size,

@@ -8,7 +8,6 @@ compare them and find that they agree with each other only in part.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -16,9 +15,8 @@ from jvae import registry
 from jvae.data.sources import Source
 from jvae.errors import require
 from jvae.evaluation.metrics import Metric
-from jvae.losses.objective import apply_model
-from jvae.pretrained.trained_model import TrainedModel, over_examples
-from jvae.types import Array, Batch, Key, Params, State
+from jvae.pretrained.trained_model import TrainedModel
+from jvae.types import Array, Batch, Key
 
 NUM_BINS = 20
 """Of equal width, that a dimension is cut into where its information is counted."""
@@ -93,8 +91,7 @@ def evaluate_disentanglement(
       key: of the transform.
       num_examples: how many; None for all.
     """
-    terms = over_examples(
-        trained,
+    terms = trained.map_examples(
         means_and_factors,
         source,
         batch_size=batch_size,
@@ -111,13 +108,10 @@ def evaluate_disentanglement(
 
 
 def means_and_factors(
-    model: Any, params: Params, state: State, key: Key, batch: Batch
+    trained: TrainedModel, key: Key, batch: Batch
 ) -> dict[str, Array]:
     """Returns 'code' [B, D] and 'factors' [B, K]; draws nothing."""
-    q = apply_model(
-        model, lambda m, b: m.posterior(b), params, state, batch, train=False
-    )[0]
-    return {"code": q.mean, "factors": batch["factors"]}
+    return {"code": trained.call("posterior", batch).mean, "factors": batch["factors"]}
 
 
 def disentanglement_metrics(scored: Disentanglement) -> dict[str, Metric]:

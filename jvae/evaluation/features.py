@@ -138,11 +138,7 @@ def fit_features(
         return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
 
     params = minimize(
-        negative,
-        params,
-        batches(),
-        num_steps=num_steps,
-        learning_rate=LEARNING_RATE,
+        negative, params, batches(), num_steps=num_steps, learning_rate=LEARNING_RATE
     )
     features = Features(params, num_classes, 0.0, shape)
     right = total = 0

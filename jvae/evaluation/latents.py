@@ -19,10 +19,9 @@ from jvae import keys
 from jvae.data.sources import Source
 from jvae.distributions import DiagGaussian, as_distribution
 from jvae.flows import FlowPrior
-from jvae.losses.objective import apply_model
 from jvae.pretrained.likelihood import Estimate
-from jvae.pretrained.trained_model import TrainedModel, over_examples
-from jvae.types import Array, Batch, Key, Params, State, batch_size
+from jvae.pretrained.trained_model import TrainedModel
+from jvae.types import Array, Batch, Key, batch_size
 
 ACTIVE_VARIANCE = 0.01
 """Burda et al., 2016, https://arxiv.org/abs/1509.00519."""
@@ -92,15 +91,11 @@ class LatentStatistics:
         return self.kl[: self.means.shape[1]]
 
 
-def posterior_terms(
-    model: Any, params: Params, state: State, key: Key, batch: Batch
-) -> dict[str, Array]:
+def posterior_terms(trained: TrainedModel, key: Key, batch: Batch) -> dict[str, Array]:
     """Returns 'kl' [B, G], and of a posterior with a density itself and a draw.
 
     Args:
-      model: offers `infer`, and perhaps `posterior` and `prior`.
-      params: its parameters.
-      state: its other collections; not updated.
+      trained: a model with `infer`, and perhaps `posterior` and `prior`.
       key: one key, or [B] keys, one per example.
       batch: what the model reads, prepared.
 
@@ -129,8 +124,7 @@ def posterior_terms(
         values |= {"one_prior": one_prior, "has_scale": has_scale}
         return values | {"log_prior": p.log_prob(z)}
 
-    each = keys.per_example(key, batch_size(batch))
-    return apply_model(model, terms, params, state, batch, each, train=False)[0]
+    return trained.call(terms, batch, keys.per_example(key, batch_size(batch)))
 
 
 def _has_density(q: Any, num_examples: int) -> bool:
@@ -161,8 +155,7 @@ def evaluate_latents(
       ConfigError: the devices cannot share batch_size rows.
       DataError: num_examples is more than there are.
     """
-    terms = over_examples(
-        trained,
+    terms = trained.map_examples(
         posterior_terms,
         source,
         batch_size=batch_size,

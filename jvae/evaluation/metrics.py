@@ -50,9 +50,7 @@ class Metric:
 
 
 def likelihood_metrics(
-    elbo: dict[str, Estimate],
-    log_likelihood: Estimate,
-    observation: Observation,
+    elbo: dict[str, Estimate], log_likelihood: Estimate, observation: Observation
 ) -> dict[str, Metric]:
     """Returns the ELBO, its parts and the importance-weighted bound, in nats.
 

@@ -17,9 +17,8 @@ import numpy as np
 from jvae.data.sources import Source
 from jvae.errors import ConfigError, require
 from jvae.evaluation.metrics import Metric
-from jvae.losses.objective import apply_model
-from jvae.pretrained.trained_model import TrainedModel, over_examples
-from jvae.types import Array, Batch, Key, Params, State
+from jvae.pretrained.trained_model import TrainedModel
+from jvae.types import Array, Batch, Key
 
 NEIGHBOURS = (1, 20)
 """Numbers of neighbours that vote."""
@@ -49,24 +48,16 @@ class Probes:
     num_test: int
 
 
-def means_of(
-    model: Any, params: Params, state: State, key: Key, batch: Batch
-) -> dict[str, Array]:
+def means_of(trained: TrainedModel, key: Key, batch: Batch) -> dict[str, Array]:
     """Returns 'code' [B, D], the mean of q(z|x), 'image', and 'label' if there is one.
 
     Args:
-      model: offers `posterior`, with a mean.
-      params: its parameters.
-      state: its other collections; not updated.
+      trained: a model with `posterior`, which has a mean.
       key: not used; nothing is drawn.
       batch: what the model reads, prepared.
     """
-
-    def code(model, batch):
-        return model.posterior(batch).mean
-
     labels = {"label": batch["label"]} if "label" in batch else {}
-    z = apply_model(model, code, params, state, batch, train=False)[0]
+    z = trained.call("posterior", batch).mean
     return {"code": z.reshape(len(z), -1), "image": batch["image"], **labels}
 
 
@@ -111,8 +102,7 @@ def evaluate_probes(
     """
     if not trained.model.offers("posterior"):
         raise ConfigError(
-            f"{type(trained.model).__name__} has no codes to probe",
-            fix="Set probe_examples to 0.",
+            f"{trained.name} has no codes to probe", fix="Set probe_examples to 0."
         )
     require(num_train >= 1, "num_train", "be at least 1", num_train)
     splits = [(train, min(num_train, len(train))), (test, num_test or len(test))]
@@ -120,8 +110,8 @@ def evaluate_probes(
 
     def features(of: TrainedModel) -> list[dict[str, np.ndarray]]:
         return [
-            over_examples(
-                of, means_of, source, batch_size=batch_size, key=key, num_examples=n
+            of.map_examples(
+                means_of, source, batch_size=batch_size, key=key, num_examples=n
             )
             for source, n in splits
         ]

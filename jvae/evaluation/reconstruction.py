@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from jvae.data.sources import Source
-from jvae.data.transforms import Transform
 from jvae.evaluation.metrics import Metric
-from jvae.losses.objective import apply_model
 from jvae.pretrained.likelihood import Estimate
 from jvae.pretrained.samples import code_of
-from jvae.pretrained.trained_model import TrainedModel, over_examples
-from jvae.types import Array, Batch, Key, Params, State
+from jvae.pretrained.trained_model import TrainedModel
+from jvae.types import Array, Batch, Key
 
 WINDOW, SIGMA = 11, 1.5
 K1, K2 = 0.01, 0.03
@@ -90,27 +87,16 @@ def evaluate_reconstructions(
       key: of the transform.
       num_examples: N; None for all.
     """
-    return over_examples(
-        trained,
-        _nearness,
-        source,
-        batch_size=batch_size,
-        key=key,
-        num_examples=num_examples,
-        shown=trained.transform,
+    return trained.map_examples(
+        _nearness, source, batch_size=batch_size, key=key, num_examples=num_examples
     )
 
 
-def _nearness(
-    model: Any, params: Params, state: State, key: Key, batch: Batch, shown: Transform
-) -> dict[str, Array]:
+def _nearness(trained: TrainedModel, key: Key, batch: Batch) -> dict[str, Array]:
     x = batch["image"]
-    z = code_of(model, params, state, x)
-    decoded = apply_model(
-        model, lambda m, z: m.decode(z), params, state, z, train=False
-    )[0]
+    decoded = trained.call("decode", code_of(trained, x))
     original, reconstruction = (
-        jnp.clip(shown.to_unit(a), 0.0, 1.0) for a in (x, decoded)
+        jnp.clip(trained.transform.to_unit(a), 0.0, 1.0) for a in (x, decoded)
     )
     return {
         "squared_error": squared_error(original, reconstruction),

@@ -125,11 +125,7 @@ def evaluate_all(
         results.metrics |= reconstruction_metrics(near)
     if trained.is_classifier:
         results.classification = evaluate_classification(
-            trained,
-            source,
-            key=label_key,
-            num_samples=settings.num_samples,
-            **common,
+            trained, source, key=label_key, num_samples=settings.num_samples, **common
         )
         results.metrics |= classification_metrics(results.classification)
     if trained.has_latents:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +10,9 @@ import numpy as np
 
 from jvae.data.sources import Source
 from jvae.evaluation.latents import ACTIVE_VARIANCE
-from jvae.losses.objective import apply_model, masked_mean
-from jvae.pretrained.trained_model import TrainedModel, over_batches
-from jvae.types import Array, Batch, Key, Params, State
+from jvae.losses.objective import masked_mean
+from jvae.pretrained.trained_model import TrainedModel
+from jvae.types import Array, Batch, Key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,13 +63,8 @@ def evaluate_scales(
       key: of the transform.
       num_examples: how many; None for all.
     """
-    first, second = over_batches(
-        trained,
-        code_moments,
-        source,
-        batch_size=batch_size,
-        key=key,
-        num_examples=num_examples,
+    first, second = trained.mean_over_batches(
+        code_moments, source, batch_size=batch_size, key=key, num_examples=num_examples
     )
     statistics, begin = [], 0
     for shape, mean, square in zip(
@@ -88,21 +82,16 @@ def evaluate_scales(
 
 
 def code_moments(
-    model: Any, params: Params, state: State, key: Key, batch: Batch
+    trained: TrainedModel, key: Key, batch: Batch
 ) -> tuple[list[Array], list[Array]]:
     """Returns the batch's mean code and mean squared code, arrays of every scale.
 
     Args:
-      model: has `code`.
-      params: its parameters.
-      state: its other collections; not updated.
+      trained: a model with `code`.
       key: not used.
       batch: prepared images, with a mask.
     """
-    code, _ = apply_model(
-        model, lambda m, b: m.code(b), params, state, batch, train=False
-    )
-    arrays = jax.tree.leaves(code)
+    arrays = jax.tree.leaves(trained.call("code", batch))
 
     def mean(a):
         return jax.vmap(lambda column: masked_mean(column, batch), 1)(

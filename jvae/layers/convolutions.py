@@ -26,11 +26,7 @@ A 3x3 one to 4 channels with its gradients, 64 maps of 16x16x64, takes 2.6 ms so
 
 def _convolve(x: Array, kernel: Array, stride: int, padding: Any) -> Array:
     return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
@@ -179,8 +175,7 @@ def _loop_strided(x: Array, kernel: Array, stride: int) -> Array:
     pads = [(before[0], rows - h - before[0]), (before[1], columns - w - before[1])]
     folded = space_to_depth(_pad_or_crop(x, pads), stride)
     full = jnp.pad(
-        kernel,
-        ((0, taps[0] * stride - kh), (0, taps[1] * stride - kw), (0, 0), (0, 0)),
+        kernel, ((0, taps[0] * stride - kh), (0, taps[1] * stride - kw), (0, 0), (0, 0))
     )
     c_in, c_out = kernel.shape[2:]
     small = full.reshape(taps[0], stride, taps[1], stride, c_in, c_out)

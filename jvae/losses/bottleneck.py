@@ -18,12 +18,7 @@ import jax.numpy as jnp
 from jvae import keys
 from jvae.distributions import Categorical
 from jvae.errors import ConfigError
-from jvae.losses.objective import (
-    apply_model,
-    blank_padding,
-    masked_mean,
-    objective,
-)
+from jvae.losses.objective import apply_model, blank_padding, masked_mean, objective
 from jvae.types import (
     Array,
     Aux,

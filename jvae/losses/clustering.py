@@ -10,10 +10,7 @@ import jax.numpy as jnp
 
 from jvae.errors import ConfigError
 from jvae.losses.elbo import elbo_terms
-from jvae.losses.objective import (
-    masked_mean,
-    objective,
-)
+from jvae.losses.objective import masked_mean, objective
 from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State
 
 

@@ -7,12 +7,7 @@ from typing import Literal
 import jax.numpy as jnp
 
 from jvae import keys
-from jvae.losses.objective import (
-    apply_model,
-    blank_padding,
-    masked_mean,
-    objective,
-)
+from jvae.losses.objective import apply_model, blank_padding, masked_mean, objective
 from jvae.types import (
     Array,
     Aux,

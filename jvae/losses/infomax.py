@@ -19,12 +19,7 @@ import jax.numpy as jnp
 
 from jvae import keys
 from jvae.errors import ConfigError, require
-from jvae.losses.objective import (
-    apply_model,
-    blank_padding,
-    masked_mean,
-    objective,
-)
+from jvae.losses.objective import apply_model, blank_padding, masked_mean, objective
 from jvae.ranges import Ge
 from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State, batch_size
 

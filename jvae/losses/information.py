@@ -21,12 +21,7 @@ import jax.numpy as jnp
 from jvae import keys
 from jvae.distributions import DiagGaussian, sum_events
 from jvae.errors import ConfigError
-from jvae.losses.objective import (
-    apply_model,
-    blank_padding,
-    masked_mean,
-    objective,
-)
+from jvae.losses.objective import apply_model, blank_padding, masked_mean, objective
 from jvae.ranges import Ge
 from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State, batch_size
 

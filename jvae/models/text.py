@@ -123,11 +123,7 @@ class SentenceVAE(SentenceModel, LatentHead):
         return self.latent_prior(batch)
 
     def generate(
-        self,
-        key: Key,
-        n: int,
-        temperature: float = 1.0,
-        label: Array | None = None,
+        self, key: Key, n: int, temperature: float = 1.0, label: Array | None = None
     ) -> Array:
         """Returns n sentences int32 [n, T], draws of p(x|z) at z from p(z).
 

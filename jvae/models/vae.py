@@ -12,12 +12,7 @@ from flax import linen as nn
 
 from jvae import keys
 from jvae.contract import Model
-from jvae.distributions import (
-    DiagGaussian,
-    Distribution,
-    as_distribution,
-    kl_per_group,
-)
+from jvae.distributions import DiagGaussian, Distribution, as_distribution, kl_per_group
 from jvae.errors import ConfigError
 from jvae.flows import FlowPosterior, FlowPrior
 from jvae.models.latents import GaussianLatent, Latent

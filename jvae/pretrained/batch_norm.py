@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jvae.data.sources import Source
-from jvae.pretrained.trained_model import TrainedModel, over_batches
-from jvae.types import Array, Batch, Key, Params, State
+from jvae.pretrained.trained_model import TrainedModel
+from jvae.types import Array, Batch, Key
 
 COLLECTION = "batch_stats"
 
@@ -43,13 +43,8 @@ def recomputed_statistics(
     # The first round is about the running values, the second about its own result: a
     # variance about a point far from the mean is lost in float32.
     for _ in range(2):
-        sums = over_batches(
-            trained,
-            _moments,
-            source,
-            batch_size=batch_size,
-            key=key,
-            num_examples=num_examples,
+        sums = trained.mean_over_batches(
+            _moments, source, batch_size=batch_size, key=key, num_examples=num_examples
         )
         about = jax.device_get(trained.state[COLLECTION])
         measured = _by_layer(_statistics, sums, about)
@@ -58,19 +53,17 @@ def recomputed_statistics(
     return trained
 
 
-def _moments(
-    model: Any, params: Params, state: State, key: Key, batch: Batch
-) -> dict[str, Any]:
+def _moments(trained: TrainedModel, key: Key, batch: Batch) -> dict[str, Any]:
     """Returns of every layer numbers whose means over examples make its statistics.
 
     A layer turns its running value r into m r + (1 - m) b, b the value of the batch:
     from r = 0 and an r about as large as b both m and b are known.
     """
-    reference = state[COLLECTION]
+    reference = trained.state[COLLECTION]
 
     def after(old):
-        variables = {"params": params, **state, COLLECTION: old}
-        _, new = model.apply(variables, batch, key, mutable=[COLLECTION])
+        variables = {**trained.variables, COLLECTION: old}
+        _, new = trained.model.apply(variables, batch, key, mutable=[COLLECTION])
         return new[COLLECTION]
 
     def of_batch(at_zero, start, at_start):
@@ -144,16 +137,7 @@ def sampled(
     return trained
 
 
-def _sampled(
-    model: Any, params: Params, state: State, key: Key, temperature: Array, *, size: int
-) -> Any:
+def _sampled(trained: TrainedModel, key: Key, temperature: Array, *, size: int) -> Any:
     """Returns the statistics after one pass."""
-    _, new = model.apply(
-        {"params": params, **state},
-        key,
-        size,
-        temperature,
-        method="generate",
-        mutable=[COLLECTION],
-    )
-    return new[COLLECTION]
+    arguments = (key, size, temperature)
+    return trained.call("generate", *arguments, mutable=[COLLECTION])[1][COLLECTION]

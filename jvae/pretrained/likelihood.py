@@ -16,24 +16,19 @@ from jvae.distributions import Bernoulli, as_distribution
 from jvae.errors import require
 from jvae.losses.elbo import elbo_terms
 from jvae.losses.iwae import log_weight, sample_keys
-from jvae.losses.objective import apply_model
-from jvae.pretrained.trained_model import TrainedModel, over_examples
-from jvae.types import Array, Batch, Key, Params, State, batch_size
+from jvae.pretrained.trained_model import TrainedModel
+from jvae.types import Array, Batch, Key, batch_size
 
 GREY_BERNOULLI = "binary cross-entropy on grey values: not a likelihood"
 
 
-def elbo_per_example(
-    model: Any, params: Params, state: State, key: Key, batch: Batch
-) -> dict[str, Array]:
+def elbo_per_example(trained: TrainedModel, key: Key, batch: Batch) -> dict[str, Array]:
     """Returns each example's bound and its parts, in nats, from one draw of z.
 
     elbo = log_likelihood - kl, and its expectation is at most log p(x).
 
     Args:
-      model: offers `infer`, `likelihood` and `target`.
-      params: its parameters.
-      state: its other collections, {} if it has none; not updated.
+      trained: a model with `infer`, `likelihood` and `target`.
       key: one key, or [B] keys, one per example.
       batch: what the model reads, in the support of the likelihood.
 
@@ -41,20 +36,14 @@ def elbo_per_example(
       'elbo', 'log_likelihood' (log p(x|z) at the draw) and 'kl', each [B].
     """
     log_likelihood, inference, _ = elbo_terms(
-        params, state, key, batch, model=model, train=False
+        trained.params, trained.state, key, batch, model=trained.model, train=False
     )
     kl = inference.kl.sum(-1)
     return {"elbo": log_likelihood - kl, "log_likelihood": log_likelihood, "kl": kl}
 
 
 def log_likelihood_per_example(
-    model: Any,
-    params: Params,
-    state: State,
-    key: Key,
-    batch: Batch,
-    num_samples: int,
-    chunk_size: int,
+    trained: TrainedModel, key: Key, batch: Batch, num_samples: int, chunk_size: int
 ) -> Array:
     """Returns [B], log (1/K) sum_k p(x, z_k) / q(z_k|x) in nats, z_k ~ q(z|x).
 
@@ -64,9 +53,7 @@ def log_likelihood_per_example(
     Burda et al., 2016, https://arxiv.org/abs/1509.00519.
 
     Args:
-      model: offers `infer`, `likelihood` and `target`.
-      params: its parameters.
-      state: its other collections, {} if it has none; not updated.
+      trained: a model with `infer`, `likelihood` and `target`.
       key: one key, or [B] keys; draw k of an example uses key k of the split of its
         key, and that key itself if K = 1.
       batch: what the model reads, in the support of the likelihood.
@@ -81,9 +68,7 @@ def log_likelihood_per_example(
     rows = batch_size(batch)
 
     def one_draw(draw_keys):
-        return apply_model(
-            model, log_weight, params, state, batch, draw_keys, train=False
-        )[0]
+        return trained.call(log_weight, batch, draw_keys)
 
     def add_chunk(total, chunk_keys):
         # The weights as exp(peak) * mass: the peak is exact and the mass is near 1.
@@ -159,8 +144,7 @@ def evaluate_elbo(
       ConfigError: the devices cannot share batch_size rows.
       DataError: num_examples is more than there are.
     """
-    terms = over_examples(
-        trained,
+    terms = trained.map_examples(
         elbo_per_example,
         source,
         batch_size=batch_size,
@@ -195,8 +179,7 @@ def log_likelihoods(
       ConfigError: a number out of range.
       DataError: num_examples is more than there are.
     """
-    return over_examples(
-        trained,
+    return trained.map_examples(
         log_likelihood_per_example,
         source,
         batch_size=batch_size,
@@ -291,14 +274,13 @@ def observation(trained: TrainedModel, source: Source) -> Observation:
         for name, rows in source.read(np.zeros(1, np.int64)).items()
     }
 
-    def trace(params, state, batch, key):
-        def likelihood(model, batch, key):
-            return model.likelihood(model.infer(batch, key).latents, batch)
+    def at_draw(model, batch, key):
+        return model.likelihood(model.infer(batch, key).latents, batch)
 
+    def trace(params, state, batch, key):
+        traced = dataclasses.replace(trained, params=params, state=state)
         ready = transforms.prepare(batch, key, trained.transform)
-        arguments = (params, state, ready, key)
-        p = apply_model(trained.model, likelihood, *arguments, train=False)[0]
-        return p, ready[trained.model.target]
+        return traced.call(at_draw, ready, key), ready[trained.model.target]
 
     key, variables = jax.random.key(0), (trained.params, trained.state)
     likelihood, data = jax.eval_shape(trace, *variables, shapes, key)

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 
-from jvae.losses.objective import apply_model
 from jvae.pretrained.trained_model import TrainedModel
-from jvae.types import Array, Batch, Key, Params, State
+from jvae.types import Array, Batch, Key
 
 
-def label_probs(
-    model: Any, params: Params, state: State, batch: Batch, keys: Key | None = None
-) -> Array:
+def label_probs(trained: TrainedModel, batch: Batch, keys: Key | None = None) -> Array:
     """Returns [B, K], p(y|z) at the code of each image, or averaged over draws of it.
 
     Args:
-      model: a classifier: `posterior` or `code`, `infer`, and `likelihood` over labels.
-      params: its parameters.
-      state: its other collections; not updated.
+      trained: a classifier: `posterior` or `code`, `infer`, and `likelihood` over
+        labels.
       batch: what the model reads, prepared.
       keys: [M, B], of M draws of z for each example; None for its mean.
     """
@@ -33,12 +27,10 @@ def label_probs(
         return model.likelihood(model.infer(batch, key).latents, batch).logits
 
     if keys is None:
-        logits = apply_model(model, at_code, params, state, batch, train=False)[0]
-        return jax.nn.softmax(logits)
+        return jax.nn.softmax(trained.call(at_code, batch))
 
     def draw(key):
-        logits = apply_model(model, at_draw, params, state, batch, key, train=False)[0]
-        return jax.nn.softmax(logits)
+        return jax.nn.softmax(trained.call(at_draw, batch, key))
 
     return jax.lax.map(draw, keys).mean(0)
 
@@ -48,17 +40,15 @@ def has_clusters(trained: TrainedModel) -> bool:
     return trained.model.offers("cluster_log_probs")
 
 
-def clusters_of(model: Any, params: Params, state: State, batch: Batch) -> Array:
+def clusters_of(trained: TrainedModel, batch: Batch) -> Array:
     """Returns [B], argmax q(y|z) at z = E q(z|x).
 
     Args:
-      model: offers `posterior` and `cluster_log_probs`.
-      params: its parameters.
-      state: its other collections; not updated.
+      trained: a model with `posterior` and `cluster_log_probs`.
       batch: what the model reads, prepared.
     """
 
     def assign(model, batch):
         return model.cluster_log_probs(model.posterior(batch).mean).argmax(-1)
 
-    return apply_model(model, assign, params, state, batch, train=False)[0]
+    return trained.call(assign, batch)

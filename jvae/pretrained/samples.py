@@ -1,4 +1,4 @@
-"""Arrays of images that a model makes: reconstructions, samples, walks between them.
+"""Arrays of images that a model makes: reconstructions and samples.
 
 Images are [B, H, W, C] in the support of the likelihood, on the way in and out, and
 means of p(x|z), not draws of it; `Transform.to_unit` turns them into intensities.
@@ -6,7 +6,6 @@ means of p(x|z), not draws of it; `Transform.to_unit` turns them into intensitie
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -14,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jvae import keys
-from jvae.distributions import arc, as_distribution
+from jvae.distributions import as_distribution
 from jvae.errors import ConfigError, require
-from jvae.losses.objective import apply_model
+from jvae.pretrained.inputs import checked_label
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.runtime.mesh import rows
-from jvae.types import Array, Key, Params, State
+from jvae.types import Array, Batch, Key
 
 CHUNK = 128
 """Images that are made at once; with more a CPU waits for memory."""
@@ -45,7 +44,7 @@ def reconstructions(
     """
     require(mode in ("mean", "sample"), "mode", "be 'mean' or 'sample'", mode)
     if not trained.has_latents:
-        raise ConfigError(f"{type(trained.model).__name__} has no code to decode")
+        raise ConfigError(f"{trained.name} has no code to decode")
     if mode == "mean":
         return decoded(trained, codes(trained, x))
     return trained.run(_redraw, x, keys.per_example(key, len(x)))
@@ -70,8 +69,7 @@ def codes(trained: TrainedModel, x: Array | np.ndarray) -> Any:
     """
     if not has_codes(trained):
         raise ConfigError(
-            f"{type(trained.model).__name__} has no posterior mean to decode",
-            fix="Use mode 'sample'.",
+            f"{trained.name} has no posterior mean to decode", fix="Use mode 'sample'."
         )
     return trained.run(code_of, x)
 
@@ -83,7 +81,7 @@ def decoded(trained: TrainedModel, z: Any) -> Array:
       trained: the model.
       z: [B, ...], as `codes` gives them.
     """
-    return trained.run(_decode_codes, z)
+    return trained.run(decode_codes, z)
 
 
 def has_codes(trained: TrainedModel) -> bool:
@@ -168,7 +166,7 @@ def resample_fine_scales(
       ConfigError: a model without scales, or a number out of range.
     """
     if not trained.model.offers("resample"):
-        raise ConfigError(f"{type(trained.model).__name__} has no scales to draw again")
+        raise ConfigError(f"{trained.name} has no scales to draw again")
     for name, value in (("n", n), ("num", num)):
         require(value >= 1, name, "be at least 1", value)
     scales = len(trained.model.groups)
@@ -185,192 +183,56 @@ def resample_fine_scales(
     return np.concatenate([np.asarray(part) for part in parts])
 
 
-def checked_label(label: Any, n: int, classes: int | None) -> np.ndarray:
-    """Returns [n] classes, or their one-hots [n, K], for a model with K classes.
+def code_of(trained: TrainedModel, x: Array) -> Any:
+    """Returns the codes of images or sentences, as `codes`; eager, or within a trace.
 
     Args:
-      label: one class, [n] classes or [n, K] one-hots.
-      n: how many.
-      classes: K, None of a model without.
-
-    Raises:
-      ConfigError: a model without classes, another number of labels, or a label that
-        is no class; out of its range a one-hot would be zero, without a word.
-    """
-    if classes is None:
-        raise ConfigError(
-            f"label must be None for a model without classes, got {label}"
-        )
-    array = np.asarray(label)
-    if array.ndim == 0:
-        array = np.broadcast_to(array, (n,))
-    shapes = ((n,), (n, classes))
-    if array.shape not in shapes:
-        raise ConfigError(f"label must hold {n} classes, got shape {list(array.shape)}")
-    whole = np.issubdtype(array.dtype, np.integer)
-    if array.ndim == 1 and not (whole and np.all((array >= 0) & (array < classes))):
-        raise ConfigError(
-            f"label must hold integers in 0..{classes - 1}, got {array.tolist()[:10]}"
-        )
-    return array
-
-
-def interpolate(
-    trained: TrainedModel,
-    a: Array | np.ndarray,
-    b: Array | np.ndarray,
-    num: int,
-    spherical: bool = False,
-) -> Array:
-    """Returns decoded points on the paths between the codes of a and b, [B, num, ...].
-
-    A path is the model's `interpolate(start, end, fraction)`, or else the straight
-    line; if `spherical` the arc of `jvae.distributions.arc`, which stays as far from 0
-    as codes are.
-
-    The first and last of each row are the reconstructions of a and b.
-
-    Args:
-      trained: the model.
-      a: [B, H, W, C].
-      b: [B, H, W, C].
-      num: points on a line, at least 2.
-      spherical: whether to go along an arc; codes must be vectors.
-
-    Raises:
-      ConfigError: a and b differ in shape, num < 2, the model has no posterior, or arcs
-        are asked for of codes that are no vectors.
-    """
-    require(num >= 2, "num", "be at least 2", num)
-    if a.shape != b.shape:
-        raise ConfigError(
-            f"a and b must have one shape, got {list(a.shape)} and {list(b.shape)}"
-        )
-    start, end = codes(trained, a), codes(trained, b)
-    is_vector = isinstance(start, jax.Array) and start.ndim == 2
-    if spherical and not is_vector:
-        raise ConfigError(f"the codes of {type(trained.model).__name__} have no arcs")
-    return trained.run(_decode_lines, start, end, num=num, spherical=spherical)
-
-
-def interpolation_grid(trained: TrainedModel, x: Array | np.ndarray, num: int) -> Array:
-    """Returns decoded points between the codes of four images, [num, num, ...].
-
-    First along the paths from x[0] to x[1] and from x[2] to x[3], then from those to
-    these: x[0] is at the top left, x[1] at the top right.
-
-    Args:
-      trained: the model.
-      x: [4, H, W, C].
-      num: points on a side, at least 2.
-
-    Raises:
-      ConfigError: x holds another number of images, num < 2, or the model has no
-        posterior.
-    """
-    require(num >= 2, "num", "be at least 2", num)
-    require(len(x) == 4, "x", "hold 4 images", len(x))
-    z = codes(trained, x)
-    left, right = (jax.tree.map(lambda a, i=i: a[i::2], z) for i in (0, 1))
-    sides = trained.run(_paths, left, right, num=num)
-    top, bottom = (jax.tree.map(lambda a, i=i: a[i], sides) for i in (0, 1))
-    columns = trained.run(_decode_lines, top, bottom, num=num)
-    return columns.swapaxes(0, 1)
-
-
-def traversals(
-    trained: TrainedModel,
-    x: Array | np.ndarray,
-    dims: Sequence[int],
-    num: int,
-    reach: float,
-) -> Array:
-    """Returns images along single dimensions, [B, len(dims), num, H, W, C].
-
-    Of codes that are vectors whose dimensions move alone, unlike those of a sphere.
-
-    Everything but one dimension of the code of x stays; that one goes from -reach to
-    reach, standard deviations of a prior N(0, I). `by_kl` gives an order worth looking
-    at.
-
-    Args:
-      trained: the model.
-      x: [B, H, W, C].
-      dims: the latent dimensions.
-      num: steps, at least 2.
-      reach: how far, above 0.
-
-    Raises:
-      ConfigError: a number out of range, or the model's codes are no vectors.
-    """
-    require(num >= 2, "num", "be at least 2", num)
-    require(reach > 0.0, "reach", "be positive", reach)
-    z = codes(trained, x)
-    if trained.model.offers("code"):
-        name = type(trained.model).__name__
-        raise ConfigError(f"{name} has no single dimensions to move along")
-    known = all(0 <= d < z.shape[-1] for d in dims)
-    require(known, "dims", f"be in 0..{z.shape[-1] - 1}", list(dims))
-    values = jnp.linspace(-reach, reach, num)
-    return trained.run(_decode_axes, z, jnp.asarray(dims), values)
-
-
-def by_kl(kl: np.ndarray, n: int) -> list[int]:
-    """Returns the `n` dimensions with the largest KL, largest first; kl is [D]."""
-    return [int(d) for d in np.argsort(-np.asarray(kl), kind="stable")[:n]]
-
-
-def _call(model: Any, params, state, method, *args: Any) -> Any:
-    return apply_model(model, method, params, state, *args, train=False)[0]
-
-
-def code_of(model: Any, params: Params, state: State, x: Array) -> Any:
-    """Returns the codes of images or sentences, as `codes`: the array-level function.
-
-    Args:
-      model: has `code` or `posterior`.
-      params: its parameters.
-      state: its other collections.
+      trained: a model with `code` or `posterior`.
       x: images [B, H, W, C], or sentences.
     """
-
-    def code(model, x):
-        if model.offers("code"):
-            return model.code(model.as_batch(x))
-        q = model.posterior(model.as_batch(x))
-        return as_distribution(q).mode
-
-    return _call(model, params, state, code, x)
+    batch = trained.model.as_batch(x)
+    if trained.model.offers("code"):
+        return trained.call("code", batch)
+    return as_distribution(trained.call("posterior", batch)).mode
 
 
-def _decode_codes(model, params, state, z):
-    return _call(model, params, state, lambda m, z: m.decode(z), z)
+def decode_codes(trained: TrainedModel, z: Any) -> Array:
+    """Returns `decoded`; eager, or within a trace."""
+    return trained.call("decode", z)
 
 
-def _redraw(model, params, state, x, key):
+def _redraw(trained: TrainedModel, x: Array, key: Key) -> Array:
     def draw(model, batch, key):
         if model.offers("posterior"):  # not `infer`, whose prior may need a label
-            z, _ = model.posterior(batch).sample_and_log_prob(key)
+            z, _ = as_distribution(model.posterior(batch)).sample_and_log_prob(key)
         else:
             z = model.infer(batch, key).latents
         if model.offers("write"):  # a likelihood of sentences sees the true words
             return model.decode(z)
         return model.likelihood(z, batch).mean
 
-    return _call(model, params, state, draw, model.as_batch(x), key)
+    return trained.call(draw, trained.model.as_batch(x), key)
 
 
-def _generate(model, params, state, key, chunk, temperature, sampler):
-    def draw(model, each, label):
-        if sampler is not None:
-            return model.decode(sampler.sample(each, len(each), temperature))
-        return model.generate(each, len(each), temperature, label)
-
+def _generate(
+    trained: TrainedModel, key: Key, chunk: Batch, temperature: Array, sampler: Any
+) -> Array:
     each = keys.at_indices(key, chunk["index"])
-    return _call(model, params, state, draw, each, chunk.get("label"))
+    if sampler is not None:
+        return trained.call("decode", sampler.sample(each, len(each), temperature))
+    label = chunk.get("label")
+    return trained.call("generate", each, len(each), temperature, label)
 
 
-def _vary(model, params, state, key, rows, num_kept, temperature, *, num):
+def _vary(
+    trained: TrainedModel,
+    key: Key,
+    rows: Array,
+    num_kept: Array,
+    temperature: Array,
+    *,
+    num: int,
+) -> Array:
     def vary(model, key):
         first_key, other_key = jax.random.split(key)
         each = keys.at_indices(first_key, rows)
@@ -383,40 +245,4 @@ def _vary(model, params, state, key, rows, num_kept, temperature, *, num):
         images = model.decode(model.resample(repeated, others, of_image, temperature))
         return images.reshape(len(rows), num, *images.shape[1:])
 
-    return _call(model, params, state, vary, key)
-
-
-def _decode_all(model, params, state, z, num_axes):
-    """Returns the images [..., H, W, C] of codes with `num_axes` axes before a code."""
-    axes = jax.tree.leaves(z)[0].shape[:num_axes]
-    flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[num_axes:]), z)
-    images = _decode_codes(model, params, state, flat)
-    return images.reshape(*axes, *images.shape[1:])
-
-
-def _paths(model, params, state, start, end, *, num, spherical=False):
-    """Returns the points [B, num, *event] between codes [B, *event]."""
-
-    def between(model, start, end, t):
-        if spherical:
-            return arc(start, end, t)
-        return model.interpolate(start, end, t)
-
-    inner = jax.tree.leaves(start)[0].ndim - 1
-    t = jnp.linspace(0.0, 1.0, num).reshape(1, num, *(1,) * inner)
-    ends = jax.tree.map(lambda a: a[:, None], (start, end))
-    return _call(model, params, state, between, *ends, t)
-
-
-def _decode_lines(model, params, state, start, end, *, num, spherical=False):
-    points = _paths(model, params, state, start, end, num=num, spherical=spherical)
-    return _decode_all(model, params, state, points, 2)
-
-
-def _decode_axes(model, params, state, z, dims, values):
-    is_moved = jax.nn.one_hot(dims, z.shape[-1], dtype=bool)
-    shape = (z.shape[0], len(dims), len(values), z.shape[-1])
-    moved = jnp.broadcast_to(values.reshape(1, 1, -1, 1), shape)
-    base = jnp.broadcast_to(z[:, None, None], shape)
-    points = jnp.where(is_moved[None, :, None], moved, base)
-    return _decode_all(model, params, state, points, 3)
+    return trained.call(vary, key)

@@ -42,6 +42,11 @@ class TrainedModel:
     vocabulary: Any = None
 
     @property
+    def name(self) -> str:
+        """The class of the model, for messages."""
+        return type(self.model).__name__
+
+    @property
     def is_generative(self) -> bool:
         """Whether p(x|z) is over data, so that there are bounds on log p(x)."""
         return self.model.offers("likelihood") and not self.is_classifier
@@ -67,11 +72,26 @@ class TrainedModel:
         """Whether the prior is uniform; a temperature leaves it as it is."""
         return bool(self.model.uniform_prior)
 
-    def run(self, function: Callable, /, *args: Any, **options: Any) -> Any:
-        """Returns function(model, params, state, *args, **options).
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The parameters and all other collections, as `model.apply` takes them."""
+        return {"params": self.params, **self.state}
 
-        Compiled once for a function, a model, options and shapes, not again for new
-        parameters.
+    def call(self, method: str | Callable, *args: Any, **options: Any) -> Any:
+        """Returns what a method of the model gives, computed operation by operation.
+
+        Args:
+          method: its name, or a function whose first argument is the model.
+          *args: of the method.
+          **options: of the method.
+        """
+        return self.model.apply(self.variables, *args, method=method, **options)
+
+    def run(self, function: Callable, /, *args: Any, **options: Any) -> Any:
+        """Returns function(self, *args, **options), compiled.
+
+        Once for a function, a model, options and shapes, not again for new parameters.
+        The function sees a model without a vocabulary.
 
         Args:
           function: pure, defined once (not a lambda or partial made at each call).
@@ -81,7 +101,8 @@ class TrainedModel:
         Returns:
           Arrays that every device, hence every process, holds whole.
         """
-        program = (_Static(self.model), function, tuple(options.items()), self.mesh)
+        static = (_Static(self.model), self.transform, self.mesh)
+        program = (function, tuple(options.items()), *static)
         arguments = (program, self.params, self.state, args)
         if xla_options.is_tracing(self.params, self.state, args):
             return _run(*arguments)
@@ -95,6 +116,118 @@ class TrainedModel:
           key: one key, or [B] keys, of the draws that a transform may make.
         """
         return _transformed(image, key, self.transform)
+
+    def map_examples(
+        self,
+        function: Callable,
+        source: Source,
+        *,
+        batch_size: int,
+        key: Key,
+        num_examples: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """Returns what `function` gives for each of the first examples, each once.
+
+        What an example gets does not depend on `batch_size` or the devices: its draws
+        are made with the key of its position in the source.
+
+        Args:
+          function: (trained model, keys [B], batch, **options) -> pytree of
+            [B, ...]; the batch is prepared.
+          source: a split.
+          batch_size: of all devices together.
+          key: of the draws, of the transform and of the model.
+          num_examples: how many; None for all.
+          **options: hashable values passed on to `function`.
+
+        Returns:
+          A pytree of numpy arrays [num_examples, ...], in the order of the source.
+
+        Raises:
+          ConfigError: the devices cannot share batch_size rows.
+          DataError: num_examples is more than there are.
+        """
+        results = self._each_batch(
+            function, source, batch_size, key, num_examples, **options
+        )
+        values, mask, index = jax.tree.map(
+            lambda *parts: np.concatenate(parts), *results
+        )
+        places = np.flatnonzero(mask)[np.argsort(index[mask])]
+        return jax.tree.map(lambda each: each[places], values)
+
+    def mean_over_batches(
+        self,
+        function: Callable,
+        source: Source,
+        *,
+        batch_size: int,
+        key: Key,
+        num_examples: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """Returns the mean of what `function` gives for batches, weighted by size.
+
+        Of a value that is a mean over examples it is the mean over all of them. One
+        that couples the examples of a batch depends on `batch_size`.
+
+        Args:
+          function: (trained model, keys [B], batch, **options) -> pytree of
+            scalars or arrays; the batch is prepared, and has a mask.
+          source: a split.
+          batch_size: of all devices together.
+          key: as for `map_examples`.
+          num_examples: how many; None for all.
+          **options: hashable values passed on to `function`.
+
+        Returns:
+          A pytree of floats and float64 arrays.
+
+        Raises:
+          ConfigError: the devices cannot share batch_size rows.
+          DataError: num_examples is more than there are.
+        """
+        results = list(
+            self._each_batch(function, source, batch_size, key, num_examples, **options)
+        )
+        sizes = [mask.sum() for _, mask, _ in results]
+
+        def mean(*values):
+            total = np.average(np.asarray(values, np.float64), axis=0, weights=sizes)
+            return total if total.ndim else float(total)
+
+        return jax.tree.map(mean, *(values for values, _, _ in results))
+
+    def _each_batch(
+        self,
+        function: Callable,
+        source: Source,
+        batch_size: int,
+        key: Key,
+        num_examples: int | None,
+        **options: Any,
+    ) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
+        """Yields (what `function` gives for a batch, its mask and index), in numpy."""
+        mesh.check_batch_size(batch_size, self.mesh)
+        batches = eval_batches(
+            source,
+            batch_size=batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            num_examples=num_examples,
+        )
+        options |= {"function": function}
+        running = None
+        for batch in batches:
+            started = self.run(
+                _prepared, key, mesh.put_batch(batch, self.mesh), **options
+            )
+            # One batch is computed while the next is read, and no more wait in memory.
+            if running is not None:
+                yield jax.device_get(running)
+            running = started
+        yield jax.device_get(running)
 
 
 class _Static:
@@ -135,142 +268,19 @@ def _compiled(platform: str) -> Callable:
 
 
 def _run(program: tuple, params: Params, state: State, args: tuple) -> Any:
-    model, function, options, devices = program
+    function, options, model, transform, devices = program
     params, state = mesh.all_gathered((params, state), devices)
-    results = function(model.value, params, state, *args, **dict(options))
-    return mesh.all_gathered(results, devices)
-
-
-def over_examples(
-    trained: TrainedModel,
-    function: Callable,
-    source: Source,
-    *,
-    batch_size: int,
-    key: Key,
-    num_examples: int | None = None,
-    **options: Any,
-) -> Any:
-    """Returns what `function` gives for each of the first examples, each once.
-
-    What an example gets does not depend on `batch_size` or the devices: its draws are
-    made with the key of its position in the source.
-
-    Args:
-      trained: what is evaluated.
-      function: (model, params, state, keys [B], batch, **options) -> pytree of
-        [B, ...]; the batch is prepared.
-      source: a split.
-      batch_size: of all devices together.
-      key: of the draws, of the transform and of the model.
-      num_examples: how many; None for all.
-      **options: hashable values passed on to `function`.
-
-    Returns:
-      A pytree of numpy arrays [num_examples, ...], in the order of the source.
-
-    Raises:
-      ConfigError: the devices cannot share batch_size rows.
-      DataError: num_examples is more than there are.
-    """
-    results = _each_batch(
-        trained, function, source, batch_size, key, num_examples, **options
-    )
-    values, mask, index = jax.tree.map(lambda *parts: np.concatenate(parts), *results)
-    places = np.flatnonzero(mask)[np.argsort(index[mask])]
-    return jax.tree.map(lambda each: each[places], values)
-
-
-def over_batches(
-    trained: TrainedModel,
-    function: Callable,
-    source: Source,
-    *,
-    batch_size: int,
-    key: Key,
-    num_examples: int | None = None,
-    **options: Any,
-) -> Any:
-    """Returns the mean of what `function` gives for batches, weighted by their size.
-
-    Of a value that is a mean over examples it is the mean over all of them. One that
-    couples the examples of a batch depends on `batch_size`.
-
-    Args:
-      trained: what is evaluated.
-      function: (model, params, state, keys [B], batch, **options) -> pytree of
-        scalars or arrays; the batch is prepared, and has a mask.
-      source: a split.
-      batch_size: of all devices together.
-      key: as for `over_examples`.
-      num_examples: how many; None for all.
-      **options: hashable values passed on to `function`.
-
-    Returns:
-      A pytree of floats and float64 arrays.
-
-    Raises:
-      ConfigError: the devices cannot share batch_size rows.
-      DataError: num_examples is more than there are.
-    """
-    results = list(
-        _each_batch(trained, function, source, batch_size, key, num_examples, **options)
-    )
-    sizes = [mask.sum() for _, mask, _ in results]
-
-    def mean(*values):
-        total = np.average(np.asarray(values, np.float64), axis=0, weights=sizes)
-        return total if total.ndim else float(total)
-
-    return jax.tree.map(mean, *(values for values, _, _ in results))
-
-
-def _each_batch(
-    trained: TrainedModel,
-    function: Callable,
-    source: Source,
-    batch_size: int,
-    key: Key,
-    num_examples: int | None,
-    **options: Any,
-) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
-    """Yields (what `function` gives for a batch, its mask and index [B]), in numpy."""
-    mesh.check_batch_size(batch_size, trained.mesh)
-    batches = eval_batches(
-        source,
-        batch_size=batch_size,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        num_examples=num_examples,
-    )
-    options |= {"function": function, "transform": trained.transform}
-    running = None
-    for batch in batches:
-        started = trained.run(
-            _prepared, key, mesh.put_batch(batch, trained.mesh), **options
-        )
-        # One batch is computed while the next one is read, and no more wait in memory.
-        if running is not None:
-            yield jax.device_get(running)
-        running = started
-    yield jax.device_get(running)
+    trained = TrainedModel(model.value, params, state, transform, devices)
+    return mesh.all_gathered(function(trained, *args, **dict(options)), devices)
 
 
 def _prepared(
-    model: Any,
-    params: Params,
-    state: State,
-    key: Key,
-    batch: Batch,
-    *,
-    function: Callable,
-    transform: Transform,
-    **options: Any,
+    trained: TrainedModel, key: Key, batch: Batch, *, function: Callable, **options: Any
 ) -> tuple[Any, Array, Array]:
     """Returns (function of the prepared batch, its mask, its index)."""
     data_key, latent_key = jax.random.split(key)
     index = batch["index"]
-    ready = transforms.prepare(batch, keys.at_indices(data_key, index), transform)
-    latent_keys = keys.at_indices(latent_key, index)
-    values = function(model, params, state, latent_keys, ready, **options)
+    transform, data_keys = trained.transform, keys.at_indices(data_key, index)
+    ready = transforms.prepare(batch, data_keys, transform)
+    values = function(trained, keys.at_indices(latent_key, index), ready, **options)
     return values, batch["mask"], index

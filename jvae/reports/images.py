@@ -11,9 +11,9 @@ import numpy as np
 from jvae.data.sources import Source
 from jvae.evaluation.classification import Classification
 from jvae.evaluation.clustering import Clusters
-from jvae.evaluation.projection import Projection
 from jvae.evaluation.results import EvaluationResults
-from jvae.pretrained import samples
+from jvae.evaluation.settings import Settings
+from jvae.pretrained import interpolation, samples
 from jvae.pretrained.image_grid import COLUMNS, Picture, sheet
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.reports import latents, plots
@@ -32,13 +32,10 @@ def make_images(
     source: Source,
     results: EvaluationResults,
     key: Key,
+    settings: Settings,
     *,
-    temperatures: Sequence[float],
-    num_images: int,
-    reach: float,
     history: Sequence[Mapping[str, Any]] | None = None,
     samplers: Mapping[str, Any] | None = None,
-    projection: Projection = "pca",
 ) -> list[Picture]:
     """Returns the pictures that the model has methods for.
 
@@ -47,32 +44,21 @@ def make_images(
       source: the split, whose first examples are shown.
       results: what was measured of the split.
       key: of all draws.
-      temperatures: of the samples, one picture for each.
-      num_images: samples in a picture.
-      reach: of traversals.
+      settings: how much is shown.
       history: rows of metrics.jsonl; None for no curves.
       samplers: what draws codes in the prior's place, by name.
-      projection: of the map of codes.
     """
     shown: list[Picture] = []
     if trained.makes_images:
-        if trained.has_uniform_prior:
-            temperatures = (1.0,)
-        shown += _images(
-            trained,
-            source,
-            results,
-            key,
-            temperatures,
-            num_images=num_images,
-            reach=reach,
-        )
+        shown += _images(trained, source, results, key, settings)
         for name, sampler in (samplers or {}).items():
-            shown.append(_drawn_by(trained, key, num_images, name, sampler))
+            shown.append(_drawn_by(trained, key, settings.num_images, name, sampler))
     if results.classification is not None:
         shown.append(_confusion(results.classification))
     if results.latents is not None:
-        shown += latents.make_latent_images(trained, source, results, key, projection)
+        shown += latents.make_latent_images(
+            trained, source, results, key, settings.projection
+        )
     if results.clusters is not None:
         place = jax.random.fold_in(key, 1)
         shown += cluster_pages(trained, source, results.clusters, place)
@@ -88,12 +74,10 @@ def _images(
     source: Source,
     results: EvaluationResults,
     key: Key,
-    temperatures: Sequence[float],
-    *,
-    num_images: int,
-    reach: float,
+    settings: Settings,
 ) -> list[Picture]:
     """Returns the pictures of images that a model of images makes."""
+    temperatures = (1.0,) if trained.has_uniform_prior else settings.temperatures
     data_key, draw_key, sample_key = jax.random.split(key, 3)
     examples = source.read(np.arange(min(len(source), 2 * COLUMNS)))
     x = np.asarray(trained.prepare(examples["image"], data_key))
@@ -105,12 +89,13 @@ def _images(
     if samples.has_codes(trained) and len(x) >= 4:
         shown.append(_corners(trained, x))
     if trained.model.offers("generate"):
-        shown += [_samples(trained, sample_key, num_images, t) for t in temperatures]
+        n = settings.num_images
+        shown += [_samples(trained, sample_key, n, t) for t in temperatures]
     if trained.model.offers("resample"):
         shown += _variations(trained, jax.random.fold_in(sample_key, 1), temperatures)
     kl = None if results.latents is None else results.latents.kl_per_dim
     if samples.has_codes(trained) and kl is not None:
-        shown.append(_traversals(trained, x, kl, reach))
+        shown.append(_traversals(trained, x, kl, settings.reach))
     return shown
 
 
@@ -178,7 +163,7 @@ def _interpolations(
 ) -> Picture:
     num_rows = min(len(x) // 2, 6)
     ends = x[:num_rows], x[num_rows : 2 * num_rows]
-    images = samples.interpolate(trained, *ends, COLUMNS, spherical)
+    images = interpolation.interpolate(trained, *ends, COLUMNS, spherical)
     text = "Each row decodes points on the path between the codes of two examples."
     name, title = "interpolations.png", "Interpolations"
     if spherical:
@@ -190,7 +175,7 @@ def _interpolations(
 
 
 def _corners(trained: TrainedModel, x: np.ndarray) -> Picture:
-    images = samples.interpolation_grid(trained, x[:4], COLUMNS)
+    images = interpolation.interpolation_grid(trained, x[:4], COLUMNS)
     text = "Points between the codes of the four examples whose images are the corners."
     png = sheet(trained, images, COLUMNS)
     return Picture("corners.png", "Between four examples", text, png)
@@ -199,8 +184,8 @@ def _corners(trained: TrainedModel, x: np.ndarray) -> Picture:
 def _traversals(
     trained: TrainedModel, x: np.ndarray, kl: np.ndarray, reach: float
 ) -> Picture:
-    dims = samples.by_kl(kl, COLUMNS)
-    images = samples.traversals(trained, x[:1], dims, COLUMNS + 1, reach)
+    dims = interpolation.by_kl(kl, COLUMNS)
+    images = interpolation.traversals(trained, x[:1], dims, COLUMNS + 1, reach)
     text = (
         f"Each row moves one dimension of the first example's code from {-reach:g} to "
         f"{reach:g}. Dimensions from the top, most KL first: "

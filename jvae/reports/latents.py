@@ -16,7 +16,7 @@ from jvae.evaluation.metrics import Metric
 from jvae.evaluation.projection import Plane, Projection, apart, tsne
 from jvae.evaluation.results import EvaluationResults
 from jvae.evaluation.scales import ScaleStatistics
-from jvae.pretrained import samples
+from jvae.pretrained import interpolation
 from jvae.pretrained.image_grid import COLUMNS, Picture, sheet
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.reports import latent_plots, plots
@@ -104,7 +104,7 @@ def _aggregate(latents: LatentStatistics) -> Picture:
     """Returns the codes of all examples beside the prior, dimension by dimension."""
     draws: Any = latents.draws
     kl: Any = latents.kl_per_dim
-    order = samples.by_kl(kl, len(kl))
+    order = interpolation.by_kl(kl, len(kl))
     deviation = draws.std(0)
     text = (
         f"One code of each of {len(draws):,} examples. Above: mean and deviation of "

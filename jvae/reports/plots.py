@@ -107,9 +107,7 @@ def rate_distortion(points: Sequence[Point]) -> bytes:
     axes.set_xlim(low, high)
     axes.set_ylim(center[1] - reach, center[1] + reach)
     for total in np.arange(
-        math.floor(sum(center) - 2 * reach),
-        sum(center) + 2 * reach,
-        _round_step(reach),
+        math.floor(sum(center) - 2 * reach), sum(center) + 2 * reach, _round_step(reach)
     ):
         axes.plot((low, high), (total - low, total - high), color=INK, linewidth=0.5)
     axes.set_xlabel("rate: KL(q(z|x) || p(z)), nats")

@@ -22,7 +22,7 @@ from jvae.evaluation.probes import FEATURES
 from jvae.evaluation.quality import evaluate_quality
 from jvae.evaluation.results import evaluate_all, numbers_of, probe
 from jvae.evaluation.settings import Settings
-from jvae.pretrained import samples
+from jvae.pretrained import interpolation
 from jvae.pretrained.batch_norm import recomputed_statistics
 from jvae.pretrained.image_grid import Picture
 from jvae.pretrained.trained_model import TrainedModel
@@ -84,17 +84,9 @@ def evaluate(
     evaluated = evaluate_all(trained, source, key=number_key, settings=settings)
     if train is not None:
         probe(evaluated, trained, source, train, key=number_key, settings=settings)
+    measured = (trained, source, evaluated)
     shown = images.make_images(
-        trained,
-        source,
-        evaluated,
-        picture_key,
-        temperatures=settings.temperatures,
-        num_images=settings.num_images,
-        reach=settings.reach,
-        history=history,
-        samplers=samplers,
-        projection=settings.projection,
+        *measured, picture_key, settings, history=history, samplers=samplers
     )
     if features is not None and trained.makes_images:
         evaluated.quality = evaluate_quality(
@@ -109,16 +101,29 @@ def evaluate(
         )
     written = []
     if trained.vocabulary is not None:
+        temperatures = settings.temperatures
         written = passages.make_passages(
-            trained, source, picture_key, temperatures=settings.temperatures
+            trained, source, picture_key, temperatures=temperatures
         )
-    numbers = numbers_of(evaluated, trained)
-    origin = {
-        "step": step,
-        "split": split,
-        "pictures": {picture.file: picture.caption for picture in shown},
-        "passages": [dataclasses.asdict(passage) for passage in written],
-        "settings": dataclasses.asdict(settings),
+    results = strict_json(
+        {
+            **numbers_of(evaluated, trained),
+            "step": step,
+            "split": split,
+            "pictures": {picture.file: picture.caption for picture in shown},
+            "passages": [dataclasses.asdict(passage) for passage in written],
+            "settings": dataclasses.asdict(settings),
+            **_origin(trained, config),
+        }
+    )
+    if jax.process_index() == 0:
+        write_report(out_dir, results, shown)
+    return results
+
+
+def _origin(trained: TrainedModel, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the numbers come from: config, versions, arrays."""
+    return {
         "config": config,
         "versions": versions(),
         "checksums": {
@@ -127,16 +132,10 @@ def evaluate(
             "config": json_digest(strict_json(config)),
         },
     }
-    results = strict_json({**numbers, **origin})
-    if jax.process_index() == 0:
-        write_report(out_dir, results, shown)
-    return results
 
 
 def write_report(
-    out_dir: epath.PathLike,
-    results: Mapping[str, Any],
-    shown: Sequence[Picture],
+    out_dir: epath.PathLike, results: Mapping[str, Any], shown: Sequence[Picture]
 ) -> None:
     """Writes results.json, the pictures and report.html into a folder.
 
@@ -165,7 +164,7 @@ def render_report(results: Mapping[str, Any], shown: Sequence[Picture]) -> str:
     dimensions = (
         []
         if len(kl) < len(active)
-        else samples.by_kl(np.asarray(kl[: len(active)]), len(active))
+        else interpolation.by_kl(np.asarray(kl[: len(active)]), len(active))
     )
     return html.render_template(
         "report.html",

@@ -72,17 +72,17 @@ def evaluate_run(
         vocabulary = restored.vocabulary
         source = datasets.load_split(section, split, vocabulary)
         checked = Settings(**settings)
-        needed = checked.needs_training_split(restored.trained)
+        needed = checked.needs_training_split(restored)
         train = datasets.load_split(section, "train", vocabulary) if needed else None
     folder = epath.Path(out or workdir).expanduser()
     if out is None:
         folder = folder / "evaluation" / f"{split}_{restored.step:08d}"
-    makes_images = restored.trained.makes_images
+    makes_images = restored.makes_images
     features = None
     if checked.fd_examples > 0 and makes_images and train is not None:
         features = load_or_fit(workdir, section, checked.features)
     results = report.evaluate(
-        restored.trained,
+        restored,
         source,
         folder,
         config=restored.config,

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
 from jvae import keys
 from jvae.data.sources import Source
-from jvae.distributions import as_distribution
-from jvae.losses.objective import apply_model
-from jvae.pretrained import samples
+from jvae.pretrained import interpolation, samples
 from jvae.pretrained.trained_model import TrainedModel
-from jvae.types import Key
+from jvae.types import Array, Key
 
 NUM_SENTENCES = 10
 """Sentences in a passage."""
@@ -78,18 +75,14 @@ def _reconstructions(trained: TrainedModel, tokens: np.ndarray, key: Key) -> Pas
     return Passage("Reconstructions", text, columns, rows)
 
 
-def _rewrite(model: Any, params: Any, state: Any, tokens: Any, key: Any) -> Any:
-    def rewrite(model, tokens, key):
-        q = model.encode(tokens)
-        z = as_distribution(q).mode
-        return model.write(z, key, NUCLEUS)
-
-    return apply_model(model, rewrite, params, state, tokens, key, train=False)[0]
+def _rewrite(trained: TrainedModel, tokens: Array, key: Key) -> Array:
+    z = samples.code_of(trained, tokens)
+    return trained.call("write", z, key, NUCLEUS)
 
 
 def _between(trained: TrainedModel, tokens: np.ndarray) -> Passage:
     ends = tokens[:1], tokens[1:2]
-    points = np.asarray(samples.interpolate(trained, *ends, NUM_POINTS))[0]
+    points = np.asarray(interpolation.interpolate(trained, *ends, NUM_POINTS))[0]
     text = (
         f"The likeliest tokens at {NUM_POINTS} codes on the way from that of the "
         "first sentence to that of the second."

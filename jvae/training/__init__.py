@@ -4,7 +4,7 @@ The path of a batch, on the host:
 
 - `data.pipeline.train_batches` reads examples in the order that seed and step decide,
 - `batches.training_batches` puts them on the mesh,
-- `loop.TrainingRun.train` hands them to the step that `assembly.compile_step` compiled;
+- `loop.TrainingRun.train` hands them to the step that `Components.compile_step` made;
 
 on the devices, in `train_step.make_train_step`:
 

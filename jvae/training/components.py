@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
@@ -17,10 +18,13 @@ from jvae import data, keys
 from jvae.data import transforms
 from jvae.data.options import DataOptions
 from jvae.data.transforms import Transform
+from jvae.flows import check_scales
+from jvae.runtime import mesh
 from jvae.training import train_step
 from jvae.training.config import Experiment
 from jvae.training.train_step import TrainState
 from jvae.types import Batch, Key, LossFn, batch_size
+from jvae.workdir.metadata import path_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,3 +81,83 @@ class Components:
         each = keys.per_example(key, batch_size(batch))
         prepare_key, mirror_key = keys.split_each(each, 2)
         return transforms.mirrored(self.prepare(batch, prepare_key), mirror_key)
+
+    def create_state(self) -> TrainState:
+        """Returns the state at step 0, on the mesh."""
+        key = self.keys["init"]
+        return train_step.create_state(self.initializer, key, self.devices)
+
+    def abstract_state(self) -> TrainState:
+        """Returns the shapes and places of the state."""
+        return train_step.abstract_state(self.initializer, self.devices)
+
+    def data_dependent_init(
+        self, state: TrainState, loaded: frozenset[str] = frozenset()
+    ) -> TrainState:
+        """Returns a state at step 0 whose model has seen data, if it asks for that.
+
+        A model that sets parameters by data offers `num_init_examples`, how many it
+        needs, and `data_dependent_init(batch, key)`, which sets them; examples come in
+        the order of the run.
+
+        Args:
+          state: new, or with parameters of another run.
+          loaded: names of these, which stay as they are.
+
+        Raises:
+          ConfigError: a flow whose scales are not finite afterwards.
+        """
+        num_examples = self.model.num_init_examples
+        if num_examples == 0:
+            check_scales(state.params, "parameters at the start of the run")
+            return state
+        size = len(self.splits.train)
+        indices = data.order(self.experiment.seed, size, 0, min(num_examples, size))
+        raw = jax.device_put(
+            self.splits.train.read(indices), mesh.replicated(self.devices)
+        )
+
+        def initialized(state, raw, key):
+            data_key, start_key = jax.random.split(key)
+            variables = {"params": state.params, **state.state}
+            arguments = (self.prepare(raw, data_key), start_key)
+            # As in training, BatchNorm uses the batch; what it remembers is dropped.
+            _, new = self.model.apply(
+                variables,
+                *arguments,
+                method="data_dependent_init",
+                mutable=list(variables),
+            )
+            params = jax.tree_util.tree_map_with_path(
+                lambda path, old, new: old if path_name(path) in loaded else new,
+                state.params,
+                new["params"],
+            )
+            ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
+            return dataclasses.replace(state, params=params, ema=ema)
+
+        places = mesh.parameter_shardings(state, self.devices)
+        state = jax.jit(initialized, out_shardings=places)(
+            state, raw, self.keys["start"]
+        )
+        where = f"set by the first {len(indices)} training examples"
+        check_scales(state.params, where, "Look for examples that are not finite.")
+        return state
+
+    def compile_step(self, state: TrainState) -> Any:
+        """Returns the jitted training step: (state, batch) -> (state, metrics)."""
+        step = train_step.make_train_step(
+            train_step.with_gathered_variables(self.loss, self.devices),
+            self.optimizer,
+            prepare=self.prepare_training,
+            run_key=self.keys["steps"],
+            coefficients=self.coefficients,
+            ema_decay=self.experiment.ema_decay,
+            accumulate_steps=self.experiment.accumulate_steps,
+            max_skips=self.experiment.max_skips,
+            spike_factor=self.experiment.spike_factor,
+        )
+        n = self.experiment.steps_per_dispatch
+        return train_step.compile_train_step(
+            step, state, self.devices, steps_per_dispatch=n
+        )

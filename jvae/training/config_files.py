@@ -43,7 +43,7 @@ def load_config(path: str) -> Any:
     sys.path.insert(0, str(file.parent.resolve()))
     try:
         spec.loader.exec_module(module)
-        if "get_config" in vars(module):
+        if "get_config" in dir(module):
             return module.get_config()
     except BROKEN as error:
         raise ConfigError(f"config file {path} fails: {error}") from error
@@ -120,7 +120,7 @@ def known_fields(
         return registry.of(configs.Experiment)
     if len(sections) > 1 or sections[0] == "schedules":
         return None
-    section = config[sections[0]]
+    section = config.get(sections[0], {})
     named = {"name": registry.Field("name", str, "", "which one")}
     return {**named, **configs.section_fields(sections[0], section)}
 

@@ -70,12 +70,12 @@ def dry_run(config: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _costs(components: Components) -> dict[str, float]:
-    state = assembly.create_state(components)
+    state = components.create_state()
     size = sum(x.size for x in jax.tree.leaves(state.params))
     batch = next(
         batches.training_batches(components, 0)
     )  # others of sentences may be wider
-    compiled = assembly.compile_step(components, state).lower(state, batch).compile()
+    compiled = components.compile_step(state).lower(state, batch).compile()
     memory = compiled.memory_analysis()
     state, _ = compiled(state, batch)
     jax.block_until_ready(state)

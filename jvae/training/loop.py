@@ -20,7 +20,7 @@ from jvae.pretrained import image_grid
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.runtime import distributed
 from jvae.runtime.preemption import StopSignal
-from jvae.training import assembly, batches, init_from, validation
+from jvae.training import batches, init_from, validation
 from jvae.training.components import Components
 from jvae.training.progress import Progress, StepTimer
 from jvae.training.run_checkpoints import RunCheckpoints
@@ -76,7 +76,7 @@ class TrainingRun:
             self.experiment.keep_checkpoints,
             vocabulary=components.splits.vocabulary,
         )
-        like = assembly.abstract_state(components)
+        like = components.abstract_state()
         self.state = self.checkpoints.restored(like) or self._fresh()
         self.start = int(self.state.step)
         is_first = distributed.is_first()
@@ -87,10 +87,10 @@ class TrainingRun:
         self._say_start()
 
     def _fresh(self) -> TrainState:
-        state, loaded = assembly.create_state(self.components), frozenset[str]()
+        state, loaded = self.components.create_state(), frozenset[str]()
         if self.experiment.init_from is not None:
             state, loaded = self._loaded(state)
-        return assembly.data_dependent_init(self.components, state, loaded)
+        return self.components.data_dependent_init(state, loaded)
 
     def _loaded(self, state: TrainState) -> tuple[TrainState, frozenset[str]]:
         """Returns (a state with parameters of the run this one starts from, which)."""
@@ -125,7 +125,7 @@ class TrainingRun:
             self.progress.say(f"already at step {self.start} of {last}")
             return
         n, best = self.experiment.steps_per_dispatch, self.checkpoints.best
-        step_fn = assembly.compile_step(self.components, self.state)
+        step_fn = self.components.compile_step(self.state)
         train_batches = batches.training_batches(self.components, self.start)
         pending_metrics: tuple[int, Metrics] | None = None
         in_flight: collections.deque[Metrics] = collections.deque()

@@ -14,9 +14,9 @@ import numpy as np
 
 from jvae.data import Source
 from jvae.pretrained import image_grid, likelihood, samples
-from jvae.pretrained.trained_model import TrainedModel, over_batches
+from jvae.pretrained.trained_model import TrainedModel
 from jvae.training.components import Components
-from jvae.types import Batch, Coefficients, Key, LossFn, Metrics, Params, State
+from jvae.types import Batch, Coefficients, Key, LossFn, Metrics
 
 NUM_PICTURES = 64
 """Samples in a picture, and images in the one of reconstructions, in pairs."""
@@ -73,8 +73,7 @@ def validate(
         sorted(components.coefficients(components.experiment.num_steps).items())
     )
     coefficients = tuple((name, float(value)) for name, value in end)
-    numbers = over_batches(
-        trained,
+    numbers = trained.mean_over_batches(
         _metrics,
         source,
         loss=components.evaluation_loss,
@@ -85,9 +84,7 @@ def validate(
 
 
 def _metrics(
-    model: Any,
-    params: Params,
-    state: State,
+    trained: TrainedModel,
     key: Key,
     batch: Batch,
     *,
@@ -96,7 +93,7 @@ def _metrics(
 ) -> Metrics:
     """Returns the metrics of a loss, which holds the model already."""
     values: Coefficients = dict(coefficients)
-    return loss(params, state, key, batch, values)[1].metrics
+    return loss(trained.params, trained.state, key, batch, values)[1].metrics
 
 
 def training_pictures(

@@ -22,12 +22,11 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.sharding import Mesh
 
-import jvae
-from jvae.errors import DamagedError, WorkdirError
-from jvae.runtime import distributed, log_filters, mesh
+from jvae.errors import WorkdirError
+from jvae.runtime import distributed, log_filters
 from jvae.workdir import failures, files, metadata
+from jvae.workdir.stored_steps import StoredSteps
 
 logger = logging.getLogger("jvae")
 
@@ -42,8 +41,8 @@ STEP = re.compile(r"\d+(\.orbax-checkpoint-tmp.*)?")
 """The names of steps, finished or not."""
 
 
-class Checkpoints:
-    """The checkpoints of one folder.
+class Checkpoints(StoredSteps):
+    """The checkpoints of one folder, and what it takes to write more.
 
     Args:
       folder: WORKDIR/checkpoints or WORKDIR/best.
@@ -61,9 +60,13 @@ class Checkpoints:
         self.folder = files.absolute(folder)
         if not read_only and self.folder.is_dir():
             self._remove_unfinished()
-        with log_filters.below(
-            logging.CRITICAL
-        ):  # says that it is read only, as asked for
+        super().__init__(self.folder, self._open(keep, read_only))
+        self._begun: tuple[int, str] | None = None
+        self._failure: str | None = None
+
+    def _open(self, keep: int | None, read_only: bool) -> ocp.CheckpointManager:
+        # Orbax says that it is read only, as it was asked to be.
+        with log_filters.below(logging.CRITICAL):
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=None if read_only else keep,
                 create=not read_only,
@@ -77,24 +80,13 @@ class Checkpoints:
                 ),
             )
             try:
-                self._manager = ocp.CheckpointManager(self.folder, options=options)
+                return ocp.CheckpointManager(self.folder, options=options)
             except OSError as error:
                 raise WorkdirError(
                     f"checkpoints cannot be written: {error.strerror or error}",
-                    where=str(folder),
+                    where=str(self.folder),
                     fix="Make room, or name a folder that can be written.",
                 ) from error
-        self._begun: tuple[int, str] | None = None
-        self._failure: str | None = None
-
-    def steps(self) -> list[int]:
-        """Returns the finished steps that are not known to be damaged, oldest first."""
-        return sorted(s for s in self._manager.all_steps() if not self._is_marked(s))
-
-    def latest(self) -> int | None:
-        """Returns the newest finished step, None if there is none."""
-        steps = self.steps()
-        return steps[-1] if steps else None
 
     def reached_preemption(self, dispatch: int) -> bool:
         """Returns whether all processes are to stop here, as one of them was told."""
@@ -208,94 +200,6 @@ class Checkpoints:
                 folder.rmtree()
         return is_any
 
-    def read_meta(self, step: int) -> dict[str, Any]:
-        """Returns the JSON of a step.
-
-        Raises:
-          DamagedError: it cannot be read.
-          WorkdirError: a newer release wrote it.
-        """
-        arguments = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        try:
-            with log_filters.below(logging.ERROR):
-                meta = self._manager.restore(step, args=arguments)["meta"]
-            written, version = meta["format"], meta["jvae"]
-            _ = meta["config"], meta["shapes"]
-        except failures.UNREADABLE as error:
-            raise self._unreadable(step, error) from error
-        if written > metadata.FORMAT:  # whose digest may be another
-            raise WorkdirError(
-                f"checkpoint {step} was written by jvae {version}, newer than "
-                f"{jvae.__version__}",
-                where=str(self.folder),
-                fix="Upgrade jvae.",
-            )
-        if metadata.is_changed(meta):
-            raise self._damaged(step, "the digest of its JSON differs")
-        return meta
-
-    def restore(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the items of a step, placed as `like`.
-
-        Args:
-          step: its number.
-          like: pytrees of arrays, or of shapes with shardings, by item.
-
-        Raises:
-          DamagedError: a file cannot be read, or an array is not what was written.
-          WorkdirError: a path, shape or dtype differs.
-        """
-        meta = self.read_meta(step)
-        other = metadata.shape_differences(meta, metadata.shapes_of(like))
-        if other:
-            raise WorkdirError(
-                f"checkpoint {step} holds other arrays: {'; '.join(other)}",
-                where=str(self.folder),
-                fix="Use the stored config, or another workdir.",
-            )
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, dict(like))
-        return self._read(step, abstract, meta)
-
-    def restore_model(self, step: int, devices: Mesh) -> tuple[dict[str, Any], dict]:
-        """Returns (the `model` item placed on a mesh, meta), without any template.
-
-        Raises:
-          DamagedError: a file cannot be read, or an array is not what was written.
-          WorkdirError: a newer release wrote it.
-        """
-        meta = self.read_meta(step)
-        tree = metadata.model_template(meta)
-        placed = jax.tree.map(
-            lambda s, sharding: jax.ShapeDtypeStruct(
-                s.shape, s.dtype, sharding=sharding
-            ),
-            tree,
-            mesh.parameter_shardings(tree, devices),
-        )
-        return self._read(step, {"model": placed}, meta)["model"], meta
-
-    def _read(
-        self, step: int, abstract: Mapping[str, Any], meta: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Returns the items of a step, each array compared with its checksum."""
-        arguments = {k: ocp.args.StandardRestore(v) for k, v in abstract.items()}
-        composite = ocp.args.Composite(**arguments)
-        log_filters.background_failures()
-        try:
-            with log_filters.below(logging.ERROR):
-                restored = self._manager.restore(step, args=composite)
-            items = {name: restored[name] for name in abstract}
-        except Exception as error:  # Orbax raises this very class, among others
-            if not failures.is_failed_read(error):
-                raise
-            raise self._unreadable(step, error) from error
-        wrong = metadata.changed_arrays(meta, items)
-        if wrong:
-            text = f"the checksum of {wrong[0]} differs"
-            more = f" and of {len(wrong) - 1} more" if len(wrong) > 1 else ""
-            raise self._damaged(step, text + more)
-        return items
-
     def set_asides(self) -> list[str]:
         """Returns the names of the damaged steps that were set aside."""
         return sorted(p.name for p in self.folder.iterdir() if ".damaged" in p.name)
@@ -322,12 +226,6 @@ class Checkpoints:
         self._manager.reload()
         return damaged
 
-    def _marker(self, step: int) -> epath.Path:
-        return self.folder / f"{step}.damaged"
-
-    def _is_marked(self, step: int) -> bool:
-        return files.is_bucket(self.folder) and self._marker(step).exists()
-
     def _make_room(self, step: int) -> None:
         """Removes a step that is marked as damaged, so that it can be saved again."""
         if not self._is_marked(step):
@@ -339,32 +237,6 @@ class Checkpoints:
             self._marker(step).unlink()
         distributed.wait_for_all(f"{step} is removed")
         self._manager.reload()
-
-    def _unreadable(self, step: int, error: Exception) -> Exception:
-        """Returns what to raise for a read that failed."""
-        if any(word in str(error) for word in distributed.LOST_PROCESS):
-            return error
-        if not (self.folder / str(step)).exists():
-            self._manager.reload()
-            return WorkdirError(
-                f"checkpoint {step} was removed while it was read",
-                where=str(self.folder),
-                fix=f"Use another step; there are {self.steps()}.",
-            )
-        if not failures.is_out_of_reach(error):
-            return self._damaged(step, failures.explained(error))
-        return WorkdirError(
-            f"checkpoint {step} cannot be read: {failures.first_line(error)}",
-            where=str(self.folder),
-            fix="It may be whole; make it readable and run the same command again.",
-        )
-
-    def _damaged(self, step: int, why: str) -> DamagedError:
-        return DamagedError(
-            f"checkpoint {step} is damaged: {why}",
-            where=str(self.folder),
-            fix=f"Use another step; there are {self.steps()}.",
-        )
 
 
 def _one_copy(x: jax.Array) -> jax.Array:

@@ -8,14 +8,7 @@ from __future__ import annotations
 import errno
 import json
 
-UNREADABLE = (
-    ValueError,
-    KeyError,
-    OSError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-)
+UNREADABLE = (ValueError, KeyError, OSError, TypeError, AttributeError, RecursionError)
 """What Orbax raises on files that are cut short, missing or garbage."""
 TENSORSTORE = {
     "NOT_FOUND": "a data file is missing",

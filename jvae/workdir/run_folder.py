@@ -19,9 +19,7 @@ Check = Callable[[Mapping[str, Any], Mapping[str, Any], epath.Path], None]
 
 @contextlib.contextmanager
 def opened(
-    workdir: epath.PathLike,
-    config: Mapping[str, Any],
-    check: Check,
+    workdir: epath.PathLike, config: Mapping[str, Any], check: Check
 ) -> Iterator[epath.Path]:
     """A context with the run's folder: made and labelled, or checked, and locked.
 

@@ -45,16 +45,8 @@ def restored(name):
     variables = dict(jax.jit(model.init)(KEY, batch, KEY))
     params = perturbed(variables.pop("params"), 0.05)
     transform = transforms.build("binarize", 8)
-    return Pretrained(
-        {"model": config},
-        3,
-        model,
-        params,
-        variables,
-        transform,
-        mesh.build(),
-        vocabulary,
-    )
+    about = {"config": {"model": config}, "step": 3, "vocabulary": vocabulary}
+    return Pretrained(model, params, variables, transform, mesh.build(), **about)
 
 
 def inputs(model, vocabulary, n):
@@ -115,7 +107,7 @@ def test_functions_of_the_arrays_are_those_of_the_model(name, tmp_path):
         x, *_ = inputs(model.model, model.vocabulary, n).values()
         if "encode" in calls:
             code = calls["encode"](tree, x)
-            found = model.trained.run(samples.code_of, x)
+            found = model.run(samples.code_of, x)
             for a, b in zip(*map(jax.tree.leaves, (code, found)), strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
         if "decode" in calls:

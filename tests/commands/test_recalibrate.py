@@ -102,7 +102,7 @@ def untrained(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("nvae")
     loss = {"name": "hierarchical_elbo"}
     experiment_ = configs.parse_experiment({**TINY, "model": NVAE, "loss": loss})
-    state = assembly.create_state(assembly.assemble(experiment_))
+    state = assembly.assemble(experiment_).create_state()
     folder = checkpoints.Checkpoints(workdir / checkpoints.CHECKPOINTS, keep=1)
     item = {"params": state.params, "ema": None, "state": state.state}
     folder.save(0, {"model": item}, {"config": dataclasses.asdict(experiment_)})

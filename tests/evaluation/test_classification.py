@@ -107,15 +107,16 @@ def test_nothing_depends_on_the_batch_size(evaluated):
 
 
 @pytest.mark.slow
-def test_probabilities_over_draws_are_the_mean_of_those_at_the_draws():
+def test_probabilities_over_draws_are_the_mean_of_those_at_the_draws(toys):
     model = Reader(log_var=0.0)
+    trained = toys.trained(model, params={})
     batch = {"image": SHOWN[:3].astype("f4").reshape(3, 1, 1, 1)}
     keys = jax.random.split(KEY, (2, 3))
-    found = label_probs(model, {}, {}, batch, keys)
+    found = label_probs(trained, batch, keys)
     q = model.posterior(batch)
     wanted = jnp.stack([jax.nn.softmax(5.0 * q.sample(k)) for k in keys]).mean(0)
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
-    at_mean = label_probs(model, {}, {}, batch)
+    at_mean = label_probs(trained, batch)
     np.testing.assert_allclose(at_mean, jax.nn.softmax(5.0 * q.mean), rtol=1e-5)
 
 

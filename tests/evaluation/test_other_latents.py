@@ -12,7 +12,7 @@ from jvae.distributions import GumbelSoftmax, UniformOnSphere, VonMisesFisher
 from jvae.evaluation import metrics
 from jvae.evaluation.latents import collapse_verdict, evaluate_latents
 from jvae.models import SingleLatent
-from jvae.pretrained import samples
+from jvae.pretrained import interpolation, samples
 from jvae.types import batch_size
 from tests.tiers import others_slow
 from tests.toys import Gaussian
@@ -142,7 +142,8 @@ def test_the_code_of_an_image_is_a_direction_and_its_way_stays_on_the_sphere(toy
     x = pixels(Directions).reshape(N, 1, 8, 1).astype("float32")
     codes = samples.codes(trained, x)
     np.testing.assert_allclose(np.linalg.norm(codes, axis=-1), 1.0, rtol=1e-5)
-    rows = np.asarray(samples.interpolate(trained, x[:4], x[4:8], 5)).reshape(4, 5, 8)
+    rows = np.asarray(interpolation.interpolate(trained, x[:4], x[4:8], 5))
+    rows = rows.reshape(4, 5, 8)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=-1), 1.0, rtol=1e-5)
     np.testing.assert_allclose(rows[:, 0], codes[:4], atol=1e-6)
     np.testing.assert_allclose(rows[:, -1], codes[4:8], atol=1e-6)
@@ -154,5 +155,5 @@ def test_the_code_of_an_image_is_one_hot_and_its_way_a_line(toys):
     x = pixels(Codes).reshape(N, 1, 12, 1).astype("float32")
     codes = np.asarray(samples.codes(trained, x))
     np.testing.assert_array_equal(codes.reshape(N, 12), x.reshape(N, 12))
-    rows = samples.interpolate(trained, x[:4], x[4:8], 3).reshape(4, 3, 4, 3)
+    rows = interpolation.interpolate(trained, x[:4], x[4:8], 3).reshape(4, 3, 4, 3)
     np.testing.assert_allclose(rows[:, 1], 0.5 * (codes[:4] + codes[4:8]), atol=1e-6)

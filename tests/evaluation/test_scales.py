@@ -16,13 +16,8 @@ from jvae.evaluation.scales import evaluate_scales, has_scales
 from jvae.evaluation.settings import Settings
 from jvae.models.nvae.groups import Noise
 from jvae.pretrained import samples
-from jvae.pretrained.samples import (
-    interpolate,
-    interpolation_grid,
-    reconstructions,
-    resample_fine_scales,
-    traversals,
-)
+from jvae.pretrained.interpolation import interpolate, interpolation_grid, traversals
+from jvae.pretrained.samples import reconstructions, resample_fine_scales
 from jvae.reports import images
 from jvae.types import Inference
 
@@ -163,9 +158,9 @@ def test_the_gallery_has_a_picture_of_the_scales_and_one_of_each_that_is_kept(
 ):
     source = toys.source(X)
     found = evaluate_all(trained, source, key=KEY, settings=Settings(num_samples=1))
-    options = {"temperatures": (0.5, 1.0), "num_images": 4, "reach": 1.0}
+    options = Settings(temperatures=(0.5, 1.0), num_images=4, reach=1.0)
     shown = {
-        p.file: p for p in images.make_images(trained, source, found, KEY, **options)
+        p.file: p for p in images.make_images(trained, source, found, KEY, options)
     }
     assert {"scales.png", "kept_1.png", "interpolations.png"} <= shown.keys()
     assert not {"kl_per_dimension.png", "kept_2.png", "traversals.png"} & shown.keys()

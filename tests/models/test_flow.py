@@ -130,12 +130,12 @@ def test_a_start_that_leaves_no_inverse_is_an_error(tiny):
     tiny["model"] = {**FLOWS["glow"], "image_shape": [8, 8, 1], "num_bits": 4}
     tiny["data"]["num_bits"] = 4
     components = assembly.assemble(config.parse_experiment(tiny))
-    state = assembly.create_state(components)
+    state = components.create_state()
     stack = state.params["flow"]["steps_0"]["steps"]
     stack["parts_2"]["net"]["Conv_1"]["bias"] *= jnp.nan
     message = r"flow/.*log_scale .* nan to nan \(set by the first 256 training"
     with pytest.raises(ConfigError, match=message):
-        assembly.data_dependent_init(components, state)
+        components.data_dependent_init(state)
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from jvae.pretrained.likelihood import (
     per_token,
 )
 from tests.tiers import others_slow
+from tests.toys import trained as as_trained
 
 KEY = jax.random.key(0)
 B, T, V, D = 5, 6, 4, 3
@@ -64,8 +65,8 @@ def log_prob(model, params, z, given):
 
 def bound(model, params, given):
     """Returns the terms of each sentence's bound."""
-    terms = jax.jit(functools.partial(elbo_per_example, model))
-    return jax.device_get(terms(params, {}, KEY, given))
+    terms = functools.partial(elbo_per_example, as_trained(model, params=params))
+    return jax.device_get(jax.jit(terms)(KEY, given))
 
 
 def loss_of(model, params, given, **options):
@@ -85,7 +86,7 @@ def test_more_padding_changes_nothing(fields):
 
     @jax.jit
     def both_bounds(given):
-        about = model, params, {}, KEY, given
+        about = as_trained(model, params=params), KEY, given
         return elbo_per_example(*about), log_likelihood_per_example(*about, 5, 2)
 
     jax.tree.map(
@@ -138,7 +139,9 @@ def test_a_language_model_is_the_decoder_and_its_bound_is_exact():
     terms = bound(model, params, given)
     np.testing.assert_array_equal(terms["kl"], 0.0)
     weighted = jax.jit(
-        lambda: log_likelihood_per_example(model, params, {}, KEY, given, 3, 2)
+        lambda: log_likelihood_per_example(
+            as_trained(model, params=params), KEY, given, 3, 2
+        )
     )()
     np.testing.assert_allclose(weighted, terms["elbo"], rtol=1e-5)
     vae, theirs = made(VAE)

@@ -11,7 +11,7 @@ import pytest
 from jvae import models
 from jvae.data import ArraySource, transforms
 from jvae.pretrained.batch_norm import recomputed_statistics
-from jvae.pretrained.trained_model import TrainedModel, over_examples
+from jvae.pretrained.trained_model import TrainedModel
 from jvae.runtime import mesh
 from tests.tiers import others_slow
 
@@ -35,12 +35,12 @@ def trained(fields=MLP, **changes):
     return TrainedModel(model, params, state, transforms.build("unit"), mesh.build())
 
 
-def posterior(model, params, state, key, batch):
-    return model.apply({"params": params, **state}, batch, method="posterior")
+def posterior(trained, key, batch):
+    return trained.call("posterior", batch)
 
 
 def means_of(found):
-    q = over_examples(found, posterior, SOURCE, batch_size=16, key=KEY)
+    q = found.map_examples(posterior, SOURCE, batch_size=16, key=KEY)
     return np.asarray(q.mean, np.float64), np.exp(np.asarray(q.log_var, np.float64))
 
 

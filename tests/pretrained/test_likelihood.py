@@ -22,6 +22,7 @@ from jvae.pretrained.likelihood import (
     observation,
 )
 from tests.tiers import others_slow
+from tests.toys import trained as as_trained
 
 KEY = jax.random.key(1)
 ORACLE = -2.983756801  # log N([1, 1]; 0, W W^T + I) with W = [1, 2]
@@ -29,13 +30,16 @@ X = {"image": np.ones((5, 1, 2, 1), np.float32)}
 
 
 def iw(model, key, batch, num_samples, chunk_size):
-    function = jax.jit(log_likelihood_per_example, static_argnums=(0, 5, 6))
-    return np.asarray(function(model, {}, {}, key, batch, num_samples, chunk_size))
+    function = functools.partial(
+        log_likelihood_per_example, as_trained(model, params={})
+    )
+    function = jax.jit(function, static_argnums=(2, 3))
+    return np.asarray(function(key, batch, num_samples, chunk_size))
 
 
 def terms_of(model, batch):
-    terms = jax.jit(functools.partial(elbo_per_example, model))
-    return jax.device_get(terms({}, {}, KEY, batch))
+    terms = functools.partial(elbo_per_example, as_trained(model, params={}))
+    return jax.device_get(jax.jit(terms)(KEY, batch))
 
 
 @pytest.mark.parametrize(

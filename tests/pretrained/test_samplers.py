@@ -1,5 +1,6 @@
 """Samplers of codes: they find what codes are like, are saved, and draw."""
 
+import dataclasses
 import functools
 import shutil
 
@@ -182,7 +183,7 @@ def test_the_command_fits_once_and_writes_exactly_so_many_images(run, tmp_path, 
 def test_codes_are_draws_whatever_the_batches(run):
     model, train = jvae.restore(run), jvae.data.build("digits").train
     codes = [
-        training_codes(model.trained, train, key=KEY, batch_size=n, num_examples=50)
+        training_codes(model, train, key=KEY, batch_size=n, num_examples=50)
         for n in (16, 64)
     ]
     np.testing.assert_allclose(codes[0], codes[1], rtol=1e-5, atol=1e-6)
@@ -190,7 +191,7 @@ def test_codes_are_draws_whatever_the_batches(run):
 
 
 def test_models_whose_codes_no_sampler_stands_for_are_refused(run):
-    model = jvae.restore(run).trained
+    model = jvae.restore(run)
     for attributes, why in (
         ({}, "has not one q"),
         ({"posterior": 0, "decode": 0, "uniform_prior": True}, "no real vectors"),
@@ -198,6 +199,6 @@ def test_models_whose_codes_no_sampler_stands_for_are_refused(run):
         ({"posterior": 0, "decode": 0, "is_lossless": True}, "whose prior is exact"),
     ):
         other = type("Other", (Model,), attributes)()
-        replaced = type(model)(other, {}, {}, model.transform, model.mesh)
+        replaced = dataclasses.replace(model, model=other)
         with pytest.raises(ConfigError, match=why):
             training_codes(replaced, None, key=KEY)

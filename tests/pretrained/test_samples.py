@@ -5,15 +5,13 @@ import pytest
 
 from jvae import models
 from jvae.errors import ConfigError
-from jvae.pretrained.samples import (
+from jvae.pretrained.interpolation import (
     by_kl,
-    codes,
     interpolate,
     interpolation_grid,
-    prior_samples,
-    reconstructions,
     traversals,
 )
+from jvae.pretrained.samples import codes, prior_samples, reconstructions
 
 KEY = jax.random.key(4)
 SCALES = (1.0, 0.5, 0.0)

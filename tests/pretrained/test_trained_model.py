@@ -9,12 +9,11 @@ import pytest
 from jvae.data import transforms
 from jvae.data.sources import ArraySource
 from jvae.errors import ConfigError, DataError
-from jvae.pretrained.trained_model import over_batches, over_examples
 
 KEY = jax.random.key(3)
 
 
-def first_pixel_and_draw(model, params, state, key, batch):
+def first_pixel_and_draw(trained, key, batch):
     draw = jax.vmap(jax.random.normal)(key)
     return {"pixel": batch["image"][:, 0, 0, 0], "draw": draw}
 
@@ -27,7 +26,7 @@ def gray():
 
 def run(trained, source, batch_size, **options):
     options |= {"batch_size": batch_size, "key": KEY}
-    return over_examples(trained, first_pixel_and_draw, source, **options)
+    return trained.map_examples(first_pixel_and_draw, source, **options)
 
 
 def test_every_example_comes_once_and_in_order(toys, gray):
@@ -37,7 +36,7 @@ def test_every_example_comes_once_and_in_order(toys, gray):
         np.testing.assert_array_equal(found["pixel"], np.arange(count) * 6)
 
 
-def mean_pixel(model, params, state, key, batch):
+def mean_pixel(trained, key, batch):
     pixel, kept = batch["image"][:, 0, 0, 0], batch["mask"]
     return {"mean": (pixel * kept).sum() / kept.sum(), "rows": kept.sum()}
 
@@ -45,8 +44,8 @@ def mean_pixel(model, params, state, key, batch):
 @pytest.mark.parametrize("count", [1, 8, 9, 37])
 def test_a_mean_over_batches_is_that_over_examples(toys, gray, count):
     trained = toys.trained(toys.PixelCode((1.0,)))
-    found = over_batches(
-        trained, mean_pixel, gray, batch_size=8, key=KEY, num_examples=count
+    found = trained.mean_over_batches(
+        mean_pixel, gray, batch_size=8, key=KEY, num_examples=count
     )
     np.testing.assert_allclose(found["mean"], 6 * np.arange(count).mean(), rtol=1e-6)
     sizes = np.array([8] * (count // 8) + [count % 8] * (count % 8 > 0))
@@ -81,8 +80,8 @@ def test_more_examples_than_there_are_is_refused(toys, gray):
         run(toys.trained(toys.PixelCode((1.0,))), gray, 8, num_examples=38)
 
 
-def means(model, params, state, key, batch):
-    return model.apply({"params": params}, batch, method=model.posterior).mean
+def means(trained, key, batch):
+    return trained.call("posterior", batch).mean
 
 
 def test_nothing_is_compiled_again_for_new_parameters_even_if_fields_are_lists(toys):
@@ -91,7 +90,7 @@ def test_nothing_is_compiled_again_for_new_parameters_even_if_fields_are_lists(t
     for offset in (0.0, 5.0):
         trained = toys.trained(model, params={"offset": jnp.full((1, 1), offset)})
         toys.TRACES.clear()
-        found = over_examples(trained, means, source, batch_size=8, key=KEY)
+        found = trained.map_examples(means, source, batch_size=8, key=KEY)
         np.testing.assert_allclose(found, np.tile([1.0, 2.0], (9, 1)) + offset)
     assert toys.TRACES == []
 
@@ -104,11 +103,9 @@ def test_a_model_of_equal_fields_runs_the_same_program(toys, scales, is_shared):
     """As in a sweep, where every run builds its model again."""
     source = toys.source(np.ones((8, 2)))
     options = {"batch_size": 8, "key": KEY}
-    over_examples(toys.trained(toys.PixelCode([1.0, 2.0])), means, source, **options)
+    toys.trained(toys.PixelCode([1.0, 2.0])).map_examples(means, source, **options)
     toys.TRACES.clear()
-    found = over_examples(
-        toys.trained(toys.PixelCode(scales)), means, source, **options
-    )
+    found = toys.trained(toys.PixelCode(scales)).map_examples(means, source, **options)
     np.testing.assert_allclose(found, np.tile([scales], (8, 1)))
     assert (toys.TRACES == []) == is_shared
 
@@ -117,7 +114,7 @@ def test_fields_that_cannot_be_compared_are_no_error(toys):
     source, scales = toys.source(np.ones((8, 2))), np.array([1.0, 2.0])
     for _ in range(2):
         trained = toys.trained(toys.PixelCode(scales.copy()))
-        found = over_examples(trained, means, source, batch_size=8, key=KEY)
+        found = trained.map_examples(means, source, batch_size=8, key=KEY)
         np.testing.assert_allclose(found, np.tile([scales], (8, 1)))
 
 

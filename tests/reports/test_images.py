@@ -9,6 +9,7 @@ from PIL import Image
 
 from jvae.evaluation.latents import LatentStatistics
 from jvae.evaluation.results import EvaluationResults
+from jvae.evaluation.settings import Settings
 from jvae.pretrained.image_grid import MIN_TILE
 from jvae.reports import images
 
@@ -25,9 +26,9 @@ def shown(toys):
     """The pictures by file."""
     trained = toys.trained(toys.PixelCode(tuple(SCALES)))
     latents = LatentStatistics(np.array([0.2, 1.0]), N, X * SCALES)
-    options = {"temperatures": (0.0,), "num_images": 12, "reach": 1.0}
+    options = Settings(temperatures=(0.0,), num_images=12, reach=1.0)
     found = EvaluationResults(N, latents=latents)
-    made = images.make_images(trained, toys.source(X), found, KEY, **options)
+    made = images.make_images(trained, toys.source(X), found, KEY, options)
     return {picture.file: picture for picture in made}
 
 
@@ -87,10 +88,10 @@ def test_the_caption_counts_the_active_dimensions(shown):
 def test_no_history_means_no_curves(shown, toys):
     assert "curves.png" not in shown
     trained = toys.trained(toys.PixelCode(tuple(SCALES)))
-    options = {"temperatures": (), "num_images": 1, "reach": 1.0}
+    options = Settings(temperatures=(), num_images=1, reach=1.0)
     rows = [{"step": i, "split": "train", "loss": 1.0 / i} for i in (1, 2, 3)]
     latents = LatentStatistics(np.array([0.2, 1.0]), N, X * SCALES)
     source = toys.source(X)
     found = EvaluationResults(N, latents=latents)
-    made = images.make_images(trained, source, found, KEY, history=rows, **options)
+    made = images.make_images(trained, source, found, KEY, options, history=rows)
     assert made[-1].file == "curves.png"

@@ -59,7 +59,7 @@ def test_a_transformed_function_is_known_as_such():
 @pytest.fixture(scope="module")
 def decoded(trained):
     """Codes -> images of a restored model, the way evaluation makes them."""
-    return functools.partial(samples.decoded, jvae.restore(trained).trained)
+    return functools.partial(samples.decoded, jvae.restore(trained))
 
 
 @pytest.mark.slow

@@ -79,8 +79,8 @@ def test_components_are_fitted_to_the_codes_of_the_runs_first_examples(clustered
     def begin(seed):
         run = clustered | {"seed": seed, "ema_decay": 0.5}
         components = assembly.assemble(config.parse_experiment(run))
-        before = assembly.create_state(components)
-        state = assembly.data_dependent_init(components, before)
+        before = components.create_state()
+        state = components.data_dependent_init(before)
         for (path, a), b in zip(
             jax.tree_util.tree_leaves_with_path(before.params),
             jax.tree.leaves(state.params),
@@ -101,9 +101,8 @@ def test_a_run_begins_where_its_model_starts(clustered, tmp_path):
     clustered |= {"num_steps": 1, "eval_every_steps": 0}
     clustered["optimizer"] = {"name": "sgd", "learning_rate": 1e-9}
     components = assembly.assemble(config.parse_experiment(clustered))
-    wanted = assembly.data_dependent_init(
-        components, assembly.create_state(components)
-    ).params["cluster_means"]
+    state = components.data_dependent_init(components.create_state())
+    wanted = state.params["cluster_means"]
     experiment.run(clustered, tmp_path)
     found = jvae.restore(tmp_path, step="last", params="raw").params["cluster_means"]
     np.testing.assert_allclose(found, wanted, rtol=1e-5)

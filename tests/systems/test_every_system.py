@@ -230,7 +230,7 @@ def check_sentences(restored, x):
     key = jax.random.key(1)
     with pytest.raises(ConfigError, match=r"tokens must be within \[0, 84\]"):
         restored.elbo(np.full((1, 2), 85), key)
-    if not restored.trained.has_latents:
+    if not restored.has_latents:
         with pytest.raises(ConfigError, match="LanguageModel has no code"):
             restored.encode(x)
         with pytest.raises(ConfigError, match="LanguageModel has no code"):

@@ -32,7 +32,7 @@ def test_the_nll_is_near_the_truth_and_not_below_it(tmp_path):
     exact = np.array([-grammar.log_prob(text.split()) for text in sentences])
     key = jax.random.key(0)
     found = -likelihood.log_likelihoods(
-        model.trained,
+        model,
         splits.test,
         batch_size=200,
         key=key,
@@ -41,5 +41,5 @@ def test_the_nll_is_near_the_truth_and_not_below_it(tmp_path):
     )
     error = (found - exact).std(ddof=1) / math.sqrt(len(exact))
     assert -3 * error < (found - exact).mean() < 0.02 * exact.mean()
-    kl = likelihood.evaluate_elbo(model.trained, splits.test, batch_size=200, key=key)
+    kl = likelihood.evaluate_elbo(model, splits.test, batch_size=200, key=key)
     assert kl["kl"].mean > 1.0

@@ -47,9 +47,9 @@ def collectives(text):
 def compiled(tiny, **changes):
     """Returns (the compiled step, its state, a batch) of an experiment."""
     components = assembly.assemble(configs.parse_experiment(tiny | changes))
-    state = assembly.create_state(components)
+    state = components.create_state()
     batch = next(batches.training_batches(components, 0))
-    step = assembly.compile_step(components, state)
+    step = components.compile_step(state)
     return step.lower(state, batch).compile(), state, batch
 
 
@@ -130,9 +130,9 @@ def hierarchy(monkeypatch):
 @pytest.mark.slow
 def test_layers_in_a_loop_are_not_split_with_their_parameters(hierarchy):
     """A gather of the parameters, a sum of gradients, statistics of channels."""
-    state = assembly.abstract_state(hierarchy)
+    state = hierarchy.abstract_state()
     batch = mesh.put_batch(hierarchy.splits.train.read(ROWS), hierarchy.devices)
-    program = assembly.compile_step(hierarchy, state).lower(state, batch).compile()
+    program = hierarchy.compile_step(state).lower(state, batch).compile()
     sent = sum(n for _, n in collectives(program.as_text()))
     assert sent <= 2.2 * parameter_bytes(state)
 
@@ -140,7 +140,7 @@ def test_layers_in_a_loop_are_not_split_with_their_parameters(hierarchy):
 @pytest.mark.slow
 def test_evaluation_does_not_split_layers_with_their_parameters(hierarchy):
     """A gather of the parameters, and what the bound is summed of: pixels, latents."""
-    state = assembly.abstract_state(hierarchy)
+    state = hierarchy.abstract_state()
     batch = mesh.put_batch(hierarchy.splits.train.read(ROWS), hierarchy.devices)
 
     def run(params, collections, image):

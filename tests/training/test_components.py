@@ -39,6 +39,6 @@ def test_the_first_state_is_traced_once(monkeypatch, tiny):
 
     monkeypatch.setattr(train_step, "initializer", counted)
     components = assembly.assemble(config.parse_experiment(tiny))
-    state = assembly.create_state(components)
-    assert assembly.abstract_state(components).params.keys() == state.params.keys()
+    state = components.create_state()
+    assert components.abstract_state().params.keys() == state.params.keys()
     assert len(traced) == 1

@@ -30,7 +30,7 @@ def build(tiny, model, loss, **fields):
     tiny["model"], tiny["loss"] = model, loss
     tiny["data"]["transform"] = "signed"
     components = assembly.assemble(configs.parse_experiment(tiny | fields))
-    return components, trained_model_of(components, assembly.create_state(components))
+    return components, trained_model_of(components, components.create_state())
 
 
 @pytest.mark.slow
@@ -91,7 +91,7 @@ def test_a_model_that_draws_no_images_has_no_pictures(tiny):
 def test_a_reconstruction_stands_beside_its_image(tiny):
     """In the default tier: nothing else there looks at what the grids show."""
     components = assembly.assemble(configs.parse_experiment(tiny))
-    trained = trained_model_of(components, assembly.create_state(components))
+    trained = trained_model_of(components, components.create_state())
     held_out, key = components.splits.test, components.keys["evaluation"]
     grid = validation.training_pictures(components, trained, held_out)[
         "reconstructions"

@@ -88,7 +88,7 @@ def nest(file):
 def like(config):
     """The shapes and places of what a checkpoint holds."""
     components = assembly.assemble(configs.parse_experiment(config))
-    return run_checkpoints.items_of(assembly.abstract_state(components))
+    return run_checkpoints.items_of(components.abstract_state())
 
 
 def seen(capfd):

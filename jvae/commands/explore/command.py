@@ -41,10 +41,7 @@ DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
 def parser() -> Parser:
     """Returns the flags."""
     flags = Parser(
-        prog="jvae explore",
-        description=__doc__,
-        allow_abbrev=False,
-        add_help=False,
+        prog="jvae explore", description=__doc__, allow_abbrev=False, add_help=False
     )
     flags.add_argument("workdir", nargs="?", help="folder of the run")
     add_choice(flags)

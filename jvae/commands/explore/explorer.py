@@ -17,7 +17,7 @@ from jvae.data.sources import Source
 from jvae.errors import ConfigError, require
 from jvae.evaluation.latents import LatentStatistics, evaluate_latents
 from jvae.evaluation.scales import has_scales
-from jvae.pretrained import image_grid, samplers, samples
+from jvae.pretrained import image_grid, interpolation, samplers, samples
 from jvae.pretrained.predictions import has_clusters
 from jvae.pretrained.restore import Pretrained
 from jvae.types import Array
@@ -92,7 +92,7 @@ class Explorer:
             x = np.asarray(model.prepare(jnp.asarray(batch["image"]), key))
         else:
             x = np.asarray(batch["tokens"])
-        latents, trained = None, model.trained
+        latents, trained = None, model
         if trained.has_latents and not has_scales(trained):
             size = 16 * trained.mesh.size
             latents = evaluate_latents(
@@ -103,7 +103,7 @@ class Explorer:
     @property
     def decodes(self) -> bool:
         """Whether the model makes images or sentences."""
-        return self.model.trained.is_generative
+        return self.model.is_generative
 
     @property
     def is_text(self) -> bool:
@@ -119,7 +119,7 @@ class Explorer:
     @functools.cached_property
     def signs(self) -> np.ndarray | None:
         """[N], what marks an example: its label, else its cluster; None of neither."""
-        if self.labels is None and has_clusters(self.model.trained):
+        if self.labels is None and has_clusters(self.model):
             return np.asarray(self.model.cluster(jnp.asarray(self.x)))
         return self.labels
 
@@ -135,7 +135,7 @@ class Explorer:
             return ()
         active = 0 if latents.active is None else int(latents.active.sum())
         count = min(MAX_DIMS, max(active, 1))
-        return tuple(samples.by_kl(latents.kl_per_dim, count))
+        return tuple(interpolation.by_kl(latents.kl_per_dim, count))
 
     def kl(self, dim: int) -> float:
         """Returns the mean KL of one of `dims`, in nats."""
@@ -152,7 +152,7 @@ class Explorer:
     @property
     def has_paths(self) -> bool:
         """Whether two examples can be interpolated."""
-        return self.decodes and samples.has_codes(self.model.trained)
+        return self.decodes and samples.has_codes(self.model)
 
     @property
     def has_samples(self) -> bool:
@@ -170,7 +170,7 @@ class Explorer:
         """('class' or 'cluster', how many there are), ('', 0) of other models."""
         if self.model.model.num_classes is not None:
             return "class", self.model.model.num_classes
-        if has_clusters(self.model.trained):
+        if has_clusters(self.model):
             return "cluster", self.model.model.num_clusters
         return "", 0
 
@@ -205,7 +205,7 @@ class Explorer:
     def decoded(self, z: Point) -> Shown:
         """Returns the mean of p(x|z), or the likeliest sentence, at z [D]."""
         point = self._point(z)
-        images = samples.decoded(self.model.trained, point[None])
+        images = samples.decoded(self.model, point[None])
         what = "The likeliest sentence" if self.is_text else "The mean of p(x|z)"
         some = ", ".join(f"z_{d} = {point[d]:.2f}" for d in self.dims[:NAMED])
         more = ", ..." if len(self.dims) > NAMED else ""
@@ -216,9 +216,7 @@ class Explorer:
         x, words = self._example(index), f"Example {self._name(index)}"
         if not self.has_paths:
             return self._shown(x, f"{words}.", LARGE_TILE)
-        reconstructions = samples.reconstructions(
-            self.model.trained, x, jax.random.key(0)
-        )
+        reconstructions = samples.reconstructions(self.model, x, jax.random.key(0))
         text = f"{words}, and its reconstruction."
         return self._shown(
             jnp.concatenate([x, self._wide(reconstructions)]), text, LARGE_TILE
@@ -290,7 +288,7 @@ class Explorer:
         return f"{place}{label}"
 
     def _code(self, x: Array) -> np.ndarray:
-        return np.asarray(samples.codes(self.model.trained, x))[0]
+        return np.asarray(samples.codes(self.model, x))[0]
 
     def _point(self, z: Point) -> np.ndarray:
         if not self.dims or self.latents is None or self.latents.means is None:

@@ -304,7 +304,7 @@ def _scales(explorer: Explorer, ask: Asking) -> None:
 
 
 def _temperature(explorer: Explorer) -> gr.Slider:
-    visible = not explorer.model.trained.has_uniform_prior
+    visible = not explorer.model.has_uniform_prior
     ends = (0.0, MAX_TEMPERATURE)
     return gr.Slider(
         *ends, 1.0, step=0.05, label="temperature", buttons=[], visible=visible

@@ -80,4 +80,4 @@ def _temperature(annealed: Coefficients, size: int) -> Array | None:
     """Returns the temperature of every example, [B]; None if there is none."""
     if "temperature" not in annealed:
         return None
-    return jnp.full(size, jnp.maximum(annealed["temperature"], MIN_TEMPERATURE))
+    return jnp.maximum(jnp.full(size, annealed["temperature"]), MIN_TEMPERATURE)

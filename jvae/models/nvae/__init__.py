@@ -1,5 +1,6 @@
 """NVAE, a hierarchical VAE: the model, its scales, groups, cells and convolutions."""
 
-from jvae.models.nvae.model import NVAE, nvae
+from jvae.models.nvae.build import nvae
+from jvae.models.nvae.model import NVAE
 
 __all__ = ["NVAE", "nvae"]

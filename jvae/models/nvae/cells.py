@@ -51,12 +51,7 @@ class Style:
         """Returns a convolution that a BatchNorm follows, where cells have one."""
         bias = not self.has_norm
         return Convolution(
-            features,
-            size,
-            use_bias=bias,
-            weight_norm=False,
-            dtype=self.dtype,
-            **fields,
+            features, size, use_bias=bias, weight_norm=False, dtype=self.dtype, **fields
         )
 
     def head(self, features: int, size: int) -> Convolution:

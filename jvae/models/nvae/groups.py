@@ -54,6 +54,20 @@ class GroupSizes(NamedTuple):
 
 
 @flax.struct.dataclass
+class Latents:
+    """Latents of all groups, coarse scales first.
+
+    Attributes:
+      z: one array for each scale, [B, groups, h, w, d].
+      features: [B, h, w, C], the last of the top-down pass, which are decoded; None to
+        compute them from z, so where z is replaced it must be None.
+    """
+
+    z: tuple[Array, ...]
+    features: Any = None
+
+
+@flax.struct.dataclass
 class Noise:
     """Latents by what is random in them under the prior, N(0, I) whatever is above.
 

@@ -12,55 +12,39 @@ shapes and are scanned, so that the time to compile does not grow with their num
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jvae import keys, registry
+from jvae import keys
 from jvae.contract import Model
 from jvae.distributions import Distribution, arc
 from jvae.errors import ConfigError, require
 from jvae.layers.spectral import power_iteration, power_start
 from jvae.models import likelihoods
 from jvae.models.nvae import scale as scales
-from jvae.models.nvae.cells import BottomUpCell, Cells, Style, TopDownCell
+from jvae.models.nvae.cells import BottomUpCell, Style, TopDownCell
 from jvae.models.nvae.convolutions import conv_kernels, norm_scales
 from jvae.models.nvae.groups import (
     GroupSample,
     GroupSizes,
+    Latents,
     Noise,
-    Remat,
     SamplingContext,
     cell_type,
 )
 from jvae.models.nvae.scale import Features
 from jvae.models.vae import check_image
-from jvae.ranges import ImageShape, NonNegativeInt, PositiveInt, SomeWidths
 from jvae.types import Array, Batch, Inference, Key, batch_size
 
 SPECTRAL = "spectral"
 """Collection of the vectors of power iterations."""
 FIRST_ITERATIONS = 40
 """Of the vectors, when the model is made."""
-
-
-@flax.struct.dataclass
-class Latents:
-    """Latents of all groups, coarse scales first.
-
-    Attributes:
-      z: one array for each scale, [B, groups, h, w, d].
-      features: [B, h, w, C], the last of the top-down pass, which are decoded; None to
-        compute them from z, so where z is replaced it must be None.
-    """
-
-    z: tuple[Array, ...]
-    features: Any = None
 
 
 class NVAE(Model):
@@ -362,77 +346,3 @@ def _arc(start: Array, end: Array, fraction: Array) -> Array:
     first, last = (a.reshape(*a.shape[:-3], -1) for a in (start, end))
     points = arc(first, last, fraction.reshape(fraction.shape[:-2]))
     return points.reshape(*points.shape[:-1], *start.shape[-3:])
-
-
-@registry.checked("model")
-def nvae(
-    image_shape: ImageShape,
-    channels: PositiveInt = 32,
-    groups: SomeWidths = (5, 10),
-    latent_channels: PositiveInt = 20,
-    group_cells: PositiveInt = 2,
-    blocks: NonNegativeInt = 2,
-    block_cells: PositiveInt = 3,
-    flow_pairs: NonNegativeInt = 0,
-    padding: NonNegativeInt = 0,
-    likelihood: str | Mapping[str, Any] = "bernoulli",
-    cells: Cells = "batch_norm",
-    remat: Remat = "cells",
-    features: Features = "keep",
-    dtype: Literal["float32", "bfloat16"] = "float32",
-) -> NVAE:
-    """Returns NVAE, a deep hierarchical VAE (Vahdat & Kautz, 2020).
-
-    Args:
-      image_shape: (H, W, C); with the padding H and W must be halved by all blocks and
-        all scales but one.
-      channels: of the stem; doubled at every halving.
-      groups: groups of latents of each scale, the coarsest first.
-      latent_channels: variables of a group at every place.
-      group_cells: cells before a group, on either way.
-      blocks: halvings before the finest scale.
-      block_cells: cells of each, one of which halves.
-      flow_pairs: pairs of autoregressive steps behind every posterior.
-      padding: rows and columns of zeros added on each side within the model.
-      likelihood: a name, or {'name': ..., fields}, see `jvae.models.likelihoods`.
-      cells: 'batch_norm' (NVAE), or 'plain', without BatchNorm and with branches that
-        start small (VDVAE).
-      remat: activations that the gradient recomputes: 'none', or those within the
-        'cells' from their input (on CPU of the cells of groups alone, where it is
-        faster too: fewer arrays to fill).
-      features: whether bottom-up features are kept for the top-down pass ('keep') or
-        recomputed ('recompute'), one scale at a time.
-      dtype: of the cells' computation; likelihood, KL and statistics are in float32.
-
-    Raises:
-      ConfigError: a number out of range, or an image that cannot be halved so often.
-    """
-    height, width, colors = image_shape
-    halvings = blocks + len(groups) - 1
-    _check_halvings((height, width), padding, halvings)
-    require(channels % 2 == 0, "model.channels", "be even", channels)
-    depth = 2 * (blocks * block_cells + group_cells * sum(groups))
-    return NVAE(
-        observation=likelihoods.build(likelihood),
-        image_shape=(height, width, colors),
-        channels=channels,
-        groups=tuple(groups),
-        sizes=GroupSizes(latent_channels, group_cells, flow_pairs, remat),
-        style=Style(cells, depth, jnp.dtype(dtype)),
-        blocks=blocks,
-        block_cells=block_cells,
-        padding=padding,
-        features=features,
-    )
-
-
-def _check_halvings(size: Sequence[int], padding: int, halvings: int) -> None:
-    """Raises ConfigError unless both sides with padding can be halved so often."""
-    for side in size:
-        if (side + 2 * padding) % 2**halvings:
-            raise ConfigError(
-                f"model.image_shape with padding {padding} must be a multiple of "
-                f"2^{halvings} = {2**halvings} for {halvings} halvings, got {side} + "
-                f"2 x {padding}",
-                fix="Set model.padding, or fewer model.blocks or model.groups.",
-            )

@@ -11,12 +11,11 @@ import numpy as np
 from jvae import registry
 from jvae.data.sources import Source
 from jvae.errors import ConfigError, require
-from jvae.losses.objective import apply_model
 from jvae.pretrained.samplers.flow import fit_flow
 from jvae.pretrained.samplers.mixture import fit_gaussian, fit_mixture
 from jvae.pretrained.samplers.neighbors import fit_neighbors
-from jvae.pretrained.trained_model import TrainedModel, over_examples
-from jvae.types import Array, Batch, Key, Params, State
+from jvae.pretrained.trained_model import TrainedModel
+from jvae.types import Array, Batch, Key
 
 SAMPLERS: dict[str, Callable[..., Any]] = {
     "gaussian": fit_gaussian,
@@ -68,8 +67,7 @@ def training_codes(
     """
     check_samplable(trained)
     require(num_examples >= 2, "num_examples", "be at least 2", num_examples)
-    terms = over_examples(
-        trained,
+    terms = trained.map_examples(
         posterior_draws,
         source,
         batch_size=batch_size,
@@ -97,13 +95,11 @@ def check_samplable(trained: TrainedModel) -> None:
         raise ConfigError(f"{name} {why}: no sampler can be fitted")
 
 
-def posterior_draws(
-    model: Any, params: Params, state: State, key: Key, batch: Batch
-) -> Array:
+def posterior_draws(trained: TrainedModel, key: Key, batch: Batch) -> Array:
     """Returns a draw of q(z|x) of every image, [B, ...]."""
 
     def draw(model, batch, key):
         return model.posterior(batch).sample_and_log_prob(key)[0]
 
     each = key if key.ndim else jax.random.split(key, len(batch["image"]))
-    return apply_model(model, draw, params, state, batch, each, train=False)[0]
+    return trained.call(draw, batch, each)

@@ -30,9 +30,9 @@ def of_cifar_shape(folder, batch_size, devices):
 def test_it_compiles_for_eight_devices_that_share_the_parameters(tmp_path):
     config = of_cifar_shape(tmp_path, 8, {"data": 1, "params": 8})
     components = assembly.assemble(configs.parse_experiment(config))
-    state = assembly.abstract_state(components)
+    state = components.abstract_state()
     raw = {**components.splits.train.read(np.arange(8))}
-    compiled = assembly.compile_step(components, state).lower(state, raw).compile()
+    compiled = components.compile_step(state).lower(state, raw).compile()
     whole = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(state.params))
     each = sum(
         math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize

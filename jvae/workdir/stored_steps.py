@@ -1,0 +1,158 @@
+"""The steps that a folder of checkpoints holds, read and verified."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.sharding import Mesh
+
+import jvae
+from jvae.errors import DamagedError, WorkdirError
+from jvae.runtime import distributed, log_filters, mesh
+from jvae.workdir import failures, files, metadata
+
+
+class StoredSteps:
+    """What a folder of checkpoints holds.
+
+    Args:
+      folder: WORKDIR/checkpoints or WORKDIR/best.
+      manager: Orbax's, of that folder.
+    """
+
+    def __init__(self, folder: epath.Path, manager: ocp.CheckpointManager):
+        self.folder, self._manager = folder, manager
+
+    def steps(self) -> list[int]:
+        """Returns the finished steps that are not known to be damaged, oldest first."""
+        return sorted(s for s in self._manager.all_steps() if not self._is_marked(s))
+
+    def latest(self) -> int | None:
+        """Returns the newest finished step, None if there is none."""
+        steps = self.steps()
+        return steps[-1] if steps else None
+
+    def read_meta(self, step: int) -> dict[str, Any]:
+        """Returns the JSON of a step.
+
+        Raises:
+          DamagedError: it cannot be read.
+          WorkdirError: a newer release wrote it.
+        """
+        arguments = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        try:
+            with log_filters.below(logging.ERROR):
+                meta = self._manager.restore(step, args=arguments)["meta"]
+            written, version = meta["format"], meta["jvae"]
+            _ = meta["config"], meta["shapes"]
+        except failures.UNREADABLE as error:
+            raise self._unreadable(step, error) from error
+        if written > metadata.FORMAT:  # whose digest may be another
+            raise WorkdirError(
+                f"checkpoint {step} was written by jvae {version}, newer than "
+                f"{jvae.__version__}",
+                where=str(self.folder),
+                fix="Upgrade jvae.",
+            )
+        if metadata.is_changed(meta):
+            raise self._damaged(step, "the digest of its JSON differs")
+        return meta
+
+    def restore(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the items of a step, placed as `like`.
+
+        Args:
+          step: its number.
+          like: pytrees of arrays, or of shapes with shardings, by item.
+
+        Raises:
+          DamagedError: a file cannot be read, or an array is not what was written.
+          WorkdirError: a path, shape or dtype differs.
+        """
+        meta = self.read_meta(step)
+        other = metadata.shape_differences(meta, metadata.shapes_of(like))
+        if other:
+            raise WorkdirError(
+                f"checkpoint {step} holds other arrays: {'; '.join(other)}",
+                where=str(self.folder),
+                fix="Use the stored config, or another workdir.",
+            )
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, dict(like))
+        return self._read(step, abstract, meta)
+
+    def restore_model(self, step: int, devices: Mesh) -> tuple[dict[str, Any], dict]:
+        """Returns (the `model` item placed on a mesh, meta), without any template.
+
+        Raises:
+          DamagedError: a file cannot be read, or an array is not what was written.
+          WorkdirError: a newer release wrote it.
+        """
+        meta = self.read_meta(step)
+        tree = metadata.model_template(meta)
+        placed = jax.tree.map(
+            lambda s, sharding: jax.ShapeDtypeStruct(
+                s.shape, s.dtype, sharding=sharding
+            ),
+            tree,
+            mesh.parameter_shardings(tree, devices),
+        )
+        return self._read(step, {"model": placed}, meta)["model"], meta
+
+    def _read(
+        self, step: int, abstract: Mapping[str, Any], meta: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Returns the items of a step, each array compared with its checksum."""
+        arguments = {k: ocp.args.StandardRestore(v) for k, v in abstract.items()}
+        composite = ocp.args.Composite(**arguments)
+        log_filters.background_failures()
+        try:
+            with log_filters.below(logging.ERROR):
+                restored = self._manager.restore(step, args=composite)
+            items = {name: restored[name] for name in abstract}
+        except Exception as error:  # Orbax raises this very class, among others
+            if not failures.is_failed_read(error):
+                raise
+            raise self._unreadable(step, error) from error
+        wrong = metadata.changed_arrays(meta, items)
+        if wrong:
+            text = f"the checksum of {wrong[0]} differs"
+            more = f" and of {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            raise self._damaged(step, text + more)
+        return items
+
+    def _marker(self, step: int) -> epath.Path:
+        return self.folder / f"{step}.damaged"
+
+    def _is_marked(self, step: int) -> bool:
+        return files.is_bucket(self.folder) and self._marker(step).exists()
+
+    def _unreadable(self, step: int, error: Exception) -> Exception:
+        """Returns what to raise for a read that failed."""
+        if any(word in str(error) for word in distributed.LOST_PROCESS):
+            return error
+        if not (self.folder / str(step)).exists():
+            self._manager.reload()
+            return WorkdirError(
+                f"checkpoint {step} was removed while it was read",
+                where=str(self.folder),
+                fix=f"Use another step; there are {self.steps()}.",
+            )
+        if not failures.is_out_of_reach(error):
+            return self._damaged(step, failures.explained(error))
+        return WorkdirError(
+            f"checkpoint {step} cannot be read: {failures.first_line(error)}",
+            where=str(self.folder),
+            fix="It may be whole; make it readable and run the same command again.",
+        )
+
+    def _damaged(self, step: int, why: str) -> DamagedError:
+        return DamagedError(
+            f"checkpoint {step} is damaged: {why}",
+            where=str(self.folder),
+            fix=f"Use another step; there are {self.steps()}.",
+        )
