@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from jvae.commands.flags import Parser, parse, with_common
+from jvae.commands.flags import Parser, parse
 from jvae.errors import ConfigError, WorkdirError
 from jvae.reports import comparison
 from jvae.reports.comparison import EvaluatedRun
@@ -93,16 +93,11 @@ def write_page(text: str, out: epath.PathLike) -> None:
 
 def command(arguments: Sequence[str]) -> None:
     """Runs the command."""
-    parser = Parser(
-        prog="jvae compare", description=__doc__, allow_abbrev=False, add_help=False
-    )
+    parser = Parser("jvae compare", __doc__)
     parser.add_argument("runs", nargs="*", help="workdirs or folders of evaluations")
     parser.add_argument("--split", default="test", help="of workdirs (default test)")
     parser.add_argument("--out", default=OUT, help=f"the page (default {OUT})")
-    flags = parse(with_common(parser), arguments)
-    if flags.help:
-        print(parser.format_help())
-        return
+    flags = parse(parser, arguments)
     if len(flags.runs) < 2:
         raise ConfigError("name two runs or more", where=parser.prog)
     names = short_names(flags.runs)

@@ -13,7 +13,6 @@ from jvae.commands.flags import (
     add_imports,
     evaluation_of,
     parse,
-    with_common,
 )
 from jvae.errors import ConfigError
 from jvae.training import config_files
@@ -22,14 +21,14 @@ from jvae.training import config_files
 def _parser(
     prog: str, options: Mapping[str, registry.Field]
 ) -> argparse.ArgumentParser:
-    parser = Parser(prog=prog, description=__doc__, allow_abbrev=False, add_help=False)
+    parser = Parser(prog, __doc__)
     parser.add_argument("--workdir", help="folder of the run")
     add_evaluation(parser, options)
     parser.add_argument(
         "--out", help="folder for results; WORKDIR/evaluation/SPLIT_STEP if not given"
     )
     add_imports(parser)
-    return with_common(parser)
+    return parser
 
 
 def command(arguments: Sequence[str], prog: str = "jvae eval") -> None:
@@ -41,9 +40,6 @@ def command(arguments: Sequence[str], prog: str = "jvae eval") -> None:
     rest, overrides = config_files.split_overrides(arguments)
     parser = _parser(prog, options)
     flags = parse(parser, rest)
-    if flags.help:
-        print(parser.format_help())
-        return
     if not flags.workdir:
         raise ConfigError("--workdir is missing", fix="Name the workdir of a run.")
     evaluate_run(

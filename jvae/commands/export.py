@@ -197,9 +197,6 @@ def command(arguments: Sequence[str]) -> None:
     flags_of = model_parser("jvae export", __doc__)
     flags_of.add_argument("--platforms", default=",".join(PLATFORMS))
     flags = parse(flags_of, arguments)
-    if flags.help:
-        print(flags_of.format_help())
-        return
     if not flags.out:
         raise ConfigError("WORKDIR and OUT are missing", where=flags_of.prog)
     model = restore(

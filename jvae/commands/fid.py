@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jvae.commands.flags import Parser, parse, with_common
+from jvae.commands.flags import Parser, parse
 from jvae.errors import ConfigError, DataError
 from jvae.evaluation import frechet
 
@@ -113,15 +113,10 @@ def compare(real: ImageFeatures, generated: ImageFeatures) -> dict[str, float]:
 
 def command(arguments: Sequence[str]) -> None:
     """Runs the command."""
-    parser = Parser(
-        prog="jvae fid", description=__doc__, allow_abbrev=False, add_help=False
-    )
+    parser = Parser("jvae fid", __doc__)
     parser.add_argument("real", nargs="?", help="of real images")
     parser.add_argument("samples", nargs="?", help="of samples")
-    flags = parse(with_common(parser), arguments)
-    if flags.help:
-        print(parser.format_help())
-        return
+    flags = parse(parser, arguments)
     if not flags.samples:
         raise ConfigError("name two files", where=parser.prog, fix=FIX)
     sets = [load_features(path) for path in (flags.real, flags.samples)]

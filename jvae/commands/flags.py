@@ -13,21 +13,26 @@ from jvae.training import config_files
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong with the flags in one line."""
+    """Flags of a command; says what is wrong with them in one line.
+
+    Args:
+      prog: what the command is called.
+      description: what it does; None for nothing.
+      help_is_flag: whether --help is left to the command, which has more to say; else
+        it is shown at once.
+    """
+
+    def __init__(self, prog: str, description: str | None, help_is_flag: bool = False):
+        super().__init__(prog, None, description, allow_abbrev=False, add_help=False)
+        action: Any = "store_true" if help_is_flag else "help"
+        self.add_argument("--help", "-h", action=action, help="show this and exit")
+        self.add_argument("--debug", action="store_true", help="show tracebacks")
+        version = f"jvae {jvae.__version__}"
+        self.add_argument("--version", action="version", version=version)
 
     def error(self, message: str):
         """Raises ConfigError."""
         raise ConfigError(message, where=self.prog, fix="See --help.")
-
-
-def with_common(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Adds --debug, --help and --version."""
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    parser.add_argument("--help", "-h", action="store_true", help="show this and exit")
-    parser.add_argument(
-        "--version", action="version", version=f"jvae {jvae.__version__}"
-    )
-    return parser
 
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
@@ -48,14 +53,12 @@ def choice_of(flags: argparse.Namespace) -> dict[str, Any]:
 
 def model_parser(prog: str, description: str | None) -> argparse.ArgumentParser:
     """Returns the flags of a command that restores a model and writes a folder."""
-    parser = Parser(
-        prog=prog, description=description, allow_abbrev=False, add_help=False
-    )
+    parser = Parser(prog, description)
     parser.add_argument("workdir", nargs="?", help="folder of the run")
     parser.add_argument("out", nargs="?", help="the new folder")
     add_choice(parser)
     add_imports(parser)
-    return with_common(parser)
+    return parser
 
 
 def add_imports(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +108,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> Any:
     """Returns the flags; unknown ones and stray words are errors with a suggestion."""
     flags, unknown = parser.parse_known_args(arguments)
     if unknown:
-        known = [f"--{name}" for name in vars(flags)]
+        known = [f"--{name}" for name in (*vars(flags), "help", "version")]
         word = unknown[0].partition("=")[0]
         what = "flag" if word.startswith("-") else "argument"
         hint = nearest(word, known) if what == "flag" else "Flags begin with --."

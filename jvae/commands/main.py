@@ -129,6 +129,8 @@ def _status(command: Command, arguments: Sequence[str]) -> int:
     try:
         command(arguments)
         return 0
+    except SystemExit as answered:  # --help, --version
+        return int(answered.code or 0)
     except StoppedError as stopped:
         print(f"jvae: {stopped}", file=sys.stderr)
         return stopped.exit_code

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jvae.commands.flags import Parser, parse, with_common
+from jvae.commands.flags import Parser, parse
 from jvae.data.datasets import novels
 from jvae.errors import ConfigError
 
 
 def command(arguments: Sequence[str]) -> None:
     """Runs the command."""
-    parser = Parser(
-        prog="jvae novels", description=__doc__, allow_abbrev=False, add_help=False
-    )
+    parser = Parser("jvae novels", __doc__)
     parser.add_argument("books", nargs="*", type=Path, help="text files in UTF-8")
     parser.add_argument("--out", type=Path, help="folder to write to")
     parser.add_argument("--min_words", type=int, default=4, help="of a sentence")
@@ -22,10 +20,7 @@ def command(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--held_out", type=float, default=0.05, help="share of validation, and of test"
     )
-    flags = parse(with_common(parser), arguments)
-    if flags.help:
-        print(parser.format_help())
-        return
+    flags = parse(parser, arguments)
     if not flags.books or flags.out is None:
         raise ConfigError("name text files and --out", where=parser.prog)
     counts = novels.write_splits(

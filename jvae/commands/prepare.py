@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jvae.commands.flags import Parser, parse, with_common
+from jvae.commands.flags import Parser, parse
 from jvae.data.datasets import tfds_prepare
 from jvae.errors import ConfigError
 
 
 def command(arguments: Sequence[str]) -> None:
     """Runs the command."""
-    parser = Parser(
-        prog="jvae prepare", description=__doc__, allow_abbrev=False, add_help=False
-    )
+    parser = Parser("jvae prepare", __doc__)
     parser.add_argument(
         "name", nargs="?", help="name, or path of a prepared data set to convert"
     )
     parser.add_argument("--data_dir", help="$TFDS_DATA_DIR, else ~/tensorflow_datasets")
-    flags = parse(with_common(parser), arguments)
-    if flags.help:
-        print(parser.format_help())
-        return
+    flags = parse(parser, arguments)
     if not flags.name:
         raise ConfigError("name a data set", where=parser.prog)
     folder = tfds_prepare.prepare_dataset(flags.name, flags.data_dir)

@@ -21,7 +21,6 @@ from jvae.commands.flags import (
     add_imports,
     choice_of,
     parse,
-    with_common,
 )
 from jvae.errors import ConfigError, WorkdirError, require
 from jvae.pretrained.batch_norm import COLLECTION, sampled
@@ -93,9 +92,7 @@ def recalibrate(
 
 def command(arguments: Sequence[str]) -> None:
     """Runs the command."""
-    flags_of = Parser(
-        prog="jvae recalibrate", description=__doc__, allow_abbrev=False, add_help=False
-    )
+    flags_of = Parser("jvae recalibrate", __doc__)
     flags_of.add_argument("--workdir", help="folder of the run")
     flags_of.add_argument("--out", help="the new workdir")
     flags_of.add_argument("--temperature", type=float, default=1.0)
@@ -104,10 +101,7 @@ def command(arguments: Sequence[str]) -> None:
     flags_of.add_argument("--seed", type=int, default=0)
     add_choice(flags_of)
     add_imports(flags_of)
-    flags = parse(with_common(flags_of), arguments)
-    if flags.help:
-        print(flags_of.format_help())
-        return
+    flags = parse(flags_of, arguments)
     for name, folder in (("workdir", flags.workdir), ("out", flags.out)):
         if not folder:
             raise ConfigError(f"--{name} is missing", fix=f"E.g. --{name}=runs/nvae.")

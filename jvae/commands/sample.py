@@ -73,9 +73,6 @@ def command(arguments: Sequence[str]) -> None:
     known = ", ".join((PRIOR, *samplers.SAMPLERS))
     flags_of.add_argument("--sampler", default=PRIOR, help=known)
     flags = parse(flags_of, arguments)
-    if flags.help:
-        print(flags_of.format_help())
-        return
     if not flags.out:
         raise ConfigError("WORKDIR and OUT are missing", where=flags_of.prog)
     model = restore(

@@ -16,7 +16,6 @@ from jvae.commands.flags import (
     add_evaluation,
     evaluation_of,
     parse,
-    with_common,
 )
 from jvae.errors import ConfigError, IncompleteError
 from jvae.sweeps.grid import plan, read_grid
@@ -27,11 +26,10 @@ from jvae.training import config_files
 def _parser(options: Mapping[str, registry.Field]) -> argparse.ArgumentParser:
     """Returns the flags; `options` are those of the evaluation."""
     flags = Parser(
-        prog="jvae sweep",
-        description="Runs an experiment at several values and seeds, from where it "
-        "stopped if it was begun, and writes a table of how far the results spread.",
-        allow_abbrev=False,
-        add_help=False,
+        "jvae sweep",
+        "Runs an experiment at several values and seeds, from where it stopped if it "
+        "was begun, and writes a table of how far the results spread.",
+        help_is_flag=True,
     )
     flags.add_argument("--config", help="config file, e.g. configs/digits.py")
     flags.add_argument("--workdir", help="folder of the sweep, made if missing")
@@ -53,7 +51,7 @@ def _parser(options: Mapping[str, registry.Field]) -> argparse.ArgumentParser:
         "--metrics", help="names of results.json, with commas (default all)"
     )
     add_evaluation(flags, options)
-    return with_common(flags)
+    return flags
 
 
 def command(arguments: Sequence[str]) -> None:

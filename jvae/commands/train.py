@@ -6,14 +6,14 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from jvae.commands.flags import Parser, parse, with_common
+from jvae.commands.flags import Parser, parse
 from jvae.errors import ConfigError
 from jvae.runtime import distributed
 from jvae.training import config_files
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = Parser(prog=prog, description=__doc__, allow_abbrev=False, add_help=False)
+    parser = Parser(prog, __doc__, help_is_flag=True)
     parser.add_argument("--config", help="config file, e.g. configs/digits.py")
     parser.add_argument("--workdir", help="folder of the run, made if missing")
     parser.add_argument(
@@ -32,7 +32,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--num_processes", type=int, help="how many there are")
     parser.add_argument("--process_id", type=int, help="this one's number, from 0")
-    return with_common(parser)
+    return parser
 
 
 def command(arguments: Sequence[str], prog: str = "jvae train") -> None:

@@ -27,6 +27,7 @@ class Requirements:
     coefficients: Mapping[str, float] = dataclasses.field(default_factory=dict)
     needs: Sequence[str] = ()
     check: Callable[..., None] | None = None
+    body: Callable | None = None
 
     def with_defaults(self, coefficients: Coefficients) -> dict[str, Any]:
         """Returns the coefficients, defaults filled in.
@@ -81,9 +82,11 @@ def objective(
       check: called with `model` and every option by name; raises ConfigError for what
         does not fit together.
     """
-    requirements = Requirements(dict(coefficients or {}), tuple(needs), check)
+    asked = dict(coefficients or {}), tuple(needs), check
 
     def mark(body):
+        requirements = Requirements(*asked, body)
+
         @functools.wraps(body)
         def call(params, state, key, batch, coefficients, *, model, **options):
             model = as_model(model)
@@ -100,17 +103,19 @@ def objective(
 
 def with_coefficients(**defaults: float):
     """Marks an objective with the coefficients it reads, as `objective` does."""
-    return objective(coefficients=defaults)
+    return functools.partial(_marked_anew, coefficients=defaults)
 
 
 def with_check(check: Callable[..., None]):
     """Marks an objective with the function that checks its options, see `objective`."""
+    return functools.partial(_marked_anew, check=check)
 
-    def mark(function):
-        marked = dataclasses.asdict(requirements_of(function))
-        return objective(**{**marked, "check": check})(function)
 
-    return mark
+def _marked_anew(function: Callable, **changes: Any) -> Callable:
+    """Returns an objective that may have been marked before, marked with more."""
+    marked = registry.values(requirements_of(function))
+    body = marked.pop("body") or function
+    return objective(**{**marked, **changes})(body)
 
 
 def check_options(

@@ -28,7 +28,6 @@ from jvae.commands.flags import (
     add_imports,
     choice_of,
     parse,
-    with_common,
 )
 from jvae.data import datasets
 from jvae.errors import ConfigError
@@ -40,9 +39,7 @@ DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
 
 def parser() -> Parser:
     """Returns the flags."""
-    flags = Parser(
-        prog="jvae explore", description=__doc__, allow_abbrev=False, add_help=False
-    )
+    flags = Parser("jvae explore", __doc__)
     flags.add_argument("workdir", nargs="?", help="folder of the run")
     add_choice(flags)
     flags.add_argument("--split", default="test", help="whose examples are shown")
@@ -51,7 +48,6 @@ def parser() -> Parser:
     flags.add_argument("--port", type=int, default=7860, help="0 takes a free one")
     flags.add_argument("--no_browser", action="store_true", help="open no browser")
     add_imports(flags)
-    with_common(flags)
     return flags
 
 
@@ -59,9 +55,6 @@ def command(arguments: Sequence[str]) -> None:
     """Runs the command."""
     flags_of = parser()
     flags = parse(flags_of, arguments)
-    if flags.help:
-        print(flags_of.format_help())
-        return
     if not flags.workdir:
         raise ConfigError("WORKDIR is missing", where=flags_of.prog)
     page, server = _web()
