@@ -10,12 +10,12 @@ https://kexue.fm/archives/6181.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import chex
 import jax.numpy as jnp
 
 from jvae import keys
+from jvae.contract import Model
 from jvae.distributions import Categorical
 from jvae.errors import ConfigError
 from jvae.losses.objective import apply_model, blank_padding, masked_mean, objective
@@ -74,7 +74,7 @@ def bottleneck_terms(
     return *terms, state
 
 
-def _check(*, model: Any) -> None:
+def _check(*, model: Model) -> None:
     """Raises ConfigError unless labels are what the model scores."""
     if model.target != "label":
         raise ConfigError(
@@ -92,7 +92,7 @@ def information_bottleneck(
     batch: Batch,
     coefficients: Coefficients,
     *,
-    model: Any,
+    model: Model,
     train: bool = True,
 ) -> tuple[Array, Aux]:
     """Returns E_q[-log p(y|z)] + beta KL(q(z|x) || p(z)), one draw per example.

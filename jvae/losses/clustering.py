@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import chex
 import jax.numpy as jnp
 
+from jvae.contract import Model
 from jvae.errors import ConfigError
 from jvae.losses.elbo import elbo_terms
-from jvae.losses.objective import masked_mean, objective
+from jvae.losses.objective import apply_model, masked_mean, objective
 from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State
 
 
@@ -44,7 +44,7 @@ def cluster_imbalance(log_probs: Array, mask: Array | None = None) -> Array:
     return math.log(log_probs.shape[-1]) + (share * log_share).sum()
 
 
-def _check(*, model: Any) -> None:
+def _check(*, model: Model) -> None:
     """Raises ConfigError unless the model has clusters."""
     if not model.offers("cluster_log_probs"):
         raise ConfigError(
@@ -62,7 +62,7 @@ def negative_cluster_elbo(
     batch: Batch,
     coefficients: Coefficients,
     *,
-    model: Any,
+    model: Model,
     train: bool = True,
 ) -> tuple[Array, Aux]:
     """Returns E_q[-log p(x|z)] + beta KL(q(z, y|x) || p(z, y)) + balance (log K - H).
@@ -102,8 +102,8 @@ def negative_cluster_elbo(
     log_likelihood, inference, new_state = elbo_terms(
         params, state, key, batch, model=model, train=train
     )
-    kl, variables = inference.kl.sum(-1), {"params": params, **state}
-    log_y = model.apply(variables, inference.latents, method="cluster_log_probs")
+    kl, z = inference.kl.sum(-1), inference.latents
+    log_y, _ = apply_model(model, "cluster_log_probs", params, state, z, train=False)
     imbalance = cluster_imbalance(log_y, batch.get("mask"))
     bound = masked_mean(coefficients["beta"] * kl - log_likelihood, batch)
     loss = bound + coefficients["balance"] * imbalance

@@ -7,6 +7,7 @@ from typing import Literal
 import jax.numpy as jnp
 
 from jvae import keys
+from jvae.contract import Model
 from jvae.losses.objective import apply_model, blank_padding, masked_mean, objective
 from jvae.types import (
     Array,
@@ -74,7 +75,7 @@ def negative_elbo(
     batch: Batch,
     coefficients: Coefficients,
     *,
-    model,
+    model: Model,
     kl_estimate: KlEstimate = "closed_form",
     free_bits_over: FreeBitsOver = "groups",
     train: bool = True,
@@ -138,7 +139,7 @@ def prior_kl(
     batch: Batch,
     coefficients: Coefficients,
     *,
-    model,
+    model: Model,
     kl_estimate: KlEstimate = "closed_form",
     train: bool = True,
 ) -> tuple[Array, Aux]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import chex
 import jax
 import jax.numpy as jnp
 
+from jvae.contract import Model
 from jvae.errors import ConfigError
 from jvae.layers.spectral import power_iteration
 from jvae.losses.elbo import elbo_terms
-from jvae.losses.objective import masked_mean, objective
+from jvae.losses.objective import apply_model, masked_mean, objective
 from jvae.ranges import Gt
 from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State
 
@@ -74,7 +75,7 @@ def negative_hierarchical_elbo(
     batch: Batch,
     coefficients: Coefficients,
     *,
-    model: Any,
+    model: Model,
     smoothness_start: Annotated[float, Gt(0)] | None = None,
     balanced: bool = True,
     train: bool = True,
@@ -129,12 +130,11 @@ def negative_hierarchical_elbo(
         weights = jnp.asarray(model.group_weights)
         factors = jnp.where(beta < 1.0, balance(kl, weights, batch.get("mask")), 1.0)
     bound = masked_mean(beta * (kl @ factors) - log_likelihood, batch)
-    variables = {"params": params}
-    spectral, largest, left = spectral_penalty(
-        model.apply(variables, method="conv_kernels"),
-        state[SPECTRAL]["left"],
-        model.apply(variables, method="norm_scales"),
+    kernels, scales = (
+        apply_model(model, method, params, {}, train=False)[0]
+        for method in ("conv_kernels", "norm_scales")
     )
+    spectral, largest, left = spectral_penalty(kernels, state[SPECTRAL]["left"], scales)
     weight = _annealed(coefficients["smoothness"], smoothness_start, beta)
     loss = bound + weight * (spectral + largest)
     if train:

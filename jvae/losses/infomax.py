@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jvae import keys
+from jvae.contract import Model
 from jvae.errors import ConfigError, require
 from jvae.losses.objective import apply_model, blank_padding, masked_mean, objective
 from jvae.ranges import Ge
@@ -161,7 +162,7 @@ def infomax(
     batch: Batch,
     coefficients: Coefficients,
     *,
-    model: Any,
+    model: Model,
     estimator: Estimator = "jensen_shannon",
     num_negatives: Annotated[int, Ge(1)] = 1,
     kl_over: KlOver = "sum",

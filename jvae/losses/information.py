@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jvae import keys
+from jvae.contract import Model
 from jvae.distributions import DiagGaussian, sum_events
 from jvae.errors import ConfigError
 from jvae.losses.objective import apply_model, blank_padding, masked_mean, objective
@@ -163,7 +164,7 @@ def decompose_kl(
     return {name: masked_mean(values, batch) for name, values in terms.items()}
 
 
-def _check(*, model: Any, dataset_size: int | None, estimator: str) -> None:
+def _check(*, model: Model, dataset_size: int | None, estimator: str) -> None:
     """Raises ConfigError for a model with several groups of latents."""
     if not model.offers("posterior", "prior"):
         raise ConfigError(
@@ -227,7 +228,7 @@ def negative_decomposed_elbo(
     batch: Batch,
     coefficients: Coefficients,
     *,
-    model: Any,
+    model: Model,
     dataset_size: Annotated[int, Ge(2)] | None = None,
     estimator: Estimator = "weighted",
     train: bool = True,

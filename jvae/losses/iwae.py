@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import jax
 
 from jvae import keys
+from jvae.contract import Model
 from jvae.distributions import as_distribution
 from jvae.errors import ConfigError
 from jvae.losses.objective import apply_model, blank_padding, masked_mean, objective
@@ -107,7 +108,7 @@ def iwae_terms(log_w: Array) -> Array:
     return jax.nn.logsumexp(log_w, axis=0) - math.log(log_w.shape[0])
 
 
-def _check(*, model: Any, num_samples: int, gradient: str) -> None:
+def _check(*, model: Model, num_samples: int, gradient: str) -> None:
     """Raises ConfigError for a gradient that the model does not allow."""
     one_group = model.offers("posterior", "prior")
     if gradient == "doubly_reparameterized" and not one_group:
@@ -126,7 +127,7 @@ def negative_iwae(
     batch: Batch,
     coefficients: Coefficients,
     *,
-    model: Any,
+    model: Model,
     num_samples: Annotated[int, Ge(1)] = 8,
     gradient: Gradient = "reparameterized",
     train: bool = True,

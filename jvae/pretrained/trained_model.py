@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jvae import keys
+from jvae.contract import Model
 from jvae.data import transforms
 from jvae.data.pipeline import eval_batches
 from jvae.data.sources import Source
@@ -34,7 +35,7 @@ class TrainedModel:
       vocabulary: of sentences, a `jvae.data.vocabulary.Vocabulary`; None of others.
     """
 
-    model: Any
+    model: Model
     params: Params
     state: State
     transform: Transform

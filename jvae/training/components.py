@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 from jax.sharding import Mesh
 
 from jvae import data, keys
+from jvae.contract import Model
 from jvae.data import transforms
 from jvae.data.options import DataOptions
 from jvae.data.transforms import Transform
@@ -37,7 +37,7 @@ class Components:
     experiment: Experiment
     splits: data.Splits
     transform: Transform
-    model: nn.Module
+    model: Model
     loss: LossFn
     evaluation_loss: LossFn
     optimizer: optax.GradientTransformation
