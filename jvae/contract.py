@@ -107,6 +107,10 @@ class Model(nn.Module):
         # Of the root: a model may be a part of another module.
         return self.scope.root.get_variable(TRAINING, name)
 
+    def __call__(self, batch: Batch, key: Key) -> Any:
+        """Returns p(x|z) at one draw of z; what `init` traces."""
+        return self.likelihood(self.infer(batch, key).latents, batch)
+
     # What objectives call
 
     def infer(self, batch: Batch, key: Key) -> Inference:
@@ -116,7 +120,7 @@ class Model(nn.Module):
           batch: what the model reads.
           key: one key, or [B] keys, one per example.
         """
-        raise NotImplementedError
+        raise _lacking(self, "infer")
 
     def likelihood(self, latents: Any, batch: Batch) -> Any:
         """Returns p(x|z), a distribution over `batch[target]`.
@@ -125,25 +129,25 @@ class Model(nn.Module):
           latents: those of `infer`.
           batch: what a likelihood reads beside them: tokens, mask.
         """
-        raise NotImplementedError
+        raise _lacking(self, "likelihood")
 
     def posterior(self, batch: Batch) -> Any:
         """Returns q(z|x), a distribution over [B, ...], of one group of latents."""
-        raise NotImplementedError
+        raise _lacking(self, "posterior")
 
     def prior(self, batch: Batch) -> Any:
         """Returns p(z), or p(z|y) of the labels of the batch."""
-        raise NotImplementedError
+        raise _lacking(self, "prior")
 
     def cluster_log_probs(self, z: Array) -> Array:
         """Returns log q(y|z), [B, K], of a model with clusters."""
-        raise NotImplementedError
+        raise _lacking(self, "cluster_log_probs")
 
     # What training calls
 
     def data_dependent_init(self, batch: Batch, key: Key) -> None:
         """Sets parameters by examples, once before the first step."""
-        raise NotImplementedError
+        raise _lacking(self, "data_dependent_init")
 
     # What samples and reports call
 
@@ -157,11 +161,11 @@ class Model(nn.Module):
 
     def code(self, batch: Batch) -> Any:
         """Returns what stands for the mean of q(z|x) where there is no posterior."""
-        raise NotImplementedError
+        raise _lacking(self, "code")
 
     def decode(self, z: Any) -> Array:
         """Returns the mean of p(x|z)."""
-        raise NotImplementedError
+        raise _lacking(self, "decode")
 
     def interpolate(self, start: Any, end: Any, fraction: Array) -> Any:
         """Returns codes on the way from one to another; here the straight line."""
@@ -180,13 +184,25 @@ class Model(nn.Module):
           temperature: factor on the prior's standard deviation.
           label: [n] classes of a conditional model; None takes them in turn.
         """
-        raise NotImplementedError
+        raise _lacking(self, "generate")
+
+    def sample_prior(self, key: Key, n: int, temperature: float = 1.0) -> Any:
+        """Returns n draws of all latents, as of `generate`."""
+        raise _lacking(self, "sample_prior")
 
     def resample(
         self, latents: Any, key: Key, num_kept: Array | int, temperature: float = 1.0
     ) -> Any:
         """Returns latents whose `num_kept` coarsest scales stay; others are drawn."""
-        raise NotImplementedError
+        raise _lacking(self, "resample")
+
+
+def _lacking(model: nn.Module, method: str) -> ConfigError:
+    """Returns the error of a model that was asked for what it does not have."""
+    return ConfigError(
+        f"{type(model).__name__} has no method {method!r}",
+        fix="See docs/architecture.md for what a model offers.",
+    )
 
 
 def as_model(model: nn.Module) -> Model:

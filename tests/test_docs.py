@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 
 import jvae
 import jvae.distributions
@@ -75,6 +76,20 @@ def test_a_model_loss_and_data_set_of_ones_own_need_no_change_to_the_package(
     model = jvae.restore(tmp_path / "run", allow_imports=True)
     assert model.sample(jax.random.key(0), 5).shape == (5, 8, 8, 1)
     assert np.isfinite(model.elbo(np.zeros((2, 8, 8, 1)), jax.random.key(0))).all()
+
+
+def test_a_likelihood_of_ones_own_is_a_distribution_of_any_model(mine):
+    model = jvae.models.build(
+        "mlp",
+        image_shape=(2, 2, 1),
+        hidden=(3,),
+        likelihood={"name": "mine:LaplaceHead", "scale": 0.5},
+    )
+    key, batch = jax.random.key(0), {"image": np.full((3, 2, 2, 1), 0.3, "f4")}
+    p = model.init_with_output(key, batch, key)[0]
+    expected = scipy.stats.laplace.logpdf(0.3, p.mean, 0.5).sum((1, 2, 3))
+    np.testing.assert_allclose(p.log_prob(batch["image"]), expected, rtol=1e-5)
+    assert p.sample(key, 2).shape == (2, 3, 2, 2, 1)
 
 
 def test_every_test_that_the_table_of_faults_names_is_there():

@@ -55,7 +55,7 @@ PUBLIC = {
     """.split(),
     "jvae.models.cluster": "clusters".split(),
     "jvae.models.likelihoods": """
-        bernoulli build categorical discretized_logistic
+        Head bernoulli build categorical discretized_logistic
         discretized_logistic_mixture gaussian nvae_logistic_mixture
     """.split(),
     "jvae.models.nvae": "NVAE nvae".split(),
@@ -104,7 +104,7 @@ def test_every_name_that_the_docs_use_is_public():
         for module, name in used
         if name not in PUBLIC.get(module, ()) and not is_module(f"{module}.{name}")
     }
-    assert unknown == set()
+    assert unknown == set(), "add it to PUBLIC: it stays for ever"
 
 
 def test_every_name_of_the_reference_is_public():
@@ -120,7 +120,7 @@ def test_every_name_of_the_reference_is_public():
         elif not names:
             names = getattr(importlib.import_module(module), "__all__", [])
         unknown |= {f"{module}.{n}" for n in names if n not in PUBLIC.get(module, ())}
-    assert unknown == set()
+    assert unknown == set(), "add it to PUBLIC: it stays for ever"
 
 
 def is_module(dotted):

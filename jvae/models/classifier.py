@@ -73,10 +73,6 @@ class Classifier(Model):
             z = ACTIVATIONS[self.activation](layer(z))
         return Categorical(last(z))
 
-    def __call__(self, batch: Batch, key: Key) -> Categorical:
-        """Returns p(y|z) at one draw of z; what `init` traces."""
-        return self.likelihood(self.infer(batch, key).latents, batch)
-
 
 class BottleneckClassifier(SingleLatent, Classifier):
     """q(z|x) = N(mean(x), diag var(x)), p(z) = N(0, I), p(y|z) from layers on z.

@@ -161,10 +161,6 @@ class FlowModel(SingleLatent, Model):
         u = noise(keys.per_example(key, batch_size(batch)), x)
         self.flow.data_dependent_init(scaled(x, u, self.num_bits))
 
-    def __call__(self, batch: Batch, key: Key) -> Deterministic:
-        """Returns p(x|z) at one draw; what `init` traces."""
-        return self.likelihood(self.infer(batch, key).latents, batch)
-
 
 def scaled(x: Array, u: Array | float, num_bits: int) -> Array:
     """Returns levels x, u of [0, 1) added, in [-1, 1)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,9 @@ from jvae.types import Array
 
 class Head(nn.Module):
     """The base of observation models."""
+
+    pixels: ClassVar[Literal["unit", "signed"]] = "unit"
+    """Whether `scaled` data are within [0, 1], or within [-1, 1] or without bounds."""
 
     def num_outputs(self, channels: int) -> int:
         """Returns how many numbers the decoder gives for a pixel."""
@@ -63,6 +66,8 @@ class GaussianHead(Head):
         [-1, 1].
     """
 
+    pixels = "signed"
+
     variance: Literal["fixed", "shared", "pixel"] = "fixed"
     std: float = 1.0
     min_std: float = 1e-2
@@ -95,6 +100,8 @@ class DiscretizedLogisticHead(Head):
       num_bits: bits per pixel, as the data's.
     """
 
+    pixels = "signed"
+
     num_bits: int = 8
 
     def num_outputs(self, channels: int) -> int:
@@ -116,6 +123,8 @@ class DiscretizedLogisticMixtureHead(Head):
       num_bits: bits per channel, as the data's.
       edge: the levels above take the whole upper tail.
     """
+
+    pixels = "signed"
 
     num_components: int = 5
     num_bits: int = 8
@@ -246,9 +255,6 @@ def bernoulli() -> BernoulliHead:
     """Returns a Bernoulli observation model, for binary images."""
     return BernoulliHead()
 
-
-SIGNED = (GaussianHead, DiscretizedLogisticHead, DiscretizedLogisticMixtureHead)
-"""Those whose pixels are within [-1, 1], or have no range."""
 
 LIKELIHOODS: dict[str, Callable[..., Head]] = {
     "bernoulli": bernoulli,

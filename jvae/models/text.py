@@ -106,10 +106,6 @@ class SentenceModel(Model):
         """Returns the sentences that the likeliest tokens make, int32 [B, T]."""
         return self.write(z)
 
-    def __call__(self, batch: Batch, key: Key) -> Sentences:
-        """Returns p(x|z) at one draw of z; what `init` traces."""
-        return self.likelihood(self.infer(batch, key).latents, batch)
-
 
 class SentenceVAE(SentenceModel, LatentHead):
     """A VAE of sentences; it has `features`, `latent`, `latent_dim` and `write`."""

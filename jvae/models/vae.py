@@ -201,10 +201,6 @@ class VAE(LatentHead):
         _check_shape("decoder", self.decoder, outputs, expected)
         return self.observation(outputs.astype(jnp.float32))
 
-    def __call__(self, batch: Batch, key: Key) -> Distribution:
-        """Returns p(x|z) at one draw of z; what `init` traces."""
-        return self.likelihood(self.infer(batch, key).latents, batch)
-
     def decode(self, z: Array) -> Array:
         """Returns the mean of p(x|z), [B, H, W, C]."""
         return self.likelihood(z, {}).mean

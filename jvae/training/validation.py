@@ -117,10 +117,10 @@ def training_pictures(
     pairs = jnp.stack(
         [show(jnp.asarray(x)) for x in (image, np.asarray(reconstructions))], axis=1
     )
-    images = jnp.asarray(samples.prior_samples(trained, key, NUM_PICTURES, 1.0))
+    shown = {"reconstructions": pairs.reshape(-1, *pairs.shape[2:])}
+    if trained.model.offers("generate"):
+        images = samples.prior_samples(trained, key, NUM_PICTURES, 1.0)
+        shown["samples"] = show(jnp.asarray(images))
     return {
-        "reconstructions": image_grid.grid(
-            np.asarray(pairs.reshape(-1, *pairs.shape[2:])), columns=8
-        ),
-        "samples": image_grid.grid(np.asarray(show(images)), columns=8),
+        name: image_grid.grid(np.asarray(a), columns=8) for name, a in shown.items()
     }

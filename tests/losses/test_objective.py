@@ -175,9 +175,7 @@ def test_a_function_that_is_not_marked_is_an_objective_without_coefficients(
 def test_methods_that_an_objective_needs_are_asked_for_by_either_way_in():
     needy = objective(needs=("infer", "likelihood"))(body)
     assert as_model(Plain()).offers("infer")
-    with pytest.raises(
-        ConfigError, match="'body' needs a model with likelihood"
-    ):
+    with pytest.raises(ConfigError, match="'body' needs a model with likelihood"):
         needy({}, {}, KEY, {}, {}, model=Plain())
 
 

@@ -80,8 +80,9 @@ def hold_out(splits: Splits, num_validation: int) -> Splits:
     total = len(splits.train)
     if num_validation >= total:
         raise DataError(
-            f"num_validation must be less than the {total} training examples, "
-            f"got {num_validation}"
+            f"data.num_validation must be less than the {total} training examples, "
+            f"got {num_validation}",
+            fix="Hold out fewer.",
         )
     shuffled = order(HOLD_OUT_SEED, total, 0, total)
     train, validation = np.split(shuffled, [total - num_validation])

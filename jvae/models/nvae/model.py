@@ -25,7 +25,6 @@ from jvae.contract import Model
 from jvae.distributions import Distribution, arc
 from jvae.errors import ConfigError, require
 from jvae.layers.spectral import power_iteration, power_start
-from jvae.models import likelihoods
 from jvae.models.nvae import scale as scales
 from jvae.models.nvae.cells import BottomUpCell, Style, TopDownCell
 from jvae.models.nvae.convolutions import conv_kernels, norm_scales
@@ -221,7 +220,7 @@ class NVAE(Model):
         x = self.observation.scaled(check_image(image, self.image_shape))
         sides = ((0, 0), (self.padding,) * 2, (self.padding,) * 2, (0, 0))
         x = jnp.pad(x, sides)
-        if not isinstance(self.observation, likelihoods.SIGNED):
+        if self.observation.pixels != "signed":
             x = 2.0 * x - 1.0
         return x
 
@@ -252,7 +251,7 @@ class NVAE(Model):
 
     def __call__(self, batch: Batch, key: Key) -> Distribution:
         """Returns p(x|z) at one draw; what `init` traces."""
-        likelihood = self.likelihood(self.infer(batch, key).latents, batch)
+        likelihood = super().__call__(batch, key)
         if self.is_initializing():
             self.put_variable(SPECTRAL, "left", self._power_start(key))
         return likelihood
