@@ -69,7 +69,7 @@ def objective(
     needs: Sequence[str] = (),
     check: Callable[..., None] | None = None,
 ):
-    """Marks a function (params, state, key, batch, coefficients, *, model, ...).
+    """Marks a function `(params, state, key, batch, coefficients, *, model, ...)`.
 
     Its body may begin with its mathematics: whoever calls it, missing coefficients have
     their defaults, the model has all that `jvae.contract.Model` declares, and options

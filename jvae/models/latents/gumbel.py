@@ -50,7 +50,7 @@ class GumbelLatent(Latent):
     def posterior(self, outputs: Array, annealed: Coefficients) -> GumbelSoftmax:
         """Returns q(z|x), [B, D, K], relaxed if there is a temperature."""
         logits = outputs.reshape(outputs.shape[0], -1, self.num_values)
-        return GumbelSoftmax(logits, _temperature(annealed, len(logits)))
+        return GumbelSoftmax(logits, _temperature(annealed, logits.shape[0]))
 
     def prior(self, size: int, dim: int, annealed: Coefficients) -> GumbelSoftmax:
         """Returns uniform variables, [B, D, K], relaxed as the posterior is."""
