@@ -6,11 +6,14 @@ so that neither imports the other.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 import functools
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, cast
+import types
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 from flax import linen as nn
@@ -18,94 +21,55 @@ from flax import linen as nn
 from jvae.errors import ConfigError
 from jvae.types import Array, Batch, Coefficients, Inference, Key
 
-Base = TypeVar("Base", bound=nn.Module)
-
-TRAINING = "training"
+TRAINING = "jvae_training"
 """Collection of what reaches a model in training alone: the coefficients it declares,
 scalars, and 'dropout', [B] keys. Read-only; `losses.build` fills it in."""
 
+_reads: contextvars.ContextVar[set[str] | None] = contextvars.ContextVar("reads")
 
-class Model(nn.Module):
-    """A model: attributes with their defaults, and the methods that it may have.
 
-    A model overrides what it has; `offers` tells which methods these are. Every
-    objective needs `infer` and `likelihood` (or says what else), where a model with one
-    group of latents writes `posterior` and `prior`, see `jvae.models.SingleLatent`.
+class ModelDefaults:
+    """What `Model` declares, without being a module: the last base of any model."""
 
-    A module that is no subclass will do as well: `as_model` fills in what it lacks.
-
-    Attributes:
-      target: the entry of the batch that is scored, 'image', 'tokens', 'label', ...;
-        None of an encoder.
-      image_shape: (H, W, C) of a model of images.
-      num_classes: how many classes labels have; None of a model that reads none.
-      num_clusters: how many clusters it finds; None for none.
-      is_lossless: whether z holds the whole of x, as the code of a flow does.
-      has_latents: whether it draws latents.
-    """
-
-    # Fields of some models, so not annotated: they would be fields of all.
+    # Plain attributes and no properties, as a module may have fields of these names;
+    # not annotated, as they would be fields of all.
     target = image_shape = num_classes = num_clusters = cast(Any, None)
-    is_lossless = False
-    has_latents = True
+    coefficients = cast(Any, types.MappingProxyType({}))
+    num_init_examples = cast(Any, 0)
+    latent_shapes = cast(Any, ())
+    uniform_prior = has_dropout = is_lossless = cast(Any, False)
+    has_latents = cast(Any, True)
 
-    @property
-    def coefficients(self) -> Mapping[str, float]:
-        """What a trainer may anneal in the model, {name: default}; see `annealed`."""
-        return {}
+    if TYPE_CHECKING:
+        scope: Any
 
-    @property
-    def uniform_prior(self) -> bool:
-        """Whether p(z) is uniform, and has no temperature."""
-        return False
-
-    @property
-    def has_dropout(self) -> bool:
-        """Whether the model drops units in training; see `dropout_keys`."""
-        return False
-
-    @property
-    def num_init_examples(self) -> int:
-        """How many examples `data_dependent_init` is to see; 0 for none."""
-        return 0
-
-    @property
-    def latent_shapes(self) -> Sequence[tuple[int, int, int, int]]:
-        """(groups, h, w, d) of every scale of a hierarchy, the coarsest first."""
-        return ()
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        """Leaves a field without a default required, whatever default is here."""
-        for name in inspect.get_annotations(cls):
-            if name in _declared(Model) and name not in vars(cls):
-                setattr(cls, name, dataclasses.field())
-        super().__init_subclass__(**options)
-
-    @nn.nowrap
     def offers(self, *methods: str) -> bool:
         """Returns whether the model has all of these methods, and not by default."""
+        fields = {field.name for field in dataclasses.fields(cast(Any, self))}
         return all(
-            getattr(type(self), name, None) is not getattr(Model, name, None)
+            name in fields
+            or getattr(type(self), name, None) is not getattr(ModelDefaults, name, None)
             for name in methods
         )
 
     # What reaches a model in training, from the collection `TRAINING`
 
-    @property
     def annealed(self) -> Coefficients:
-        """Values of `coefficients` in training; {} outside of it."""
+        """Returns the values of `coefficients` in training; {} outside of it."""
         values = ((name, self._given(name)) for name in self.coefficients)
         return {name: value for name, value in values if value is not None}
 
-    @property
     def dropout_keys(self) -> Key | None:
-        """[B] keys, one for each example; None outside of training."""
+        """Returns [B] keys, one for each example; None outside of training."""
         return self._given("dropout")
 
     def _given(self, name: str) -> Any:
-        assert self.scope is not None, "bound, as in every method that `apply` runs"
         # Of the root: a model may be a part of another module.
-        return self.scope.root.get_variable(TRAINING, name)
+        value = self.scope.root.get_variable(TRAINING, name)
+        reads = _reads.get(None)
+        if value is not None and reads is not None:
+            reads.add(name)
+        return value
 
     def __call__(self, batch: Batch, key: Key) -> Any:
         """Returns p(x|z) at one draw of z; what `init` traces."""
@@ -197,7 +161,51 @@ class Model(nn.Module):
         raise _lacking(self, "resample")
 
 
-def _lacking(model: nn.Module, method: str) -> ConfigError:
+class Model(nn.Module, ModelDefaults):
+    """A model: attributes with their defaults, and the methods that it may have.
+
+    A model overrides what it has; `offers` tells which methods these are. Every
+    objective needs `infer` and `likelihood` (or says what else), where a model with one
+    group of latents writes `posterior` and `prior`, see `jvae.models.SingleLatent`.
+
+    A module that is no subclass will do as well: `as_model` fills in what it lacks.
+
+    Attributes:
+      target: the entry of the batch that is scored, 'image', 'tokens', 'label', ...;
+        None of an encoder.
+      image_shape: (H, W, C) of a model of images.
+      num_classes: how many classes labels have; None of a model that reads none.
+      num_clusters: how many clusters it finds; None for none.
+      coefficients: what a trainer may anneal in it, {name: default}; see `annealed`.
+      uniform_prior: whether p(z) is uniform, and has no temperature.
+      has_dropout: whether it drops units in training; see `dropout_keys`.
+      has_latents: whether it draws latents.
+      is_lossless: whether z holds the whole of x, as the code of a flow does.
+      num_init_examples: how many examples `data_dependent_init` is to see; 0 for none.
+      latent_shapes: (groups, h, w, d) of every scale of a hierarchy, the coarsest
+        first.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Leaves a field without a default required, whatever default is here."""
+        for name in inspect.get_annotations(cls):
+            if name in vars(ModelDefaults) and name not in vars(cls):
+                setattr(cls, name, dataclasses.field())
+        super().__init_subclass__(**options)
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[set[str]]:
+    """A context that collects what models read of the collection `TRAINING`."""
+    reads: set[str] = set()
+    token = _reads.set(reads)
+    try:
+        yield reads
+    finally:
+        _reads.reset(token)
+
+
+def _lacking(model: Any, method: str) -> ConfigError:
     """Returns the error of a model that was asked for what it does not have."""
     return ConfigError(
         f"{type(model).__name__} has no method {method!r}",
@@ -206,39 +214,41 @@ def _lacking(model: nn.Module, method: str) -> ConfigError:
 
 
 def as_model(model: nn.Module) -> Model:
-    """Returns a model with all that `Model` declares, see `with_base`."""
-    return with_base(model, Model, "model")
+    """Returns a model with all that `Model` declares, see `with_defaults`."""
+    return with_defaults(model, ModelDefaults, "model")
 
 
-def with_base(module: nn.Module, base: type[Base], what: str) -> Base:
-    """Returns a module with all that a class of modules declares.
+def with_defaults(module: nn.Module, defaults: type, what: str) -> Any:
+    """Returns a module with all that a class of defaults declares.
 
-    One that does not derive from `base` gets what it lacks from it: its class is
-    derived from both, with the same fields and parameters.
+    One that does not derive from `defaults` gets what it lacks from them: its class is
+    derived from its own and, last, from these, with the same fields and parameters.
 
     Raises:
       ConfigError: what is no Flax module.
     """
-    if isinstance(module, base):
+    if isinstance(module, defaults):
         return module
     if not isinstance(module, nn.Module):
         raise ConfigError(f"{what} must be a Flax module, got {module!r}")
-    fields = [f.name for f in dataclasses.fields(module) if f.init]
     kind: Any = type(module)
-    derived = _derived(kind, cast(Any, base))
-    return derived(**{name: getattr(module, name) for name in fields})
+    return _built(kind, defaults, _fields(module, kind))
+
+
+def _fields(module: Any, kind: Any) -> dict[str, Any]:
+    return {f.name: getattr(module, f.name) for f in dataclasses.fields(kind) if f.init}
+
+
+def _built(kind: Any, defaults: type, fields: dict[str, Any]) -> Any:
+    return _derived(kind, cast(Any, defaults))(**fields)
 
 
 @functools.cache
-def _derived(kind: Any, base: Any) -> Any:
-    """Returns the class of a user's module with the defaults of a base."""
-    # A mixin that stands behind nn.Module would come behind the base too: what the
-    # class has is put before both.
-    has = set(dir(kind)) & _declared(base)
-    own = {name: inspect.getattr_static(kind, name) for name in has}
-    return type(kind.__name__, (kind, base), {"__module__": kind.__module__} | own)
+def _derived(kind: Any, defaults: Any) -> Any:
+    """Returns the class of a user's module with defaults."""
 
+    def __reduce__(self):  # noqa: N807, so that it can be pickled
+        return _built, (kind, defaults, _fields(self, kind))
 
-def _declared(base: type) -> set[str]:
-    """Returns the names that a base declares."""
-    return {name for name in vars(base) if not name.startswith("_")}
+    own = {"__module__": kind.__module__, "__reduce__": __reduce__}
+    return type(kind.__name__, (kind, defaults), own)

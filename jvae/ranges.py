@@ -23,7 +23,7 @@ class Bound:
     sign: ClassVar[str]
 
     def __repr__(self) -> str:  # noqa: D105
-        return f"{self.sign} {self.bound:g}"
+        return f"{self.sign} {self.bound:g}" if math.isfinite(self.bound) else ""
 
 
 class Ge(Bound):

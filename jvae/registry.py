@@ -12,14 +12,17 @@ import contextlib
 import contextvars
 import dataclasses
 import functools
+import importlib
 import inspect
 import math
-import pkgutil
+import os
 import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
+
+import numpy as np
 
 from jvae import ranges
 from jvae.errors import ConfigError, nearest, require
@@ -54,13 +57,16 @@ class Field:
 def _type_name(annotation: Any) -> str:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return f"{_type_name(args[0])} {', '.join(map(repr, args[1:]))}"
+        marks = ", ".join(filter(None, map(repr, args[1:])))
+        return f"{_type_name(args[0])} {marks}".rstrip()
     if origin in (typing.Union, types.UnionType):
         return " | ".join(map(_type_name, args))
     if origin is typing.Literal:
         return " | ".join(map(repr, args))
     name = inspect.formatannotation(origin or annotation).rpartition(".")[2]
-    inner = [_type_name(arg) for arg in args if arg is not ...]
+    if isinstance(annotation, list):  # the arguments of a Callable
+        return f"[{', '.join(map(_type_name, annotation))}]"
+    inner = ["..." if arg is ... else _type_name(arg) for arg in args]
     name = "None" if annotation is type(None) else name
     return f"{name}[{', '.join(inner)}]" if inner else name
 
@@ -85,10 +91,11 @@ def of(function: Callable, skip: tuple[str, ...] = ()) -> dict[str, Field]:
       skip: arguments that callers pass themselves.
     """
     texts = meanings(function)
-    types_ = typing.get_type_hints(
-        function.__init__ if inspect.isclass(function) else function,
-        include_extras=True,
-    )
+    annotated = function.__init__ if inspect.isclass(function) else function
+    try:
+        types_ = typing.get_type_hints(annotated, include_extras=True)
+    except NameError:  # of a function of a user's own, imported for type checkers alone
+        types_ = {}
     parameters = inspect.signature(function).parameters.values()
     return {
         p.name: Field(p.name, types_.get(p.name, Any), p.default, texts.get(p.name, ""))
@@ -176,13 +183,19 @@ def check(
 
 
 def check_against(
-    known: Mapping[str, Field], values: Mapping[str, Any], where: str
+    known: Mapping[str, Field],
+    values: Mapping[str, Any],
+    where: str,
+    is_config: bool = True,
 ) -> None:
-    """Checks `values` against these fields; see `check`."""
+    """Checks `values` against these fields; see `check`.
+
+    Values that come from no config may be NumPy's numbers, too.
+    """
     for name, value in values.items():
         if name not in known:
             raise ConfigError(f"{where}.{name} is unknown", fix=nearest(name, known))
-        _check_value(known[name], value, where)
+        _check_value(known[name], value if is_config else _plain(value), where)
     missing = [
         name
         for name, field in known.items()
@@ -212,7 +225,16 @@ def check_instance(instance: Any, where: str) -> None:
     """Raises ConfigError for a field of a dataclass that has another type, or range."""
     known = of(type(instance))
     for name, value in values(instance).items():
-        _check_value(known[name], value, where)
+        _check_value(known[name], _plain(value), where)
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value of a direct call as a config would have it."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, range):
+        return list(value)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def checked(where: str) -> Callable[[Function], Function]:
@@ -230,7 +252,7 @@ def checked(where: str) -> Callable[[Function], Function]:
             known = of(function)
             for name, value in signature.bind(*args, **fields).arguments.items():
                 if name in known:
-                    _check_value(known[name], value, where)
+                    _check_value(known[name], _plain(value), where)
             return function(*args, **fields)
 
         return call
@@ -282,13 +304,17 @@ def resolve(registry: Mapping[str, Callable], name: str, where: str) -> Callable
             fix="If you trust where it comes from, pass allow_imports=True or "
             "--allow_imports.",
         )
+    module_name, _, attribute = name.partition(":")
     try:
-        return pkgutil.resolve_name(name)
+        found = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{where}.name {name!r} cannot be imported: {error}",
             fix="Write 'package.module:Name' and put the package on PYTHONPATH.",
         ) from error
+    if not callable(found):
+        raise ConfigError(f"{where}.name {name!r} is nothing that can be called")
+    return found
 
 
 def build(

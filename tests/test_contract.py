@@ -8,6 +8,8 @@ name of what is scored, `target`.
 
 import functools
 import math
+import pickle
+from typing import Any
 
 import flax.struct
 import jax
@@ -18,10 +20,11 @@ from flax import linen as nn
 
 from jvae import contract, keys, losses
 from jvae.distributions import Bernoulli, Categorical, DiagGaussian, draw
+from jvae.errors import ConfigError
 from jvae.layers import BatchNorm
 from jvae.models import SingleLatent
 from jvae.runtime import mesh
-from jvae.types import Array, Inference
+from jvae.types import Array, Inference, batch_size
 from tests.tiers import others_slow
 
 B, D, K, T = 16, 2, 3, 4  # examples, latent dimensions, classes, words
@@ -443,6 +446,94 @@ def test_a_field_without_default_stays_required_in_a_subclass():
     assert (Named(4).num_classes, Named(4).target) == (4, "label")
 
 
-@pytest.mark.parametrize("name", [n for n in vars(contract.Model) if n[0] != "_"])
+@pytest.mark.parametrize(
+    "name", [n for n in vars(contract.ModelDefaults) if n[0] != "_"]
+)
 def test_no_model_offers_what_is_only_declared(name):
     assert not contract.Model().offers(name)
+
+
+class Doubled:
+    """A mixin with all that a model may have, found before the defaults."""
+
+    def decode(self, z):
+        return 2.0 * z
+
+    def __call__(self, batch, key):
+        return self.param("extra", nn.initializers.ones, (3,)), self.posterior(batch)
+
+
+class Behind(nn.Module, SingleLatent, Doubled):
+    """Mixins behind nn.Module, as docs/your_own.md writes them."""
+
+    width: int = 3
+
+    @nn.compact
+    def posterior(self, batch):
+        return split_gaussian(nn.Dense(2 * self.width)(batch["image"].reshape(-1, 4)))
+
+    def prior(self, batch):
+        return DiagGaussian.standard(batch_size(batch), self.width)
+
+    def infer(self, batch, key):
+        return super().infer(batch, key)
+
+    def likelihood(self, latents, batch):
+        return Bernoulli(latents[:, :1, None, None] * jnp.ones((1, 2, 2, 1)))
+
+    target = "image"
+
+    @nn.compact
+    def __call__(self, batch, key):
+        return super().__call__(batch, key)
+
+
+def test_mixins_behind_the_module_come_before_the_defaults():
+    batch = {"image": jnp.ones((B, 2, 2, 1))}
+    model = contract.as_model(Behind())
+    variables = model.init(KEY, batch, KEY)
+    assert set(variables["params"]) == {"extra", "Dense_0"}
+    z = jnp.ones((B, 3))
+    np.testing.assert_array_equal(model.apply(variables, z, method="decode"), 2.0 * z)
+    loss = losses.build("elbo", Behind())
+    value, _ = loss(variables["params"], {}, KEY, batch, {})
+    direct, _ = losses.negative_elbo(
+        variables["params"], {}, KEY, batch, {}, model=Behind()
+    )
+    assert value == direct
+
+
+class Fields(nn.Module):
+    """Fields and attributes with the names of what `Model` declares."""
+
+    uniform_prior: bool
+    likelihood: Any
+    coefficients: Any = None
+
+    def setup(self):
+        self.annealed = 3.0
+
+    def posterior(self, batch):
+        return DiagGaussian.standard(batch_size(batch), 1 + self.uniform_prior)
+
+    def __call__(self):
+        return self.annealed
+
+
+def test_fields_may_have_the_names_of_what_is_declared():
+    model = contract.as_model(Fields(True, lambda latents, batch: None))
+    assert model.uniform_prior and model.offers("likelihood", "posterior")
+    assert not model.offers("prior") and model.apply({}) == 3.0
+
+
+def test_a_derived_class_can_be_pickled():
+    model = contract.as_model(Sized(num_classes=5))
+    assert pickle.loads(pickle.dumps(model)) == model
+
+
+def test_what_a_model_lacks_is_said_in_one_line():
+    model = contract.as_model(Sized(num_classes=5))
+    with pytest.raises(ConfigError, match="Sized has no method 'prior'. See docs/arch"):
+        model.prior({})
+    with pytest.raises(ConfigError, match="model must be a Flax module, got 3"):
+        contract.as_model(3)

@@ -24,5 +24,6 @@ def test_a_name_is_defined_once():
                 modules[node.name].append(str(file.relative_to(JVAE)))
     twice = {name: found for name, found in modules.items() if len(found) > 1}
     more = twice.keys() - TWICE.keys()
-    assert not more, f"take another name or give TWICE a reason: {twice}"
+    where = {name: twice[name] for name in more}
+    assert not more, f"take another name or give TWICE a reason: {where}"
     assert twice.keys() == TWICE.keys()

@@ -60,6 +60,10 @@ PUBLIC = {
     """.split(),
     "jvae.models.nvae": "NVAE nvae".split(),
     "jvae.pretrained.batch_norm": "recomputed_statistics".split(),
+    "jvae.pretrained.interpolation": """
+        by_kl interpolate interpolation_grid traversals
+    """.split(),
+    "jvae.pretrained.trained_model": "TrainedModel".split(),
     "jvae.pretrained.restore": "Pretrained restore".split(),
     "jvae.reports.report": "evaluate".split(),
     "jvae.reports.run": "evaluate_run".split(),

@@ -1,11 +1,14 @@
 """Signatures and docstrings as the schema of a config."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from flax import linen as nn
 
+from jvae import ranges
 from jvae import registry as fields
 from jvae.errors import ConfigError
 
@@ -149,3 +152,35 @@ def test_build_checks_the_fields_but_not_what_the_caller_passes():
         fields.build({"make": make}, "loss", "make", "any", model=1)
     with pytest.raises(ConfigError, match=r"loss\.width must be int"):
         fields.build({"make": make}, "loss", "make", "any", width="2")
+
+
+def test_what_is_named_must_be_there_and_callable():
+    assert fields.resolve({}, "math:sqrt", "loss") is math.sqrt
+    for name, words in (
+        ("math:pi", "is nothing that can be called"),
+        ("math:", "cannot be imported"),
+        ("no-such-module:Name", "cannot be imported"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            fields.resolve({}, name, "loss")
+
+
+def test_a_direct_call_takes_numpys_numbers_and_paths(tmp_path):
+    @fields.checked("part")
+    def part(n: ranges.PositiveInt, x: ranges.PositiveFloat, path: str = ""):
+        """Returns them."""
+        return n, x, path
+
+    assert part(np.int64(3), np.float32(0.5), tmp_path) == (3, 0.5, tmp_path)
+    with pytest.raises(ConfigError, match="part.n must be at least 1, got 0"):
+        part(np.int64(0), 1.0)
+    with pytest.raises(ConfigError, match="part.n must be int"):
+        part(np.float32(2.0), 1.0)
+
+
+def test_types_are_printed_as_they_are_written():
+    def part(a: Callable[[int], str], b: tuple[int, ...], c: ranges.FiniteFloat):
+        """Does nothing."""
+
+    names = [field.type_name for field in fields.of(part).values()]
+    assert names == ["Callable[[int], str]", "tuple[int, ...]", "float"]

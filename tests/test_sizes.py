@@ -11,13 +11,13 @@ ASKING = ("hasattr", "getattr", "getattr_static", "attrgetter", "vars")
 
 ASKED = {
     "commands/flags.py": (2, "argparse's Namespace holds flags by name"),
-    "contract.py": (6, "as_model: what a user's own module has, and Model declares"),
+    "contract.py": (5, "as_model: what a user's own module has, and Model declares"),
     "data/datasets/tfds.py": (1, "what its library raises at damaged metadata"),
     "data/sources.py": (2, "a source may be of any class; lengths are of sentences"),
     "distributions/events.py": (2, "as_distribution: one of a user's own class"),
     "losses/objective.py": (1, "an objective of a user's own may not be marked"),
-    "registry.py": (2, "fields of a dataclass by name; what an import path names"),
-    "runtime/log_filters.py": (1, "a stream of a user's own may have no descriptor"),
+    "registry.py": (3, "fields of a dataclass by name; what an import path names"),
+    "runtime/log_filters.py": (2, "coroutines of Orbax; a stream without a descriptor"),
     "training/config_files.py": (1, "what a config file with a mistake in it raises"),
     "workdir/failures.py": (1, "what Orbax raises at a damaged checkpoint"),
 }

@@ -168,6 +168,8 @@ def _image_shape(model: Pretrained, size: Any) -> jax.ShapeDtypeStruct:
     """Returns what `encode` takes: images, or tokens of sentences."""
     if model.vocabulary is not None:
         return jax.ShapeDtypeStruct((size, model.model.max_length), jnp.int32)
+    if model.model.image_shape is None:
+        raise ConfigError(f"{model.name} has no image_shape, so no export")
     return jax.ShapeDtypeStruct((size, *model.model.image_shape), jnp.float32)
 
 

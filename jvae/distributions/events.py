@@ -27,8 +27,9 @@ class Distribution:
     has_density: ClassVar[bool] = True
     """Whether `log_prob` takes any point, not only `sample_and_log_prob` its draws."""
     is_factorized: ClassVar[bool] = False
-    """Whether dimensions are independent; then there are `log_prob_per_dim` and
-    `kl_per_dim`."""
+    """Whether dimensions are independent, and so have a `log_prob_per_dim`."""
+    has_kl_per_dim: ClassVar[bool] = False
+    """Whether there is a `kl_per_dim`."""
 
     num_levels: Any = None
     """Levels of a pixel, an integer, of a distribution over levels."""
@@ -100,7 +101,8 @@ class _Foreign(Distribution):
     def _has(self, name: str) -> bool:
         return hasattr(self.inner, name)
 
-    has_density = property(lambda self: self._has("log_prob"))
+    has_density = property(lambda self: self._has("log_prob") and self._has("sample"))
+    has_kl_per_dim = property(lambda self: self._has("kl_per_dim"))
     is_factorized = property(lambda self: self._has("log_prob_per_dim"))
 
 

@@ -29,7 +29,7 @@ class DiagGaussian(Distribution):
     mean: Array
     log_var: Array
 
-    is_factorized = True
+    is_factorized = has_kl_per_dim = True
 
     @classmethod
     def standard(cls, num_examples: int, *shape: int) -> DiagGaussian:
@@ -87,12 +87,12 @@ class DiagGaussian(Distribution):
 def kl_per_group(q: Any, p: Any) -> Array | None:
     """Returns KL(q || p) as [B, groups] in closed form, None where there is none.
 
-    A factorized q (a diagonal Gaussian, categorical variables) has one group per
+    A q with `kl_per_dim` (a diagonal Gaussian, categorical variables) has one group per
     dimension against another of its kind, and no closed form against anything else;
     any other q has one group if `q.kl_to(p)` returns a [B] array.
     """
     is_same, q = isinstance(p, type(q)), as_distribution(q)
-    if not q.is_factorized:
+    if not q.has_kl_per_dim:
         total = q.kl_to(p)
         return None if total is None else total[:, None]
     if not is_same:

@@ -41,7 +41,7 @@ class GumbelSoftmax(Distribution):
     logits: Array
     temperature: Array | float | None = None
 
-    is_factorized = True
+    is_factorized = has_kl_per_dim = True
 
     @classmethod
     def uniform(

@@ -8,6 +8,9 @@ import numpy as np
 
 from jvae.errors import require
 
+FAR = 1e30
+"""Where a code lies that is not finite: with the others of its kind."""
+
 Metric = Literal["euclidean", "cosine"]
 
 
@@ -29,6 +32,7 @@ def nearest(
     from sklearn.neighbors import NearestNeighbors
 
     points = np.asarray(codes, np.float64)
+    points = np.where(np.isfinite(points).all(1, keepdims=True), points, FAR)
     index = NearestNeighbors(n_neighbors=num + 1, metric=metric).fit(points)
     found = index.kneighbors(points[queries], return_distance=False)
     # The query is the nearest of all, but perhaps not the first of several like it.

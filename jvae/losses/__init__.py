@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 from collections.abc import Callable
 from typing import Any
 
+from flax import linen as nn
+
 from jvae import keys, registry
-from jvae.contract import TRAINING, as_model
+from jvae.contract import TRAINING, as_model, reading
 from jvae.errors import require
 from jvae.losses.bottleneck import (
     bottleneck_terms,
@@ -78,8 +81,18 @@ __all__ = [
 ]
 
 
+logger = logging.getLogger("jvae")
+
+UNREAD = (
+    "jvae: %s has read none of its %s while it was trained: see `annealed` and "
+    "`dropout_keys` of jvae.contract.Model"
+)
+
+
 def coefficients_of(objective: Callable) -> dict[str, float]:
-    """Returns the coefficients that an objective reads, with defaults."""
+    """Returns the coefficients that an objective, or a model, reads, with defaults."""
+    if isinstance(objective, nn.Module):
+        return dict(as_model(objective).coefficients)
     return dict(requirements_of(objective).coefficients)
 
 
@@ -121,11 +134,14 @@ def build(name: str, model: Any, *, train: bool = True, **fields: Any) -> LossFn
             each = keys.per_example(key, batch_size(batch))
             key, given["dropout"] = keys.split_each(each, 2)
         variables = {**state, TRAINING: given} if given else state
-        value, aux = objective(
-            params, variables, key, batch, values, model=model, **options
-        )
+        with reading() as reads:
+            value, aux = objective(
+                params, variables, key, batch, values, model=model, **options
+            )
         if not given:
             return value, aux
+        if not reads:
+            logger.warning(UNREAD, type(model).__name__, ", ".join(given))
         kept = {k: v for k, v in aux.state.items() if k != TRAINING}
         return value, Aux(aux.metrics, kept)
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from jvae import registry
+from jvae import ranges, registry
 from jvae.contract import TRAINING, Model, as_model
-from jvae.errors import ConfigError, nearest
+from jvae.errors import ConfigError, nearest, require
 from jvae.ranges import Ge
 from jvae.types import Array, Batch, Coefficients, Params, State
 
@@ -82,6 +82,9 @@ def objective(
       check: called with `model` and every option by name; raises ConfigError for what
         does not fit together.
     """
+    for name, value in (coefficients or {}).items():
+        rule = ranges.broken_rule((Ge(0),), value)
+        require(not rule, f"the coefficient {name}", rule, value)
     asked = dict(coefficients or {}), tuple(needs), check
 
     def mark(body):
@@ -92,7 +95,10 @@ def objective(
             model = as_model(model)
             check_options(call, model, options, body.__name__)
             values = requirements.with_defaults(coefficients)
-            return body(params, state, key, batch, values, model=model, **options)
+            value, aux = body(params, state, key, batch, values, model=model, **options)
+            if TRAINING in state:  # so that it is there at the next step too
+                aux = aux._replace(state={**aux.state, TRAINING: state[TRAINING]})
+            return value, aux
 
         marked: Any = call
         marked.requirements = requirements
@@ -131,7 +137,7 @@ def check_options(
     """
     known, requirements = option_fields(function), requirements_of(function)
     given = {k: v for k, v in options.items() if k != "train"}
-    registry.check_against(known, given, "loss")
+    registry.check_against(known, given, "loss", is_config=False)
     require_methods(name, model, *requirements.needs)
     if requirements.check is not None:
         defaults = {k: field.default for k, field in known.items()}

@@ -15,15 +15,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jvae import distributions, registry
-from jvae.contract import with_base
+from jvae.contract import with_defaults
 from jvae.distributions.discretized_logistic import EDGE, LOOSE_EDGE
 from jvae.layers import bounded
 from jvae.ranges import Bits, PositiveFloat, PositiveInt
 from jvae.types import Array
 
 
-class Head(nn.Module):
-    """The base of observation models."""
+class HeadDefaults:
+    """What `Head` declares, without being a module."""
 
     pixels: ClassVar[Literal["unit", "signed"]] = "unit"
     """Whether `scaled` data are within [0, 1], or within [-1, 1] or without bounds."""
@@ -36,9 +36,20 @@ class Head(nn.Module):
         """Returns what an encoder sees of data x: x itself, if it is of order 1."""
         return x
 
-    def __call__(self, outputs: Array) -> distributions.Distribution:
-        """Returns p(x|z) of [B, H, W, num_outputs]."""
-        raise NotImplementedError
+
+class Head(nn.Module, HeadDefaults):
+    """The base of observation models: a call makes p(x|z) of [B, H, W, num_outputs]."""
+
+
+def encoder_input(observation: nn.Module, x: Array) -> Array:
+    """Returns what an encoder sees of data x."""
+    return observation.scaled(x) if isinstance(observation, HeadDefaults) else x
+
+
+def is_signed(observation: nn.Module) -> bool:
+    """Returns whether `scaled` data are within [-1, 1], or without bounds."""
+    is_head = isinstance(observation, HeadDefaults)
+    return is_head and observation.pixels == "signed"
 
 
 class BernoulliHead(Head):
@@ -277,4 +288,4 @@ def build(likelihood: str | Mapping[str, Any]) -> Head:
     if "name" not in likelihood:
         likelihood = {"name": "", **likelihood}
     built = registry.build(LIKELIHOODS, "model.likelihood", **likelihood)
-    return with_base(built, Head, "model.likelihood")
+    return with_defaults(built, HeadDefaults, "model.likelihood")

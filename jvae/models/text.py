@@ -166,7 +166,7 @@ class TextModel(SentenceModel):
           z: [B, D].
           batch: 'tokens' [B, T] and 'length' [B].
         """
-        logits = self.decoder(flat_code(z), batch["tokens"], self.dropout_keys)
+        logits = self.decoder(flat_code(z), batch["tokens"], self.dropout_keys())
         return Sentences(logits, batch["length"])
 
     def write(

@@ -15,6 +15,7 @@ from jvae.contract import Model
 from jvae.distributions import DiagGaussian, Distribution, as_distribution, kl_per_group
 from jvae.errors import ConfigError
 from jvae.flows import FlowPosterior, FlowPrior
+from jvae.models import likelihoods
 from jvae.models.latents import GaussianLatent, Latent
 from jvae.types import Array, Batch, Inference, Key, batch_size
 
@@ -83,7 +84,7 @@ class LatentHead(SingleLatent, Model):
         outputs = self.posterior_head(features.astype(jnp.float32))
         if self.normalise is not None:
             outputs = self.normalise(outputs, batch.get("mask"))
-        q = self.latent.posterior(outputs, self.annealed)
+        q = self.latent.posterior(outputs, self.annealed())
         if self.posterior_flow is None:
             return q
         return FlowPosterior.of(self.posterior_flow, q, self.latent.cond(outputs))
@@ -91,7 +92,9 @@ class LatentHead(SingleLatent, Model):
     def latent_prior(self, batch: Batch) -> Any:
         """Returns p(z) of `latent`, for each row of the batch."""
         if self.prior_flow is None:
-            return self.latent.prior(batch_size(batch), self.latent_dim, self.annealed)
+            return self.latent.prior(
+                batch_size(batch), self.latent_dim, self.annealed()
+            )
         return FlowPrior.of(self.prior_flow, batch_size(batch), (self.latent_dim,))
 
     def interpolate(self, start: Array, end: Array, fraction: Array) -> Array:
@@ -165,7 +168,9 @@ class VAE(LatentHead):
     def posterior(self, batch: Batch) -> Any:
         """Returns q(z|x), a distribution over [B, D], or [B, D, K] of discrete z."""
         x = check_image(batch["image"], self.image_shape)
-        x = self.observation.scaled(x)  # integer levels would be large inputs
+        x = likelihoods.encoder_input(
+            self.observation, x
+        )  # levels would be large inputs
         features = self.encoder(x, batch.get("mask"))
         _check_shape("encoder", self.encoder, features, (x.shape[0], None))
         return self.posterior_of(features, batch)

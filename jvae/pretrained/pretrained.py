@@ -54,6 +54,11 @@ class Pretrained(TrainedModel):
     samplers: epath.Path | None = None
     sampled_at: float | None = None
 
+    @property
+    def trained(self) -> Pretrained:
+        """The model itself; in 0.2.0 what `jvae.evaluation` looks at."""
+        return self
+
     def tokenize(self, sentences: Sequence[str]) -> Array:
         """Returns the tokens of sentences, int32 [B, T], what other methods call x.
 
@@ -89,7 +94,7 @@ class Pretrained(TrainedModel):
 
         Over [B, D, K] one-hot vectors, where the latents are D variables of K values.
         """
-        if not self.model.offers("posterior"):
+        if not (self.model.offers("encode") or self.model.offers("posterior")):
             raise ConfigError(f"{self.name} has no codes")
         return self.call("encode", checked_input(self, x))
 
@@ -337,10 +342,5 @@ class Pretrained(TrainedModel):
         """
         self._require_decoder()
         self.require_statistics_of_data()
-        return likelihood.log_likelihood_per_example(
-            self,
-            key,
-            self._batch(x, label),
-            num_samples=num_samples,
-            chunk_size=chunk_size,
-        )
+        batch, counts = self._batch(x, label), (num_samples, chunk_size)
+        return likelihood.log_likelihood_per_example(self, key, batch, *counts)

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jvae import keys
-from jvae.contract import Model
+from jvae.contract import Model, as_model
 from jvae.data import transforms
 from jvae.data.pipeline import eval_batches
 from jvae.data.sources import Source
@@ -41,6 +41,10 @@ class TrainedModel:
     transform: Transform
     mesh: Mesh
     vocabulary: Any = None
+
+    def __post_init__(self) -> None:
+        """Fills in what a model of another class lacks."""
+        object.__setattr__(self, "model", as_model(self.model))
 
     @property
     def name(self) -> str:
@@ -102,21 +106,22 @@ class TrainedModel:
         Returns:
           Arrays that every device, hence every process, holds whole.
         """
-        static = (_Static(self.model), self.transform, self.mesh)
+        static = (_Static(self.model), _Static(self.transform), self.mesh)
         program = (function, tuple(options.items()), *static)
         arguments = (program, self.params, self.state, args)
         if xla_options.is_tracing(self.params, self.state, args):
             return _run(*arguments)
         return _compiled(mesh.platform(self.mesh))(*arguments)
 
-    def prepare(self, image: Any, key: Key) -> Array:
+    def prepare(self, pixels: Any, key: Key) -> Array:
         """Returns stored pixels in the support of the likelihood, [B, H, W, C].
 
         Args:
-          image: [B, H, W, C], uint8, or float32 in [0, 1] where the transform takes it.
+          pixels: [B, H, W, C], uint8, or float32 in [0, 1] where the transform takes
+            it.
           key: one key, or [B] keys, of the draws that a transform may make.
         """
-        return _transformed(image, key, self.transform)
+        return _transformed(pixels, key, self.transform)
 
     def map_examples(
         self,
@@ -271,7 +276,7 @@ def _compiled(platform: str) -> Callable:
 def _run(program: tuple, params: Params, state: State, args: tuple) -> Any:
     function, options, model, transform, devices = program
     params, state = mesh.all_gathered((params, state), devices)
-    trained = TrainedModel(model.value, params, state, transform, devices)
+    trained = TrainedModel(model.value, params, state, transform.value, devices)
     return mesh.all_gathered(function(trained, *args, **dict(options)), devices)
 
 

@@ -59,6 +59,9 @@ def _coroutines_of(package: str) -> set[str]:
     """Returns the names of all coroutine functions in a package's loaded modules."""
     names: set[str] = set()
 
+    def members(owner: Any) -> list[Any]:
+        return [*vars(owner).values()]
+
     def visit(code: types.CodeType) -> None:
         if code.co_flags & inspect.CO_COROUTINE:
             names.add(code.co_qualname)
@@ -69,9 +72,8 @@ def _coroutines_of(package: str) -> set[str]:
     for name, module in [*sys.modules.items()]:
         if name.partition(".")[0] != package or module is None:
             continue
-        for _, value in inspect.getmembers_static(module):
-            own = inspect.getmembers_static(value) if inspect.isclass(value) else []
-            for member in (value, *(member for _, member in own)):
+        for value in members(module):
+            for member in (value, *(members(value) if inspect.isclass(value) else ())):
                 if inspect.isfunction(member):
                     visit(member.__code__)
     return names

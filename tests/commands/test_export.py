@@ -182,5 +182,6 @@ def test_the_command_exports_a_run_and_says_what(trained, tmp_path, capsys):
     }
     with pytest.raises(ConfigError, match="WORKDIR and OUT are missing"):
         export.command([str(trained)])
-    export.command(["--help"])
+    with pytest.raises(SystemExit):
+        export.command(["--help"])
     assert "--platforms" in capsys.readouterr().out

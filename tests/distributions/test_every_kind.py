@@ -278,3 +278,20 @@ def test_one_that_is_known_at_its_draws_alone_has_no_density():
     z, log_ratio = p.sample_and_log_ratio(KEY, DiagGaussian.standard(2, 3))
     log_p = -z.sum(-1) - DiagGaussian.standard(2, 3).log_prob(z)
     np.testing.assert_allclose(log_ratio, log_p, rtol=1e-5)
+
+
+@flax.struct.dataclass
+class WithKl(KnownAtDraws):
+    """Has a closed form for each dimension and no density of one."""
+
+    def kl_per_dim(self, other):
+        return self.rate / other.rate - 1.0 - jnp.log(self.rate / other.rate)
+
+
+def test_a_closed_form_of_another_class_is_used():
+    q, p = WithKl(jnp.full((2, 3), 2.0)), WithKl(jnp.ones((2, 3)))
+    np.testing.assert_allclose(
+        kl_per_group(q, p), np.full((2, 3), 1.0 - np.log(2.0)), rtol=1e-6
+    )
+    assert not as_distribution(q).is_factorized
+    assert kl_per_group(q, DiagGaussian.standard(2, 3)) is None

@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from jvae import losses
-from jvae.contract import TRAINING, Model, as_model
+from jvae.contract import TRAINING, Model, ModelDefaults, as_model
 from jvae.distributions import DiagGaussian, Gaussian
 from jvae.errors import ConfigError
 from jvae.losses.objective import objective, with_check, with_coefficients
@@ -41,8 +41,8 @@ class Told(Model):
         if self.is_mutable_collection("batch_stats"):
             steps.value += 1.0
         rows = batch_size(batch)
-        kl = jnp.full((rows, 1), self.annealed.get("heat", -1.0))
-        keys = self.dropout_keys
+        kl = jnp.full((rows, 1), self.annealed().get("heat", -1.0))
+        keys = self.dropout_keys()
         z = jnp.zeros(rows) if keys is None else jax.vmap(jax.random.normal)(keys)
         return Inference(z, kl, kl[:, 0])
 
@@ -116,7 +116,9 @@ def body(params, state, key, batch, coefficients, *, model, power: PositiveInt =
       power: of the sum.
     """
     value = sum(coefficients.values()) ** power
-    return value, Aux({"loss": value, "is_model": isinstance(model, Model)}, state)
+    return value, Aux(
+        {"loss": value, "is_model": isinstance(model, ModelDefaults)}, state
+    )
 
 
 def check(*, model, power):
@@ -179,5 +181,45 @@ def test_methods_that_an_objective_needs_are_asked_for_by_either_way_in():
         needy({}, {}, KEY, {}, {}, model=Plain())
 
 
+def test_a_collection_given_by_hand_is_there_at_the_next_step_too():
+    state = {**STATE, TRAINING: {"heat": jnp.float32(5.0)}}
+    for _ in range(2):
+        arguments = ({}, state, KEY, BATCH, {})
+        _, aux = losses.negative_elbo(*arguments, model=Told())
+        assert aux.metrics["kl"] == 5.0
+        state = aux.state
+    assert state["batch_stats"]["steps"] == 2.0
+
+
+class Deaf(Told):
+    """Declares a coefficient and reads it where it was before."""
+
+    def infer(self, batch, key):
+        kl = batch.get("heat", jnp.zeros((batch_size(batch), 1)))
+        return Inference(kl[:, 0], kl, kl[:, 0])
+
+
+def test_a_model_that_reads_none_of_its_coefficients_is_warned_of(caplog):
+    losses.build("elbo", Told())({}, STATE, KEY, BATCH, {})
+    assert not caplog.records
+    losses.build("elbo", Deaf())({}, STATE, KEY, BATCH, {})
+    assert "Deaf has read none of its heat" in caplog.text
+
+
+def test_coefficients_of_a_model_are_told_too():
+    assert losses.coefficients_of(Told()) == {"heat": 3.0}
+    assert losses.coefficients_of(body) == {}
+
+
+def test_a_default_out_of_range_is_refused_where_it_is_written():
+    with pytest.raises(ConfigError, match="the coefficient a must be at least 0"):
+        objective(coefficients={"a": -1.0})
+
+
+def test_numpys_numbers_are_options_too():
+    marked = objective()(body)
+    assert marked({}, {}, KEY, {}, {}, model=Plain(), power=np.int64(2))[0] == 0.0
+
+
 def test_the_collection_has_the_name_that_the_docs_give():
-    assert TRAINING == "training"
+    assert TRAINING == "jvae_training"

@@ -25,6 +25,7 @@ from jvae.contract import Model
 from jvae.distributions import Distribution, arc
 from jvae.errors import ConfigError, require
 from jvae.layers.spectral import power_iteration, power_start
+from jvae.models import likelihoods
 from jvae.models.nvae import scale as scales
 from jvae.models.nvae.cells import BottomUpCell, Style, TopDownCell
 from jvae.models.nvae.convolutions import conv_kernels, norm_scales
@@ -217,10 +218,12 @@ class NVAE(Model):
 
     def _scaled(self, image: Array) -> Array:
         """Returns images as the stem sees them: padded, within [-1, 1]."""
-        x = self.observation.scaled(check_image(image, self.image_shape))
+        x = likelihoods.encoder_input(
+            self.observation, check_image(image, self.image_shape)
+        )
         sides = ((0, 0), (self.padding,) * 2, (self.padding,) * 2, (0, 0))
         x = jnp.pad(x, sides)
-        if self.observation.pixels != "signed":
+        if not likelihoods.is_signed(self.observation):
             x = 2.0 * x - 1.0
         return x
 

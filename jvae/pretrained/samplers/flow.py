@@ -102,18 +102,14 @@ def _trained(codes: Array, key: Key, flow: VectorSteps, num_steps: int) -> Param
     rows = min(BATCH_SIZE, codes.shape[0])
     base = DiagGaussian.standard(rows, codes.shape[1])
 
-    def negative(params, z):
-        prior = FlowPrior(base, params, flow, (codes.shape[1],))
-        return -prior.log_prob(z).mean()
-
-    @jax.jit
-    def batch(step_key):
-        return codes[jax.random.randint(step_key, (rows,), 0, codes.shape[0])]
+    def negative(params, step_key):
+        z = codes[jax.random.randint(step_key, (rows,), 0, codes.shape[0])]
+        return -FlowPrior(base, params, flow, (codes.shape[1],)).log_prob(z).mean()
 
     return minimize(
         negative,
         jax.jit(flow.init)(start_key, codes[:rows])["params"],
-        map(batch, jax.random.split(run_key, num_steps)),
+        jax.random.split(run_key, num_steps),
         num_steps=num_steps,
         learning_rate=LEARNING_RATE,
     )
