@@ -1,6 +1,6 @@
 """What a model offers to an objective carries every kind of model that is planned.
 
-Ten toys, each a few lines long, go through the same `negative_elbo` and
+Toys of every kind, each a few lines long, go through the same `negative_elbo` and
 `negative_iwae`. They also show how to write a model of one's own: `posterior`, `prior`
 and `likelihood` with `SingleLatent`, or `infer` and `likelihood`, and in both cases the
 name of what is scored, `target`.
