@@ -93,7 +93,7 @@ class TrainedModel:
         return self.model.apply(self.variables, *args, method=method, **options)
 
     def run(self, function: Callable, /, *args: Any, **options: Any) -> Any:
-        """Returns function(self, *args, **options), compiled.
+        """Returns `function(self, *args, **options)`, compiled.
 
         Once for a function, a model, options and shapes, not again for new parameters.
         The function sees a model without a vocabulary.
@@ -139,7 +139,7 @@ class TrainedModel:
         are made with the key of its position in the source.
 
         Args:
-          function: (trained model, keys [B], batch, **options) -> pytree of
+          function: `(trained, keys [B], batch, **options)` -> pytree of
             [B, ...]; the batch is prepared.
           source: a split.
           batch_size: of all devices together.
@@ -179,7 +179,7 @@ class TrainedModel:
         that couples the examples of a batch depends on `batch_size`.
 
         Args:
-          function: (trained model, keys [B], batch, **options) -> pytree of
+          function: `(trained, keys [B], batch, **options)` -> pytree of
             scalars or arrays; the batch is prepared, and has a mask.
           source: a split.
           batch_size: of all devices together.
