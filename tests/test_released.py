@@ -14,9 +14,8 @@ from jvae.training import experiment
 from jvae.workdir.metrics import read_metrics
 from tests.released.make import CONFIG
 
-RELEASES = sorted(
-    p for p in (Path(__file__).parent / "released").iterdir() if p.is_dir()
-)
+RELEASED = Path(__file__).parent / "released"
+RELEASES = sorted(config.parent for config in RELEASED.glob("*/config.json"))
 
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda p: p.name)
