@@ -84,8 +84,8 @@ __all__ = [
 logger = logging.getLogger("jvae")
 
 UNREAD = (
-    "jvae: %s has read none of its %s while it was trained: see `annealed` and "
-    "`dropout_keys` of jvae.contract.Model"
+    "jvae: %s does not read its %s in this loss, so they have no effect: see "
+    "`annealed` and `dropout_keys` of jvae.contract.Model"
 )
 
 

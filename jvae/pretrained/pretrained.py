@@ -184,7 +184,7 @@ class Pretrained(TrainedModel):
             cluster or [n] clusters of a model with clusters, None draws them.
           batch_size: images decoded at once.
           sampler: the name of one that was fitted and saved (`jvae sample`),
-            which draws z in place of the prior; None for the prior.
+            which draws z instead of the prior; None for the prior.
 
         Raises:
           ConfigError: a number out of range, a label that is no class of the model, or

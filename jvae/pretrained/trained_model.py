@@ -121,7 +121,7 @@ class TrainedModel:
             it.
           key: one key, or [B] keys, of the draws that a transform may make.
         """
-        return _transformed(pixels, key, self.transform)
+        return _transformed(pixels, key, _Static(self.transform))
 
     def map_examples(
         self,
@@ -139,8 +139,8 @@ class TrainedModel:
         are made with the key of its position in the source.
 
         Args:
-          function: `(trained, keys [B], batch, **options)` -> pytree of
-            [B, ...]; the batch is prepared.
+          function: `(trained, keys [B], batch, **options)` -> pytree of [B, ...]; the
+            batch is prepared.
           source: a split.
           batch_size: of all devices together.
           key: of the draws, of the transform and of the model.
@@ -179,8 +179,8 @@ class TrainedModel:
         that couples the examples of a batch depends on `batch_size`.
 
         Args:
-          function: `(trained, keys [B], batch, **options)` -> pytree of
-            scalars or arrays; the batch is prepared, and has a mask.
+          function: `(trained, keys [B], batch, **options)` -> pytree of scalars or
+            arrays; the batch is prepared, and has a mask.
           source: a split.
           batch_size: of all devices together.
           key: as for `map_examples`.
@@ -237,7 +237,7 @@ class TrainedModel:
 
 
 class _Static:
-    """A model as a static argument: one of equal fields runs the same programs.
+    """A model or transform as a static argument: equal ones run the same programs.
 
     Models are hashable only if all their fields are, and a field from a JSON file may
     be a list; a field may also be an array, whose comparison is no truth value.
@@ -262,8 +262,8 @@ class _Static:
 
 
 @functools.partial(jax.jit, static_argnames="transform")
-def _transformed(image: Any, key: Key, transform: Transform) -> Array:
-    return transforms.prepare({"image": image}, key, transform)["image"]
+def _transformed(image: Any, key: Key, transform: _Static) -> Array:
+    return transforms.prepare({"image": image}, key, transform.value)["image"]
 
 
 @functools.cache

@@ -126,6 +126,14 @@ def test_the_untrained_encoder_has_other_parameters_of_the_same_shapes(toys):
     assert np.abs(a - b).max() > 0.1
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nearest_puts_codes_that_are_not_finite_far_from_the_others(bad):
+    codes = np.array([[0.0, 0.0], [bad, 0.0], [5.0, 0.0], [1.0, 0.0], [0.0, bad]])
+    found = neighbors.nearest(codes, np.array([0, 1]), 3, "euclidean")
+    assert found[0, :2].tolist() == [3, 2]
+    assert found[1, 0] == 4
+
+
 def test_nearest_by_distance_and_by_direction_leave_out_the_query():
     codes = np.array([[1.0, 0.0], [9.0, 0.1], [1.0, 1.0], [-1.0, 0.0], [1.1, 0.0]])
     by_distance = neighbors.nearest(codes, np.array([0, 3]), 2, "euclidean")
