@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 
@@ -116,6 +117,26 @@ def test_fields_that_cannot_be_compared_are_no_error(toys):
         trained = toys.trained(toys.PixelCode(scales.copy()))
         found = trained.map_examples(means, source, batch_size=8, key=KEY)
         np.testing.assert_allclose(found, np.tile([scales], (8, 1)))
+
+
+@dataclasses.dataclass
+class Scaled:
+    """Comparable and mutable, hence not hashable."""
+
+    factor: float
+
+    def __call__(self, image, key):
+        return self.factor * image
+
+
+def test_a_transform_that_is_not_hashable_prepares_and_evaluates(toys, gray):
+    for factor in (2.0, 3.0):
+        transform = transforms.Transform(Scaled(factor), "real", lambda x: x)
+        trained = toys.trained(toys.PixelCode((1.0,)), transform)
+        pixels = jnp.ones((2, 2, 3, 1))
+        np.testing.assert_array_equal(trained.prepare(pixels, KEY), factor * pixels)
+        found = run(trained, gray, 8)["pixel"]
+        np.testing.assert_allclose(found, factor * np.arange(37) * 6)
 
 
 @pytest.mark.slow
