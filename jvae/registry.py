@@ -260,11 +260,17 @@ def checked(where: str) -> Callable[[Function], Function]:
     return mark
 
 
-_may_import = contextvars.ContextVar("may_import", default=True)
+Allowed = bool | frozenset[str]
+"""Import paths that may be followed: all, none, or these."""
+
+_may_import: contextvars.ContextVar[Allowed] = contextvars.ContextVar(
+    "may_import", default=True
+)
+IMPORT_PATH = re.compile(r"[\w.-]+:\w+")
 
 
 @contextlib.contextmanager
-def allow_import_paths(allowed: bool) -> Iterator[None]:
+def allow_import_paths(allowed: Allowed) -> Iterator[None]:
     """A context in which names from a config may be import paths, or not.
 
     An import runs code, so names that come from a file somebody else has written, such
@@ -275,6 +281,15 @@ def allow_import_paths(allowed: bool) -> Iterator[None]:
         yield
     finally:
         _may_import.reset(token)
+
+
+def import_paths(config: Any) -> frozenset[str]:
+    """Returns the import paths that a config names, in any of its sections."""
+    if isinstance(config, Mapping):
+        return frozenset().union(*map(import_paths, config.values()))
+    if isinstance(config, str) and IMPORT_PATH.fullmatch(config):
+        return frozenset((config,))
+    return frozenset()
 
 
 def resolve(registry: Mapping[str, Callable], name: str, where: str) -> Callable:
@@ -298,7 +313,8 @@ def resolve(registry: Mapping[str, Callable], name: str, where: str) -> Callable
         raise ConfigError(
             f"{where}.name {name!r} is unknown", fix=nearest(name, registry)
         )
-    if not _may_import.get():
+    allowed = _may_import.get()
+    if not (name in allowed if isinstance(allowed, frozenset) else allowed):
         raise ConfigError(
             f"{where}.name {name!r} is an import path, whose code would run",
             fix="If you trust where it comes from, pass allow_imports=True or "

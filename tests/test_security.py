@@ -166,6 +166,26 @@ def test_an_import_that_is_allowed_is_allowed_once(stranger, sentinel, trained):
     assert registry.resolve({}, "math:sqrt", "model")(9) == 3
 
 
+def test_import_paths_of_a_config_are_those_in_any_section():
+    config = {
+        "model": {"name": "a.b:C", "likelihood": {"name": "d-e:F"}, "hidden": [1]},
+        "data": {"name": "npz", "path": "/x:y/z", "transform": "g:h"},
+    }
+    assert registry.import_paths(config) == {"a.b:C", "d-e:F", "g:h"}
+
+
+def test_only_the_paths_that_the_caller_names_are_followed(stranger, sentinel):
+    """As in a sweep, whose own config is the caller's; a checkpoint there is not."""
+    change(stranger, "model.name", "evil:Model")
+    with pytest.raises(ConfigError, match="is an import path"):
+        jvae.restore(stranger, allow_imports=frozenset(("mine:Model",)))
+    assert not sentinel.exists() and "evil" not in sys.modules
+    with registry.allow_import_paths(frozenset(("math:sqrt",))):
+        assert registry.resolve({}, "math:sqrt", "model")(9) == 3
+        with pytest.raises(ConfigError, match="is an import path"):
+            registry.resolve({}, "math:cos", "model")
+
+
 @pytest.mark.slow
 def test_files_that_are_dropped_into_a_workdir_are_not_opened(stranger, sentinel, tiny):
     payload = pickle.dumps(Exploit(sentinel))

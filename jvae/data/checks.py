@@ -58,6 +58,21 @@ def check_examples(
         check_labels(arrays["label"], split, num_classes)
 
 
+def as_labels(label: np.ndarray, where: str) -> np.ndarray:
+    """Returns labels [N] as int32.
+
+    Raises:
+      DataError: one that int32 does not hold, which a cast would make another number.
+    """
+    cast = label.astype(np.int32)
+    if not np.array_equal(cast, label):
+        row = int(np.flatnonzero(cast != label)[0])
+        raise DataError(
+            f"labels must be below 2^31, got {label[row]} at row {row}", where=where
+        )
+    return cast
+
+
 def check_pixels(images: np.ndarray, split: str) -> None:
     """Checks that `images` is [n, H, W, C], uint8 or float32 in [0, 1].
 

@@ -28,7 +28,7 @@ def restore(
     step: int | str = "best",
     params: str = "ema",
     mesh: Mesh | None = None,
-    allow_imports: bool = False,
+    allow_imports: registry.Allowed = False,
 ) -> Pretrained:
     """Returns the model that a run in `workdir` has trained.
 
@@ -42,8 +42,8 @@ def restore(
         the number of a checkpoint.
       params: 'ema', the averaged parameters if the run kept them, or 'raw'.
       mesh: the devices to use; None for all.
-      allow_imports: whether modules that the config names may be imported; their code
-        runs.
+      allow_imports: whether modules that the config names may be imported, whose code
+        then runs; or the import paths that may.
 
     Raises:
       WorkdirError: no such checkpoint, or one that is damaged or too new.

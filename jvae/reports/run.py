@@ -35,7 +35,7 @@ def evaluate_run(
     split: str = "test",
     out: str | None = None,
     data_fields: Mapping[str, Any] | None = None,
-    allow_imports: bool = False,
+    allow_imports: registry.Allowed = False,
     **settings: Any,
 ) -> dict[str, Any]:
     """Evaluates a run from its workdir alone: results.json, pictures, report.html.
@@ -48,7 +48,7 @@ def evaluate_run(
       out: folder for the results; None for WORKDIR/evaluation/SPLIT_STEP.
       data_fields: fields of the data set that are different here, such as its path.
       allow_imports: whether the modules that its config names may be imported, which
-        runs their code.
+        runs their code; or the import paths that may.
       **settings: fields of `jvae.evaluation.settings.Settings`.
 
     Returns:

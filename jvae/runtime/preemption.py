@@ -1,4 +1,4 @@
-"""How a run is asked to stop: SIGTERM, Ctrl-C, or a notice to one of many processes."""
+"""How a run is asked to stop: SIGTERM, SIGHUP, Ctrl-C, or a notice to one process."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ class StopSignal:
 
     In a run of one process this is a Python handler. In one of several it is JAX's own
     preemption notice, by which all processes agree on the step to stop at; a Python
-    handler of SIGTERM would switch that off, so there is none, and Ctrl-C is passed on
-    as SIGTERM. A second Ctrl-C ends the process at once.
+    handler of SIGTERM would switch that off, so there is none, and Ctrl-C and SIGHUP
+    (of a terminal that was closed) are passed on as SIGTERM. A second Ctrl-C ends the
+    process at once.
 
     Use as a context: handlers are those of before afterwards. Away from the main
     thread, where Python allows no handlers, nothing is listened to.
@@ -36,6 +37,8 @@ class StopSignal:
         """Begins to listen."""
         if threading.current_thread() is threading.main_thread():
             mine = [signal.SIGINT]
+            if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+                mine.append(signal.SIGHUP)
             if not self._is_distributed:
                 mine.append(signal.SIGTERM)
             self._before = {s: signal.signal(s, self._on_signal) for s in mine}
@@ -84,10 +87,10 @@ class StopSignal:
 
     @property
     def name(self) -> str:
-        """'SIGTERM' or 'SIGINT', what this process was asked by."""
+        """'SIGTERM', 'SIGHUP' or 'SIGINT', what this process was asked by."""
         return signal.Signals(self.signal or signal.SIGTERM).name
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal's number: 143 or 130."""
+        """128 + the signal's number: 143, 129 or 130."""
         return 128 + (self.signal or signal.SIGTERM)

@@ -179,9 +179,13 @@ class Sweep:
         folder, asked = self.root / trial.name, self._asked_of(trial)
         try:
             experiment.run(trial.config, folder, stop)
-            # The config is the caller's own, so its import paths may be followed.
+            # What the caller's own config names may be imported, and nothing else that
+            # a checkpoint in the folder may name.
+            imports = registry.import_paths(trial.config)
             with stop.at_once(), contextlib.redirect_stdout(io.StringIO()):
-                results = evaluate_run(folder, allow_imports=True, **self._evaluation)
+                results = evaluate_run(
+                    folder, allow_imports=imports, **self._evaluation
+                )
         except StoppedError:
             raise
         except JvaeError as error:

@@ -25,18 +25,24 @@ logger = logging.getLogger("jvae")
 def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
     """Returns the rows of WORKDIR/metrics.jsonl, [] if there is none.
 
-    A last line that was cut short by a crash is left out.
+    Lines that are no rows are left out: the last may have been cut short by a crash.
     """
-    rows = []
-    for line in files.read_lines(files.absolute(workdir) / METRICS_FILE):
+    return _read(files.absolute(workdir) / METRICS_FILE)[0]
+
+
+def _read(file: epath.Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """Returns (rows, the numbers of lines that are none but for the last)."""
+    lines, rows, bad = files.read_lines(file), [], []
+    for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-            break
-        rows.append(row)
-    return rows
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+        elif number < len(lines):
+            bad.append(number)
+    return rows, bad
 
 
 class MetricsWriter:
@@ -53,7 +59,10 @@ class MetricsWriter:
 
     def __init__(self, workdir: epath.PathLike, start_step: int):
         self._file = epath.Path(workdir) / METRICS_FILE
-        rows = [row for row in read_metrics(workdir) if row["step"] <= start_step]
+        stored, bad = _read(files.absolute(self._file))
+        if bad:
+            self._keep(bad)
+        rows = [row for row in stored if row["step"] <= start_step]
         self._lines: files.FolderLines | files.BucketLines | None = None
         try:
             self._lines = files.lines_of(self._file, map(_line, rows))
@@ -63,6 +72,19 @@ class MetricsWriter:
         if not files.is_bucket(workdir):
             folder = epath.Path(workdir) / "tensorboard"
             self._events = _EventFile(folder, start_step)
+
+    def _keep(self, bad: list[int]) -> None:
+        """Keeps a file of whose lines some are no rows beside the new one."""
+        text = "".join(f"{line}\n" for line in files.read_lines(self._file))
+        kept = self._file.parent / f"{METRICS_FILE}.damaged"
+        with contextlib.suppress(OSError):
+            files.write_whole(kept, text)
+        logger.warning(
+            "jvae: %s: lines %s are no rows and left out; the file is kept as %s",
+            self._file,
+            ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else ""),
+            kept.name,
+        )
 
     def write(self, step: int, split: str, metrics: Mapping[str, Any]) -> None:
         """Adds one row.

@@ -83,6 +83,32 @@ def test_rows_end_before_the_first_that_is_none(tmp_path, last):
 # A disk that is full, without one
 
 
+@pytest.mark.parametrize(
+    "bad", ["", "nonsense", "[1, 2]", '{"split": "train"}', '{"step": "x"}', "[" * 9999]
+)
+def test_a_line_that_is_no_row_loses_no_other(tmp_path, caplog, bad):
+    rows = [{"step": step, "split": "train", "loss": 0.5} for step in (1, 2, 3)]
+    lines = [json.dumps(row) for row in rows]
+    text = "\n".join([lines[0], bad, *lines[1:], '{"step": 4, "spl'])
+    (tmp_path / writers.METRICS_FILE).write_text(text)
+    assert writers.read_metrics(tmp_path) == rows
+    writer = writers.MetricsWriter(tmp_path, 3)
+    writer.write(4, "train", {"loss": 0.25})
+    writer.close()
+    assert [row["step"] for row in writers.read_metrics(tmp_path)] == [1, 2, 3, 4]
+    kept = (tmp_path / "metrics.jsonl.damaged").read_text()
+    assert kept.splitlines() == text.splitlines()
+    assert "lines 2 are no rows" in caplog.text
+
+
+def test_a_last_line_that_was_cut_short_is_no_damage(tmp_path, caplog):
+    row = {"step": 1, "split": "train"}
+    (tmp_path / writers.METRICS_FILE).write_text(json.dumps(row) + '\n{"step": 2, "sp')
+    writers.MetricsWriter(tmp_path, 1).close()
+    assert writers.read_metrics(tmp_path) == [row]
+    assert not caplog.records and not (tmp_path / "metrics.jsonl.damaged").exists()
+
+
 @pytest.mark.parametrize("method", others_slow(["append", "flush", "close"], "append"))
 def test_metrics_that_cannot_be_written_are_one_warning(
     trained, tiny, tmp_path, monkeypatch, caplog, method

@@ -15,6 +15,8 @@ from jvae.errors import DataError
 
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 """Pillow's modes for a 16-bit gray PNG; older versions say 'I'."""
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+"""What is read, by its content; of others Pillow may start a program."""
 COLOR = ("RGB", "CMYK", "YCbCr", "LAB", "HSV", "P")
 
 
@@ -27,7 +29,7 @@ def size(file: Path) -> tuple[int, int]:
     """Returns (height, width) from the header of a picture.
 
     Args:
-      file: of any format that Pillow reads.
+      file: of one of `FORMATS`.
 
     Raises:
       DataError: it is no picture, or larger than Pillow allows.
@@ -44,7 +46,7 @@ def decode(file: Path) -> Any:
     first frame counts. An EXIF rotation is not applied.
 
     Args:
-      file: of any format that Pillow reads.
+      file: of one of `FORMATS`.
 
     Raises:
       DataError: it is damaged, larger than Pillow allows, or of a pixel format without
@@ -98,7 +100,7 @@ def _pillow() -> Any:
 def _open(file: Path) -> Any:
     """Returns Pillow's image of `file`, of which only the header has been read."""
     try:
-        return _pillow().open(file)
+        return _pillow().open(file, formats=FORMATS)
     except _damage() as error:
         raise _unreadable(file, error) from error
 

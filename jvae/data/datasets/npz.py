@@ -10,6 +10,7 @@ from typing import IO
 
 import numpy as np
 
+from jvae.data.checks import as_labels
 from jvae.data.files import check_size, count_classes
 from jvae.data.sources import ArraySource, Splits
 from jvae.errors import DataError
@@ -81,7 +82,7 @@ def _split(archive: zipfile.ZipFile, name: str) -> ArraySource:
                 f"{label.shape}",
                 where=f"{archive.filename}, {name}_labels",
             )
-        arrays["label"] = label.astype(np.int32)
+        arrays["label"] = as_labels(label, f"{archive.filename}, {name}_labels")
     return ArraySource(arrays)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jvae import registry
+from jvae.data.checks import as_labels
 from jvae.data.datasets import image_files
 from jvae.data.datasets.tfds_folders import (
     has_random_access,
@@ -164,7 +165,7 @@ class Records:
         }
         if layout.label:
             labels = [record[layout.label] for record in records]
-            examples["label"] = np.array(labels, np.int32)
+            examples["label"] = as_labels(np.array(labels), f"records {keys}")
         return examples
 
     def ends(self) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Every pixel format has one meaning."""
 
 import struct
+import subprocess
 import zlib
 
 import numpy as np
@@ -195,3 +196,26 @@ def test_a_crop_larger_than_the_picture_is_refused():
         DataError, match=r"at most the picture's 16x16, got 17 \(here\)"
     ):
         fit(RAMP, 8, 8, crop=17)
+
+
+def test_a_file_of_another_format_starts_no_program(tmp_path, monkeypatch):
+    """PostScript by its content: Pillow would hand it to Ghostscript."""
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(a))
+    file = tmp_path / "picture.png"
+    file.write_text(
+        "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
+    )
+    for read in (image_files.size, image_files.decode):
+        with pytest.raises(DataError, match="the picture cannot be read"):
+            read(file)
+    assert started == []
+
+
+@pytest.mark.parametrize("kind", image_files.FORMATS)
+def test_every_format_that_is_named_is_read(tmp_path, kind):
+    levels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    file = tmp_path / "picture.png"  # whatever it is called
+    PIL.Image.fromarray(levels).save(file, kind)
+    found = np.asarray(image_files.decode(file).convert("L")).astype(int)
+    assert np.abs(found - levels).max() <= 8 and image_files.size(file) == (8, 8)

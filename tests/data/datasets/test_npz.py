@@ -191,3 +191,12 @@ def test_one_array_alone_is_no_data_set(tmp_path):
 def test_a_missing_file_says_how_to_make_one(tmp_path):
     with pytest.raises(DataError, match=r"no such file.*numpy\.savez"):
         load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("label", [2**31, 2**32, -(2**31) - 1, 2**63])
+def test_labels_that_int32_does_not_hold_are_refused(tmp_path, label):
+    """A cast would make class 0 of 2^32."""
+    kind = np.uint64 if label == 2**63 else np.int64
+    arrays = {**GOOD, "train_labels": np.array([1, 0, label, 1, 0, 1], kind)}
+    with pytest.raises(DataError, match=rf"got {label} at row 2 .*train_labels"):
+        load(save(tmp_path / "a.npz", **arrays))
