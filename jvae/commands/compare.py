@@ -18,6 +18,7 @@ from jvae.commands.flags import Parser, parse
 from jvae.errors import ConfigError, WorkdirError
 from jvae.reports import comparison
 from jvae.reports.comparison import EvaluatedRun
+from jvae.workdir import files
 from jvae.workdir.metrics import read_metrics
 
 OUT = "comparison.html"
@@ -82,7 +83,7 @@ def write_page(text: str, out: epath.PathLike) -> None:
                 where=str(out),
                 fix="Name another with --out.",
             )
-        file.write_text(text)
+        files.write_whole(file, text)
     except (OSError, UnicodeDecodeError) as error:
         raise WorkdirError(
             f"the page cannot be written: {error}",

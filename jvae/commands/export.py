@@ -26,7 +26,7 @@ from jvae.commands.flags import choice_of, model_parser, parse
 from jvae.errors import ConfigError, WorkdirError
 from jvae.pretrained import predictions, samples
 from jvae.pretrained.restore import Pretrained, restore
-from jvae.workdir import metadata
+from jvae.workdir import files, metadata
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 VARIABLES = "variables.safetensors"
@@ -63,14 +63,14 @@ def export(
         metadata.path_name(path): _contiguous(value)
         for path, value in jax.tree_util.tree_leaves_with_path(variables)
     }
-    (folder / VARIABLES).write_bytes(safetensors.save(arrays, metadata=labels))
+    files.write_whole(folder / VARIABLES, safetensors.save(arrays, metadata=labels))
     described = {}
     for name, (function, inputs) in functions(model).items():
         exported = jax.export.export(jax.jit(function), platforms=platforms)(
             _shapes(variables), *inputs.values()
         )
         file = f"{name}.jaxexport"
-        (folder / file).write_bytes(exported.serialize())
+        files.write_whole(folder / file, bytes(exported.serialize()))
         described[name] = {
             "file": file,
             "inputs": {n: _described(a) for n, a in inputs.items()},
@@ -88,7 +88,7 @@ def export(
         },
         "config": model.config,
     }
-    (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
+    files.write_whole(folder / ABOUT, json.dumps(about, indent=2) + "\n")
     return about
 
 

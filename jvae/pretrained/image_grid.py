@@ -14,6 +14,7 @@ from etils import epath
 from jvae.errors import require
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.types import Array
+from jvae.workdir import files
 
 COLUMNS = 10
 """Images in a row."""
@@ -110,4 +111,4 @@ def encode_png(array: np.ndarray) -> bytes:
 
 def write_png(path: epath.PathLike, array: np.ndarray) -> None:
     """Writes uint8 [height, width, 1 or 3] as a PNG file."""
-    epath.Path(path).write_bytes(encode_png(array))
+    files.write_whole(epath.Path(path), encode_png(array))

@@ -15,6 +15,7 @@ from jvae.pretrained import image_grid
 from jvae.reports import html, latent_plots, plots
 from jvae.reports.report import flat_fields
 from jvae.workdir import renamed
+from jvae.workdir.files import is_own
 
 HIGHER = frozenset(
     "elbo accuracy accuracy_of_draws label_information label_information_bits "
@@ -232,7 +233,7 @@ def _pictures(runs: Sequence[EvaluatedRun]) -> list[tuple[str, list[tuple[str, s
     files = dict.fromkeys(f for run in runs for f in run.results["pictures"])
     table = []
     for file in files:
-        have = [run for run in runs if (run.folder / file).exists()]
+        have = [run for run in runs if is_own(run.folder / file)]
         if len(have) > 1 and "/" not in file:
             shown = [
                 (r.name, image_grid.data_uri((r.folder / file).read_bytes()))

@@ -29,6 +29,7 @@ from jvae.pretrained.trained_model import TrainedModel
 from jvae.reports import html, images
 from jvae.reports import text as passages
 from jvae.types import Key
+from jvae.workdir import files
 from jvae.workdir.checksums import checksums
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy")
@@ -147,10 +148,10 @@ def write_report(
     folder = epath.Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     for picture in shown:
-        (folder / picture.file).write_bytes(picture.png)
+        files.write_whole(folder / picture.file, picture.png)
     text = json.dumps(results, indent=2, allow_nan=False) + "\n"
-    (folder / "results.json").write_text(text)
-    (folder / "report.html").write_text(render_report(results, shown))
+    files.write_whole(folder / "results.json", text)
+    files.write_whole(folder / "report.html", render_report(results, shown))
 
 
 def render_report(results: Mapping[str, Any], shown: Sequence[Picture]) -> str:

@@ -15,6 +15,7 @@ from jvae.evaluation.settings import Settings
 from jvae.pretrained import restore
 from jvae.reports import report
 from jvae.runtime import distributed
+from jvae.workdir import files
 from jvae.workdir.metrics import read_metrics
 
 
@@ -77,6 +78,7 @@ def evaluate_run(
     folder = epath.Path(out or workdir).expanduser()
     if out is None:
         folder = folder / "evaluation" / f"{split}_{restored.step:08d}"
+        files.check_within(folder, epath.Path(workdir).expanduser())
     makes_images = restored.makes_images
     features = None
     if checked.fd_examples > 0 and makes_images and train is not None:

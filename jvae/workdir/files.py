@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import time
 from collections.abc import Iterable
 
 from etils import epath
+
+from jvae.errors import WorkdirError
 
 logger = logging.getLogger("jvae")
 
@@ -30,17 +33,53 @@ def absolute(path: epath.PathLike) -> epath.Path:
 
 
 def write_whole(path: epath.Path, content: str | bytes) -> None:
-    """Writes a file so that a reader, or a crash, sees the old or the new content."""
+    """Writes a file so that a reader, or a crash, sees the old or the new content.
+
+    A link of that name is replaced by the file; what it led to stays as it is.
+    """
     blob = content.encode() if isinstance(content, str) else content
     if is_bucket(path):
         path.write_bytes(blob)  # an object appears when it is complete
         return
     new = path.parent / f"{path.name}.new"
-    with open(new, "wb") as file:
+    new.unlink(missing_ok=True)  # of a crash, or a link to somewhere else
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with open(os.open(new, flags, 0o666), "wb") as file:
         file.write(blob)
         file.flush()
         os.fsync(file.fileno())
     os.replace(new, path)
+
+
+def is_own(path: epath.Path) -> bool:
+    """Returns whether there is a file of that name: no link, folder or pipe."""
+    if is_bucket(path):
+        return path.exists()
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def check_within(folder: epath.Path, root: epath.Path) -> None:
+    """Checks that no link leads from a run's folder to another place.
+
+    Args:
+      folder: below `root`; need not be there yet.
+      root: the run's folder, which may be a link itself.
+
+    Raises:
+      WorkdirError: a folder on the way is a link.
+    """
+    place = root
+    for part in folder.relative_to(root).parts:
+        place = place / part
+        if not is_bucket(place) and os.path.islink(place):
+            raise WorkdirError(
+                "this is a link, which may lead out of the run",
+                where=str(place),
+                fix="Remove it, or name another folder with --out.",
+            )
 
 
 def read_text(path: epath.Path) -> str | None:

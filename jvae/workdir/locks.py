@@ -57,9 +57,16 @@ class FolderLock:
     def __init__(self, root: epath.Path):
         import fcntl
 
-        self._file = open(  # noqa: SIM115
-            root / LOCK_FILE, "a+", encoding="utf-8", errors="replace"
-        )
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        try:
+            descriptor = os.open(root / LOCK_FILE, flags, 0o666)
+        except OSError as error:
+            raise WorkdirError(
+                f"cannot be locked: {error.strerror}",
+                where=str(root / LOCK_FILE),
+                fix="Remove that file if it is a link, or use another workdir.",
+            ) from error
+        self._file = open(descriptor, "a+", encoding="utf-8", errors="replace")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
