@@ -263,10 +263,7 @@ def checked(where: str) -> Callable[[Function], Function]:
 Allowed = bool | frozenset[str]
 """Import paths that may be followed: all, none, or these."""
 
-_may_import: contextvars.ContextVar[Allowed] = contextvars.ContextVar(
-    "may_import", default=True
-)
-IMPORT_PATH = re.compile(r"[\w.-]+:\w+")
+_may_import = contextvars.ContextVar[Allowed]("may_import", default=True)
 
 
 @contextlib.contextmanager
@@ -287,7 +284,7 @@ def import_paths(config: Any) -> frozenset[str]:
     """Returns the import paths that a config names, in any of its sections."""
     if isinstance(config, Mapping):
         return frozenset().union(*map(import_paths, config.values()))
-    if isinstance(config, str) and IMPORT_PATH.fullmatch(config):
+    if isinstance(config, str) and re.fullmatch(r"[\w.-]+:\w+", config):
         return frozenset((config,))
     return frozenset()
 
