@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import struct
 import warnings
 import zlib
@@ -17,6 +19,8 @@ DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 """Pillow's modes for a 16-bit gray PNG; older versions say 'I'."""
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 """What is read, by its content; of others Pillow may start a program."""
+MAX_PIXELS = 2**25
+"""Of a picture: decoded it takes 100 MB, and a thread for every core decodes one."""
 COLOR = ("RGB", "CMYK", "YCbCr", "LAB", "HSV", "P")
 
 
@@ -100,7 +104,14 @@ def _pillow() -> Any:
 def _open(file: Path) -> Any:
     """Returns Pillow's image of `file`, of which only the header has been read."""
     try:
-        return _pillow().open(file, formats=FORMATS)
+        if not stat.S_ISREG(os.stat(file).st_mode):  # of a pipe open would not return
+            raise OSError("it is no file")
+        picture = _pillow().open(file, formats=FORMATS)
+        if picture.width * picture.height > MAX_PIXELS:
+            size = f"{picture.height}x{picture.width}"
+            picture.close()
+            raise OSError(f"its {size} pixels are more than {MAX_PIXELS:,}")
+        return picture
     except _damage() as error:
         raise _unreadable(file, error) from error
 

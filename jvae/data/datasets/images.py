@@ -174,7 +174,8 @@ def find(root: Path, test_fraction: float) -> dict[str, Files]:
 def _pictures_in(root: Path) -> Files:
     """Returns the pictures under `root`, without hidden ones."""
     files = []
-    for place, _, names in os.walk(root, followlinks=True):
+    for place, folders, names in os.walk(root, followlinks=True):
+        folders[:] = [n for n in folders if not _leads_back(Path(place, n), root)]
         inside = Path(place).relative_to(root).parts
         label = inside[0] if inside else ""
         files += [
@@ -185,6 +186,12 @@ def _pictures_in(root: Path) -> Files:
     if not files:
         raise DataError("no pictures", where=str(root), fix=EXPECTED)
     return sorted(files, key=lambda file: file.path.as_posix())
+
+
+def _leads_back(folder: Path, root: Path) -> bool:
+    """Returns whether a folder under `root` is a link to one on the way to it."""
+    above = (folder.parents[i] for i in range(len(folder.relative_to(root).parts)))
+    return folder.is_symlink() and folder.resolve() in {p.resolve() for p in above}
 
 
 def _classes(splits: dict[str, Files], root: Path) -> tuple[str, ...]:

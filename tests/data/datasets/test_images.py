@@ -1,6 +1,7 @@
 """Folders of pictures as people have them."""
 
 import logging
+import os
 
 import numpy as np
 import PIL.Image
@@ -82,6 +83,38 @@ def test_other_and_hidden_files_are_passed_over(tmp_path):
     (tmp_path / "._000.png").write_bytes(b"no picture")
     splits = load(tmp_path)
     assert len(splits.train) + len(splits.test) == 4
+
+
+def test_links_that_lead_back_are_not_followed(tmp_path):
+    """Two of them in one folder would be 2^40 places; others are followed."""
+    fill(tmp_path / "data" / "a", 3)
+    fill(tmp_path / "elsewhere", 2, start=10)
+    for name, target in (
+        ("one", tmp_path / "data"),
+        ("two", "."),
+        ("a/up", ".."),
+        ("b", tmp_path / "elsewhere"),
+    ):
+        (tmp_path / "data" / name).symlink_to(target)
+    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "data" / "a")
+    splits = load(tmp_path / "data", test_fraction=0.25)
+    assert len(splits.train) + len(splits.test) == 3 + 2 + 3
+
+
+def test_a_pipe_is_refused_by_name_and_not_waited_for(tmp_path):
+    fill(tmp_path, 8)
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"it is no file \(.*pipe\.png\)"):
+        load(tmp_path)
+    splits = load(tmp_path, on_bad_image="skip")
+    assert len(splits.train) + len(splits.test) == 8
+
+
+def test_a_small_file_of_too_many_pixels_is_refused_by_name(tmp_path):
+    fill(tmp_path, 8)
+    PIL.Image.new("1", (8000, 8000)).save(tmp_path / "huge.png")
+    with pytest.raises(DataError, match=r"8000x8000 pixels are more than 33,554,432"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
