@@ -61,6 +61,8 @@ class StoredSteps:
             )
         if metadata.is_changed(meta):
             raise self._damaged(step, "the digest of its JSON differs")
+        if meta.get("step", step) != step:
+            raise self._damaged(step, f"it is a copy of step {meta['step']}")
         return meta
 
     def restore(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:
