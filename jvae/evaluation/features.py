@@ -132,13 +132,12 @@ def fit_features(
             batch = train.read(rows)
             yield intensities(batch["image"]), batch["label"]
 
-    def negative(params, batch):
-        image, label = batch
-        logits = model.apply({"params": params}, image)[1]
-        return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
-
     params = minimize(
-        negative, params, batches(), num_steps=num_steps, learning_rate=LEARNING_RATE
+        _CrossEntropy(model),
+        params,
+        batches(),
+        num_steps=num_steps,
+        learning_rate=LEARNING_RATE,
     )
     features = Features(params, num_classes, 0.0, shape)
     right = total = 0
@@ -150,6 +149,18 @@ def fit_features(
         right += int((np.asarray(logits).argmax(-1) == part["label"]).sum())
         total += len(part["label"])
     return dataclasses.replace(features, accuracy=right / total)
+
+
+@dataclasses.dataclass(frozen=True)
+class _CrossEntropy:
+    """-log p(label | image) of a network, the mean over a batch."""
+
+    network: FeatureNetwork
+
+    def __call__(self, params: Params, batch: tuple[np.ndarray, np.ndarray]) -> Array:
+        image, label = batch
+        logits = self.network.apply({"params": params}, image)[1]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
 
 
 def intensities(image: np.ndarray) -> np.ndarray:

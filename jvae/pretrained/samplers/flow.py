@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -89,27 +92,42 @@ def fit_flow(
     for name, value in (("depth", depth), ("width", width), ("num_steps", num_steps)):
         require(value >= 1, name, "be at least 1", value)
     mean, std = codes.mean(0), np.maximum(codes.std(0), 1e-6)
-    scaled = jnp.asarray((codes - mean) / std, jnp.float32)
+    scaled = np.asarray((codes - mean) / std, np.float32)
     flow = flow_of(size, depth, width)
     params = _trained(scaled, jax.random.key(seed), flow, num_steps)
     mean, std = (jnp.asarray(a, jnp.float32) for a in (mean, std))
     return FlowSampler(mean, std, params, depth, width)
 
 
-def _trained(codes: Array, key: Key, flow: VectorSteps, num_steps: int) -> Params:
+def _trained(codes: np.ndarray, key: Key, flow: VectorSteps, num_steps: int) -> Params:
     """Returns parameters after so many updates."""
     start_key, run_key = jax.random.split(key)
     rows = min(BATCH_SIZE, codes.shape[0])
-    base = DiagGaussian.standard(rows, codes.shape[1])
 
-    def negative(params, step_key):
-        z = codes[jax.random.randint(step_key, (rows,), 0, codes.shape[0])]
-        return -FlowPrior(base, params, flow, (codes.shape[1],)).log_prob(z).mean()
+    def drawn(step_key):
+        return jax.random.randint(step_key, (rows,), 0, codes.shape[0])
 
+    chosen = np.asarray(jax.vmap(drawn)(jax.random.split(run_key, num_steps)))
     return minimize(
-        negative,
-        jax.jit(flow.init)(start_key, codes[:rows])["params"],
-        jax.random.split(run_key, num_steps),
+        _NegativeLogDensity(flow),
+        _initialized(flow, start_key, codes[:rows]),
+        (codes[indices] for indices in chosen),
         num_steps=num_steps,
         learning_rate=LEARNING_RATE,
     )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _initialized(flow: VectorSteps, key: Key, codes: Array) -> Params:
+    return flow.init(key, codes)["params"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _NegativeLogDensity:
+    """-log p(z) of a flow, the mean over codes z [B, D]."""
+
+    flow: VectorSteps
+
+    def __call__(self, params: Params, z: Array) -> Array:
+        base = DiagGaussian.standard(*z.shape)
+        return -FlowPrior(base, params, self.flow, z.shape[1:]).log_prob(z).mean()
