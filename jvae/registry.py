@@ -8,23 +8,20 @@ checks a config, suggests the nearest name for a typo and prints `--help`.
 from __future__ import annotations
 
 import collections.abc
-import contextlib
-import contextvars
 import dataclasses
 import functools
-import importlib
 import inspect
 import math
 import os
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 
-from jvae import ranges
+from jvae import import_paths, ranges
 from jvae.errors import ConfigError, nearest, require
 
 Function = TypeVar("Function", bound=Callable)
@@ -260,35 +257,6 @@ def checked(where: str) -> Callable[[Function], Function]:
     return mark
 
 
-Allowed = bool | frozenset[str]
-"""Import paths that may be followed: all, none, or these."""
-
-_may_import = contextvars.ContextVar[Allowed]("may_import", default=True)
-
-
-@contextlib.contextmanager
-def allow_import_paths(allowed: Allowed) -> Iterator[None]:
-    """A context in which names from a config may be import paths, or not.
-
-    An import runs code, so names that come from a file somebody else has written, such
-    as a workdir's, are looked up in registries alone unless the caller allows more.
-    """
-    token = _may_import.set(allowed)
-    try:
-        yield
-    finally:
-        _may_import.reset(token)
-
-
-def import_paths(config: Any) -> frozenset[str]:
-    """Returns the import paths that a config names, in any of its sections."""
-    if isinstance(config, Mapping):
-        return frozenset().union(*map(import_paths, config.values()))
-    if isinstance(config, str) and re.fullmatch(r"[\w.-]+:\w+", config):
-        return frozenset((config,))
-    return frozenset()
-
-
 def resolve(registry: Mapping[str, Callable], name: str, where: str) -> Callable:
     """Returns `registry[name]`, or what an import path 'package.module:Name' names.
 
@@ -300,7 +268,7 @@ def resolve(registry: Mapping[str, Callable], name: str, where: str) -> Callable
 
     Raises:
       ConfigError: there is no such name, module or attribute, or imports are not
-        allowed here, see `allow_import_paths`.
+        allowed here, see `import_paths.allowed`.
     """
     if not isinstance(name, str):
         raise ConfigError(f"{where}.name must be str, got {name!r}")
@@ -310,21 +278,7 @@ def resolve(registry: Mapping[str, Callable], name: str, where: str) -> Callable
         raise ConfigError(
             f"{where}.name {name!r} is unknown", fix=nearest(name, registry)
         )
-    allowed = _may_import.get()
-    if not (name in allowed if isinstance(allowed, frozenset) else allowed):
-        raise ConfigError(
-            f"{where}.name {name!r} is an import path, whose code would run",
-            fix="If you trust where it comes from, pass allow_imports=True or "
-            "--allow_imports.",
-        )
-    module_name, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{where}.name {name!r} cannot be imported: {error}",
-            fix="Write 'package.module:Name' and put the package on PYTHONPATH.",
-        ) from error
+    found = import_paths.imported(name, where)
     if not callable(found):
         raise ConfigError(f"{where}.name {name!r} is nothing that can be called")
     return found

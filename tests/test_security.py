@@ -16,7 +16,7 @@ import jax
 import pytest
 
 import jvae
-from jvae import registry
+from jvae import import_paths, registry
 from jvae.errors import ConfigError, JvaeError
 from jvae.pretrained import restore
 from jvae.reports.run import evaluate_run
@@ -171,7 +171,7 @@ def test_import_paths_of_a_config_are_those_in_any_section():
         "model": {"name": "a.b:C", "likelihood": {"name": "d-e:F"}, "hidden": [1]},
         "data": {"name": "npz", "path": "/x:y/z", "transform": "g:h"},
     }
-    assert registry.import_paths(config) == {"a.b:C", "d-e:F", "g:h"}
+    assert import_paths.named(config) == {"a.b:C", "d-e:F", "g:h"}
 
 
 def test_only_the_paths_that_the_caller_names_are_followed(stranger, sentinel):
@@ -180,7 +180,7 @@ def test_only_the_paths_that_the_caller_names_are_followed(stranger, sentinel):
     with pytest.raises(ConfigError, match="is an import path"):
         jvae.restore(stranger, allow_imports=frozenset(("mine:Model",)))
     assert not sentinel.exists() and "evil" not in sys.modules
-    with registry.allow_import_paths(frozenset(("math:sqrt",))):
+    with import_paths.allowed(frozenset(("math:sqrt",))):
         assert registry.resolve({}, "math:sqrt", "model")(9) == 3
         with pytest.raises(ConfigError, match="is an import path"):
             registry.resolve({}, "math:cos", "model")
@@ -264,7 +264,10 @@ EXCEPTIONS = {
         "exec_module",
     ): "the config file of a run is Python by design",
     ("jvae/commands/main.py", "import_module"): "names that are in our own source",
-    ("jvae/registry.py", "import_module"): "names in a config, where they are allowed",
+    (
+        "jvae/import_paths.py",
+        "import_module",
+    ): "names in a config, where allowed",
     ("jvae/contract.py", "__reduce__"): "what a caller pickles; nothing here unpickles",
     ("jvae/data/libraries.py", "import_module"): "names that are in our own source",
 }

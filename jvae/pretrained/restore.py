@@ -8,7 +8,7 @@ from typing import Any
 from etils import epath
 from jax.sharding import Mesh
 
-from jvae import models, registry
+from jvae import import_paths, models
 from jvae.contract import as_model
 from jvae.data import transforms
 from jvae.data.vocabulary import Vocabulary
@@ -28,7 +28,7 @@ def restore(
     step: int | str = "best",
     params: str = "ema",
     mesh: Mesh | None = None,
-    allow_imports: registry.Allowed = False,
+    allow_imports: import_paths.Allowed = False,
 ) -> Pretrained:
     """Returns the model that a run in `workdir` has trained.
 
@@ -55,7 +55,7 @@ def restore(
     folder, number = checkpoints.choose(workdir, step)
     item, meta = folder.restore_model(number, devices)
     config = renamed.current(meta["config"])
-    with registry.allow_import_paths(allow_imports):
+    with import_paths.allowed(allow_imports):
         model = as_model(models.build(**config["model"]))
         section = config["data"]
         padding = section.get("padding", 0)  # not in runs of earlier releases

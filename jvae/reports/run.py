@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from jvae import registry
+from jvae import import_paths, registry
 from jvae.data import datasets
 from jvae.evaluation.features import load_or_fit
 from jvae.evaluation.settings import Settings
@@ -36,7 +36,7 @@ def evaluate_run(
     split: str = "test",
     out: str | None = None,
     data_fields: Mapping[str, Any] | None = None,
-    allow_imports: registry.Allowed = False,
+    allow_imports: import_paths.Allowed = False,
     **settings: Any,
 ) -> dict[str, Any]:
     """Evaluates a run from its workdir alone: results.json, pictures, report.html.
@@ -68,7 +68,7 @@ def evaluate_run(
     )
     if settings.get("statistics") != "train":  # which are measured anew
         restored.require_statistics_of_data()
-    with registry.allow_import_paths(allow_imports):
+    with import_paths.allowed(allow_imports):
         section = restored.config["data"] | dict(data_fields or {})
         vocabulary = restored.vocabulary
         source = datasets.load_split(section, split, vocabulary)

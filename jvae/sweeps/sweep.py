@@ -20,7 +20,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from jvae import registry
+from jvae import import_paths, registry
 from jvae.errors import (
     ConfigError,
     DivergedError,
@@ -181,7 +181,7 @@ class Sweep:
             experiment.run(trial.config, folder, stop)
             # What the caller's own config names may be imported, and nothing else that
             # a checkpoint in the folder may name.
-            imports = registry.import_paths(trial.config)
+            imports = import_paths.named(trial.config)
             with stop.at_once(), contextlib.redirect_stdout(io.StringIO()):
                 results = evaluate_run(
                     folder, allow_imports=imports, **self._evaluation

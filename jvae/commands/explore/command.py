@@ -20,7 +20,7 @@ from types import ModuleType
 
 from etils import epath
 
-from jvae import registry
+from jvae import import_paths
 from jvae.commands.explore.explorer import Explorer
 from jvae.commands.flags import (
     Parser,
@@ -60,7 +60,7 @@ def command(arguments: Sequence[str]) -> None:
     page, server = _web()
     imports = {"allow_imports": flags.allow_imports}
     model = restore(flags.workdir, **imports, **choice_of(flags))
-    with registry.allow_import_paths(flags.allow_imports):
+    with import_paths.allowed(flags.allow_imports):
         source = datasets.load_split(
             model.config["data"], flags.split, model.vocabulary
         )
