@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
 
 from jvae.errors import DeviceError, JvaeError
 
+Result = TypeVar("Result")
+
 TIMEOUT, RETRY_SECONDS = 300, 0.5
 """How long to wait for the other processes, and how often to look for the first."""
-MESSAGE_BYTES = 2048
-"""Of an error that one process tells the others."""
 LOST_PROCESS = ("Gloo", "NCCL", "coordination service", "Connection reset by peer")
 """What is in the messages of collectives whose other side is gone."""
 
@@ -110,39 +111,59 @@ def anywhere(value: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.asarray(value)).any())
 
 
+def gathered(value: Any) -> list[Any]:
+    """Returns a value of each process, in order; all ask at the same place.
+
+    Args:
+      value: this process's, such as JSON can hold.
+    """
+    if jax.process_count() == 1:
+        return [value]
+    from jax.experimental import multihost_utils
+
+    blob = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.asarray(blob.size))
+    rows = np.zeros(sizes.max(), np.uint8)
+    rows[: blob.size] = blob
+    rows = multihost_utils.process_allgather(rows)
+    return [json.loads(bytes(row[:n])) for row, n in zip(rows, sizes, strict=True)]
+
+
+def together(action: Callable[[], Result]) -> Result:
+    """Returns action() in each process, once it is done in all of them.
+
+    Raises:
+      JvaeError: the action's error; where it came in another process, one with that
+        text and exit status.
+    """
+    result, failure = None, None
+    try:
+        result = action()
+    except JvaeError as error:
+        failure = error
+    told = gathered(None if failure is None else [failure.exit_code, str(failure)])
+    if failure is not None:
+        raise failure
+    for process, entry in enumerate(told):
+        if entry is not None:
+            failure = JvaeError(f"process {process}: {entry[1]}")
+            failure.exit_code = entry[0]
+            raise failure
+    return cast(Result, result)
+
+
 def on_process_zero(action: Callable[[], Any]) -> Any:
     """Returns action() in process 0 and None in the others, once it is done.
 
     Raises:
-      JvaeError: the action's error, in process 0; one with the same text and exit
-        status in the others.
+      JvaeError: as `together` does.
     """
-    result, failure = None, None
-    if is_first():
-        try:
-            result = action()
-        except JvaeError as error:
-            failure = error
-    if jax.process_count() > 1:
-        code, text = _from_first(failure)
-        if code and not is_first():
-            failure = JvaeError(text)
-            failure.exit_code = code
-    if failure is not None:
-        raise failure
-    return result
+    return together(lambda: action() if is_first() else None)
 
 
-def _from_first(failure: JvaeError | None) -> tuple[int, str]:
-    """Returns (exit status, text) of process 0's failure, (0, '') if there is none."""
-    from jax.experimental import multihost_utils
-
-    message = np.zeros(MESSAGE_BYTES + 1, np.uint8)
-    if failure is not None:
-        text = np.frombuffer(str(failure).encode()[:MESSAGE_BYTES], np.uint8)
-        message[0], message[1 : 1 + len(text)] = failure.exit_code, text
-    message = np.asarray(multihost_utils.broadcast_one_to_all(message))
-    return int(message[0]), bytes(message[1:]).rstrip(b"\0").decode(errors="replace")
+def from_first(action: Callable[[], Any]) -> Any:
+    """Returns what action() returned in process 0, in all; such as JSON can hold."""
+    return gathered(on_process_zero(action))[0]
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -15,8 +15,6 @@ from jvae.runtime import distributed
 from jvae.training.identity import check_same_run
 from jvae.training.train_step import Guard, TrainState
 from jvae.workdir.checkpoints import BEST, CHECKPOINTS, Checkpoints
-
-logger = logging.getLogger("jvae")
 
 GUARD = "training/guard/"
 """Arrays that the checkpoints of release 0.1.0 do not have."""
@@ -59,12 +57,14 @@ class RunCheckpoints:
         Raises:
           WorkdirError: the run there is another, or none of its states is whole.
         """
+        self.states.recover(lambda step: self._verify(step, like))
+        self._check_best(like)
         for step in reversed(self.states.steps()):
             state, damage = self._read(step, like)
             # Of many processes one may have read the part that is damaged.
             if not distributed.anywhere(damage is not None):
                 return state
-            self._set_aside(self.states, step, damage)
+            self.states.set_aside(step, damage)
         damaged = self.states.set_asides()
         if damaged:
             raise WorkdirError(
@@ -81,7 +81,7 @@ class RunCheckpoints:
         expected = items_of(like)
         try:
             meta = self.states.read_meta(step)
-            self._check_same_run(meta)
+            self._check_same_run(meta, self._root)
             has_guard = any(name.startswith(GUARD) for name in meta["shapes"])
             if not has_guard:
                 del expected["training"]["guard"]
@@ -92,33 +92,39 @@ class RunCheckpoints:
             items["training"]["guard"] = _new_guard(like.guard)
         return TrainState(**items["model"], **items["training"]), None
 
-    def _check_same_run(self, stored: Mapping[str, Any]) -> None:
+    def _verify(self, step: int, like: TrainState) -> None:
+        _, damage = self._read(step, like)
+        if damage is not None:
+            raise damage
+
+    def _check_best(self, like: TrainState) -> None:
+        """Raises WorkdirError if the best model there is of another run."""
+        item = {"model": items_of(like)["model"]}
+        self.best.recover(lambda step: self.best.restore(step, item))
+        latest = self.best.latest()
+        if latest is not None:
+            with contextlib.suppress(DamagedError):  # which is not compared with
+                meta = self.best.read_meta(latest)
+                self._check_same_run(meta, self.best.folder / str(latest))
+
+    def _check_same_run(self, stored: Mapping[str, Any], where: epath.Path) -> None:
         """Raises WorkdirError if a checkpoint is of another config or data set."""
-        check_same_run(stored["config"], self._labels["config"], self._root)
+        check_same_run(stored["config"], self._labels["config"], where)
         here = self._labels["num_examples"]
         there = stored.get("num_examples", here)
         if there != here:
             raise WorkdirError(
                 f"the data set has changed: {there:,} training examples there, "
                 f"{here:,} here",
-                where=str(self._root),
+                where=str(where),
                 fix="Use the data that the run began with, or another workdir.",
             )
         if stored.get("vocabulary") != self._labels.get("vocabulary"):
             raise WorkdirError(
                 "the data set has changed: it has another vocabulary",
-                where=str(self._root),
+                where=str(where),
                 fix="Use the data that the run began with, or another workdir.",
             )
-
-    def _set_aside(
-        self, folder: Checkpoints, step: int, damage: DamagedError | None
-    ) -> None:
-        what = f"checkpoint {step} is damaged: another process cannot read its part"
-        where = folder.set_aside(step)
-        if distributed.is_first():
-            what = what if damage is None else damage.what
-            logger.warning("jvae: %s; set aside as %s", what, where)
 
     def save(self, step: int, state: TrainState) -> None:
         """Begins to save a state, see `Checkpoints.save`."""
@@ -146,7 +152,7 @@ class RunCheckpoints:
         try:
             return self.best.read_meta(latest).get("score")
         except DamagedError as damage:
-            self._set_aside(self.best, latest, damage)
+            self.best.set_aside(latest, damage)
             return None
 
     def _begin(

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import threading
 import time
 from collections.abc import Mapping
@@ -26,22 +25,18 @@ from etils import epath
 from jvae.errors import WorkdirError
 from jvae.runtime import distributed, log_filters
 from jvae.workdir import failures, files, metadata
-from jvae.workdir.stored_steps import StoredSteps
+from jvae.workdir.recovery import RecoverableSteps
 
 logger = logging.getLogger("jvae")
 
 CHECKPOINTS, BEST = "checkpoints", "best"
-COMMIT_FILE = "commit_success.txt"
-"""What Orbax writes into a step last."""
 SLICED_FROM = 2**23
 """Bytes of a replicated array from which every device writes a part of it."""
 LOOKS, LOOK_SECONDS, MOST_SECONDS = 5, 0.1, 10.0
 """A failed save counts as removed when nothing of it has appeared at so many looks."""
-STEP = re.compile(r"\d+(\.orbax-checkpoint-tmp.*)?")
-"""The names of steps, finished or not."""
 
 
-class Checkpoints(StoredSteps):
+class Checkpoints(RecoverableSteps):
     """The checkpoints of one folder, and what it takes to write more.
 
     Args:
@@ -58,8 +53,6 @@ class Checkpoints(StoredSteps):
         read_only: bool = False,
     ):
         self.folder = files.absolute(folder)
-        if not read_only and self.folder.is_dir():
-            self._remove_unfinished()
         super().__init__(self.folder, self._open(keep, read_only))
         self._begun: tuple[int, str] | None = None
         self._failure: str | None = None
@@ -175,68 +168,17 @@ class Checkpoints(StoredSteps):
         to other threads is still done then, nobody waits for it, and it makes the
         folders that it writes to again.
         """
+        if not distributed.is_first():
+            return
         looks, end = 0, time.monotonic() + MOST_SECONDS
         while looks < LOOKS and time.monotonic() < end:
-            try:
-                looks = 0 if self._remove_unfinished(step) else looks + 1
-            except OSError:  # a file was added while its folder was being removed
-                looks = 0
+            looks += 1
+            for folder in self._unfinished():
+                if folder.name.partition(".")[0] == str(step):
+                    looks = 0
+                    with contextlib.suppress(OSError):  # a file was added meanwhile
+                        folder.rmtree()
             time.sleep(LOOK_SECONDS)
-
-    def _remove_unfinished(self, step: int | None = None) -> bool:
-        """Removes steps (or one) that were never finished, and no other folder.
-
-        Returns:
-          Whether there were any.
-        """
-        is_any = False
-        if not distributed.is_first():
-            return is_any
-        for folder in self.folder.iterdir():
-            is_step = STEP.fullmatch(folder.name) and folder.is_dir()
-            is_meant = step is None or folder.name.partition(".")[0] == str(step)
-            if is_step and is_meant and not (folder / COMMIT_FILE).exists():
-                is_any = True
-                folder.rmtree()
-        return is_any
-
-    def set_asides(self) -> list[str]:
-        """Returns the names of the damaged steps that were set aside."""
-        return sorted(p.name for p in self.folder.iterdir() if ".damaged" in p.name)
-
-    def set_aside(self, step: int) -> epath.Path:
-        """Takes a damaged step out of the way, so that its number is free again.
-
-        Its folder becomes N.damaged; in a bucket, which cannot rename, an object
-        N.damaged marks it, and it is removed when N is saved again.
-
-        Returns:
-          The folder or the object.
-        """
-        distributed.wait_for_all(f"set {step} aside")
-        damaged = self._marker(step)
-        if distributed.is_first():
-            if files.is_bucket(self.folder):
-                damaged.write_text("")
-            else:
-                while damaged.exists():
-                    damaged = damaged.parent / f"{damaged.name}.again"
-                (self.folder / str(step)).rename(damaged)
-        distributed.wait_for_all(f"{step} is set aside")
-        self._manager.reload()
-        return damaged
-
-    def _make_room(self, step: int) -> None:
-        """Removes a step that is marked as damaged, so that it can be saved again."""
-        if not self._is_marked(step):
-            return
-        distributed.wait_for_all(f"remove {step}")
-        if distributed.is_first():
-            if (self.folder / str(step)).exists():
-                (self.folder / str(step)).rmtree()
-            self._marker(step).unlink()
-        distributed.wait_for_all(f"{step} is removed")
-        self._manager.reload()
 
 
 def _one_copy(x: jax.Array) -> jax.Array:
@@ -253,10 +195,11 @@ def _one_copy(x: jax.Array) -> jax.Array:
 
 def _wait_for_writers() -> None:
     """Waits for the other items of a save that failed; Orbax leaves them writing."""
+    end = time.monotonic() + MOST_SECONDS
     for thread in threading.enumerate():
         if type(thread).__module__.startswith("orbax."):
             # Theirs would raise the failure once more.
-            threading.Thread.join(thread, timeout=60)
+            threading.Thread.join(thread, timeout=max(end - time.monotonic(), 0))
 
 
 def choose(workdir: epath.PathLike, step: str | int) -> tuple[Checkpoints, int]:

@@ -1,5 +1,7 @@
 """What a run keeps, where whole runs and damaged ones do not say it."""
 
+import shutil
+
 import jax.numpy as jnp
 import pytest
 
@@ -49,3 +51,16 @@ def test_the_last_save_of_either_kind_that_fails_is_an_error(
     checkpoints.save_if_best(1, state(0.5), -3.0)
     with pytest.raises(WorkdirError, match="no space left on device"):
         checkpoints.wait()
+
+
+def test_the_best_model_of_another_run_is_refused_before_it_is_compared_with(
+    checkpoints, tmp_path
+):
+    checkpoints.save(1, state(0.5))
+    checkpoints.save_if_best(1, state(0.5), -3.0)
+    checkpoints.wait()
+    shutil.rmtree(tmp_path / "checkpoints")
+    other = RunCheckpoints(tmp_path, CONFIG | {"seed": 99}, num_examples=7, keep=2)
+    with pytest.raises(WorkdirError, match=r"other config: seed: .*best/1"):
+        other.restored(state(0.0))
+    other.close()

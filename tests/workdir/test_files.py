@@ -343,8 +343,8 @@ def marked(tmp_path, monkeypatch):
     for step in (4, 8, 12):
         manager.save(step, {"model": item(float(step))}, {"config": {}})
     manager.wait()
-    marker = manager.set_aside(12)
-    assert marker.name == "12.damaged" and marker.is_file()
+    manager.set_aside(12, None)
+    assert (manager.folder / "12.damaged").is_file()
     return manager
 
 
