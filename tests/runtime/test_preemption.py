@@ -9,6 +9,14 @@ from jvae.errors import StoppedError
 from jvae.runtime.preemption import StopSignal
 
 
+@pytest.fixture(autouse=True)
+def terminal():
+    """Tests may run under `nohup` themselves."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_a_signal_is_a_request_with_its_exit_code(name):
     number = getattr(signal, name)
@@ -25,10 +33,7 @@ def test_a_signal_is_a_request_with_its_exit_code(name):
 
 def test_a_closed_terminal_is_ignored_where_it_was_before():
     """As `nohup` asks for."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with StopSignal() as stop:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not stop.is_requested(0, lambda _: False)
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with StopSignal() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop.is_requested(0, lambda _: False)
