@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 import jvae
 from jvae.errors import ConfigError, JvaeError, StoppedError, nearest
-from jvae.runtime import huge_pages
+from jvae.runtime import aborts, huge_pages
 
 Command = Callable[[Sequence[str]], None]
 
@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _status(_without_command, [name])
         _flush()
         return status
+    aborts.silence_stacks(rest)
     if name in STARTS_OVER:
         huge_pages.use_large()
     return run_command(command_of(name), rest)

@@ -32,6 +32,18 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--num_processes", type=int, help="how many there are")
     parser.add_argument("--process_id", type=int, help="this one's number, from 0")
+    parser.add_argument(
+        "--join_timeout",
+        type=int,
+        default=distributed.JOIN_SECONDS,
+        help="seconds to wait for the other processes (%(default)s)",
+    )
+    parser.add_argument(
+        "--silence_timeout",
+        type=int,
+        default=distributed.SILENCE_SECONDS,
+        help="seconds after which a process that says nothing is gone (%(default)s)",
+    )
     return parser
 
 
@@ -66,6 +78,10 @@ def _join(flags: argparse.Namespace) -> None:
     """Joins the other processes, if the flags say that there are any."""
     explicit = (flags.coordinator, flags.num_processes, flags.process_id)
     if flags.distributed or any(value is not None for value in explicit):
-        distributed.initialize(*explicit)
+        distributed.initialize(
+            *explicit,
+            join_timeout=flags.join_timeout,
+            silence_timeout=flags.silence_timeout,
+        )
         if not distributed.is_first():
             logging.getLogger("jvae").setLevel(logging.ERROR)

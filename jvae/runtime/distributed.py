@@ -13,12 +13,13 @@ from typing import Any, TypeVar, cast
 import jax
 import numpy as np
 
-from jvae.errors import DeviceError, JvaeError
+from jvae.errors import ConfigError, DeviceError, JvaeError, require
+from jvae.runtime import aborts
 
 Result = TypeVar("Result")
 
-TIMEOUT, RETRY_SECONDS = 300, 0.5
-"""How long to wait for the other processes, and how often to look for the first."""
+JOIN_SECONDS, SILENCE_SECONDS, RETRY_SECONDS = 300, 100, 0.5
+"""How long others may take to come, or say nothing; how often to look for the first."""
 LOST_PROCESS = ("Gloo", "NCCL", "coordination service", "Connection reset by peer")
 """What is in the messages of collectives whose other side is gone."""
 
@@ -27,32 +28,42 @@ def initialize(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
+    *,
+    join_timeout: int = JOIN_SECONDS,
+    silence_timeout: int = SILENCE_SECONDS,
 ) -> None:
     """Joins the run's other processes; before anything else touches a device.
 
     Without arguments JAX finds out by itself on TPU pods, Slurm, Open MPI and
-    Kubernetes.
+    Kubernetes. From then on an abort of JAX's, where another process is gone, is an
+    exit of one line, see `jvae.runtime.aborts`.
 
     Args:
       coordinator: 'host:port' of process 0.
       num_processes: of the run.
       process_id: of this process, 0 ... num_processes - 1.
+      join_timeout: seconds to wait for the other processes at the start and the end.
+      silence_timeout: seconds after which a process that says nothing counts as gone.
 
     Raises:
-      DeviceError: only some of the arguments are given, the coordinator cannot be
-        reached, or nothing is found.
+      ConfigError: only some of the first three are given, or one is out of range.
+      DeviceError: the coordinator cannot be reached, its port is in use, or nothing is
+        found.
     """
-    explicit = (coordinator, num_processes, process_id)
-    if any(x is None for x in explicit) and any(x is not None for x in explicit):
-        raise DeviceError(
-            "coordinator, num_processes and process_id go together",
-            fix="Give all three, or none where JAX can find them.",
-        )
+    _check(coordinator, num_processes, process_id, join_timeout, silence_timeout)
     if coordinator is not None and process_id != 0:
-        _reach(coordinator)
+        _reach(coordinator, join_timeout)
+    elif coordinator is not None:
+        _require_free(coordinator)
+    aborts.become_device_errors()
     try:
         jax.distributed.initialize(
-            coordinator, num_processes, process_id, initialization_timeout=TIMEOUT
+            coordinator,
+            num_processes,
+            process_id,
+            initialization_timeout=join_timeout,
+            heartbeat_timeout_seconds=silence_timeout,
+            shutdown_timeout_seconds=join_timeout,
         )
     except (RuntimeError, ValueError) as error:
         raise DeviceError(
@@ -61,21 +72,63 @@ def initialize(
         ) from error
 
 
-def _reach(coordinator: str) -> None:
+def _check(
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    join_timeout: int,
+    silence_timeout: int,
+) -> None:
+    """Raises ConfigError for what cannot be right, before anything waits."""
+    for name, seconds in (("join", join_timeout), ("silence", silence_timeout)):
+        require(seconds >= 1, f"{name}_timeout", "be at least 1 second", seconds)
+    if coordinator is None and num_processes is None and process_id is None:
+        return
+    if coordinator is None or num_processes is None or process_id is None:
+        raise ConfigError(
+            "coordinator, num_processes and process_id go together",
+            fix="Give all three, or none where JAX can find them.",
+        )
+    require(num_processes >= 1, "num_processes", "be at least 1", num_processes)
+    rule = f"be in 0 ... {num_processes - 1}, below num_processes"
+    require(0 <= process_id < num_processes, "process_id", rule, process_id)
+    _, _, port = coordinator.rpartition(":")
+    is_port = port.isdecimal() and 0 < int(port) < 2**16
+    require(is_port, "coordinator", "be 'host:port'", coordinator)
+
+
+def _reach(coordinator: str, seconds: float) -> None:
     """Opens a socket to the coordinator, as JAX aborts the process if it cannot."""
     host, _, port = coordinator.rpartition(":")
-    end = time.monotonic() + TIMEOUT
+    end = time.monotonic() + seconds
     while True:
         try:
             socket.create_connection((host, int(port)), timeout=5).close()
             return
-        except (OSError, ValueError) as error:
-            if time.monotonic() > end or isinstance(error, ValueError):
+        except OSError as error:
+            if time.monotonic() > end:
                 raise DeviceError(
                     f"cannot reach coordinator {coordinator}: {error}",
                     fix="Start process 0 there, and look at names and firewalls.",
                 ) from error
         time.sleep(RETRY_SECONDS)
+
+
+def _require_free(coordinator: str) -> None:
+    """Raises DeviceError if something listens to the coordinator's port on this host.
+
+    JAX would listen to it as well, and both would wait for half of the processes.
+    """
+    port = int(coordinator.rpartition(":")[2])
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("", port))
+    except OSError as error:
+        raise DeviceError(
+            f"port {port} of the coordinator cannot be used: {error.strerror}",
+            fix="Look for another process 0, or choose another port.",
+        ) from error
 
 
 def is_initialized() -> bool:

@@ -65,7 +65,13 @@ class StopSignal:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """A context with nothing to save, which a signal ends by a StoppedError."""
+        """A context with nothing to save, which a signal ends by a StoppedError.
+
+        In a run of several processes it does nothing, as they stop together.
+        """
+        if self._is_distributed:
+            yield
+            return
         self.check()
         self._is_at_once = True
         try:

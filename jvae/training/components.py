@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from jvae import data, keys
 from jvae.contract import Model
 from jvae.data import transforms
+from jvae.data.digest import data_digest
 from jvae.data.options import DataOptions
 from jvae.data.transforms import Transform
 from jvae.flows import check_scales
@@ -69,6 +70,11 @@ class Components:
         """A prepared batch of one row, shapes and dtypes only."""
         raw = self.splits.train.read(np.zeros(1, np.int64))
         return jax.eval_shape(self.prepare, raw, jax.random.key(0))
+
+    @functools.cached_property
+    def data_digest(self) -> str:
+        """What tells the data set from others, see `jvae.data.digest`."""
+        return data_digest(self.splits)
 
     def prepare(self, batch: Batch, key: Key) -> dict[str, Any]:
         """Returns a raw batch in the support of the likelihood."""

@@ -10,12 +10,13 @@ from typing import Any
 import jax
 from etils import epath
 
+import jvae
 from jvae.runtime import distributed
 from jvae.runtime.preemption import StopSignal
 from jvae.training import assembly, batches, loop, validation
 from jvae.training import config as configs
 from jvae.training.components import Components
-from jvae.training.identity import check_same_run
+from jvae.training.identity import check_agreement, check_same_run
 from jvae.workdir.run_folder import opened
 
 
@@ -31,7 +32,7 @@ def run(
       stop: that of the caller, who listens to signals already; None to listen here.
 
     Raises:
-      ConfigError: a config that cannot be right.
+      ConfigError: a config that cannot be right, or is another in another process.
       DataError: a data set that is missing or damaged.
       WorkdirError: a folder that cannot be used, holds another run, or could not be
         written at the end.
@@ -39,13 +40,16 @@ def run(
       DeviceError: devices or processes are missing or gone, or out of memory.
       StoppedError: SIGTERM, Ctrl-C or a notice has stopped it, and it is saved.
     """
-    experiment = configs.parse_experiment(config)
     distributed.check_devices()
+    experiment = distributed.together(lambda: configs.parse_experiment(config))
+    versions = {"jvae": jvae.__version__, "jax": jax.__version__}
+    check_agreement({**versions, **experiment.to_dict()})
     with StopSignal() if stop is None else contextlib.nullcontext(stop) as stop:
-        components = assembly.assemble(experiment)
+        components = distributed.together(lambda: assembly.assemble(experiment))
+        check_agreement({"data set": components.data_digest})
         with (
-            opened(workdir, experiment.to_dict(), check_same_run) as root,
-            loop.TrainingRun(components, root, stop) as run_,
+            opened(workdir, experiment.to_dict(), check_same_run) as folder,
+            loop.TrainingRun(components, folder, stop) as run_,
             distributed.device_errors(),
         ):
             run_.train()

@@ -7,7 +7,8 @@ from typing import Any
 
 from etils import epath
 
-from jvae.errors import WorkdirError
+from jvae.errors import ConfigError, WorkdirError
+from jvae.runtime import distributed
 from jvae.training.config import SECTIONS, section_defaults, top_level_defaults
 from jvae.workdir import renamed
 
@@ -45,6 +46,26 @@ def check_same_run(
             where=str(root),
             fix="Use another workdir, or the stored values.",
         )
+
+
+def check_agreement(values: Mapping[str, Any]) -> None:
+    """Checks that all processes of a run do the same; all of them ask.
+
+    Args:
+      values: versions, a config, digests: what JSON can hold.
+
+    Raises:
+      ConfigError: they differ; in all processes, with the fields.
+    """
+    first, *others = distributed.gathered(values)
+    for process, other in enumerate(others, 1):
+        changed = differences(other, first)
+        if changed:
+            raise ConfigError(
+                f"process {process} ('there') and process 0 ('here') differ: "
+                f"{'; '.join(changed)}",
+                fix="Start all with the same command, code and data.",
+            )
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,10 +11,8 @@ import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 
 from jvae import registry
-from jvae.data import Source
 from jvae.errors import DeviceError, DivergedError, StoppedError
 from jvae.pretrained import image_grid
 from jvae.pretrained.trained_model import TrainedModel
@@ -27,7 +25,8 @@ from jvae.training.run_checkpoints import RunCheckpoints
 from jvae.training.train_step import TrainState
 from jvae.types import Metrics
 from jvae.workdir import files
-from jvae.workdir.metrics import MetricsWriter
+from jvae.workdir.metrics import MetricsWriter, read_metrics
+from jvae.workdir.run_folder import RunFolder
 
 DIVERGED_FILE = "diverged.json"
 MAX_IN_FLIGHT = 8
@@ -58,29 +57,27 @@ class TrainingRun:
 
     Args:
       components: what the experiment is made of.
-      root: the workdir, opened.
+      folder: the workdir, opened.
       stop: says when somebody wants the run to end.
     """
 
-    def __init__(self, components: Components, root: epath.Path, stop: StopSignal):
-        self.components, self.root, self.experiment = (
-            components,
-            root,
-            components.experiment,
-        )
+    def __init__(self, components: Components, folder: RunFolder, stop: StopSignal):
+        self.components, self.experiment = components, components.experiment
+        self.folder, self.root = folder, folder.root
         self.stop, self.report = stop, ""
         self.checkpoints = RunCheckpoints(
-            root,
+            self.root,
             self.experiment.to_dict(),
             len(components.splits.train),
             self.experiment.keep_checkpoints,
             vocabulary=components.splits.vocabulary,
+            data_digest=components.data_digest,
         )
         like = components.abstract_state()
         self.state = self.checkpoints.restored(like) or self._fresh()
         self.start = int(self.state.step)
         is_first = distributed.is_first()
-        self.writer = MetricsWriter(root, self.start) if is_first else None
+        self.writer = MetricsWriter(self.root, self.start) if is_first else None
         num_steps = self.experiment.num_steps
         self.progress = Progress(self.start, num_steps, quiet=not is_first)
         self.clock = StepTimer()
@@ -121,6 +118,8 @@ class TrainingRun:
           WorkdirError: the last checkpoint could not be written.
         """
         last = self.experiment.num_steps
+        if self._lacks_evaluation() and not self.evaluate(self.start):
+            self._leave(self.start)
         if self.start >= last or self._out_of_patience(self.start):
             self.progress.say(f"already at step {self.start} of {last}")
             return
@@ -146,7 +145,8 @@ class TrainingRun:
                 if pending_metrics is not None:
                     self._log(*pending_metrics)
                     pending_metrics = None
-                self._pause(step, is_stopped)
+                if not self._pause(step, is_stopped):
+                    self._leave(step)
                 if self._out_of_patience(step):
                     self.progress.say(f"no better model since step {best.latest()}")
                     break
@@ -165,22 +165,39 @@ class TrainingRun:
             return False
         return (step - best) // self.experiment.eval_every_steps >= patience
 
-    def _pause(self, step: int, is_stopped: bool) -> None:
-        """Evaluates and saves, outside the time that training is measured by."""
+    def _lacks_evaluation(self) -> bool:
+        """Returns whether the run was stopped in the evaluation of where it goes on."""
+        if self.start == 0 or not self._is_due(self.start, "eval"):
+            return False
+        row = (self.start, "validation")
+
+        def is_missing() -> bool:
+            return row not in {(r["step"], r["split"]) for r in read_metrics(self.root)}
+
+        return distributed.from_first(is_missing)
+
+    def _pause(self, step: int, is_stopped: bool) -> bool:
+        """Evaluates and saves, outside the time that training is measured by.
+
+        Returns:
+          False if a signal came before the evaluation was done; all else is saved.
+        """
         self.clock.stop(self.state.step)
+        self.folder.check()
         self._check_divergence(step, int(self.state.guard.in_a_row))
-        held_out = self.components.splits.validation
-        if self._is_due(step, "eval") and held_out is not None:
-            self.evaluate(step, held_out)
+        is_evaluated = not self._is_due(step, "eval") or self.evaluate(step)
         is_due = self._is_due(step, "checkpoint") or self._out_of_patience(step)
-        if is_due or is_stopped:
+        if is_due or is_stopped or not is_evaluated:
             # The rows up to a checkpoint are never written again.
             if self.writer is not None:
                 self.writer.flush()
             self.checkpoints.save(step, self.state)
         self.clock.go()
+        return is_evaluated
 
     def _log(self, step: int, metrics: Metrics) -> None:
+        if jax.process_count() == 1:  # of more they look together, when they save
+            self.folder.check()
         numbers = {k: _last(v) for k, v in jax.device_get(metrics).items()}
         annealed = self.components.coefficients(step - 1)
         numbers |= {name: float(value) for name, value in annealed.items()}
@@ -214,17 +231,29 @@ class TrainingRun:
             f"from before ({self.checkpoints.states.latest()}).",
         )
 
-    def evaluate(self, step: int, source: Source) -> None:
-        """Measures the model on held-out data, keeps the best, makes pictures."""
+    def evaluate(self, step: int) -> bool:
+        """Measures the model on held-out data, keeps the best, makes pictures.
+
+        Returns:
+          False if a signal came before it was measured; then nothing is kept.
+        """
+        source = self.components.splits.validation
+        if source is None:
+            return True
         trained = trained_model_of(self.components, self.state)
         examples = self.experiment.eval_examples
-        scores = validation.validate(self.components, trained, source, examples)
+        try:
+            with self.stop.at_once():
+                scores = validation.validate(self.components, trained, source, examples)
+                grids = validation.training_pictures(self.components, trained, source)
+        except StoppedError:
+            return False
         self.checkpoints.save_if_best(step, self.state, scores.score)
-        grids = validation.training_pictures(self.components, trained, source)
         if self.writer is not None:
             self.writer.write(step, "validation", scores.numbers)
             self.progress.say(f"step {step}  {scores.sentence}")
             self._write_pictures(step, grids)
+        return True
 
     def _write_pictures(self, step: int, grids: dict[str, np.ndarray]) -> None:
         folder = self.root / "pictures"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -16,8 +18,19 @@ from jvae.training.identity import check_same_run
 from jvae.training.train_step import Guard, TrainState
 from jvae.workdir.checkpoints import BEST, CHECKPOINTS, Checkpoints
 
+logger = logging.getLogger("jvae")
+
 GUARD = "training/guard/"
 """Arrays that the checkpoints of release 0.1.0 do not have."""
+COMPARED = {
+    "num_examples": "{there:,} training examples there, {here:,} here",
+    "vocabulary": "it has another vocabulary",
+    "data_digest": "it has as many examples, and others",
+}
+"""What checkpoints say of the data set, and what to say where that differs.
+
+Those of release 0.1.0 have no digest.
+"""
 
 
 class RunCheckpoints:
@@ -29,6 +42,7 @@ class RunCheckpoints:
       num_examples: of training; the order of the data depends on it.
       keep: how many of the newest states stay.
       vocabulary: of a model of sentences, stored and compared too; None of others.
+      data_digest: of the data set, see `jvae.data.digest`; stored and compared too.
     """
 
     def __init__(
@@ -38,11 +52,15 @@ class RunCheckpoints:
         num_examples: int,
         keep: int,
         vocabulary: Any = None,
+        data_digest: str | None = None,
     ):
         self._root = root
+        self._is_proven = False
         self._labels: dict[str, Any] = {"config": config, "num_examples": num_examples}
         if vocabulary is not None:
             self._labels["vocabulary"] = list(vocabulary.words)
+        if data_digest is not None:
+            self._labels["data_digest"] = data_digest
         self.states = Checkpoints(root / CHECKPOINTS, keep=keep)
         self.best = Checkpoints(root / BEST, keep=1)
 
@@ -63,6 +81,7 @@ class RunCheckpoints:
             state, damage = self._read(step, like)
             # Of many processes one may have read the part that is damaged.
             if not distributed.anywhere(damage is not None):
+                self._is_proven = True
                 return state
             self.states.set_aside(step, damage)
         damaged = self.states.set_asides()
@@ -110,25 +129,39 @@ class RunCheckpoints:
     def _check_same_run(self, stored: Mapping[str, Any], where: epath.Path) -> None:
         """Raises WorkdirError if a checkpoint is of another config or data set."""
         check_same_run(stored["config"], self._labels["config"], where)
-        here = self._labels["num_examples"]
-        there = stored.get("num_examples", here)
-        if there != here:
-            raise WorkdirError(
-                f"the data set has changed: {there:,} training examples there, "
-                f"{here:,} here",
-                where=str(where),
-                fix="Use the data that the run began with, or another workdir.",
-            )
-        if stored.get("vocabulary") != self._labels.get("vocabulary"):
-            raise WorkdirError(
-                "the data set has changed: it has another vocabulary",
-                where=str(where),
-                fix="Use the data that the run began with, or another workdir.",
-            )
+        if "data_digest" in self._labels and "data_digest" not in stored:
+            _warn_of_sizes(where)
+        for label, text in COMPARED.items():
+            here = self._labels.get(label)
+            there = stored.get(label, None if label == "vocabulary" else here)
+            if there != here:
+                raise WorkdirError(
+                    f"the data set has changed: {text.format(there=there, here=here)}",
+                    where=str(where),
+                    fix="Use the data that the run began with, or another workdir.",
+                )
 
     def save(self, step: int, state: TrainState) -> None:
-        """Begins to save a state, see `Checkpoints.save`."""
+        """Begins to save a state, see `Checkpoints.save`.
+
+        The first one of a run is read back before the run relies on it.
+
+        Raises:
+          WorkdirError: what was written cannot be read.
+        """
         self._begin(self.states, step, items_of(state))
+        if not self._is_proven:
+            self.states.settle()
+            if step in self.states.steps():  # else it failed, and the next one counts
+                distributed.together(lambda: self._prove(step, state))
+
+    def _prove(self, step: int, state: TrainState) -> None:
+        try:
+            self.states.restore(step, items_of(state))
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):  # no room for a second state
+                raise
+        self._is_proven = True
 
     def save_if_best(self, step: int, state: TrainState, score: float) -> None:
         """Begins to save a model if no other had as high a score.
@@ -178,6 +211,15 @@ class RunCheckpoints:
         """Waits and lets go of the folders."""
         self.states.close()
         self.best.close()
+
+
+@functools.cache
+def _warn_of_sizes(where: epath.Path) -> None:
+    logger.warning(
+        "jvae: the checkpoints in %s are of a release that stored no digest of data; "
+        "only the number of examples is compared",
+        where,
+    )
 
 
 def items_of(state: TrainState) -> dict[str, Any]:

@@ -31,12 +31,18 @@ def _owner() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time()}
 
 
-def _in_use(root: epath.Path, text: str) -> WorkdirError:
+def owner_in(text: str | None) -> list[Any] | None:
+    """Returns [pid, host] of the text of a lock, None if it has none."""
     try:
-        owner = json.loads(text)
-        by = f"pid {owner['pid']} on host {owner['host']}"
+        owner = json.loads(text or "")
+        return [owner["pid"], owner["host"]]
     except (json.JSONDecodeError, KeyError, TypeError):
-        by = "another run"
+        return None
+
+
+def _in_use(root: epath.Path, text: str) -> WorkdirError:
+    owner = owner_in(text)
+    by = "pid {} on host {}".format(*owner) if owner else "another run"
     return WorkdirError(
         f"workdir in use by {by}",
         where=str(root),
@@ -57,13 +63,14 @@ class FolderLock:
     def __init__(self, root: epath.Path):
         import fcntl
 
+        self._path = root / LOCK_FILE
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         try:
-            descriptor = os.open(root / LOCK_FILE, flags, 0o666)
+            descriptor = os.open(self._path, flags, 0o666)
         except OSError as error:
             raise WorkdirError(
                 f"cannot be locked: {error.strerror}",
-                where=str(root / LOCK_FILE),
+                where=str(self._path),
                 fix="Remove that file if it is a link, or use another workdir.",
             ) from error
         self._file = open(descriptor, "a+", encoding="utf-8", errors="replace")
@@ -79,6 +86,21 @@ class FolderLock:
         self._file.truncate(0)
         self._file.write(json.dumps(_owner()))
         self._file.flush()
+
+    def check(self) -> None:
+        """Raises WorkdirError if the folder is no longer the one that was locked."""
+        try:
+            here = os.stat(self._path)
+            is_same = os.path.samestat(here, os.fstat(self._file.fileno()))
+        except OSError:
+            is_same = False
+        if not is_same:
+            raise WorkdirError(
+                "workdir was renamed, removed or taken over while this run wrote to it",
+                where=str(self._path.parent),
+                fix="Give it its name back and run the same command again; it goes on "
+                "from the last checkpoint.",
+            )
 
     def release(self) -> None:
         """Lets go of the folder."""
@@ -140,6 +162,9 @@ class BucketLock:
         """Ends this run, which slept so long that another has taken its place."""
         logger.error("jvae: %s This run stops.", _in_use(self._root, text).args[0])
         os.kill(os.getpid(), signal.SIGTERM)
+
+    def check(self) -> None:
+        """Does nothing: who loses an object notices it at the next beat."""
 
     def release(self) -> None:
         """Removes the object, unless another run has taken it."""

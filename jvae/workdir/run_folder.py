@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
+import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,13 +17,38 @@ from jvae.runtime import distributed
 from jvae.workdir import files, locks
 
 CONFIG_FILE = "config.json"
+UNREADABLE_CHARACTERS = "[]*?\\"
+"""In a path, of which Orbax takes a pattern when it looks for what it has written."""
+SHARED_SECONDS, LOOK_SECONDS = 10.0, 0.2
+"""How long a file of process 0 may take to be seen by others, and between two looks."""
 Check = Callable[[Mapping[str, Any], Mapping[str, Any], epath.Path], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run that is being written, locked.
+
+    Attributes:
+      root: its path.
+      lock: held by process 0, None in the others.
+    """
+
+    root: epath.Path
+    lock: locks.FolderLock | locks.BucketLock | None
+
+    def check(self) -> None:
+        """Checks that it is still the folder that was opened; all processes ask.
+
+        Raises:
+          WorkdirError: it was renamed, removed or taken over by another run.
+        """
+        distributed.on_process_zero(lambda: self.lock is None or self.lock.check())
 
 
 @contextlib.contextmanager
 def opened(
     workdir: epath.PathLike, config: Mapping[str, Any], check: Check
-) -> Iterator[epath.Path]:
+) -> Iterator[RunFolder]:
     """A context with the run's folder: made and labelled, or checked, and locked.
 
     Process 0 holds the lock for all.
@@ -32,16 +60,50 @@ def opened(
         are two runs.
 
     Raises:
-      WorkdirError: it cannot be a folder or be written, or another run is using it.
+      WorkdirError: it cannot be a folder or be written, its name cannot be used, other
+        processes see another folder, or another run is using it.
     """
     root = files.absolute(workdir)
+    _check_name(root)
     lock = distributed.on_process_zero(lambda: locked(root))
     try:
         distributed.on_process_zero(lambda: _labelled(root, config, check))
-        yield root
+        _check_shared(root)
+        yield RunFolder(root, lock)
     finally:
         if lock is not None:
             lock.release()
+
+
+def _check_name(root: epath.Path) -> None:
+    """Raises WorkdirError for names that Orbax writes to and cannot read again."""
+    strange = sorted(set(os.fspath(root)) & set(UNREADABLE_CHARACTERS))
+    if strange:
+        raise WorkdirError(
+            f"checkpoints in a folder with {' '.join(strange)} in its path could not "
+            "be read again",
+            where=str(root),
+            fix="Use another workdir.",
+        )
+
+
+def _check_shared(root: epath.Path) -> None:
+    """Raises WorkdirError unless all processes see what process 0 has written."""
+    file = root / locks.LOCK_FILE
+    owner = distributed.from_first(lambda: locks.owner_in(files.read_text(file)))
+
+    def look() -> None:
+        end = time.monotonic() + SHARED_SECONDS
+        while locks.owner_in(files.read_text(file)) != owner:
+            if time.monotonic() > end:
+                raise WorkdirError(
+                    "this process does not see the folder that process 0 writes to",
+                    where=str(root),
+                    fix="Name a folder that all processes share, or a bucket.",
+                )
+            time.sleep(LOOK_SECONDS)
+
+    distributed.together(look)
 
 
 def locked(root: epath.Path) -> locks.FolderLock | locks.BucketLock:

@@ -7,7 +7,6 @@ import time
 import numpy as np
 import pytest
 
-from tests import runs
 from tests.runs import (
     arrays,
     metrics,
@@ -165,20 +164,7 @@ def test_processes_find_each_other_by_what_slurm_tells_them(short, tmp_path):
 
 def test_a_coordinator_that_is_not_there_is_named(config, tmp_path):
     flags = ("--coordinator=127.0.0.1:9", "--num_processes=2", "--process_id=1")
-    script = tmp_path / "impatient.py"
-    script.write_text(
-        "import sys\nfrom jvae.commands import main, train\n"
-        "from jvae.runtime import distributed\n"
-        "distributed.TIMEOUT = 1\n"
-        "sys.exit(main.run_command(train.command, sys.argv[1:]))\n"
-    )
-    command = runs.Command(
-        script,
-        f"--config={config}",
-        *flags,
-        f"--workdir={tmp_path / 'run'}",
-        PYTHONPATH=str(runs.ROOT),
-    )
+    command = train(config, tmp_path / "run", *flags, "--join_timeout=1")
     assert command.wait() == 6
     (line,) = command.text.strip().splitlines()
     assert "cannot reach coordinator 127.0.0.1:9" in line

@@ -1,5 +1,7 @@
 """Errors of devices and processes, as far as one process shows them."""
 
+import socket
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -37,20 +39,55 @@ def test_other_errors_pass_as_they_are(error):
     assert caught.value is error
 
 
-@pytest.mark.parametrize("given", [("h:1", None, None), (None, 2, 0), ("h:1", 2, None)])
-def test_half_an_address_is_refused(given):
-    with pytest.raises(DeviceError, match="go together"):
+@pytest.fixture
+def abortable(monkeypatch):
+    """This process keeps its own handler of aborts."""
+    monkeypatch.setattr(distributed.aborts, "become_device_errors", lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (("h:1", None, None), "go together"),
+        ((None, 2, 0), "go together"),
+        (("h:1", 2, None), "go together"),
+        (("nowhere", 2, 1), "coordinator must be 'host:port', got 'nowhere'"),
+        (("h:65536", 2, 1), "coordinator must be 'host:port'"),
+        (("h:1", 0, 0), "num_processes must be at least 1, got 0"),
+        (("h:1", 2, 2), "process_id must be in 0 ... 1, below num_processes, got 2"),
+        (("h:1", 2, -1), "process_id must be in 0 ... 1"),
+    ],
+)
+def test_an_address_that_cannot_be_right_is_refused_at_once(given, text):
+    with pytest.raises(ConfigError, match=text) as caught:
         distributed.initialize(*given)
+    assert caught.value.exit_code == 2
 
 
-def test_where_nothing_tells_jax_about_other_processes_it_says_so():
+@pytest.mark.parametrize("name", ["join_timeout", "silence_timeout"])
+def test_a_timeout_is_at_least_a_second(name):
+    with pytest.raises(ConfigError, match=f"{name} must be at least 1 second, got 0"):
+        distributed.initialize(**{name: 0})
+
+
+def test_where_nothing_tells_jax_about_other_processes_it_says_so(abortable):
     with pytest.raises(DeviceError, match="did not find each other.*--coordinator"):
         distributed.initialize()
 
 
-def test_a_coordinator_without_port_is_named(monkeypatch):
-    with pytest.raises(DeviceError, match="cannot reach coordinator nowhere"):
-        distributed.initialize("nowhere", 2, 1)
+def test_a_port_in_use_is_not_shared_with_another_process_0(abortable):
+    with socket.create_server(("", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(DeviceError, match=f"port {port} of the coordinator cannot"):
+            distributed.initialize(f"127.0.0.1:{port}", 2, 0)
+
+
+def test_a_coordinator_that_never_comes_is_named_when_the_time_is_over(abortable):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(DeviceError, match=f"cannot reach coordinator {address}"):
+            distributed.initialize(address, 2, 1, join_timeout=1)
 
 
 def test_alone_the_first_process_does_everything():
@@ -59,3 +96,10 @@ def test_alone_the_first_process_does_everything():
     distributed.wait_for_all("nobody")
     with pytest.raises(WorkdirError, match="full"):
         distributed.on_process_zero(lambda: (_ for _ in ()).throw(WorkdirError("full")))
+
+
+def test_alone_there_is_one_value_and_it_comes_back():
+    assert distributed.gathered({"a": [1, None]}) == [{"a": [1, None]}]
+    assert distributed.from_first(lambda: "b") == "b"
+    with pytest.raises(WorkdirError, match="full"):
+        distributed.together(lambda: (_ for _ in ()).throw(WorkdirError("full")))

@@ -42,6 +42,19 @@ def size(file: Path) -> tuple[int, int]:
         return picture.height, picture.width
 
 
+def content(file: Path) -> bytes:
+    """Returns the bytes of a picture.
+
+    Raises:
+      DataError: it cannot be read.
+    """
+    try:
+        _require_file(file)
+        return file.read_bytes()
+    except OSError as error:
+        raise _unreadable(file, error) from error
+
+
 def decode(file: Path) -> Any:
     """Returns Pillow's image of `file` in mode 'L' or 'RGB'.
 
@@ -104,8 +117,7 @@ def _pillow() -> Any:
 def _open(file: Path) -> Any:
     """Returns Pillow's image of `file`, of which only the header has been read."""
     try:
-        if not stat.S_ISREG(os.stat(file).st_mode):  # of a pipe open would not return
-            raise OSError("it is no file")
+        _require_file(file)
         picture = _pillow().open(file, formats=FORMATS)
         if picture.width * picture.height > MAX_PIXELS:
             size = f"{picture.height}x{picture.width}"
@@ -114,6 +126,11 @@ def _open(file: Path) -> Any:
         return picture
     except _damage() as error:
         raise _unreadable(file, error) from error
+
+
+def _require_file(file: Path) -> None:
+    if not stat.S_ISREG(os.stat(file).st_mode):  # of a pipe open would not return
+        raise OSError("it is no file")
 
 
 def _damage() -> tuple[type[Exception], ...]:

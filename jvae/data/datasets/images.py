@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +13,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from jvae import registry
+from jvae.data import digest
 from jvae.data.datasets import image_files
 from jvae.data.files import existing_folder
 from jvae.data.pipeline import order
@@ -141,6 +143,15 @@ class PictureFiles:
         height, width, channels = self.shape
         picture = image_files.decode(path).convert("L" if channels == 1 else "RGB")
         return image_files.fit(picture, height, width, self.crop, str(path))
+
+
+@digest.stored.register
+def _(source: PictureFiles, indices: np.ndarray) -> Iterator[bytes]:
+    """All names, and the files at `indices` as they are."""
+    for file in source.files:
+        yield f"{file.label}/{file.path.name}\n".encode()
+    for index in indices:
+        yield image_files.content(source.files[index].path)
 
 
 def find(root: Path, test_fraction: float) -> dict[str, Files]:

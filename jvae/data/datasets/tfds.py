@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jvae import registry
+from jvae.data import digest
 from jvae.data.checks import as_labels
 from jvae.data.datasets import image_files
 from jvae.data.datasets.tfds_folders import (
@@ -149,12 +151,8 @@ class Records:
 
     def read(self, indices: np.ndarray) -> Examples:
         """Returns the examples at `indices`, read and decoded now."""
-        keys = [int(index) for index in indices]
+        keys, records = self.records(indices)
         layout = self.layout
-        try:
-            records = self.reader.__getitems__(keys)
-        except DAMAGED as error:
-            raise self._damage(keys, error) from error
         examples = {
             "image": np.stack(
                 [
@@ -167,6 +165,14 @@ class Records:
             labels = [record[layout.label] for record in records]
             examples["label"] = as_labels(np.array(labels), f"records {keys}")
         return examples
+
+    def records(self, indices: np.ndarray) -> tuple[list[int], list[Any]]:
+        """Returns (numbers, records as they are stored)."""
+        keys = [int(index) for index in indices]
+        try:
+            return keys, self.reader.__getitems__(keys)
+        except DAMAGED as error:
+            raise self._damage(keys, error) from error
 
     def ends(self) -> np.ndarray:
         """Returns the index of the last record of every shard."""
@@ -187,6 +193,12 @@ class Records:
                     fix="Prepare the data set again.",
                 )
         return DataError(f"records cannot be read: {short(error)}")
+
+
+@digest.stored.register
+def _(source: Records, indices: np.ndarray) -> Iterator[bytes]:
+    for record in source.records(indices)[1]:
+        yield np.asarray(record[source.layout.image]).tobytes()
 
 
 def short(error: Exception) -> str:

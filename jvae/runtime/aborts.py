@@ -1,0 +1,53 @@
+"""How a process ends that JAX aborts, as it does where another is gone or late.
+
+JAX's coordination service notices that a process is gone, silent or absent in a thread
+of C++, logs a stack and calls abort(). No Python code is asked, so the words and the
+exit status that a command promises are said by a handler of the signal itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Sequence
+
+from jvae.errors import DeviceError
+
+DISTRIBUTED = ("--distributed", "--coordinator", "--num_processes", "--process_id")
+"""Flags of a run of several processes."""
+MESSAGE = (
+    "jvae: error: JAX has ended this process; most often another one is gone, silent "
+    "or never came. Run the same command again; it goes on from the last checkpoint. "
+    "--debug shows what JAX says.\n"
+)
+
+
+def silence_stacks(arguments: Sequence[str]) -> None:
+    """Keeps JAX's logs of C++ off the screen, where they end a run of many processes.
+
+    Must come before JAX is imported. What a user has chosen stays.
+
+    Args:
+      arguments: of the command line.
+    """
+    is_distributed = any(a.partition("=")[0] in DISTRIBUTED for a in arguments)
+    if is_distributed and "--debug" not in arguments:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "4")
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _leave(_: int) -> None:
+    os.write(2, MESSAGE.encode())
+    os._exit(DeviceError.exit_code)
+
+
+def become_device_errors() -> None:
+    """From now on an abort of this process is one line and the status of DeviceError.
+
+    A handler of Python's would come too late: it runs between two bytecodes of the main
+    thread, and abort() does not wait for that.
+    """
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes = [ctypes.c_int, type(_leave)]
+    libc.signal(signal.SIGABRT, _leave)
