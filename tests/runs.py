@@ -86,12 +86,19 @@ def train(config, workdir, *flags, **options):
     return Command("train.py", *arguments, **options)
 
 
-def train_together(config, workdir, *flags, processes=2, devices=4, **options):
-    """Starts train.py as many processes of one run."""
+def free_port():
+    """A port of this machine that nobody listens to."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    together = (f"--coordinator=127.0.0.1:{port}", f"--num_processes={processes}")
+        return free.getsockname()[1]
+
+
+def train_together(config, workdir, *flags, processes=2, devices=4, **options):
+    """Starts train.py as many processes of one run."""
+    together = (
+        f"--coordinator=127.0.0.1:{free_port()}",
+        f"--num_processes={processes}",
+    )
     return [
         train(
             config,
@@ -114,11 +121,11 @@ def metrics(workdir):
     ]
 
 
-def steps(workdir):
+def steps(workdir, folder="checkpoints"):
     """The steps of the finished checkpoints."""
-    if not (Path(workdir) / "checkpoints").is_dir():
+    if not (Path(workdir) / folder).is_dir():
         return []
-    return Checkpoints(Path(workdir) / "checkpoints", read_only=True).steps()
+    return Checkpoints(Path(workdir) / folder, read_only=True).steps()
 
 
 def arrays(workdir, step=None):

@@ -16,6 +16,7 @@ from jvae.errors import DeviceError
 
 DISTRIBUTED = ("--distributed", "--coordinator", "--num_processes", "--process_id")
 """Flags of a run of several processes."""
+LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 MESSAGE = (
     "jvae: error: JAX has ended this process; most often another one is gone, silent "
     "or never came. Run the same command again; it goes on from the last checkpoint. "
@@ -26,14 +27,16 @@ MESSAGE = (
 def silence_stacks(arguments: Sequence[str]) -> None:
     """Keeps JAX's logs of C++ off the screen, where they end a run of many processes.
 
-    Must come before JAX is imported. What a user has chosen stays.
+    Must come before JAX is imported. What a user has chosen stays; 1 is what JAX puts
+    into the environment of whoever imports it.
 
     Args:
       arguments: of the command line.
     """
     is_distributed = any(a.partition("=")[0] in DISTRIBUTED for a in arguments)
-    if is_distributed and "--debug" not in arguments:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "4")
+    is_chosen = os.environ.get(LOG_LEVEL, "1") != "1"
+    if is_distributed and not is_chosen and "--debug" not in arguments:
+        os.environ[LOG_LEVEL] = "4"
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)

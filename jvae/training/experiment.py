@@ -17,7 +17,7 @@ from jvae.training import assembly, batches, loop, validation
 from jvae.training import config as configs
 from jvae.training.components import Components
 from jvae.training.identity import check_agreement, check_same_run
-from jvae.workdir.run_folder import opened
+from jvae.workdir.run_folder import check_name, opened
 
 
 @distributed.device_errors()
@@ -40,6 +40,7 @@ def run(
       DeviceError: devices or processes are missing or gone, or out of memory.
       StoppedError: SIGTERM, Ctrl-C or a notice has stopped it, and it is saved.
     """
+    check_name(workdir)
     distributed.check_devices()
     experiment = distributed.together(lambda: configs.parse_experiment(config))
     versions = {"jvae": jvae.__version__, "jax": jax.__version__}

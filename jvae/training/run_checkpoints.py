@@ -101,6 +101,8 @@ class RunCheckpoints:
         try:
             meta = self.states.read_meta(step)
             self._check_same_run(meta, self._root)
+            if "data_digest" in self._labels and "data_digest" not in meta:
+                _warn_of_sizes(self._root)
             has_guard = any(name.startswith(GUARD) for name in meta["shapes"])
             if not has_guard:
                 del expected["training"]["guard"]
@@ -129,8 +131,6 @@ class RunCheckpoints:
     def _check_same_run(self, stored: Mapping[str, Any], where: epath.Path) -> None:
         """Raises WorkdirError if a checkpoint is of another config or data set."""
         check_same_run(stored["config"], self._labels["config"], where)
-        if "data_digest" in self._labels and "data_digest" not in stored:
-            _warn_of_sizes(where)
         for label, text in COMPARED.items():
             here = self._labels.get(label)
             there = stored.get(label, None if label == "vocabulary" else here)

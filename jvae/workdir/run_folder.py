@@ -45,6 +45,23 @@ class RunFolder:
         distributed.on_process_zero(lambda: self.lock is None or self.lock.check())
 
 
+def check_name(workdir: epath.PathLike) -> None:
+    """Checks that what is saved in a folder of that name can be read again.
+
+    Raises:
+      WorkdirError: Orbax takes the name for a pattern.
+    """
+    root = files.absolute(workdir)
+    strange = sorted(set(os.fspath(root)) & set(UNREADABLE_CHARACTERS))
+    if strange:
+        raise WorkdirError(
+            f"checkpoints in a folder with {' '.join(strange)} in its path could not "
+            "be read again",
+            where=str(root),
+            fix="Use another workdir.",
+        )
+
+
 @contextlib.contextmanager
 def opened(
     workdir: epath.PathLike, config: Mapping[str, Any], check: Check
@@ -60,11 +77,10 @@ def opened(
         are two runs.
 
     Raises:
-      WorkdirError: it cannot be a folder or be written, its name cannot be used, other
-        processes see another folder, or another run is using it.
+      WorkdirError: it cannot be a folder or be written, other processes see another
+        folder, or another run is using it.
     """
     root = files.absolute(workdir)
-    _check_name(root)
     lock = distributed.on_process_zero(lambda: locked(root))
     try:
         distributed.on_process_zero(lambda: _labelled(root, config, check))
@@ -73,18 +89,6 @@ def opened(
     finally:
         if lock is not None:
             lock.release()
-
-
-def _check_name(root: epath.Path) -> None:
-    """Raises WorkdirError for names that Orbax writes to and cannot read again."""
-    strange = sorted(set(os.fspath(root)) & set(UNREADABLE_CHARACTERS))
-    if strange:
-        raise WorkdirError(
-            f"checkpoints in a folder with {' '.join(strange)} in its path could not "
-            "be read again",
-            where=str(root),
-            fix="Use another workdir.",
-        )
 
 
 def _check_shared(root: epath.Path) -> None:

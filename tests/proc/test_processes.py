@@ -9,6 +9,7 @@ import pytest
 
 from tests.runs import (
     arrays,
+    free_port,
     metrics,
     steps,
     train,
@@ -134,6 +135,97 @@ def test_a_process_that_is_killed_ends_the_other_in_one_line(config, tmp_path):
     again = train(config, tmp_path / "run", more, devices=2)
     assert again.wait() == 0, again.text
     assert re.search(r"resumed from step \d*00", again.text)
+
+
+ABORTED = "jvae: error: JAX has ended this process; most often another one is gone"
+
+
+def last_line(process):
+    return process.text.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("number", "victim"),
+    [(signal.SIGKILL, 0), (signal.SIGSTOP, 0), (signal.SIGSTOP, 1)],
+)
+def test_a_process_that_is_gone_or_silent_ends_the_other_in_one_line(
+    config, tmp_path, number, victim
+):
+    two = train_together(config, tmp_path / "run", "--silence_timeout=5", devices=1)
+    assert two[0].wait_for("step 150/"), texts(two)
+    two[victim].send(number)
+    began = time.monotonic()
+    try:
+        other = two[1 - victim]
+        assert other.wait() == 6, other.text
+        assert time.monotonic() - began < 30
+        assert last_line(other).startswith(ABORTED), other.text
+        assert "stack trace" not in other.text and "    @ " not in other.text
+    finally:
+        two[victim].send(signal.SIGKILL)
+
+
+def test_a_process_that_waits_alone_ends_in_one_line(config, tmp_path):
+    flags = (f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2")
+    alone = train(
+        config, tmp_path / "run", *flags, "--process_id=0", "--join_timeout=3"
+    )
+    assert alone.wait() == 6
+    (line,) = alone.text.strip().splitlines()
+    assert line.startswith(ABORTED)
+
+
+def test_processes_with_other_configs_end_together_and_name_the_field(config, tmp_path):
+    port = free_port()
+    two = [
+        train(
+            config,
+            tmp_path / "run",
+            f"--coordinator=127.0.0.1:{port}",
+            "--num_processes=2",
+            f"--process_id={i}",
+            f"--config.loss.beta={i + 1}.0",
+        )
+        for i in range(2)
+    ]
+    assert wait_all(two) == [2, 2], texts(two)
+    assert all("loss.beta: 2.0 there, 1.0 here" in last_line(p) for p in two)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_that_one_process_cannot_use_ends_both(config, tmp_path):
+    """As where its host lacks the data."""
+    port = free_port()
+    missing = ("--config.data={'name': 'npz', 'path': '/nowhere.npz'}",)
+    two = [
+        train(
+            config,
+            tmp_path / "run",
+            f"--coordinator=127.0.0.1:{port}",
+            "--num_processes=2",
+            f"--process_id={i}",
+            *missing,
+        )
+        for i in range(2)
+    ]
+    assert wait_all(two) == [3, 3], texts(two)
+    assert all("/nowhere.npz" in last_line(p) for p in two)
+
+
+def test_processes_that_do_not_share_the_workdir_say_so(config, tmp_path):
+    port = free_port()
+    two = [
+        train(
+            config,
+            tmp_path / f"run{i}",
+            f"--coordinator=127.0.0.1:{port}",
+            "--num_processes=2",
+            f"--process_id={i}",
+        )
+        for i in range(2)
+    ]
+    assert wait_all(two) == [4, 4], texts(two)
+    assert all("does not see the folder" in last_line(p) for p in two)
 
 
 def test_processes_find_out_together_that_a_workdir_is_in_use(config, tmp_path):

@@ -1,17 +1,28 @@
+import dataclasses
 import json
+import logging
+import os
+import shutil
+import signal
+import time
 
 import jax
 import numpy as np
 import pytest
 
-from jvae.errors import ConfigError, DataError, WorkdirError
+from jvae.data import datasets
+from jvae.data.datasets.digits import digits
+from jvae.data.sources import ArraySource
+from jvae.errors import ConfigError, DataError, StoppedError, WorkdirError
 from jvae.pretrained import likelihood, restore
 from jvae.reports.run import evaluate_run
-from jvae.runtime import mesh
-from jvae.training import experiment, loop, train_step
+from jvae.runtime import distributed, mesh
+from jvae.training import experiment, loop, train_step, validation
+from jvae.training.identity import check_agreement
+from jvae.workdir import metadata
 from jvae.workdir import metrics as writers
 from jvae.workdir.checkpoints import Checkpoints
-from tests.runs import arrays, assert_same_run, metrics
+from tests.runs import arrays, assert_same_run, metrics, steps
 from tests.tiers import others_slow
 
 
@@ -119,6 +130,145 @@ def test_a_data_set_of_another_size_is_refused_with_both(tiny, tmp_path):
 
 
 @pytest.mark.slow
+def other_digits(monkeypatch, seed):
+    """Makes the data set 'digits' one of as many other images."""
+
+    def shuffled():
+        splits = digits()
+        arrays = dict(splits.train.arrays)
+        order = np.random.default_rng(seed).permutation(len(splits.train))
+        arrays = {name: array[order] for name, array in arrays.items()}
+        return dataclasses.replace(splits, train=ArraySource(arrays))
+
+    monkeypatch.setitem(datasets.DATASETS, "digits", shuffled)
+
+
+def test_as_many_other_examples_are_refused(tiny, trained, tmp_path, monkeypatch):
+    copied = shutil.copytree(trained, tmp_path / "run")
+    other_digits(monkeypatch, seed=0)
+    with pytest.raises(WorkdirError, match="it has as many examples, and others"):
+        experiment.run(tiny | {"num_steps": 14}, copied)
+
+
+def test_a_checkpoint_without_digest_compares_sizes_and_warns_once(
+    tiny, trained, tmp_path, monkeypatch, caplog
+):
+    copied = shutil.copytree(trained, tmp_path / "run")
+    for file in copied.glob("*/*/meta/metadata"):
+        meta = json.loads(file.read_text())
+        del meta["data_digest"]
+        file.write_text(json.dumps(meta | {"digest": metadata.digest(meta)}))
+    with caplog.at_level(logging.WARNING, "jvae"):
+        experiment.run(tiny | {"num_steps": 14}, copied)
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "jvae"]
+    assert "only the number of examples is compared" in line
+    other_digits(monkeypatch, seed=0)
+    with pytest.raises(WorkdirError, match="it has as many examples, and others"):
+        experiment.run(tiny | {"num_steps": 16}, copied)  # which step 14 has stored
+
+
+@pytest.mark.parametrize("step", [6, 12])
+def test_a_signal_in_a_validation_saves_and_it_is_made_up_for(
+    trained, tiny, tmp_path, monkeypatch, step
+):
+    """Step 12 is the last: the next start has nothing to train, and evaluates."""
+    validate = validation.validate
+    calls = []
+
+    def stopped(*arguments):
+        calls.append(1)
+        if len(calls) == step // 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        return validate(*arguments)
+
+    monkeypatch.setattr(validation, "validate", stopped)
+    began = time.monotonic()
+    with pytest.raises(StoppedError, match=f"SIGTERM at step {step}, checkpoint saved"):
+        experiment.run(tiny, tmp_path / "run")
+    assert time.monotonic() - began < 60
+    assert metrics(tmp_path / "run")[-1]["split"] == "train"
+    experiment.run(tiny, tmp_path / "run")
+    assert_same_run(trained, tmp_path / "run")
+    assert steps(tmp_path / "run", "best") == steps(trained, "best")
+
+
+def test_a_first_checkpoint_that_cannot_be_read_back_ends_the_run(
+    tiny, tmp_path, monkeypatch
+):
+    read = []
+
+    def unreadable(self, step, like):
+        read.append(step)
+        raise self._damaged(step, "a data file is missing")
+
+    monkeypatch.setattr(Checkpoints, "restore", unreadable)
+    with pytest.raises(WorkdirError, match="checkpoint 4 is damaged") as caught:
+        experiment.run(tiny, tmp_path / "run")
+    assert caught.value.exit_code == 4 and read == [4]
+
+
+def test_only_the_first_checkpoint_of_a_run_is_read_back(tiny, tmp_path, monkeypatch):
+    read = []
+    restore = Checkpoints.restore
+
+    def counted(self, step, like):
+        read.append(step)
+        return restore(self, step, like)
+
+    monkeypatch.setattr(Checkpoints, "restore", counted)
+    experiment.run(tiny | {"num_steps": 8}, tmp_path / "run")
+    assert read == [4]
+    experiment.run(tiny, tmp_path / "run")
+    assert read == [4, 8]  # which it went on from
+
+
+@pytest.mark.parametrize("what", ["renamed", "removed", "replaced"])
+def test_a_folder_that_is_no_longer_the_runs_is_noticed_and_nothing_made_in_its_place(
+    tiny, tmp_path, monkeypatch, what
+):
+    """At the next row, here that of step 4."""
+    workdir = tmp_path / "run"
+    write = writers.MetricsWriter.write
+
+    def meddled(self, step, split, metrics):
+        write(self, step, split, metrics)
+        if step == 2:
+            if what == "removed":
+                shutil.rmtree(workdir)
+            else:
+                workdir.rename(tmp_path / "elsewhere")
+            if what == "replaced":
+                workdir.mkdir()
+                (workdir / ".lock").write_text("{}")
+
+    monkeypatch.setattr(writers.MetricsWriter, "write", meddled)
+    with pytest.raises(WorkdirError, match="renamed, removed or taken over") as caught:
+        experiment.run(tiny, workdir)
+    assert caught.value.exit_code == 4
+    left = sorted(p.name for p in workdir.rglob("*")) if workdir.exists() else []
+    assert left == ([".lock"] if what == "replaced" else [])
+
+
+@pytest.mark.parametrize("name", ["run[1]", "a*b", "what?", "back\\slash", "x/[y]/z"])
+def test_a_name_that_checkpoints_cannot_be_read_from_is_refused_at_once(
+    tiny, tmp_path, name
+):
+    with pytest.raises(WorkdirError, match="could not be read again") as caught:
+        experiment.run(tiny, tmp_path / name)
+    assert caught.value.exit_code == 4 and list(tmp_path.iterdir()) == []
+
+
+def test_processes_that_differ_are_told_in_which_fields(monkeypatch):
+    mine = {"jvae": "1", "optimizer": {"learning_rate": 0.1}, "seed": 0}
+    other = {"jvae": "1", "optimizer": {"learning_rate": 0.2}, "seed": 0}
+    monkeypatch.setattr(distributed, "gathered", lambda value: [value, mine, other])
+    with pytest.raises(ConfigError, match="process 2 .*learning_rate: 0.2 there, 0.1"):
+        check_agreement(mine)
+    monkeypatch.setattr(distributed, "gathered", lambda value: [value, mine])
+    check_agreement(mine)
+
+
 def test_a_half_written_last_line_of_metrics_is_mended(trained, tiny, tmp_path):
     experiment.run(tiny | {"num_steps": 8}, tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as file:

@@ -6,6 +6,7 @@ the page asks for is answered here.
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 from collections.abc import Callable
@@ -23,9 +24,12 @@ NAMES = ["127.0.0.1", "localhost"]
 """Of this machine, as a browser on it calls it."""
 ADDRESSES = re.compile(
     r"/|/config|/theme\.css|/favicon\.ico|/(static|assets|svelte)/[\w./@+-]+"
-    r"|/gradio_api/(startup-events|run/predict|heartbeat/\w+|file=.+)"
+    r"|/gradio_api/(startup-events|run/predict|heartbeat/\w+|file=/.+)"
 )
-"""What the page asks for; 'file=' gives what the page itself has made, nothing else."""
+"""What the page asks for; 'file=' gives what the page itself has made, nothing else.
+
+Of a URL after 'file=' Gradio would fetch what is there.
+"""
 MAX_BODY = 2**20
 """Bytes of a request; those of the page have some thousands."""
 
@@ -42,10 +46,19 @@ class OnlyThePage:
 
     async def __call__(self, scope: Any, receive: Callable, send: Callable) -> None:
         """Answers a request."""
-        if scope["type"] == "http" and (status := _refusal(scope)):
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        if scope["type"] != "http":
+            return
+        status, body = _refusal(scope), b""
+        if not status and scope["method"] == "POST":
+            body = await _read(receive)
+            status = 0 if _is_plain(body) else 400
+            receive = _Replay(body, receive)
+        if status:
             await send({"type": "http.response.start", "status": status})
             await send({"type": "http.response.body", "body": b""})
-        elif scope["type"] in ("http", "lifespan"):
+        else:
             await self.app(scope, receive, send)
 
 
@@ -58,6 +71,40 @@ def _refusal(scope: Any) -> int:
     if not size.isdigit():
         return 411
     return 413 if int(size) > MAX_BODY else 0
+
+
+async def _read(receive: Callable) -> bytes:
+    """Returns the body of a request, whose length has been looked at."""
+    body, is_more = b"", True
+    while is_more:
+        message = await receive()
+        body += message.get("body", b"")
+        is_more = message.get("more_body", False)
+    return body
+
+
+def _is_plain(body: bytes) -> bool:
+    """Returns whether a request gives numbers and words, as the page does.
+
+    Of an object with a path or a URL Gradio would fetch, or copy, what is there.
+    """
+    try:
+        values = json.loads(body)["data"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
+    plain = str | int | float | None
+    return isinstance(values, list) and all(isinstance(v, plain) for v in values)
+
+
+class _Replay:
+    """Gives a body that has been read once more, then what comes after it."""
+
+    def __init__(self, body: bytes, receive: Callable):
+        self.messages = [{"type": "http.request", "body": body}]
+        self.receive = receive
+
+    async def __call__(self) -> Any:
+        return self.messages.pop() if self.messages else await self.receive()
 
 
 def application(page: Any, is_local: bool) -> Any:

@@ -1,10 +1,12 @@
 """The page is served to this machine, asks for nothing, and outlives bad requests."""
 
+import http.server
 import json
 import re
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -131,8 +133,12 @@ def test_large_requests_are_refused_unread(served, slider):
         "/gradio_api/upload",
         "/gradio_api/file=/etc/passwd",
         "/gradio_api/file=../../../../etc/passwd",
-        "/gradio_api/file=http://example.com/x",
-        "/gradio_api/proxy=http://example.com/x",
+        "/gradio_api/file=http://127.0.0.1:9/x",
+        "/gradio_api/file=http:/127.0.0.1:9/x",
+        "/gradio_api/file=%68ttp://127.0.0.1:9/x",
+        "/gradio_api/file=HTTP://127.0.0.1:9/x",
+        "/gradio_api/file=ftp://127.0.0.1:9/x",
+        "/gradio_api/proxy=http://127.0.0.1:9/x",
         "/gradio_api/component_server",
         "/gradio_api/vibe-code/",
         "/gradio_api/queue/join",
@@ -149,6 +155,52 @@ def test_nothing_but_the_page_is_answered(served, path):
     for body in (None, {"data": []}):
         status, text = ask(served, path, body)
         assert status in (403, 404, 405) and "root:" not in text, text
+
+
+@pytest.fixture
+def elsewhere():
+    """A server of this machine, and what it was asked for."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        do_HEAD = do_GET
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        server.shutdown()
+
+
+def test_nothing_is_fetched_whatever_a_request_names(served, slider, elsewhere):
+    url, asked = elsewhere
+    for address in (url, url.replace("127.0.0.1", "localhost")):
+        assert ask(served, f"/gradio_api/file={address}/x")[0] == 404
+    config = json.loads(ask(served, "/config")[1])
+    file = {"path": url, "url": url, "meta": {"_type": "gradio.FileData"}}
+    for value in (file, {"url": url}, [file], {"image": file}, [[{"a": file}]]):
+        for dependency in config["dependencies"]:
+            data = [value] * max(1, len(dependency["inputs"]))
+            body = {"fn_index": dependency["id"], "data": data, "session_hash": "s"}
+            body["event_data"] = {"index": [1, 1], "value": file}
+            assert ask(served, PREDICT, body)[0] == 400
+            body["data"] = [None] * len(dependency["inputs"])
+            ask(served, PREDICT, body)
+    assert asked == []
+    assert ask(served, PREDICT, slider(0.3))[0] == 200
+
+
+def test_a_request_that_nests_too_deeply_is_refused(served, slider):
+    body = b'{"data": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"
+    assert ask(served, PREDICT, body)[0] == 400
+    assert ask(served, PREDICT, slider(0.3))[0] == 200
 
 
 def test_it_is_no_other_host(served):
