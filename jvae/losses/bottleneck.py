@@ -14,22 +14,11 @@ import math
 import chex
 import jax.numpy as jnp
 
-from jvae import keys
 from jvae.contract import Model
 from jvae.distributions import Categorical
 from jvae.errors import ConfigError
-from jvae.losses.objective import apply_model, blank_padding, masked_mean, objective
-from jvae.types import (
-    Array,
-    Aux,
-    Batch,
-    Coefficients,
-    Inference,
-    Key,
-    Params,
-    State,
-    batch_size,
-)
+from jvae.losses.objective import apply_to_rows, masked_mean, objective, require_kind
+from jvae.types import Array, Aux, Batch, Coefficients, Inference, Key, Params, State
 
 LN_2 = math.log(2.0)
 
@@ -60,17 +49,14 @@ def bottleneck_terms(
     def infer_and_score(model, batch, key):
         inference = model.infer(batch, key)
         likelihood = model.likelihood(inference.latents, batch)
-        if not isinstance(likelihood, Categorical):
-            raise ConfigError(
-                "loss 'bottleneck' needs a likelihood that is a Categorical over "
-                f"labels, got {type(likelihood).__name__}"
-            )
+        needed = "a likelihood that is a Categorical over labels"
+        fits = isinstance(likelihood, Categorical)
+        require_kind(fits, "loss 'bottleneck'", needed, likelihood)
         chex.assert_rank(likelihood.logits, 2)
         return likelihood.log_prob(batch["label"]), likelihood.logits, inference
 
-    each = keys.per_example(key, batch_size(batch))
-    arguments = (params, state, blank_padding(batch), each)
-    terms, state = apply_model(model, infer_and_score, *arguments, train=train)
+    arguments = (params, state, key, batch)
+    terms, state = apply_to_rows(model, infer_and_score, *arguments, train=train)
     return *terms, state
 
 

@@ -8,9 +8,14 @@ import chex
 import jax.numpy as jnp
 
 from jvae.contract import Model
-from jvae.errors import ConfigError
 from jvae.losses.elbo import elbo_terms
-from jvae.losses.objective import apply_model, masked_mean, objective
+from jvae.losses.objective import (
+    apply_model,
+    bound_terms,
+    masked_mean,
+    objective,
+    require_kind,
+)
 from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State
 
 
@@ -46,12 +51,9 @@ def cluster_imbalance(log_probs: Array, mask: Array | None = None) -> Array:
 
 def _check(*, model: Model) -> None:
     """Raises ConfigError unless the model has clusters."""
-    if not model.offers("cluster_log_probs"):
-        raise ConfigError(
-            "loss 'cluster_elbo' needs a model with clusters, got "
-            f"{type(model).__name__}",
-            fix="Set model.clusters, or use loss 'elbo'.",
-        )
+    has_some = model.offers("cluster_log_probs")
+    fix = "Set model.clusters, or use loss 'elbo'."
+    require_kind(has_some, "loss 'cluster_elbo'", "a model with clusters", model, fix)
 
 
 @objective(coefficients={"beta": 1.0, "balance": 0.0}, check=_check)
@@ -107,12 +109,7 @@ def negative_cluster_elbo(
     imbalance = cluster_imbalance(log_y, batch.get("mask"))
     bound = masked_mean(coefficients["beta"] * kl - log_likelihood, batch)
     loss = bound + coefficients["balance"] * imbalance
-    metrics = {
-        "loss": loss,
-        "elbo": masked_mean(log_likelihood - kl, batch),
-        "log_likelihood": masked_mean(log_likelihood, batch),
-        "kl": masked_mean(kl, batch),
-        "imbalance": imbalance,
-        "assignment_entropy": masked_mean(entropy(log_y), batch),
-    }
+    metrics = bound_terms(loss, log_likelihood, kl, batch)
+    metrics["imbalance"] = imbalance
+    metrics["assignment_entropy"] = masked_mean(entropy(log_y), batch)
     return loss, Aux(metrics, new_state)

@@ -6,20 +6,9 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from jvae import keys
 from jvae.contract import Model
-from jvae.losses.objective import apply_model, blank_padding, masked_mean, objective
-from jvae.types import (
-    Array,
-    Aux,
-    Batch,
-    Coefficients,
-    Inference,
-    Key,
-    Params,
-    State,
-    batch_size,
-)
+from jvae.losses.objective import apply_to_rows, bound_terms, masked_mean, objective
+from jvae.types import Array, Aux, Batch, Coefficients, Inference, Key, Params, State
 
 KlEstimate = Literal["closed_form", "monte_carlo"]
 FreeBitsOver = Literal["groups", "total"]
@@ -47,9 +36,8 @@ def elbo_terms(
         likelihood = model.likelihood(inference.latents, batch)
         return likelihood.log_prob(batch[model.target]), inference
 
-    each = keys.per_example(key, batch_size(batch))
-    (log_likelihood, inference), state = apply_model(
-        model, infer_and_score, params, state, blank_padding(batch), each, train=train
+    (log_likelihood, inference), state = apply_to_rows(
+        model, infer_and_score, params, state, key, batch, train=train
     )
     return log_likelihood, inference, state
 
@@ -122,13 +110,7 @@ def negative_elbo(
     penalty = _penalized_kl(kl, coefficients, free_bits_over)
     total = kl.sum(-1)
     loss = masked_mean(coefficients["beta"] * penalty - log_likelihood, batch)
-    metrics = {
-        "loss": loss,
-        "elbo": masked_mean(log_likelihood - total, batch),
-        "log_likelihood": masked_mean(log_likelihood, batch),
-        "kl": masked_mean(total, batch),
-    }
-    return loss, Aux(metrics, state)
+    return loss, Aux(bound_terms(loss, log_likelihood, total, batch), state)
 
 
 @objective(needs=("infer",))
@@ -165,9 +147,8 @@ def prior_kl(
     def infer(model, batch, key):
         return model.infer(batch, key)
 
-    each = keys.per_example(key, batch_size(batch))
-    arguments = (params, state, blank_padding(batch), each)
-    inference, state = apply_model(model, infer, *arguments, train=train)
+    arguments = (params, state, key, batch)
+    inference, state = apply_to_rows(model, infer, *arguments, train=train)
     per_example = inference.kl.sum(-1)
     if kl_estimate == "monte_carlo":
         per_example = inference.log_ratio

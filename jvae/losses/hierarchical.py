@@ -12,7 +12,7 @@ from jvae.contract import Model
 from jvae.errors import ConfigError
 from jvae.layers.spectral import power_iteration
 from jvae.losses.elbo import elbo_terms
-from jvae.losses.objective import apply_model, masked_mean, objective
+from jvae.losses.objective import apply_model, bound_terms, masked_mean, objective
 from jvae.ranges import Gt
 from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State
 
@@ -139,15 +139,8 @@ def negative_hierarchical_elbo(
     loss = bound + weight * (spectral + largest)
     if train:
         new_state = {**new_state, SPECTRAL: {"left": left}}
-    total = kl.sum(-1)
-    metrics = {
-        "loss": loss,
-        "elbo": masked_mean(log_likelihood - total, batch),
-        "log_likelihood": masked_mean(log_likelihood, batch),
-        "kl": masked_mean(total, batch),
-        "spectral_norms": spectral,
-        "norm_scales": largest,
-    }
+    metrics = bound_terms(loss, log_likelihood, kl.sum(-1), batch)
+    metrics |= {"spectral_norms": spectral, "norm_scales": largest}
     return loss, Aux(metrics, new_state)
 
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jvae import keys
 from jvae.contract import Model
 from jvae.errors import ConfigError, require
-from jvae.losses.objective import apply_model, blank_padding, masked_mean, objective
+from jvae.losses.objective import apply_to_rows, masked_mean, objective
 from jvae.ranges import Ge
 from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State, batch_size
 
@@ -212,8 +212,8 @@ def infomax(
     def score(model, batch, key):
         return _scores(model, batch, key, others)
 
-    (whole, places, inference), state = apply_model(
-        model, score, params, state, blank_padding(batch), each, train=train
+    (whole, places, inference), state = apply_to_rows(
+        model, score, params, state, each, batch, train=train
     )
     bound = ESTIMATORS[estimator]
     of_whole, of_places = bound(*whole, mask), bound(*places, mask)
@@ -222,10 +222,5 @@ def infomax(
     loss = coefficients["prior_kl"] * kl / dims
     loss -= coefficients["global_info"] * of_whole
     loss -= coefficients["local_info"] * of_places
-    metrics = {
-        "loss": loss,
-        "global_bound": of_whole,
-        "local_bound": of_places,
-        "kl": kl,
-    }
-    return loss, Aux(metrics, state)
+    bounds = {"global_bound": of_whole, "local_bound": of_places}
+    return loss, Aux({"loss": loss, **bounds, "kl": kl}, state)

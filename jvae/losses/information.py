@@ -18,15 +18,17 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jvae import keys
 from jvae.contract import Model
 from jvae.distributions import DiagGaussian, sum_events
 from jvae.errors import ConfigError
-from jvae.losses.objective import apply_model, blank_padding, masked_mean, objective
+from jvae.losses.objective import apply_to_rows, masked_mean, objective, require_kind
 from jvae.ranges import Ge
-from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State, batch_size
+from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State
 
 Estimator = Literal["weighted", "stratified"]
+NAME, INSTEAD = "loss 'decomposed_elbo'", "Use loss 'elbo'."
+PARTS = ("mutual_info", "total_correlation", "dimension_wise_kl")
+"""Of the KL, each with a weight."""
 
 
 def mixture_log_weights(
@@ -166,12 +168,8 @@ def decompose_kl(
 
 def _check(*, model: Model, dataset_size: int | None, estimator: str) -> None:
     """Raises ConfigError for a model with several groups of latents."""
-    if not model.offers("posterior", "prior"):
-        raise ConfigError(
-            "loss 'decomposed_elbo' needs a model with posterior and prior, got "
-            f"{type(model).__name__}",
-            fix="Use loss 'elbo'.",
-        )
+    one_group, needed = model.offers("posterior", "prior"), "posterior and prior"
+    require_kind(one_group, NAME, f"a model with {needed}", model, INSTEAD)
 
 
 def _depends(function: Callable[[Batch], Any], batch: Batch) -> bool:
@@ -189,12 +187,9 @@ def _depends(function: Callable[[Batch], Any], batch: Batch) -> bool:
 
 
 def _require_diagonal(role: str, posterior: Any) -> DiagGaussian:
-    if not isinstance(posterior, DiagGaussian):
-        raise ConfigError(
-            f"loss 'decomposed_elbo' needs a {role} that is a DiagGaussian, whose "
-            f"dimensions are independent, got {type(posterior).__name__}",
-            fix="Use loss 'elbo'.",
-        )
+    needed = f"a {role} that is a DiagGaussian, whose dimensions are independent"
+    fits = isinstance(posterior, DiagGaussian)
+    require_kind(fits, NAME, needed, posterior, INSTEAD)
     return posterior
 
 
@@ -207,20 +202,13 @@ def _require_one_prior(model: Any, params: Params, state: State, batch: Batch) -
 
     if _depends(prior, batch):
         raise ConfigError(
-            "loss 'decomposed_elbo' needs one prior for all examples, that of "
+            f"{NAME} needs one prior for all examples, that of "
             f"{type(model).__name__} depends on the example",
             fix="Use loss 'elbo', or a model without classes.",
         )
 
 
-@objective(
-    coefficients={
-        "mutual_info": 1.0,
-        "total_correlation": 1.0,
-        "dimension_wise_kl": 1.0,
-    },
-    check=_check,
-)
+@objective(coefficients=dict.fromkeys(PARTS, 1.0), check=_check)
 def negative_decomposed_elbo(
     params: Params,
     state: State,
@@ -274,10 +262,8 @@ def negative_decomposed_elbo(
         z = _require_diagonal("posterior", q).sample(key)
         return q, p, z, model.likelihood(z, batch).log_prob(batch[model.target])
 
-    each = keys.per_example(key, batch_size(batch))
-    arguments = (params, state, blank_padding(batch), each)
-    (q, p, z, log_likelihood), state = apply_model(
-        model, infer_and_score, *arguments, train=train
+    (q, p, z, log_likelihood), state = apply_to_rows(
+        model, infer_and_score, params, state, key, batch, train=train
     )
     mask = batch.get("mask")
     terms = decompose_kl_per_example(

@@ -5,7 +5,6 @@ Evaluation estimates log p(x) of the same weights, see `jvae.pretrained.likeliho
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Annotated, Any, Literal
 
@@ -14,12 +13,12 @@ import jax
 from jvae import keys
 from jvae.contract import Model
 from jvae.distributions import as_distribution
-from jvae.errors import ConfigError
-from jvae.losses.objective import apply_model, blank_padding, masked_mean, objective
+from jvae.losses.objective import apply_to_rows, masked_mean, objective, require_kind
 from jvae.ranges import Ge
 from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State, batch_size
 
 Gradient = Literal["reparameterized", "doubly_reparameterized"]
+PATHWISE, INSTEAD = "loss.gradient 'doubly_reparameterized'", "Use 'reparameterized'."
 
 
 def log_weight(model: Any, batch: Batch, key: Key) -> Array:
@@ -47,12 +46,8 @@ def _pathwise_log_weight(
 ) -> Array:
     """Like `log_weight`; q's parameters act through the draw, times `path_scale`."""
     q, p = model.posterior(batch), model.prior(batch)
-    if not as_distribution(q).has_density:  # such as a flow
-        raise ConfigError(
-            "loss.gradient 'doubly_reparameterized' needs a posterior with log_prob, "
-            f"got {type(q).__name__}",
-            fix="Use 'reparameterized'.",
-        )
+    has_density = as_distribution(q).has_density  # a flow has none
+    require_kind(has_density, PATHWISE, "a posterior with log_prob", q, INSTEAD)
     z = _scale_gradient(q.sample(key), path_scale)
     fixed_q = jax.tree.map(jax.lax.stop_gradient, q)
     log_likelihood = model.likelihood(z, batch).log_prob(batch[model.target])
@@ -87,20 +82,14 @@ def log_weights(
       train: whether BatchNorm uses, and updates, batch statistics.
     """
     draws = sample_keys(key, batch_size(batch), num_samples)
-    arguments = (model, log_weight, params, state, blank_padding(batch))
+    arguments = (model, log_weight, params, state)
 
     def one(draw_keys):
-        return apply_model(*arguments, draw_keys, train=train)
+        return apply_to_rows(*arguments, draw_keys, batch, train=train)
 
     weights, states = jax.vmap(one)(draws)
-    return _average_state(weights, states, state, train)
-
-
-def _average_state(weights, states, state, train):
-    """Returns (weights, the K draws' updated state averaged, or the old state)."""
-    if not train:
-        return weights, state
-    return weights, jax.tree.map(lambda s: s.mean(0), states)
+    # The K draws' updated states are averaged.
+    return weights, jax.tree.map(lambda s: s.mean(0), states) if train else state
 
 
 def iwae_terms(log_w: Array) -> Array:
@@ -110,13 +99,10 @@ def iwae_terms(log_w: Array) -> Array:
 
 def _check(*, model: Model, num_samples: int, gradient: str) -> None:
     """Raises ConfigError for a gradient that the model does not allow."""
-    one_group = model.offers("posterior", "prior")
-    if gradient == "doubly_reparameterized" and not one_group:
-        raise ConfigError(
-            "loss.gradient 'doubly_reparameterized' needs a model with posterior and "
-            f"prior, got {type(model).__name__}",
-            fix="Use 'reparameterized'.",
-        )
+    if gradient == "doubly_reparameterized":
+        one_group = model.offers("posterior", "prior")
+        needed = "a model with posterior and prior"
+        require_kind(one_group, PATHWISE, needed, model, INSTEAD)
 
 
 @objective(needs=("infer", "likelihood"), check=_check)
@@ -186,7 +172,9 @@ def _pathwise_surrogate(log_w, params, state, key, batch, *, model, train):
     """
     weights = jax.lax.stop_gradient(jax.nn.softmax(log_w, axis=0))
     draws = sample_keys(key, batch_size(batch), log_w.shape[0])
-    arguments = (model, _pathwise_log_weight, params, state, blank_padding(batch))
-    method = functools.partial(apply_model, *arguments, train=train)
-    log_w_pathwise, _ = jax.vmap(method)(draws, weights)
-    return (weights * log_w_pathwise).sum(0)
+    arguments = (model, _pathwise_log_weight, params, state)
+
+    def one(draw_keys, scale):
+        return apply_to_rows(*arguments, draw_keys, batch, scale, train=train)[0]
+
+    return (weights * jax.vmap(one)(draws, weights)).sum(0)

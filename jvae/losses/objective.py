@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from jvae import ranges, registry
+from jvae import keys, ranges, registry
 from jvae.contract import TRAINING, Model, as_model
 from jvae.errors import ConfigError, nearest, require
 from jvae.ranges import Ge
-from jvae.types import Array, Batch, Coefficients, Params, State
+from jvae.types import Array, Batch, Coefficients, Key, Params, State, batch_size
 
 PASSED = ("params", "state", "key", "batch", "coefficients", "model", "train")
 """Arguments of an objective that its callers pass; the others are its options."""
@@ -154,6 +154,26 @@ def apply_model(model, method, params: Params, state: State, *args, train: bool)
     return model.apply(variables, *args, method=method, mutable=updated)
 
 
+def apply_to_rows(
+    model, method, params: Params, state: State, key: Key, batch: Batch, *args, train
+):
+    """Returns `apply_model` at the batch, its padding blanked, and [B] keys.
+
+    Args:
+      model: what is applied.
+      method: (model, batch, keys [B], *args).
+      params: parameters of `model`.
+      state: its other collections.
+      key: one key, or [B] keys, one per example.
+      batch: what the method reads.
+      *args: what else the method takes.
+      train: whether the state is updated.
+    """
+    each = keys.per_example(key, batch_size(batch))
+    arguments = (params, state, blank_padding(batch), each, *args)
+    return apply_model(model, method, *arguments, train=train)
+
+
 def blank_padding(batch: Batch) -> Batch:
     """Returns the batch with zeros in the rows that `batch['mask']` leaves out.
 
@@ -180,13 +200,28 @@ def masked_mean(values: Array, batch: Batch) -> Array:
     return jnp.where(mask > 0, values, 0.0).sum() / jnp.maximum(mask.sum(), 1.0)
 
 
+def bound_terms(
+    loss: Array, log_likelihood: Array, kl: Array, batch: Batch
+) -> dict[str, Array]:
+    """Returns the metrics of a bound whose parts are [B], unweighted."""
+    return {
+        "loss": loss,
+        "elbo": masked_mean(log_likelihood - kl, batch),
+        "log_likelihood": masked_mean(log_likelihood, batch),
+        "kl": masked_mean(kl, batch),
+    }
+
+
+def require_kind(fits: bool, who: str, needed: str, got: Any, fix: str = "") -> None:
+    """Raises ConfigError "<who> needs <needed>, got <its class>." unless it fits."""
+    if not fits:
+        name = type(got).__name__
+        raise ConfigError(f"{who} needs {needed}, got {name}", fix=fix)
+
+
 def require_methods(loss: str, model: Any, *methods: str) -> None:
     """Raises ConfigError unless `model` offers `methods`, which `loss` calls."""
-    model = as_model(model)
+    model, fix = as_model(model), "See docs/architecture.md for what a model offers."
     for method in methods:
-        if not model.offers(method):
-            raise ConfigError(
-                f"loss {loss!r} needs a model with {method}, got "
-                f"{type(model).__name__}",
-                fix="See docs/architecture.md for what a model offers.",
-            )
+        needed = f"a model with {method}"
+        require_kind(model.offers(method), f"loss {loss!r}", needed, model, fix)
