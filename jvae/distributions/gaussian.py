@@ -113,7 +113,6 @@ class Gaussian(Distribution):
     log_var: Array
 
     support = "real"
-    is_discrete = False
 
     def _diagonal(self) -> DiagGaussian:
         return DiagGaussian(self.mean, jnp.broadcast_to(self.log_var, self.mean.shape))

@@ -42,14 +42,13 @@ def check_dim(dim: int) -> None:
     require(dim >= 2, "dim of a sphere", "be at least 2", dim)
 
 
-def check_concentration(kappa: float, name: str = "concentration") -> None:
-    """Raises ConfigError, about `name`, unless kappa is within (0, 1e5]."""
-    in_range = 0.0 < kappa <= MAX_CONCENTRATION
-    require(in_range, name, f"be within (0, {MAX_CONCENTRATION:.0f}]", kappa)
+@functools.lru_cache(maxsize=64)
+def _log_normalizer_ratio(dim: int, kappa: float) -> float:
+    """Returns log C_d(0) - log C_d(kappa), which is 0 at kappa = 0 and grows.
 
-
-def _log_series(b: float, kappa: float) -> float:
-    """Returns log sum_k (kappa^2/4)^k / (k! (b)_k); every term is positive."""
+    It is log sum_k (kappa^2/4)^k / (k! (b)_k), b = d/2; every term is positive.
+    """
+    b = 0.5 * dim
     # Terms relative to the largest, outwards from it: summed from k = 0, the rounding
     # of logarithms as large as kappa would add up.
     peak = round(0.5 * (math.hypot(b - 1.0, kappa) - b + 1.0))
@@ -70,12 +69,6 @@ def _log_series(b: float, kappa: float) -> float:
 def log_area(dim: int) -> float:
     """Returns the log of the area of the unit sphere in `dim` dimensions, in nats."""
     return math.log(2.0) + 0.5 * dim * math.log(math.pi) - math.lgamma(0.5 * dim)
-
-
-@functools.lru_cache(maxsize=64)
-def _log_normalizer_ratio(dim: int, kappa: float) -> float:
-    """Returns log C_d(0) - log C_d(kappa), which is 0 at kappa = 0 and grows."""
-    return _log_series(0.5 * dim, kappa)
 
 
 @functools.lru_cache(maxsize=64)
@@ -160,8 +153,10 @@ class VonMisesFisher(Distribution):
     def _checked(self) -> tuple[int, float]:
         chex.assert_rank(self.mean_direction, 2)
         check_dim(self.dim)
-        check_concentration(self.concentration)
-        return self.dim, self.concentration
+        dim, kappa = self.dim, self.concentration
+        rule = f"be within (0, {MAX_CONCENTRATION:.0f}]"
+        require(0.0 < kappa <= MAX_CONCENTRATION, "concentration", rule, kappa)
+        return dim, kappa
 
     @property
     def mean(self) -> Array:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -106,17 +107,9 @@ class Glow(Bijection):
         for *_, channels in shapes[:-1]:
             rule = "be even, as half of them leave at the end of a level"
             require(channels % 2 == 0, "channels", rule, channels)
-        self.steps = [
-            GlowSteps(
-                channels,
-                self.depth,
-                hidden=self.hidden,
-                coupling=self.coupling,
-                mixing=self.mixing,
-                remat=self.remat,
-            )
-            for *_, channels in shapes
-        ]
+        kind: dict[str, Any] = {"hidden": self.hidden, "coupling": self.coupling}
+        kind |= {"mixing": self.mixing, "remat": self.remat}
+        self.steps = [GlowSteps(shape[-1], self.depth, **kind) for shape in shapes]
         self.splits = [Split() for _ in shapes[1:]]
         self.last = ActNorm(shapes[-1][-1])
 
@@ -126,17 +119,7 @@ class Glow(Bijection):
 
     def forward(self, x: Array, cond: Array | None = None) -> tuple[Array, Array]:
         """Returns (z [B, H W C], log |det dz/dx| [B])."""
-        total, leaving = no_change(x), []
-        for level, steps in enumerate(self.steps):
-            x, log_det = steps.forward(self._folded(level, x))
-            total += log_det
-            if level < len(self.splits):
-                x, z, log_det = self.splits[level].forward(x)
-                total += log_det
-                leaving.append(z)
-        x, log_det = self.last.forward(x)
-        flat = [z.reshape(z.shape[0], -1) for z in (*leaving, x)]
-        return jnp.concatenate(flat, axis=-1), total + log_det
+        return self._through(lambda part, x: part.forward(x), x)
 
     def inverse(self, y: Array, cond: Array | None = None) -> Array:
         """Returns maps [B, H, W, C] of codes [B, H W C]."""
@@ -158,11 +141,18 @@ class Glow(Bijection):
 
     def data_dependent_init(self, x: Array, cond: Array | None = None) -> Array:
         """Sets the actnorms of all levels, and returns the codes."""
-        leaving = []
+        return self._through(lambda part, x: (part.data_dependent_init(x), 0.0), x)[0]
+
+    def _through(self, call: Callable, x: Array) -> tuple[Array, Array]:
+        """Returns (codes, log |det| [B]), by `call` of steps and of the last norm."""
+        total, leaving = no_change(x), []
         for level, steps in enumerate(self.steps):
-            x = steps.data_dependent_init(self._folded(level, x))
+            x, log_det = call(steps, self._folded(level, x))
+            total += log_det
             if level < len(self.splits):
-                x, z, _ = self.splits[level].forward(x)
+                x, z, log_det = self.splits[level].forward(x)
+                total += log_det
                 leaving.append(z)
-        x = self.last.data_dependent_init(x)
-        return jnp.concatenate([z.reshape(z.shape[0], -1) for z in (*leaving, x)], -1)
+        x, log_det = call(self.last, x)
+        flat = [z.reshape(z.shape[0], -1) for z in (*leaving, x)]
+        return jnp.concatenate(flat, axis=-1), total + log_det

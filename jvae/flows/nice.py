@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax.numpy as jnp
 
 from jvae.flows.actnorm import ActNorm
@@ -29,9 +31,7 @@ class Nice(Bijection):
 
     def setup(self):
         """Adds the couplings and the scale."""
-        size = 1
-        for n in self.shape:
-            size *= n
+        size = math.prod(self.shape)
         parts: list[Bijection] = []
         for order in random_orders(size, self.depth):
             parts.append(Permutation(tuple(map(int, order))))

@@ -114,18 +114,12 @@ class Steps(Bijection):
 
     def data_dependent_init(self, x: Array, cond: Array | None = None) -> Array:
         """Sets parameters, each step by what comes out of those before it."""
-        unbound = self.clone(parent=None)
+        unbound, init = self.clone(parent=None), "data_dependent_init"
 
         def body(x, layer):
             params, order = layer
-            step = unbound.step(order)
-            y, new = step.apply(
-                {"params": params},
-                x,
-                cond,
-                method="data_dependent_init",
-                mutable=["params"],
-            )
+            step, start = unbound.step(order), {"params": params}
+            y, new = step.apply(start, x, cond, method=init, mutable=["params"])
             return y, new["params"]
 
         y, stack = layers.scan(body, self._promoted(x), self._layers())
@@ -195,12 +189,8 @@ class VectorSteps(Steps):
 
     def step(self, order: Array) -> Bijection:
         """Returns one step."""
+        norm = ActNorm(self.features, parent=None)
+        mix = InvertibleConv(order, parent=None)
         net = DenseNet(self.hidden, parent=None)
-        return Chain(
-            [
-                ActNorm(self.features, parent=None),
-                InvertibleConv(order, parent=None),
-                Coupling(net, self.coupling, parent=None),
-            ],
-            parent=None,
-        )
+        couple = Coupling(net, self.coupling, parent=None)
+        return Chain([norm, mix, couple], parent=None)

@@ -24,9 +24,13 @@ A 3x3 one to 4 channels with its gradients, 64 maps of 16x16x64, takes 2.6 ms so
 """
 
 
-def _convolve(x: Array, kernel: Array, stride: int, padding: Any) -> Array:
+def xla_convolution(
+    x: Array, kernel: Array, stride: int, padding: Any, groups: int = 1
+) -> Array:
+    """Returns XLA's own convolution; `groups` of channels are convolved apart."""
+    layout, strides = ("NHWC", "HWIO", "NHWC"), (stride, stride)
     return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, kernel, strides, padding, None, None, layout, groups
     )
 
 
@@ -55,7 +59,7 @@ def _same_size(x: Array, kernel: Array, pads: list[tuple[int, int]]) -> Array:
     moved maps, and those of the thin side are soon moved.
     """
     if not _is_thin(kernel):
-        return _convolve(x, kernel, 1, pads)
+        return xla_convolution(x, kernel, 1, pads)
     kh, kw, c_in, c_out = kernel.shape
     if c_in <= c_out:
         matrix = kernel.reshape(-1, c_out)
@@ -120,7 +124,7 @@ def _thick_gradient(x: Array, kernel: Array, g: Array) -> Array:
     maps, kernels = jax.lax.optimization_barrier(
         (maps.transpose(3, 1, 2, 0), kernels.transpose(1, 2, 0, 3))
     )
-    dw = _convolve(maps, kernels, 1, pads)
+    dw = xla_convolution(maps, kernels, 1, pads)
     if c_in > c_out:
         return jnp.flip(dw, (1, 2)).transpose(1, 2, 3, 0)
     return dw.transpose(1, 2, 0, 3)
@@ -160,7 +164,7 @@ def convolution(x: Array, kernel: Array, stride: int = 1) -> Array:
         return _own_convolution(x, kernel)
     if in_loop:
         return _loop_strided(x, kernel, stride)
-    return _convolve(x, kernel, stride, "SAME")
+    return xla_convolution(x, kernel, stride, "SAME")
 
 
 def _loop_strided(x: Array, kernel: Array, stride: int) -> Array:
@@ -253,7 +257,7 @@ def _phase(x: Array, kernel: Array, row: dict, column: dict) -> Array:
     if not row or not column:  # a kernel of one tap leaves every other output empty
         return jnp.zeros((*x.shape[:3], kernel.shape[3]), x.dtype)
     taps = kernel[np.array([*row.values()])][:, np.array([*column.values()])]
-    return _convolve(x, taps, 1, [(-min(o), max(o)) for o in (row, column)])
+    return xla_convolution(x, taps, 1, [(-min(o), max(o)) for o in (row, column)])
 
 
 @functools.cache
@@ -292,8 +296,7 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Returns the convolution of x."""
-        kernel, bias = _weights(self, x.shape[-1])
-        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        x, kernel, bias = _inputs(self, x)
         return convolution(x, kernel, self.stride) + bias.reshape(1, 1, 1, -1)
 
 
@@ -315,13 +318,14 @@ class ConvTranspose(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Returns the transposed convolution of x."""
-        kernel, bias = _weights(self, x.shape[-1])
-        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        x, kernel, bias = _inputs(self, x)
         return upsampling_convolution(x, kernel) + bias.reshape(1, 1, 1, -1)
 
 
-def _weights(layer: Conv | ConvTranspose, c_in: int) -> tuple[Array, Array]:
-    shape = (layer.kernel_size, layer.kernel_size, c_in, layer.features)
+def _inputs(layer: Conv | ConvTranspose, x: Array) -> tuple[Array, Array, Array]:
+    """Returns x, kernel and bias in the dtype of the layer."""
+    shape = (layer.kernel_size, layer.kernel_size, x.shape[-1], layer.features)
     kernel = layer.param("kernel", layer.kernel_init, shape)
     bias = layer.param("bias", nn.initializers.zeros, (layer.features,))
-    return kernel, bias
+    x, kernel, bias = (a.astype(layer.dtype) for a in (x, kernel, bias))
+    return x, kernel, bias

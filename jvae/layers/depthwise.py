@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jvae.layers.convolutions import xla_convolution
 from jvae.types import Array
 
 DENSE_PLACES = 49
@@ -27,22 +28,10 @@ def depthwise_convolution(x: Array, kernel: Array) -> Array:
       kernel: [h, w, 1, C], h and w odd.
     """
     if jax.default_backend() != "cpu":
-        return _grouped(x, kernel)
+        return xla_convolution(x, kernel, 1, "SAME", groups=x.shape[-1])
     if x.shape[1] * x.shape[2] <= DENSE_PLACES:
         return _dense(x, kernel)
     return _shifted(x, kernel)
-
-
-def _grouped(x: Array, kernel: Array) -> Array:
-    """The same by XLA's own convolution."""
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (1, 1),
-        "SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1],
-    )
 
 
 def _dense(x: Array, kernel: Array) -> Array:

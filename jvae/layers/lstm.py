@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -34,23 +33,19 @@ class Lstm(nn.Module):
 
     Attributes:
       features: H.
-      kernel_init: initializer of the input kernel.
-      recurrent_init: initializer of each gate's recurrent kernel.
     """
 
     features: int
-    kernel_init: Callable = nn.initializers.lecun_normal()
-    recurrent_init: Callable = nn.initializers.orthogonal()
 
     def setup(self):
         """Adds the kernels."""
         size = 4 * self.features
-        self.input = nn.Dense(size, kernel_init=self.kernel_init)
-        self.constant = nn.Dense(size, use_bias=False, kernel_init=self.kernel_init)
+        self.input = nn.Dense(size)
+        self.constant = nn.Dense(size, use_bias=False)
 
         def of_each_gate(key, shape):
             gates = [(shape[0], self.features)] * 4
-            each = map(self.recurrent_init, jax.random.split(key, 4), gates)
+            each = map(nn.initializers.orthogonal(), jax.random.split(key, 4), gates)
             return jnp.concatenate([*each], axis=1)
 
         shape = (self.features, size)
