@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 
 from jvae import layers
 from jvae.types import Array, Params
@@ -117,7 +118,7 @@ def _effective(kernel: Array, log_gain: Array | None) -> Array:
     return kernel * factor[..., None, None, None, :]
 
 
-def conv_kernels(params: Params, prefix: str = "") -> dict[str, Array]:
+def conv_kernels(params: Params) -> dict[str, Array]:
     """Returns {path: [K, O, I h w]}, the kernels of all convolutions as matrices.
 
     Masked and normalised as they are used; K of them where layers are stacked, else
@@ -125,34 +126,27 @@ def conv_kernels(params: Params, prefix: str = "") -> dict[str, Array]:
 
     Args:
       params: of a model, or part of it.
-      prefix: of the paths.
     """
-    kernels: dict[str, Array] = {}
-    for name, value in params.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            kernels |= conv_kernels(value, f"{path}.")
-        elif name.endswith("kernel") and value.ndim >= 4:
+    kernels, flat = {}, flatten_dict(params, sep=".")
+    for path, value in flat.items():
+        name = path.rpartition(".")[2]
+        if name.endswith("kernel") and value.ndim >= 4:
             masked = value * jnp.broadcast_to(_mask(name, value.shape), value.shape)
-            weight = _effective(masked, params.get("log_gain"))
+            weight = _effective(masked, flat.get(path.removesuffix(name) + "log_gain"))
             kh, kw, inputs, outputs = value.shape[-4:]
             rows = weight.reshape(-1, kh * kw * inputs, outputs)
             kernels[path] = rows.swapaxes(-1, -2)
     return kernels
 
 
-def norm_scales(params: Params, prefix: str = "") -> dict[str, Array]:
+def norm_scales(params: Params) -> dict[str, Array]:
     """Returns {path: [K, C]}, the scales of all BatchNorm layers, K stacked in one.
 
     Args:
       params: of a model, or part of it.
-      prefix: of the paths.
     """
-    scales: dict[str, Array] = {}
-    for name, value in params.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            scales |= norm_scales(value, f"{path}.")
-        elif name == "scale":
-            scales[path] = value.reshape(-1, value.shape[-1])
-    return scales
+    return {
+        path: value.reshape(-1, value.shape[-1])
+        for path, value in flatten_dict(params, sep=".").items()
+        if path.rpartition(".")[2] == "scale"
+    }

@@ -256,15 +256,7 @@ def stacked_bottom_up(style: Style, sizes: GroupSizes, count: int) -> nn.Module:
     Called with (x, mask) it returns (x, features of every group [count, B, h, w, C]);
     the last group on the bottom-up pass comes first, as the top-down pass takes them.
     """
-    kind = nn.scan(
-        BottomUpGroup,
-        variable_axes={"params": 0, "batch_stats": 0},
-        split_rngs={"params": True},
-        in_axes=nn.broadcast,
-        length=count,
-        reverse=True,
-    )
-    return kind(style, sizes)
+    return _stacked(BottomUpGroup, count, nn.broadcast, reverse=True)(style, sizes)
 
 
 def stacked_groups(
@@ -274,11 +266,11 @@ def stacked_groups(
 
     What a group sees and draws has a leading axis [count].
     """
-    kind = nn.scan(
-        LatentGroup,
-        variable_axes={"params": 0, "batch_stats": 0},
-        split_rngs={"params": True},
-        in_axes=(0, nn.broadcast),
-        length=count,
-    )
-    return kind(style, sizes, channels)
+    return _stacked(LatentGroup, count, (0, nn.broadcast))(style, sizes, channels)
+
+
+def _stacked(kind: Any, count: int, in_axes: Any, reverse: bool = False) -> Any:
+    """Returns the class of `count` modules as one, scanned, parameters stacked."""
+    axes: dict[Any, int] = {"params": 0, "batch_stats": 0}
+    options: dict[str, Any] = {"split_rngs": {"params": True}, "reverse": reverse}
+    return nn.scan(kind, axes, in_axes=in_axes, length=count, **options)

@@ -26,7 +26,6 @@ from jvae.distributions import Distribution, arc
 from jvae.errors import ConfigError, require
 from jvae.layers.spectral import power_iteration, power_start
 from jvae.models import likelihoods
-from jvae.models.nvae import scale as scales
 from jvae.models.nvae.cells import BottomUpCell, Style, TopDownCell
 from jvae.models.nvae.convolutions import conv_kernels, norm_scales
 from jvae.models.nvae.groups import (
@@ -37,7 +36,7 @@ from jvae.models.nvae.groups import (
     SamplingContext,
     cell_type,
 )
-from jvae.models.nvae.scale import Features
+from jvae.models.nvae.scale import Features, Scale
 from jvae.models.vae import check_image
 from jvae.types import Array, Batch, Inference, Key, batch_size
 
@@ -105,35 +104,30 @@ class NVAE(Model):
         style, remat = self.style, self.sizes.remat
         cell_up = cell_type(BottomUpCell, remat, in_loop=False)
         cell_down = cell_type(TopDownCell, remat, in_loop=False)
-        sizes, last = self.block_cells, self.block_cells - 1
+        same = ("none",) * (self.block_cells - 1)
         self.stem = style.convolution(self.channels, 3)
-        self.before = [
-            cell_up(style, "down" if i == last else "none")
-            for _ in range(self.blocks)
-            for i in range(sizes)
-        ]
+        self.before = [cell_up(style, size) for size in (*same, "down") * self.blocks]
         num_scales = len(self.groups)
         width = self.channels * 2 ** (self.blocks + num_scales - 1)
         self.halvings = [cell_up(style, "down") for _ in range(num_scales - 1)]
+        kind: Any = Scale
+        if self.features == "recompute":  # the gradient keeps a scale's input alone
+            kind = nn.remat(Scale, methods=["top_down"], static_argnums=(6,))
         self.scales = [
-            scales.build(style, self.sizes, width >> i, count, i == 0, self.features)
+            kind(style, self.sizes, width >> i, count, i == 0, self.features)
             for i, count in enumerate(self.groups)
         ]
         self.doublings = [cell_down(style, 6, "up") for _ in range(num_scales - 1)]
         self.top = style.convolution(width, 1)
         shape = (*self.latent_shapes[0][1:3], width)
         self.start_state = self.param("start", nn.initializers.uniform(1.0), shape)
-        self.after = [
-            cell_down(style, 3, "up" if i == 0 else "none")
-            for _ in range(self.blocks)
-            for i in range(sizes)
-        ]
+        self.after = [cell_down(style, 3, size) for size in ("up", *same) * self.blocks]
         outputs = self.observation.num_outputs(self.image_shape[-1])
         self.head = style.head(outputs, 3)
 
-    def _bottom_up(self, x: Array, mask: Array | None) -> tuple[list[Array], Array]:
+    def _bottom_up(self, batch: Batch) -> tuple[list[Array], Array]:
         """Returns (what every scale knows of x, coarse first; what the top sees)."""
-        y = self.stem(x)
+        y, mask = self.stem(self._scaled(batch["image"])), batch.get("mask")
         for cell in self.before:
             y = cell(y, mask)
         bottom_up_features = []
@@ -147,12 +141,20 @@ class NVAE(Model):
     def _top_down(
         self,
         rows: int,
-        bottom_up_features: Sequence[Array] | None,
-        top: Array | None,
-        z: Sequence[Array | Noise | None] | None,
         context: SamplingContext,
+        seen: tuple | None = None,
+        z: Any = None,
     ) -> tuple[Latents, list[GroupSample]]:
-        """Returns (latents with features, what every scale drew, [groups, B, ...])."""
+        """Returns (latents with features, what every scale drew, [groups, B, ...]).
+
+        Args:
+          rows: B.
+          context: what all groups read.
+          seen: what `_bottom_up` returns; None to draw from the prior.
+          z: an array, or noise, for each scale, if they are given.
+        """
+        bottom_up_features, top = seen or ((None,) * len(self.groups), None)
+        latents = z or (None,) * len(self.groups)
         start = self.start_state.astype(self.style.dtype)
         state = jnp.broadcast_to(start, (rows, *start.shape))
         samples: list[GroupSample] = []
@@ -160,12 +162,9 @@ class NVAE(Model):
         for i, count in enumerate(self.groups):
             if i > 0:
                 state = self.doublings[i - 1](state, context.mask)
-            features = None if bottom_up_features is None else bottom_up_features[i]
-            z_of_scale = None if z is None else z[i]
-            z_of_scale = jax.tree.map(lambda a: a.swapaxes(0, 1), z_of_scale)
-            state, more = self.scales[i].top_down(
-                state, features, top if i == 0 else None, z_of_scale, context, begin
-            )
+            given = jax.tree.map(lambda a: a.swapaxes(0, 1), latents[i])
+            inputs = (bottom_up_features[i], top if i == 0 else None, given)
+            state, more = self.scales[i].top_down(state, *inputs, context, begin)
             samples.append(more)
             begin += count
         return Latents(tuple(d.z.swapaxes(0, 1) for d in samples), state), samples
@@ -177,12 +176,9 @@ class NVAE(Model):
           batch: 'image' [B, H, W, C] in the support of the likelihood; 'mask' [B].
           key: one key, or [B] keys, one per example.
         """
-        each, mask = keys.per_example(key, batch_size(batch)), batch.get("mask")
-        bottom_up_features, top = self._bottom_up(self._scaled(batch["image"]), mask)
-        context = SamplingContext(each, 1.0, mask)
-        latents, samples = self._top_down(
-            each.shape[0], bottom_up_features, top, None, context
-        )
+        each = keys.per_example(key, batch_size(batch))
+        context = SamplingContext(each, 1.0, batch.get("mask"))
+        latents, samples = self._top_down(len(each), context, self._bottom_up(batch))
         kl = jnp.concatenate([of_scale.kl for of_scale in samples])
         log_ratio = jnp.concatenate([of_scale.log_ratio for of_scale in samples])
         return Inference(latents, kl.T, log_ratio.sum(0))
@@ -197,10 +193,9 @@ class NVAE(Model):
         Args:
           batch: as for `infer`.
         """
-        mask = batch.get("mask")
-        bottom_up_features, top = self._bottom_up(self._scaled(batch["image"]), mask)
-        rows, context = batch_size(batch), SamplingContext(None, 1.0, mask)
-        samples = self._top_down(rows, bottom_up_features, top, None, context)[1]
+        context = SamplingContext(None, 1.0, batch.get("mask"))
+        seen = self._bottom_up(batch)
+        samples = self._top_down(batch_size(batch), context, seen)[1]
         return Noise(tuple(of_scale.u.swapaxes(0, 1) for of_scale in samples))
 
     def interpolate(self, start: Noise, end: Noise, fraction: Array) -> Noise:
@@ -218,14 +213,11 @@ class NVAE(Model):
 
     def _scaled(self, image: Array) -> Array:
         """Returns images as the stem sees them: padded, within [-1, 1]."""
-        x = likelihoods.encoder_input(
-            self.observation, check_image(image, self.image_shape)
-        )
+        image = check_image(image, self.image_shape)
+        x = likelihoods.encoder_input(self.observation, image)
         sides = ((0, 0), (self.padding,) * 2, (self.padding,) * 2, (0, 0))
         x = jnp.pad(x, sides)
-        if not likelihoods.is_signed(self.observation):
-            x = 2.0 * x - 1.0
-        return x
+        return x if likelihoods.is_signed(self.observation) else 2.0 * x - 1.0
 
     def likelihood(
         self, latents: Latents | Noise | Sequence[Array], batch: Batch
@@ -239,12 +231,9 @@ class NVAE(Model):
         mask = batch.get("mask")
         y = latents.features if isinstance(latents, Latents) else None
         if y is None:
-            z = _scale_by_scale(latents)
-            rows, context = (
-                jax.tree.leaves(z)[0].shape[0],
-                SamplingContext(None, 1.0, mask),
-            )
-            y = self._top_down(rows, None, None, z, context)[0].features
+            z, context = _scale_by_scale(latents), SamplingContext(None, 1.0, mask)
+            rows = jax.tree.leaves(z)[0].shape[0]
+            y = self._top_down(rows, context, z=z)[0].features
         for cell in self.after:
             y = cell(y, mask)
         outputs = self.head(nn.elu(y))
@@ -288,7 +277,7 @@ class NVAE(Model):
           temperature: of every group, the first included; 0 takes the means.
         """
         context = SamplingContext(keys.per_example(key, n), temperature, None)
-        return self._top_down(n, None, None, None, context)[0]
+        return self._top_down(n, context)[0]
 
     def resample(
         self,
@@ -318,7 +307,7 @@ class NVAE(Model):
         rows = jax.tree.leaves(z)[0].shape[0]
         each = keys.per_example(key, rows)
         context = SamplingContext(each, temperature, None, counts[num_kept])
-        return self._top_down(rows, None, None, z, context)[0]
+        return self._top_down(rows, context, z=z)[0]
 
     def generate(
         self, key: Key, n: int, temperature: float = 1.0, label: Array | None = None

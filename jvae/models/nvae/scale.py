@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -77,12 +77,9 @@ class Scale(nn.Module):
           context: keys, temperature and mask.
           begin: number of the first group here.
         """
-        every = (
-            None
-            if bottom_up_features is None
-            else self._every(bottom_up_features, context.mask)
-        )
-        parts = []
+        every, parts = None, []
+        if bottom_up_features is not None:
+            every = self._every(bottom_up_features, context.mask)
         if self.is_top:
             inputs = (jnp.asarray(begin), top, jax.tree.map(lambda a: a[0], z))
             state, samples = self.first(state, inputs, context)
@@ -101,29 +98,6 @@ class Scale(nn.Module):
             return bottom_up_features
         # A second time: what BatchNorm learns from it is dropped.
         train = self.is_mutable_collection("batch_stats")
-        recomputed: Any = self.up.clone(parent=None).apply(
-            self.up.variables,
-            bottom_up_features,
-            mask,
-            mutable=["batch_stats"] if train else False,
-        )
-        _, every = recomputed[0] if train else recomputed
-        return every
-
-
-def build(
-    style: Style,
-    sizes: GroupSizes,
-    channels: int,
-    count: int,
-    is_top: bool,
-    features: Features,
-) -> Scale:
-    """Returns a scale, of which the gradient keeps what `features` says."""
-    recompute = features == "recompute"
-    kind = (
-        nn.remat(Scale, methods=["top_down"], static_argnums=(6,))
-        if recompute
-        else Scale
-    )
-    return kind(style, sizes, channels, count, is_top, features)
+        up, inputs = self.up.clone(parent=None), (bottom_up_features, mask)
+        updated = ["batch_stats"] if train else []
+        return up.apply(self.up.variables, *inputs, mutable=updated)[0][1]

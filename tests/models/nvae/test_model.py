@@ -260,10 +260,8 @@ def test_a_code_decodes_to_what_its_latents_do(flow_pairs):
     model, variables = made(flow_pairs=flow_pairs)
 
     def means(model, batch):
-        known, top = model._bottom_up(model._scaled(batch["image"]), None)
-        return model._top_down(3, known, top, None, SamplingContext(None, 1.0, None))[
-            0
-        ].z
+        seen = model._bottom_up(batch)
+        return model._top_down(3, SamplingContext(None, 1.0, None), seen)[0].z
 
     z = jax.jit(lambda v, batch: model.apply(v, batch, method=means))(
         variables, images(3)
