@@ -18,12 +18,7 @@ COLLECTION = "batch_stats"
 
 
 def recomputed_statistics(
-    trained: TrainedModel,
-    source: Source,
-    *,
-    batch_size: int,
-    key: Key,
-    num_examples: int | None = None,
+    trained: TrainedModel, source: Source, **options: Any
 ) -> TrainedModel:
     """Returns the model with the statistics of a split in place of running ones.
 
@@ -34,18 +29,16 @@ def recomputed_statistics(
     Args:
       trained: the model; one without such layers is returned as it is.
       source: the training split, say.
-      batch_size: of all devices together.
-      key: of the transform and of draws.
-      num_examples: how many, the first of the split; None for all.
+      **options: batch_size, of all devices together. key: of the transform and of
+        draws. num_examples: how many, the first of the split; None for all. As
+        `TrainedModel.mean_over_batches` has them.
     """
     if COLLECTION not in trained.state:
         return trained
     # The first round is about the running values, the second about its own result: a
     # variance about a point far from the mean is lost in float32.
     for _ in range(2):
-        sums = trained.mean_over_batches(
-            _moments, source, batch_size=batch_size, key=key, num_examples=num_examples
-        )
+        sums = trained.mean_over_batches(_moments, source, **options)
         about = jax.device_get(trained.state[COLLECTION])
         measured = _by_layer(_statistics, sums, about)
         state = {**trained.state, COLLECTION: jax.tree.map(jnp.asarray, measured)}

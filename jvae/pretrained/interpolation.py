@@ -112,8 +112,7 @@ def traversals(
     require(reach > 0.0, "reach", "be positive", reach)
     z = codes(trained, x)
     if trained.model.offers("code"):
-        name = trained.name
-        raise ConfigError(f"{name} has no single dimensions to move along")
+        raise ConfigError(f"{trained.name} has no single dimensions to move along")
     known = all(0 <= d < z.shape[-1] for d in dims)
     require(known, "dims", f"be in 0..{z.shape[-1] - 1}", list(dims))
     values = jnp.linspace(-reach, reach, num)

@@ -117,77 +117,47 @@ class Estimate:
     def scaled(self, factor: float) -> Estimate:
         """Returns the estimate of `factor` times the quantity."""
         error = self.standard_error
-        scaled_error = None if error is None else error * abs(factor)
-        return dataclasses.replace(
-            self, mean=self.mean * factor, standard_error=scaled_error
-        )
+        error = None if error is None else error * abs(factor)
+        return dataclasses.replace(self, mean=self.mean * factor, standard_error=error)
 
 
 def evaluate_elbo(
-    trained: TrainedModel,
-    source: Source,
-    *,
-    batch_size: int,
-    key: Key,
-    num_examples: int | None = None,
+    trained: TrainedModel, source: Source, **options: Any
 ) -> dict[str, Estimate]:
     """Returns the means of 'elbo', 'log_likelihood' and 'kl' over a split, in nats.
 
     Args:
       trained: what is evaluated.
       source: the split.
-      batch_size: of all devices together; the means do not depend on it.
-      key: of the draws, one z for each example.
-      num_examples: how many examples, the first of the split; None for all.
+      **options: batch_size, of all devices together; the means do not depend on it.
+        key: of the draws, one z for each example. num_examples: how many examples, the
+        first of the split; None for all. As `TrainedModel.map_examples` has them.
 
     Raises:
       ConfigError: the devices cannot share batch_size rows.
       DataError: num_examples is more than there are.
     """
-    terms = trained.map_examples(
-        elbo_per_example,
-        source,
-        batch_size=batch_size,
-        key=key,
-        num_examples=num_examples,
-    )
+    terms = trained.map_examples(elbo_per_example, source, **options)
     return {name: Estimate.of(values) for name, values in terms.items()}
 
 
 def log_likelihoods(
-    trained: TrainedModel,
-    source: Source,
-    *,
-    batch_size: int,
-    key: Key,
-    num_samples: int,
-    chunk_size: int,
-    num_examples: int | None = None,
+    trained: TrainedModel, source: Source, **options: Any
 ) -> np.ndarray:
     """Returns the importance-weighted bound on log p(x) of each example, in nats.
 
     Args:
       trained: what is evaluated.
       source: the split.
-      batch_size: of all devices together; no value depends on it.
-      key: of the draws.
-      num_samples: draws of z for each example.
-      chunk_size: draws of every example that are in memory at once.
-      num_examples: how many examples, the first of the split; None for all.
+      **options: num_samples, draws of z for each example. chunk_size: draws of every
+        example that are in memory at once. batch_size, key and num_examples: as of
+        `evaluate_elbo`.
 
     Raises:
       ConfigError: a number out of range.
       DataError: num_examples is more than there are.
     """
-    return trained.map_examples(
-        log_likelihood_per_example,
-        source,
-        batch_size=batch_size,
-        key=key,
-        num_examples=num_examples,
-        num_samples=num_samples,
-        chunk_size=chunk_size,
-    )
+    return trained.map_examples(log_likelihood_per_example, source, **options)
 
 
 def evaluate_log_likelihood(
@@ -267,12 +237,7 @@ class Observation:
 
 def observation(trained: TrainedModel, source: Source) -> Observation:
     """Returns what log p(x|z) means for this model and this data; computes nothing."""
-    shapes = {
-        name: jax.ShapeDtypeStruct(
-            rows.shape, jax.dtypes.canonicalize_dtype(rows.dtype)
-        )
-        for name, rows in source.read(np.zeros(1, np.int64)).items()
-    }
+    example = source.read(np.zeros(1, np.int64))
 
     def at_draw(model, batch, key):
         return model.likelihood(model.infer(batch, key).latents, batch)
@@ -283,15 +248,14 @@ def observation(trained: TrainedModel, source: Source) -> Observation:
         return traced.call(at_draw, ready, key), ready[trained.model.target]
 
     key, variables = jax.random.key(0), (trained.params, trained.state)
-    likelihood, data = jax.eval_shape(trace, *variables, shapes, key)
+    likelihood, data = jax.eval_shape(trace, *variables, example, key)
     meaning = _meaning(likelihood, trained.transform.support)
-    if not meaning.is_discrete and meaning.is_likelihood:
-        bin_bits = trained.transform.bin_bits
-        meaning = dataclasses.replace(meaning, bin_bits=bin_bits)
-    conditional = trained.model.num_classes is not None
-    condition = "|y" if conditional else ""
+    is_density = meaning.is_likelihood and not meaning.is_discrete
     return dataclasses.replace(
-        meaning, given=condition, num_dims=math.prod(data.shape[1:])
+        meaning,
+        bin_bits=trained.transform.bin_bits if is_density else None,
+        given="" if trained.model.num_classes is None else "|y",
+        num_dims=math.prod(data.shape[1:]),
     )
 
 

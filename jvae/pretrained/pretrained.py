@@ -212,16 +212,14 @@ class Pretrained(TrainedModel):
           DataError: the training data is not there.
         """
         if self.samplers is None:
-            raise ConfigError(
-                "a model that was not restored has no folder for samplers"
-            )
+            what = "a model that was not restored has no folder for samplers"
+            raise ConfigError(what)
         if name in samplers.names(self.samplers):
             return samplers.load(name, self.samplers)
         if train is None:
             train = datasets.load_split(self.config["data"], "train", self.vocabulary)
-        codes = training_codes(
-            self, train, key=jax.random.key(0), num_examples=NUM_CODES
-        )
+        key = jax.random.key(0)
+        codes = training_codes(self, train, key=key, num_examples=NUM_CODES)
         sampler = samplers.build(name, codes)
         samplers.save(sampler, name, self.samplers, {"codes": len(codes)})
         return sampler

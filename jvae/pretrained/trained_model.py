@@ -154,24 +154,14 @@ class TrainedModel:
           ConfigError: the devices cannot share batch_size rows.
           DataError: num_examples is more than there are.
         """
-        results = self._each_batch(
-            function, source, batch_size, key, num_examples, **options
-        )
-        values, mask, index = jax.tree.map(
-            lambda *parts: np.concatenate(parts), *results
-        )
+        options |= {"batch_size": batch_size, "key": key, "num_examples": num_examples}
+        results = self._each_batch(function, source, **options)
+        values, mask, index = jax.tree.map(lambda *r: np.concatenate(r), *results)
         places = np.flatnonzero(mask)[np.argsort(index[mask])]
         return jax.tree.map(lambda each: each[places], values)
 
     def mean_over_batches(
-        self,
-        function: Callable,
-        source: Source,
-        *,
-        batch_size: int,
-        key: Key,
-        num_examples: int | None = None,
-        **options: Any,
+        self, function: Callable, source: Source, **options: Any
     ) -> Any:
         """Returns the mean of what `function` gives for batches, weighted by size.
 
@@ -182,10 +172,8 @@ class TrainedModel:
           function: `(trained, keys [B], batch, **options)` -> pytree of scalars or
             arrays; the batch is prepared, and has a mask.
           source: a split.
-          batch_size: of all devices together.
-          key: as for `map_examples`.
-          num_examples: how many; None for all.
-          **options: hashable values passed on to `function`.
+          **options: batch_size, key and num_examples, as for `map_examples`; hashable
+            values passed on to `function`.
 
         Returns:
           A pytree of floats and float64 arrays.
@@ -194,9 +182,7 @@ class TrainedModel:
           ConfigError: the devices cannot share batch_size rows.
           DataError: num_examples is more than there are.
         """
-        results = list(
-            self._each_batch(function, source, batch_size, key, num_examples, **options)
-        )
+        results = list(self._each_batch(function, source, **options))
         sizes = [mask.sum() for _, mask, _ in results]
 
         def mean(*values):
@@ -209,9 +195,10 @@ class TrainedModel:
         self,
         function: Callable,
         source: Source,
+        *,
         batch_size: int,
         key: Key,
-        num_examples: int | None,
+        num_examples: int | None = None,
         **options: Any,
     ) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
         """Yields (what `function` gives for a batch, its mask and index), in numpy."""
@@ -226,9 +213,8 @@ class TrainedModel:
         options |= {"function": function}
         running = None
         for batch in batches:
-            started = self.run(
-                _prepared, key, mesh.put_batch(batch, self.mesh), **options
-            )
+            placed = mesh.put_batch(batch, self.mesh)
+            started = self.run(_prepared, key, placed, **options)
             # One batch is computed while the next is read, and no more wait in memory.
             if running is not None:
                 yield jax.device_get(running)

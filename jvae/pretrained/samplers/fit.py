@@ -67,13 +67,8 @@ def training_codes(
     """
     check_samplable(trained)
     require(num_examples >= 2, "num_examples", "be at least 2", num_examples)
-    terms = trained.map_examples(
-        posterior_draws,
-        source,
-        batch_size=batch_size,
-        key=key,
-        num_examples=min(num_examples, len(source)),
-    )
+    counts = {"batch_size": batch_size, "num_examples": min(num_examples, len(source))}
+    terms = trained.map_examples(posterior_draws, source, key=key, **counts)
     if terms.ndim != 2:
         raise ConfigError(f"codes are not vectors, but {list(terms.shape[1:])} each")
     return terms

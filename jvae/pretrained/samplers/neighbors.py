@@ -39,9 +39,8 @@ class NeighborSampler:
         def draw(key):
             first, second, third = jax.random.split(key, 3)
             i = jax.random.randint(first, (), 0, self.codes.shape[0])
-            j = self.nearest[
-                i, jax.random.randint(second, (), 0, self.nearest.shape[1])
-            ]
+            place = jax.random.randint(second, (), 0, self.nearest.shape[1])
+            j = self.nearest[i, place]
             u = temperature * jax.random.uniform(third)
             return self.codes[i] + u * (self.codes[j] - self.codes[i])
 
@@ -68,6 +67,5 @@ def fit_neighbors(
     require(good, "num_neighbors", rule, num_neighbors)
     index = NearestNeighbors(n_neighbors=num_neighbors).fit(codes)
     nearest = index.kneighbors(return_distance=False)  # without the codes themselves
-    return NeighborSampler(
-        jnp.asarray(codes, jnp.float32), jnp.asarray(nearest, jnp.int32)
-    )
+    points = jnp.asarray(codes, jnp.float32)
+    return NeighborSampler(points, jnp.asarray(nearest, jnp.int32))
