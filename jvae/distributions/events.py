@@ -51,8 +51,8 @@ class Distribution:
         return True
 
     def log_prob(self, x: Array) -> Array:
-        """Returns [B], log p(x) in nats."""
-        raise NotImplementedError
+        """Returns [B], log p(x) in nats; of independent dimensions the sum."""
+        return sum_events(self.log_prob_per_dim(x))
 
     def log_prob_per_dim(self, x: Array) -> Array:
         """Returns log p(x_d) of every dimension, shaped as x."""
@@ -77,8 +77,8 @@ class Distribution:
         raise NotImplementedError
 
     def kl_to(self, other: Any) -> Array | None:
-        """Returns KL(q || p) [B] in closed form; None where there is none."""
-        return None
+        """Returns KL(q || p) [B] in closed form, in nats; None where there is none."""
+        return sum_events(self.kl_per_dim(other)) if self.has_kl_per_dim else None
 
 
 def as_distribution(distribution: Any) -> Distribution:

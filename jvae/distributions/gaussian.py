@@ -50,10 +50,6 @@ class DiagGaussian(Distribution):
 
         return draw(sample, key, n, self.mean, self.std)
 
-    def log_prob(self, z: Array) -> Array:
-        """Returns [B], the log density of z [B, ...] in nats."""
-        return sum_events(self.log_prob_per_dim(z))
-
     def log_prob_per_dim(self, z: Array) -> Array:
         """Returns [B, ...], the log density of every dimension of z."""
         error = jnp.square(z - self.mean) * jnp.exp(-self.log_var)
@@ -70,13 +66,10 @@ class DiagGaussian(Distribution):
         # expm1(r) - r is exact near r = 0, where exp(r) - 1 - r would cancel.
         return 0.5 * (jnp.expm1(log_ratio) - log_ratio + shift)
 
-    def kl_to(self, other: DiagGaussian) -> Array:
-        """Returns [B], KL(self || other) in nats, in closed form."""
-        return sum_events(self.kl_per_dim(other))
-
     def kl_to_standard_normal(self) -> Array:
         """Returns [B], KL(self || N(0, I)) in nats, in closed form."""
-        return self.kl_to(DiagGaussian(*2 * (jnp.zeros_like(self.mean),)))
+        zeros = jnp.zeros_like(self.mean)
+        return sum_events(self.kl_per_dim(DiagGaussian(zeros, zeros)))
 
     def tempered(self, temperature: float | Array) -> DiagGaussian:
         """Returns this with standard deviations times `temperature` (0: the mean)."""

@@ -119,16 +119,12 @@ class GumbelSoftmax(Distribution):
         log_z = jax.nn.log_softmax(scores / self._temperatures())
         return jnp.exp(log_z), log_z
 
-    def log_prob(self, z: Array) -> Array:
-        """Returns [B], the log probability of one-hot z, or the density of relaxed z.
+    def log_prob_per_dim(self, z: Array) -> Array:
+        """Returns [B, N], of each variable the log probability, or density if relaxed.
 
         The density loses accuracy where coordinates of z are below 1e-37, which draws
         at temperatures below about 0.2 have.
         """
-        return sum_events(self.log_prob_per_dim(z))
-
-    def log_prob_per_dim(self, z: Array) -> Array:
-        """Returns [B, N], the log probability or density of every variable of z."""
         chex.assert_equal_shape([z, self.logits])
         if self.temperature is None:
             return self._log_prob_at(z)
@@ -161,7 +157,3 @@ class GumbelSoftmax(Distribution):
         """
         log_p, log_q = self._log_probs(), other._log_probs()
         return (jnp.exp(log_p) * (log_p - log_q)).sum(-1)
-
-    def kl_to(self, other: GumbelSoftmax) -> Array:
-        """Returns [B], KL(self || other) of the categorical variables, in nats."""
-        return sum_events(self.kl_per_dim(other))

@@ -13,7 +13,7 @@ from jvae import keys, registry
 from jvae.distributions import DiagGaussian, GaussianMixture
 from jvae.errors import ConfigError, require
 from jvae.models.latents import MAX_LOG_VAR, MIN_LOG_VAR, GaussianLatent
-from jvae.models.vae import VAE
+from jvae.models.vae import VAE, as_one_hot
 from jvae.ranges import NonNegativeFloat, PositiveInt, Widths
 from jvae.types import Array, Batch, Inference, Key, batch_size
 
@@ -153,9 +153,7 @@ class ClusterVAE(VAE):
         p = self.prior({})
         if label is None:
             return p.sample(key, n, temperature)
-        if label.ndim == 1:
-            label = jax.nn.one_hot(label, self.num_clusters)
-        component = p.component(label.astype(jnp.float32))
+        component = p.component(as_one_hot(label, self.num_clusters))
         return component.tempered(temperature).sample(key)
 
 
@@ -194,19 +192,12 @@ def clusters(
       ConfigError: an impossible value, or components that start equal and would stay
         equal.
     """
+    fields = {**locals(), "classifier_hidden": tuple(classifier_hidden)}
     equal = components == "random" and mean_std == 0.0
     stuck = assignment == "responsibilities" and num_clusters > 1 and equal
     rule = "be positive with responsibilities, as equal components stay equal"
     require(not stuck, "model.clusters.mean_std", rule, mean_std)
-    return {
-        "num_clusters": num_clusters,
-        "assignment": assignment,
-        "classifier_hidden": tuple(classifier_hidden),
-        "mean_std": mean_std,
-        "learned_variances": learned_variances,
-        "learned_weights": learned_weights,
-        "components": components,
-    }
+    return fields
 
 
 def autoencoder(given: Mapping[str, Any] | None, **parts: Any) -> VAE:

@@ -140,10 +140,8 @@ class ConvDecoder(nn.Module):
                 x = BatchNorm(dtype=self.dtype)(x, mask)
             x = activation(x)
         last = Conv if x.shape[1] == self.output_shape[0] else ConvTranspose
-        outputs = last(
-            self.output_shape[-1], self.kernel_size, dtype=self.dtype, name="output"
-        )
-        return outputs(x)
+        sizes = (self.output_shape[-1], self.kernel_size)
+        return last(*sizes, dtype=self.dtype, name="output")(x)
 
 
 @registry.checked("model")

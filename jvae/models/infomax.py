@@ -130,9 +130,8 @@ class InfoMaxEncoder(SingleLatent, Model):
         """
         local, features = self._map_and_features(batch)
         each = keys.per_example(key, batch_size(batch))
-        inference = sample_and_kl(
-            self._posterior(features, batch), self.prior(batch), each
-        )
+        q, p = self._posterior(features, batch), self.prior(batch)
+        inference = sample_and_kl(q, p, each)
         vector = inference.latents if self.global_view == "code" else features
         return Views(inference, vector, local)
 
@@ -217,11 +216,5 @@ def infomax(
         activation=activation,
         dtype=jnp.dtype(dtype),
     )
-    return InfoMaxEncoder(
-        encoder,
-        critic,
-        tuple(critic_hidden),
-        global_view,
-        latent_dim,
-        tuple(image_shape),
-    )
+    views = (critic, tuple(critic_hidden), global_view)
+    return InfoMaxEncoder(encoder, *views, latent_dim, tuple(image_shape))

@@ -45,11 +45,8 @@ class Decoder(nn.Module):
     def setup(self):
         """Adds the embedding, the LSTM, and what turns z into a cell, h into logits."""
         init = nn.initializers.uniform(0.2)
-        self.embedding = nn.Embed(
-            self.vocabulary_size,
-            self.embedding_dim,
-            embedding_init=_centered(init, 0.1),
-        )
+        sizes, start = (self.vocabulary_size, self.embedding_dim), _centered(init, 0.1)
+        self.embedding = nn.Embed(*sizes, embedding_init=start)
         self.lstm = Lstm(self.hidden)
         self.first_cell = nn.Dense(self.hidden, use_bias=False)
         self.output = nn.Dense(self.vocabulary_size, use_bias=False)
@@ -132,10 +129,9 @@ class SentenceVAE(SentenceModel, LatentHead):
         """
         require(label is None, "label", "be None for a model without classes", label)
         z_key, word_key = keys.split_each(keys.per_example(key, n), 2)
-        prior = self.prior({"tokens": jnp.zeros((n, 1), jnp.int32)})
-        if not self.uniform_prior:
-            prior = prior.tempered(temperature)
-        return self.write(prior.sample(z_key), word_key)
+        batch = {"tokens": jnp.zeros((n, 1), jnp.int32)}
+        z = self.tempered_prior(batch, temperature).sample(z_key)
+        return self.write(z, word_key)
 
 
 class TextModel(SentenceModel):

@@ -43,14 +43,6 @@ class SingleLatent(Mixed):
         each = keys.per_example(key, batch_size(batch))
         return sample_and_kl(self.posterior(batch), self.prior(batch), each)
 
-    def as_batch(self, x: Array) -> dict[str, Array]:
-        """Returns images [B, H, W, C] as a batch that `posterior` reads."""
-        return {"image": x}
-
-    def encode(self, x: Array) -> Any:
-        """Returns q(z|x) for images [B, H, W, C] in the likelihood's support."""
-        return self.posterior(self.as_batch(x))
-
 
 class LatentHead(SingleLatent, Model):
     """What models with a `latent` of `latent_dim` dimensions have in common."""
@@ -91,11 +83,18 @@ class LatentHead(SingleLatent, Model):
 
     def latent_prior(self, batch: Batch) -> Any:
         """Returns p(z) of `latent`, for each row of the batch."""
+        rows, dim = batch_size(batch), self.latent_dim
         if self.prior_flow is None:
-            return self.latent.prior(
-                batch_size(batch), self.latent_dim, self.annealed()
-            )
-        return FlowPrior.of(self.prior_flow, batch_size(batch), (self.latent_dim,))
+            return self.latent.prior(rows, dim, self.annealed())
+        return FlowPrior.of(self.prior_flow, rows, (dim,))
+
+    def tempered_prior(self, batch: Batch, temperature: float) -> Any:
+        """Returns `prior`, its standard deviations times `temperature`.
+
+        p(z)^(1/temperature^2), that is, which for a uniform prior is the prior itself.
+        """
+        prior = self.prior(batch)
+        return prior if self.uniform_prior else prior.tempered(temperature)
 
     def interpolate(self, start: Array, end: Array, fraction: Array) -> Array:
         """Returns latents between two: on the line, on a sphere on the great circle.
@@ -168,9 +167,7 @@ class VAE(LatentHead):
     def posterior(self, batch: Batch) -> Any:
         """Returns q(z|x), a distribution over [B, D], or [B, D, K] of discrete z."""
         x = check_image(batch["image"], self.image_shape)
-        x = likelihoods.encoder_input(
-            self.observation, x
-        )  # levels would be large inputs
+        x = likelihoods.encoder_input(self.observation, x)  # levels would be large
         features = self.encoder(x, batch.get("mask"))
         _check_shape("encoder", self.encoder, features, (x.shape[0], None))
         return self.posterior_of(features, batch)
@@ -185,10 +182,7 @@ class VAE(LatentHead):
                 where="model.num_classes",
                 fix="Give batch['label'], or set model.num_classes to None.",
             )
-        label = batch["label"]
-        if label.ndim == 1:
-            label = jax.nn.one_hot(label, self.num_classes)
-        mean = self.class_means(label.astype(jnp.float32))
+        mean = self.class_means(as_one_hot(batch["label"], self.num_classes))
         return DiagGaussian(mean, jnp.zeros_like(mean))
 
     def likelihood(self, latents: Array, batch: Batch) -> Distribution:
@@ -213,19 +207,13 @@ class VAE(LatentHead):
     def sample_prior(
         self, key: Key, n: int, temperature: float = 1.0, label: Array | None = None
     ) -> Array:
-        """Returns n latents from the prior, its std times `temperature`.
-
-        p(z)^(1/temperature^2), that is, which for a uniform prior is the prior itself.
-        """
+        """Returns n latents from the prior, its std times `temperature`."""
         batch = {"mask": jnp.ones((n,), bool)}
         if self.num_classes is not None:
             if label is None:
                 label = jnp.arange(n) % self.num_classes
             batch = {"label": label}
-        prior = self.prior(batch)
-        return (prior if self.uniform_prior else prior.tempered(temperature)).sample(
-            key
-        )
+        return self.tempered_prior(batch, temperature).sample(key)
 
     def generate(
         self, key: Key, n: int, temperature: float = 1.0, label: Array | None = None
@@ -240,6 +228,12 @@ class VAE(LatentHead):
           label: [n] classes of a conditional model; None takes them in turn.
         """
         return self.decode(self.sample_prior(key, n, temperature, label))
+
+
+def as_one_hot(label: Array, num_classes: int) -> Array:
+    """Returns [B, K] of classes [B] or of one-hots [B, K], in float32."""
+    one_hot = label if label.ndim == 2 else jax.nn.one_hot(label, num_classes)
+    return one_hot.astype(jnp.float32)
 
 
 def check_image(image: Array, image_shape: Sequence[int]) -> Array:
