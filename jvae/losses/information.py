@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from jvae.contract import Model
 from jvae.distributions import DiagGaussian, sum_events
-from jvae.errors import ConfigError
+from jvae.errors import ConfigError, require
 from jvae.losses.objective import apply_to_rows, masked_mean, objective, require_kind
 from jvae.ranges import Ge
 from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State
@@ -54,11 +54,8 @@ def mixture_log_weights(
       ConfigError: N < B, or B = 1 of a larger data set.
     """
     b, n = num_examples, dataset_size or num_examples
-    if n < b or (b == 1 and n > 1):
-        raise ConfigError(
-            f"dataset_size must be at least the batch, {b}, and the batch at least 2, "
-            f"got {n}"
-        )
+    rule = f"be at least the batch, {b}, and the batch at least 2"
+    require(n >= b and (b > 1 or n == 1), "dataset_size", rule, n)
     is_real = jnp.ones(b, bool) if mask is None else mask.astype(bool)
     count = jnp.maximum(is_real.sum(), 1)
     if n == b:

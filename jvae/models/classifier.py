@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -124,12 +124,7 @@ def mlp_classifier(
     Raises:
       ConfigError: an impossible value.
     """
-    parts: dict[str, Any] = {
-        "encoder": MlpEncoder(tuple(hidden), activation, jnp.dtype(dtype)),
-        "hidden": tuple(decoder_hidden),
-        "activation": activation,
-        "latent_dim": latent_dim,
-        "image_shape": tuple(image_shape),
-        "num_classes": num_classes,
-    }
-    return BottleneckClassifier(**parts) if noise else Classifier(**parts)
+    encoder = MlpEncoder(tuple(hidden), activation, jnp.dtype(dtype))
+    sizes = (latent_dim, tuple(image_shape), num_classes)
+    kind = BottleneckClassifier if noise else Classifier
+    return kind(encoder, tuple(decoder_hidden), activation, *sizes)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jvae import registry
-from jvae.errors import ConfigError
+from jvae.errors import ConfigError, require
 from jvae.layers import ACTIVATIONS, Activation, BatchNorm, Conv, ConvTranspose
 from jvae.models import latents, likelihoods
 from jvae.models.cluster import autoencoder
@@ -249,9 +249,6 @@ def _start_shape(
             f"model.image_shape {tuple(image_shape)} cannot be halved {halvings} times",
             fix="Resize or pad the images, or give model.channels fewer entries.",
         )
-    if len(decoder_channels) not in (halvings, halvings - 1):
-        raise ConfigError(
-            f"model.decoder_channels must have {halvings - 1} or {halvings} entries, "
-            f"got {len(decoder_channels)}"
-        )
+    given, rule = len(decoder_channels), f"have {halvings - 1} or {halvings} entries"
+    require(halvings - 1 <= given <= halvings, "model.decoder_channels", rule, given)
     return height // 2**halvings, width // 2**halvings, channels[-1]

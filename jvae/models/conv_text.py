@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from jvae import layers, registry
 from jvae.distributions import Sentences
-from jvae.errors import ConfigError
+from jvae.errors import require
 from jvae.models import latents
 from jvae.models.latents import GaussianLatent, Latent
 from jvae.models.text import END, SentenceVAE, flat_code, nucleus
@@ -108,11 +108,8 @@ class PoetryVAE(SentenceVAE):
     def likelihood(self, z: Array, batch: Batch) -> Sentences:
         """Returns p(x|z) of batch['tokens'] [B, up to T], of 'length' [B]."""
         width = batch["tokens"].shape[1]
-        if width > self.max_length:
-            raise ConfigError(
-                f"model.max_length must be at least the data's {width} tokens, "
-                f"got {self.max_length}"
-            )
+        most, rule = self.max_length, f"be at least the data's {width} tokens"
+        require(width <= most, "model.max_length", rule, most)
         return Sentences(self.logits(z)[:, :width], batch["length"])
 
     def write(

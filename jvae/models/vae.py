@@ -13,7 +13,7 @@ from flax import linen as nn
 from jvae import keys
 from jvae.contract import Model
 from jvae.distributions import DiagGaussian, Distribution, as_distribution, kl_per_group
-from jvae.errors import ConfigError
+from jvae.errors import ConfigError, require
 from jvae.flows import FlowPosterior, FlowPrior
 from jvae.models import likelihoods
 from jvae.models.latents import GaussianLatent, Latent
@@ -187,12 +187,9 @@ class VAE(LatentHead):
 
     def likelihood(self, latents: Array, batch: Batch) -> Distribution:
         """Returns p(x|z) for z [B, D] (or [B, D, K]); of `batch` the mask is read."""
-        event_shape = self.latent.event_shape(self.latent_dim)
-        if latents.shape[1:] != event_shape:
-            raise ConfigError(
-                f"latents must have shape [B, {_shape(event_shape)}], "
-                f"got {list(latents.shape)}"
-            )
+        event_shape, shape = self.latent.event_shape(self.latent_dim), latents.shape
+        rule = f"have shape [B, {_shape(event_shape)}]"
+        require(shape[1:] == event_shape, "latents", rule, list(shape))
         flat = latents.reshape(latents.shape[0], -1)
         outputs = self.decoder(flat, batch.get("mask"))
         *size, channels = self.image_shape
@@ -238,10 +235,8 @@ def as_one_hot(label: Array, num_classes: int) -> Array:
 
 def check_image(image: Array, image_shape: Sequence[int]) -> Array:
     """Returns images [B, H, W, C]; ConfigError unless that is their shape."""
-    if image.shape[1:] != tuple(image_shape):
-        raise ConfigError(
-            f"image must have shape [B, {_shape(image_shape)}], got {list(image.shape)}"
-        )
+    rule = f"have shape [B, {_shape(image_shape)}]"
+    require(image.shape[1:] == tuple(image_shape), "image", rule, list(image.shape))
     return image
 
 
@@ -254,12 +249,8 @@ def _check_shape(role: str, module: Any, value: Array, expected: tuple) -> None:
     matches = len(value.shape) == len(expected) and all(
         w is None or w == g for w, g in zip(expected, value.shape, strict=True)
     )
-    if not matches:
-        text = ["F" if w is None else w for w in expected]
-        raise ConfigError(
-            f"{role} {type(module).__name__} must return shape [{_shape(text)}], "
-            f"got {list(value.shape)}"
-        )
+    rule = f"return shape [{_shape(['F' if w is None else w for w in expected])}]"
+    require(matches, f"{role} {type(module).__name__}", rule, list(value.shape))
 
 
 def flat_size(image_shape: Sequence[int]) -> int:

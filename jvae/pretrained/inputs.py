@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jvae.errors import ConfigError
+from jvae.errors import ConfigError, require
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.types import Array
 
@@ -65,9 +65,9 @@ def checked_label(label: Any, n: int, classes: int | None) -> np.ndarray:
     shapes = ((n,), (n, classes))
     if array.shape not in shapes:
         raise ConfigError(f"label must hold {n} classes, got shape {list(array.shape)}")
-    whole = np.issubdtype(array.dtype, np.integer)
-    if array.ndim == 1 and not (whole and np.all((array >= 0) & (array < classes))):
-        raise ConfigError(
-            f"label must hold integers in 0..{classes - 1}, got {array.tolist()[:10]}"
-        )
+    if array.ndim == 1:
+        whole = np.issubdtype(array.dtype, np.integer)
+        good = whole and bool(np.all((array >= 0) & (array < classes)))
+        rule = f"hold integers in 0..{classes - 1}"
+        require(good, "label", rule, array.tolist()[:10])
     return array

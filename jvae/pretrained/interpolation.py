@@ -111,8 +111,8 @@ def traversals(
     require(num >= 2, "num", "be at least 2", num)
     require(reach > 0.0, "reach", "be positive", reach)
     z = codes(trained, x)
-    if trained.model.offers("code"):
-        raise ConfigError(f"{trained.name} has no single dimensions to move along")
+    has_some = not trained.model.offers("code")
+    trained.require(has_some, "has no single dimensions to move along")
     known = all(0 <= d < z.shape[-1] for d in dims)
     require(known, "dims", f"be in 0..{z.shape[-1] - 1}", list(dims))
     values = jnp.linspace(-reach, reach, num)

@@ -83,10 +83,8 @@ class Pretrained(TrainedModel):
 
     @property
     def _spelling(self) -> Vocabulary:
-        if self.vocabulary is None:
-            raise ConfigError(
-                f"{self.name} has no vocabulary", fix="Train a model of sentences."
-            )
+        has_one, fix = self.vocabulary is not None, "Train a model of sentences."
+        self.require(has_one, "has no vocabulary", fix)
         return self.vocabulary
 
     def encode(self, x: Array) -> Any:
@@ -94,8 +92,8 @@ class Pretrained(TrainedModel):
 
         Over [B, D, K] one-hot vectors, where the latents are D variables of K values.
         """
-        if not (self.model.offers("encode") or self.model.offers("posterior")):
-            raise ConfigError(f"{self.name} has no codes")
+        has_some = self.model.offers("encode") or self.model.offers("posterior")
+        self.require(has_some, "has no codes")
         return self.call("encode", checked_input(self, x))
 
     def cluster(self, x: Array) -> Array:
@@ -107,10 +105,8 @@ class Pretrained(TrainedModel):
         Raises:
           ConfigError: a model without clusters.
         """
-        if not predictions.has_clusters(self):
-            raise ConfigError(
-                f"{self.name} has no clusters", fix="Train a model with model.clusters."
-            )
+        fix = "Train a model with model.clusters."
+        self.require(predictions.has_clusters(self), "has no clusters", fix)
         return predictions.clusters_of(self, {"image": checked_input(self, x)})
 
     def classify(self, x: Array, key: Key | None = None, num_samples: int = 1) -> Array:
@@ -124,11 +120,8 @@ class Pretrained(TrainedModel):
         Raises:
           ConfigError: a model that does not score labels.
         """
-        if not self.is_classifier:
-            raise ConfigError(
-                f"{self.name} is no classifier",
-                fix="Train a model whose target is 'label'.",
-            )
+        fix = "Train a model whose target is 'label'."
+        self.require(self.is_classifier, "is no classifier", fix)
         require(num_samples >= 1, "num_samples", "be at least 1", num_samples)
         draws = None if key is None else sample_keys(key, len(x), num_samples)
         return predictions.label_probs(self, {"image": checked_input(self, x)}, draws)
@@ -285,12 +278,8 @@ class Pretrained(TrainedModel):
 
     def _require_decoder(self) -> None:
         """Raises ConfigError for a model that has no p(x|z)."""
-        if not self.is_generative:
-            raise ConfigError(
-                f"{self.name} has no p(x|z): it makes no images and "
-                "bounds no likelihood",
-                fix="Use `encode`, or a VAE.",
-            )
+        lack = "has no p(x|z): it makes no images and bounds no likelihood"
+        self.require(self.is_generative, lack, "Use `encode`, or a VAE.")
 
     def require_statistics_of_data(self) -> None:
         """Raises ConfigError for a model whose statistics are those of samples."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from jvae import keys
 from jvae.distributions import as_distribution
-from jvae.errors import ConfigError, require
+from jvae.errors import require
 from jvae.pretrained.inputs import checked_label
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.runtime.mesh import rows
@@ -43,8 +43,7 @@ def reconstructions(
       ConfigError: 'mean' of a model without one posterior.
     """
     require(mode in ("mean", "sample"), "mode", "be 'mean' or 'sample'", mode)
-    if not trained.has_latents:
-        raise ConfigError(f"{trained.name} has no code to decode")
+    trained.require(trained.has_latents, "has no code to decode")
     if mode == "mean":
         return decoded(trained, codes(trained, x))
     return trained.run(_redraw, x, keys.per_example(key, len(x)))
@@ -67,10 +66,8 @@ def codes(trained: TrainedModel, x: Array | np.ndarray) -> Any:
     Raises:
       ConfigError: the model has neither one posterior nor `code`.
     """
-    if not has_codes(trained):
-        raise ConfigError(
-            f"{trained.name} has no posterior mean to decode", fix="Use mode 'sample'."
-        )
+    lack, fix = "has no posterior mean to decode", "Use mode 'sample'."
+    trained.require(has_codes(trained), lack, fix)
     return trained.run(code_of, x)
 
 
@@ -165,8 +162,7 @@ def resample_fine_scales(
     Raises:
       ConfigError: a model without scales, or a number out of range.
     """
-    if not trained.model.offers("resample"):
-        raise ConfigError(f"{trained.name} has no scales to draw again")
+    trained.require(trained.model.offers("resample"), "has no scales to draw again")
     for name, value in (("n", n), ("num", num)):
         require(value >= 1, name, "be at least 1", value)
     scales = len(trained.model.groups)
@@ -174,12 +170,10 @@ def resample_fine_scales(
     require(temperature >= 0.0, "temperature", "be at least 0", temperature)
     # A few rows at once; a row's images are its own whatever is beside it.
     rows = max(1, CHUNK // num)
-    parts = [
-        trained.run(
-            _vary, key, np.arange(i, min(i + rows, n)), num_kept, temperature, num=num
-        )
-        for i in range(0, n, rows)
-    ]
+    parts = []
+    for i in range(0, n, rows):
+        numbers, rest = np.arange(i, min(i + rows, n)), (num_kept, temperature)
+        parts.append(trained.run(_vary, key, numbers, *rest, num=num))
     return np.concatenate([np.asarray(part) for part in parts])
 
 

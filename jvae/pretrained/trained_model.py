@@ -17,6 +17,7 @@ from jvae.data import transforms
 from jvae.data.pipeline import eval_batches
 from jvae.data.sources import Source
 from jvae.data.transforms import Transform
+from jvae.errors import ConfigError
 from jvae.runtime import mesh, xla_options
 from jvae.types import Array, Batch, Key, Params, State
 
@@ -50,6 +51,11 @@ class TrainedModel:
     def name(self) -> str:
         """The class of the model, for messages."""
         return type(self.model).__name__
+
+    def require(self, fits: bool, lack: str, fix: str = "") -> None:
+        """Raises ConfigError "<class of the model> <lack>." unless the model fits."""
+        if not fits:
+            raise ConfigError(f"{self.name} {lack}", fix=fix)
 
     @property
     def is_generative(self) -> bool:

@@ -82,12 +82,8 @@ class NVAE(Model):
 
         What the balance of KL terms divides by.
         """
-        weights = [4.0**i / count for i, count in enumerate(self.groups)]
-        return tuple(
-            weight / min(weights)
-            for weight, count in zip(weights, self.groups, strict=True)
-            for _ in range(count)
-        )
+        weights = np.array([4.0**i / count for i, count in enumerate(self.groups)])
+        return tuple(np.repeat(weights / weights.min(), self.groups).tolist())
 
     @property
     def latent_shapes(self) -> list[tuple[int, int, int, int]]:
