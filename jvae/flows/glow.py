@@ -113,10 +113,6 @@ class Glow(Bijection):
         self.splits = [Split() for _ in shapes[1:]]
         self.last = ActNorm(shapes[-1][-1])
 
-    def _folded(self, level: int, x: Array) -> Array:
-        """Returns x as the steps of a level see it."""
-        return space_to_depth(x) if level > 0 or self.squeeze_first else x
-
     def forward(self, x: Array, cond: Array | None = None) -> tuple[Array, Array]:
         """Returns (z [B, H W C], log |det dz/dx| [B])."""
         return self._through(lambda part, x: part.forward(x), x)
@@ -147,7 +143,8 @@ class Glow(Bijection):
         """Returns (codes, log |det| [B]), by `call` of steps and of the last norm."""
         total, leaving = no_change(x), []
         for level, steps in enumerate(self.steps):
-            x, log_det = call(steps, self._folded(level, x))
+            x = space_to_depth(x) if level > 0 or self.squeeze_first else x
+            x, log_det = call(steps, x)
             total += log_det
             if level < len(self.splits):
                 x, z, log_det = self.splits[level].forward(x)

@@ -171,13 +171,14 @@ def _loop_strided(x: Array, kernel: Array, stride: int) -> Array:
     """A strided 'SAME' convolution as a stride-1 one of the space-to-depth image."""
     kh, kw = kernel.shape[:2]
     h, w = x.shape[1:3]
-    before = [_strided_same(n, k, stride)[0] for n, k in ((h, kh), (w, kw))]
+    above, beside = (_strided_same(n, k, stride)[0] for n, k in ((h, kh), (w, kw)))
     out = [-(-n // stride) for n in (h, w)]
     taps = [-(-k // stride) for k in (kh, kw)]
     # Pad so that output i reads rows stride*i ... of the padded image, then fold.
     rows, columns = ((n + t - 1) * stride for n, t in zip(out, taps, strict=True))
-    pads = [(before[0], rows - h - before[0]), (before[1], columns - w - before[1])]
-    folded = space_to_depth(_pad_or_crop(x, pads), stride)
+    sides = (above, rows - h - above, 0), (beside, columns - w - beside, 0)
+    zero, none = jnp.zeros((), x.dtype), (0, 0, 0)
+    folded = space_to_depth(jax.lax.pad(x, zero, (none, *sides, none)), stride)
     full = jnp.pad(
         kernel, ((0, taps[0] * stride - kh), (0, taps[1] * stride - kw), (0, 0), (0, 0))
     )
@@ -193,12 +194,6 @@ def _strided_same(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """Returns XLA's 'SAME' padding of one axis."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
-
-
-def _pad_or_crop(x: Array, pads: list[tuple[int, int]]) -> Array:
-    return jax.lax.pad(
-        x, jnp.zeros((), x.dtype), [(0, 0, 0), *((a, b, 0) for a, b in pads), (0, 0, 0)]
-    )
 
 
 def upsampling_convolution(x: Array, kernel: Array) -> Array:

@@ -75,7 +75,12 @@ class Lstm(nn.Module):
         if start is None:
             zeros = jnp.zeros((x.shape[0], self.features), gates.dtype)
             start = Memory(zeros, zeros)
-        return unroll(gates, self.recurrent, start).swapaxes(0, 1)
+
+        def body(memory, step_gates):
+            memory = advance(memory, step_gates, self.recurrent)
+            return memory, memory.hidden
+
+        return layers.scan(body, start, gates)[1].swapaxes(0, 1)
 
     def step(self, memory: Memory, x: Array, constant: Array | None = None) -> Memory:
         """Returns the state after one more input x [B, I]."""
@@ -94,19 +99,3 @@ def advance(memory: Memory, gates: Array, kernel: Array) -> Memory:
     i, f, g, o = jnp.split(gates + memory.hidden @ kernel, 4, axis=-1)
     cell = nn.sigmoid(f) * memory.cell + nn.sigmoid(i) * jnp.tanh(g)
     return Memory(cell, nn.sigmoid(o) * jnp.tanh(cell))
-
-
-def unroll(gates: Array, kernel: Array, start: Memory) -> Array:
-    """Returns what the cell shows after every step, [T, B, H].
-
-    Args:
-      gates: [T, B, 4 H], what inputs give to them.
-      kernel: [H, 4 H], of the recurrent product.
-      start: the state before the first step.
-    """
-
-    def body(memory, step_gates):
-        memory = advance(memory, step_gates, kernel)
-        return memory, memory.hidden
-
-    return layers.scan(body, start, gates)[1]

@@ -71,12 +71,6 @@ def mixture_log_weights(
     return jnp.log(jnp.where(own, 1.0 / n, weights) * is_real[None, :])
 
 
-def _component_log_probs(q: DiagGaussian, z: Array) -> Array:
-    """Returns [B, B, D], log q(z_i,d | x_j) at [i, j, d]."""
-    repeated = jnp.broadcast_to(z[:, None], (len(z), *z.shape))
-    return jax.vmap(q.log_prob_per_dim)(repeated)
-
-
 def decompose_kl_per_example(
     q: DiagGaussian,
     z: Array,
@@ -106,7 +100,8 @@ def decompose_kl_per_example(
         is_real = mask.astype(bool)[:, None]
         q, z = jax.tree.map(lambda a: jnp.where(is_real, a, 0.0), (q, z))
     log_weights = mixture_log_weights(z.shape[0], dataset_size, estimator, mask)
-    components = _component_log_probs(q, z)
+    repeated = jnp.broadcast_to(z[:, None], (len(z), *z.shape))
+    components = jax.vmap(q.log_prob_per_dim)(repeated)  # log q(z_i,d | x_j), [i, j, d]
     log_q_z = jax.nn.logsumexp(log_weights + components.sum(-1), axis=1)
     log_q_dims = jax.nn.logsumexp(log_weights[..., None] + components, axis=1)
     log_q_given_x = q.log_prob(z)
@@ -190,21 +185,6 @@ def _require_diagonal(role: str, posterior: Any) -> DiagGaussian:
     return posterior
 
 
-def _require_one_prior(model: Any, params: Params, state: State, batch: Batch) -> None:
-    """Raises ConfigError unless p(z) is one diagonal Gaussian for all examples."""
-
-    def prior(batch):
-        p = model.apply({"params": params, **state}, batch, method="prior")
-        return _require_diagonal("prior", p)
-
-    if _depends(prior, batch):
-        raise ConfigError(
-            f"{NAME} needs one prior for all examples, that of "
-            f"{type(model).__name__} depends on the example",
-            fix="Use loss 'elbo', or a model without classes.",
-        )
-
-
 @objective(coefficients=dict.fromkeys(PARTS, 1.0), check=_check)
 def negative_decomposed_elbo(
     params: Params,
@@ -252,7 +232,17 @@ def negative_decomposed_elbo(
       ConfigError: dataset_size below 2 or below the batch, or a prior that is no
         diagonal Gaussian or depends on the example.
     """
-    _require_one_prior(model, params, state, batch)
+
+    def prior(batch):
+        p = model.apply({"params": params, **state}, batch, method="prior")
+        return _require_diagonal("prior", p)
+
+    if _depends(prior, batch):
+        raise ConfigError(
+            f"{NAME} needs one prior for all examples, that of "
+            f"{type(model).__name__} depends on the example",
+            fix="Use loss 'elbo', or a model without classes.",
+        )
 
     def infer_and_score(model, batch, key):
         q, p = model.posterior(batch), model.prior(batch)

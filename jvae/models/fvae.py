@@ -31,7 +31,7 @@ from jvae.flows.squeeze import check_squeezes
 from jvae.flows.steps import Remat
 from jvae.layers import BatchNorm, Conv, by_rows, depth_to_space, space_to_depth
 from jvae.models import likelihoods
-from jvae.models.vae import VAE, check_image, flat_size
+from jvae.models.vae import VAE, check_image
 from jvae.ranges import ImageShape, PositiveFloat, PositiveInt
 from jvae.types import Array, Batch, Key, batch_size
 
@@ -219,7 +219,7 @@ def fvae(
         encoder=SqueezeEncoder(levels, blocks, block_hidden, batch_norm),
         decoder=SqueezeDecoder(shape, levels, blocks, block_hidden, batch_norm),
         observation=observation,
-        latent_dim=flat_size(image_shape),
+        latent_dim=math.prod(image_shape),
         image_shape=tuple(image_shape),
         flow=Glow(shape, *steps, squeeze_first=False, remat=remat),
         flow_shape=shape,

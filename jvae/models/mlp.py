@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from jvae import registry
 from jvae.layers import ACTIVATIONS, Activation
 from jvae.models import latents, likelihoods
 from jvae.models.cluster import autoencoder
-from jvae.models.vae import VAE, flat_size
+from jvae.models.vae import VAE
 from jvae.ranges import ImageShape, PositiveInt, Widths
 from jvae.types import Array
 
@@ -61,7 +62,7 @@ class MlpDecoder(nn.Module):
     def __call__(self, z: Array, mask: Array | None = None) -> Array:
         """Returns the observation model's inputs, linear; `mask` is not read."""
         h = MlpEncoder(self.hidden, self.activation, self.dtype, name="layers")(z)
-        size = flat_size(self.output_shape)
+        size = math.prod(self.output_shape)
         outputs = nn.Dense(size, dtype=self.dtype, kernel_init=_GLOROT, name="output")
         return outputs(h).reshape(z.shape[0], *self.output_shape)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -251,8 +250,3 @@ def _check_shape(role: str, module: Any, value: Array, expected: tuple) -> None:
     )
     rule = f"return shape [{_shape(['F' if w is None else w for w in expected])}]"
     require(matches, f"{role} {type(module).__name__}", rule, list(value.shape))
-
-
-def flat_size(image_shape: Sequence[int]) -> int:
-    """Returns H * W * C."""
-    return math.prod(image_shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -62,7 +62,14 @@ def nvae(
     """
     height, width, colors = image_shape
     halvings = blocks + len(groups) - 1
-    _check_halvings((height, width), padding, halvings)
+    for side in (height, width):
+        if (side + 2 * padding) % 2**halvings:
+            raise ConfigError(
+                f"model.image_shape with padding {padding} must be a multiple of "
+                f"2^{halvings} = {2**halvings} for {halvings} halvings, got {side} + "
+                f"2 x {padding}",
+                fix="Set model.padding, or fewer model.blocks or model.groups.",
+            )
     require(channels % 2 == 0, "model.channels", "be even", channels)
     depth = 2 * (blocks * block_cells + group_cells * sum(groups))
     return NVAE(
@@ -77,15 +84,3 @@ def nvae(
         padding=padding,
         features=features,
     )
-
-
-def _check_halvings(size: Sequence[int], padding: int, halvings: int) -> None:
-    """Raises ConfigError unless both sides with padding can be halved so often."""
-    for side in size:
-        if (side + 2 * padding) % 2**halvings:
-            raise ConfigError(
-                f"model.image_shape with padding {padding} must be a multiple of "
-                f"2^{halvings} = {2**halvings} for {halvings} halvings, got {side} + "
-                f"2 x {padding}",
-                fix="Set model.padding, or fewer model.blocks or model.groups.",
-            )

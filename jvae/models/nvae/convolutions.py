@@ -54,7 +54,8 @@ class Convolution(nn.Module):
         """Returns the convolution of x."""
         inputs = 1 if self.depthwise else x.shape[-1]
         shape = (self.kernel_size, self.kernel_size, inputs, self.features)
-        name = _kernel_name(self.order, self.depthwise)
+        parts = (self.order, "depthwise" if self.depthwise else "", "kernel")
+        name = "_".join(filter(None, parts))  # says how it is to be masked
         kernel = self.param(name, _scaled(self.scale), shape)
         masked = kernel * _mask(name, shape)
         log_gain = None
@@ -75,12 +76,6 @@ class Convolution(nn.Module):
 def _scaled(scale: float) -> Callable:
     """Returns the initializer of kernels, times a factor."""
     return lambda key, shape: scale * INIT(key, shape)
-
-
-def _kernel_name(order: Order, depthwise: bool) -> str:
-    """Returns a name that says how the kernel is to be masked."""
-    parts = [order, "depthwise" if depthwise else "", "kernel"]
-    return "_".join(filter(None, parts))
 
 
 def _mask(name: str, shape: tuple[int, ...]) -> np.ndarray:

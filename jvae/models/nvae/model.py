@@ -241,14 +241,11 @@ class NVAE(Model):
         """Returns p(x|z) at one draw; what `init` traces."""
         likelihood = super().__call__(batch, key)
         if self.is_initializing():
-            self.put_variable(SPECTRAL, "left", self._power_start(key))
+            kernels = self.conv_kernels()
+            start = power_start(key if key.ndim == 0 else key[0], kernels)
+            left = power_iteration(kernels, start, FIRST_ITERATIONS)[1]
+            self.put_variable(SPECTRAL, "left", left)
         return likelihood
-
-    def _power_start(self, key: Key) -> dict[str, Array]:
-        """Returns the vectors of every kernel after the first iterations."""
-        kernels = self.conv_kernels()
-        start = power_start(key if key.ndim == 0 else key[0], kernels)
-        return power_iteration(kernels, start, FIRST_ITERATIONS)[1]
 
     def conv_kernels(self) -> dict[str, Array]:
         """Returns {path: [K, O, I h w]}, the kernels of all convolutions as used."""
