@@ -284,6 +284,14 @@ def resolve(registry: Mapping[str, Callable], name: str, where: str) -> Callable
     return found
 
 
+def build_part(
+    registry: Mapping[str, Callable], where: str, part: str | Mapping[str, Any]
+) -> Any:
+    """Returns what a name, or {'name': ..., fields}, builds; see `build`."""
+    fields = {"name": part} if isinstance(part, str) else {"name": "", **part}
+    return build(registry, where, **fields)
+
+
 def build(
     registry: Mapping[str, Callable], where: str, name: str, *args: Any, **fields: Any
 ) -> Any:

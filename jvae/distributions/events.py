@@ -138,8 +138,11 @@ def draw(sample: Callable[..., Array], key: Key, n: int | None, *arrays: Any) ->
       n: None for one draw [B, ...], else [n, B, ...].
       *arrays: pytrees of [B, ...] arrays.
     """
-    each = keys.per_example(key, jax.tree.leaves(arrays)[0].shape[0])
-    if n is None:
-        return jax.vmap(sample)(each, *arrays)
-    one_draw = jax.vmap(sample)
-    return jax.vmap(lambda k: one_draw(k, *arrays))(keys.split_each(each, n))
+    rows, one_draw = jax.tree.leaves(arrays)[0].shape[0], jax.vmap(sample)
+    return draws(lambda each: one_draw(each, *arrays), key, n, rows)
+
+
+def draws(sample: Callable[[Key], Array], key: Key, n: int | None, rows: int) -> Array:
+    """Returns sample(keys [B]), [B, ...], or n such draws, [n, B, ...]."""
+    each = keys.per_example(key, rows)
+    return sample(each) if n is None else jax.vmap(sample)(keys.split_each(each, n))

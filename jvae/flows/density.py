@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any
 
 import flax.struct
-import jax
 import jax.numpy as jnp
 
-from jvae import keys
 from jvae.distributions import DiagGaussian, Distribution
+from jvae.distributions.events import draws
 from jvae.flows.bijection import Bijection
 from jvae.types import Array, Key, Params
 
@@ -140,12 +138,6 @@ class FlowPosterior(Distribution):
 
 def _applied(flow: Bijection, params: Params, *args: Any, method: str = "forward"):
     return flow.apply({"params": params}, *args, method=method)
-
-
-def draws(sample: Callable[[Key], Array], key: Key, n: int | None, rows: int) -> Array:
-    """Returns sample(keys [B]), [B, ...], or n such draws, [n, B, ...]."""
-    each = keys.per_example(key, rows)
-    return sample(each) if n is None else jax.vmap(sample)(keys.split_each(each, n))
 
 
 def taken(

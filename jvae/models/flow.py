@@ -18,10 +18,11 @@ import jax.numpy as jnp
 from jvae import keys, registry
 from jvae.contract import Model
 from jvae.distributions import DiagGaussian, Distribution
+from jvae.distributions.events import draws
 from jvae.errors import require
 from jvae.flows import Bijection, Glow, Nice
 from jvae.flows.coupling import Kind
-from jvae.flows.density import draws, taken
+from jvae.flows.density import taken
 from jvae.flows.glow import Mixing
 from jvae.flows.squeeze import check_squeezes
 from jvae.flows.steps import Remat

@@ -283,9 +283,5 @@ def build(likelihood: str | Mapping[str, Any]) -> Head:
     Raises:
       ConfigError: an unknown name or field.
     """
-    if isinstance(likelihood, str):
-        likelihood = {"name": likelihood}
-    if "name" not in likelihood:
-        likelihood = {"name": "", **likelihood}
-    built = registry.build(LIKELIHOODS, "model.likelihood", **likelihood)
+    built = registry.build_part(LIKELIHOODS, "model.likelihood", likelihood)
     return with_defaults(built, HeadDefaults, "model.likelihood")

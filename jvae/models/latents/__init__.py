@@ -74,11 +74,7 @@ def build(
       ConfigError: an unknown name or field, latents of impossible dimension, or class
         means for latents that are not Gaussian.
     """
-    if isinstance(latent, str):
-        latent = {"name": latent}
-    if "name" not in latent:
-        latent = {"name": "", **latent}
-    built = registry.build(LATENTS, "model.latent", **latent)
+    built = registry.build_part(LATENTS, "model.latent", latent)
     has_means = num_classes is None or isinstance(built, GaussianLatent)
     rule = "be None unless model.latent is 'gaussian'"
     require(has_means, "model.num_classes", rule, num_classes)
