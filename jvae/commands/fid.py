@@ -104,10 +104,8 @@ def compare(real: ImageFeatures, generated: ImageFeatures) -> dict[str, float]:
     both = (real.mean, real.covariance, generated.mean, generated.covariance)
     metrics = {"fid": frechet.between_gaussians(*both)}
     if real.values is not None and generated.values is not None:
-        enough = min(len(real.values), len(generated.values)) > frechet.NEIGHBOURS
-        if enough:
-            overlap = frechet.overlap(real.values, generated.values)
-            metrics |= dataclasses.asdict(overlap)
+        if min(len(real.values), len(generated.values)) > frechet.NEIGHBOURS:
+            metrics |= frechet.overlap(real.values, generated.values)
     return metrics
 
 

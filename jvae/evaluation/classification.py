@@ -7,11 +7,14 @@ of a classifier bounds the information in its codes from both sides.
 from __future__ import annotations
 
 import dataclasses
+from typing import Unpack
 
 import numpy as np
 
 from jvae.data.sources import Source
+from jvae.evaluation.disentanglement import discrete_entropy
 from jvae.evaluation.metrics import Metric
+from jvae.evaluation.settings import Examples
 from jvae.losses.bottleneck import LN_2, bottleneck_terms
 from jvae.losses.iwae import sample_keys
 from jvae.pretrained.likelihood import Estimate
@@ -70,32 +73,23 @@ def evaluate_classification(
     trained: TrainedModel,
     source: Source,
     *,
-    batch_size: int,
-    key: Key,
     num_samples: int,
-    num_examples: int | None = None,
+    **examples: Unpack[Examples],
 ) -> Classification:
     """Returns what a classifier makes of the first examples of a split.
 
     Args:
       trained: a classifier.
       source: the split, with labels.
-      batch_size: of all devices together; the result does not depend on it.
-      key: of the draws.
       num_samples: draws of z for each example, over which p(y|z) is averaged.
-      num_examples: how many; None for all.
+      **examples: see `Examples`.
 
     Raises:
       ConfigError: the devices cannot share batch_size rows, or there are no labels.
       DataError: num_examples is more than there are.
     """
     terms = trained.map_examples(
-        _predictions,
-        source,
-        batch_size=batch_size,
-        key=key,
-        num_examples=num_examples,
-        num_samples=num_samples,
+        _predictions, source, num_samples=num_samples, **examples
     )
     return Classification(
         labels=terms["label"],
@@ -108,39 +102,23 @@ def evaluate_classification(
     )
 
 
-def label_entropy(labels: np.ndarray) -> float:
-    """Returns H(y) in nats, by the frequencies of the labels at hand."""
-    shares = np.unique(labels, return_counts=True)[1] / len(labels)
-    return float(-(shares * np.log(shares)).sum())
-
-
 def classification_metrics(classification: Classification) -> dict[str, Metric]:
     """Returns accuracies, and the bounds on information in nats and bits.
 
     Args:
       classification: from `evaluate_classification`.
     """
-    entropy = label_entropy(classification.labels)
+    entropy = discrete_entropy(classification.labels)
     right = Estimate.of(classification.by_mean == classification.labels)
-    rows = {
-        "accuracy": dataclasses.replace(
-            Metric.of("Accuracy", right, "of 1", "metric", "by p(y|z) at the code"),
-            num_samples=None,
-        )
-    }
+    text = "by p(y|z) at the code"
+    accuracy = Metric.of("Accuracy", right, "of 1", "metric", text)
+    rows = {"accuracy": dataclasses.replace(accuracy, num_samples=None)}
+    lost = Estimate.of(-classification.log_likelihood)
+    known = Estimate.of(entropy + classification.log_likelihood)
+    text = f"H(y) + E log p(y|z) <= I(z; y) <= H(y) = {entropy:.3f} nats"
     bounds = [
-        (
-            "cross_entropy",
-            "Cross-entropy",
-            Estimate.of(-classification.log_likelihood),
-            "E[-log p(y|z)], one draw of z",
-        ),
-        (
-            "label_information",
-            "Known of y",
-            Estimate.of(entropy + classification.log_likelihood),
-            f"H(y) + E log p(y|z) <= I(z; y) <= H(y) = {entropy:.3f} nats",
-        ),
+        ("cross_entropy", "Cross-entropy", lost, "E[-log p(y|z)], one draw of z"),
+        ("label_information", "Known of y", known, text),
     ]
     if classification.rate is not None:
         right = Estimate.of(

@@ -7,12 +7,14 @@ alone, after training, and not to choose a checkpoint.
 from __future__ import annotations
 
 import dataclasses
+from typing import Unpack
 
 import numpy as np
 
 from jvae.data.sources import Source
 from jvae.errors import require
 from jvae.evaluation.metrics import Metric
+from jvae.evaluation.settings import Examples
 from jvae.pretrained.predictions import clusters_of
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.types import Array, Batch, Key
@@ -47,33 +49,21 @@ def _clusters_and_labels(
 
 
 def evaluate_clusters(
-    trained: TrainedModel,
-    source: Source,
-    *,
-    batch_size: int,
-    key: Key,
-    num_examples: int | None = None,
+    trained: TrainedModel, source: Source, **examples: Unpack[Examples]
 ) -> Clusters:
     """Returns the clusters of the first examples of a split.
 
     Args:
       trained: a model with clusters.
       source: the split.
-      batch_size: of all devices together; the result does not depend on it.
-      key: of the draws that the transform of the data may make.
-      num_examples: how many; None for all.
+      **examples: see `Examples`; the key is that of the draws that the transform of
+        the data may make.
 
     Raises:
       ConfigError: the devices cannot share batch_size rows.
       DataError: num_examples is more than there are.
     """
-    terms = trained.map_examples(
-        _clusters_and_labels,
-        source,
-        batch_size=batch_size,
-        key=key,
-        num_examples=num_examples,
-    )
+    terms = trained.map_examples(_clusters_and_labels, source, **examples)
     return Clusters(terms["cluster"], trained.model.num_clusters, terms.get("label"))
 
 
@@ -186,16 +176,11 @@ def cluster_metrics(clusters: Clusters) -> dict[str, Metric]:
     Args:
       clusters: from `evaluate_clusters`.
     """
-
-    def row(label: str, value: float, unit: str, meaning: str) -> Metric:
-        count = len(clusters.assignments)
-        return Metric(label, value, None, unit, "metric", meaning, count, None)
-
-    used = float((clusters.histogram > 0).sum())
+    count, used = len(clusters.assignments), float((clusters.histogram > 0).sum())
     unit, meaning = f"of {clusters.num_clusters}", "clusters with any example"
-    rows = {"clusters_used": row("Clusters used", used, unit, meaning)}
+    rows = {"clusters_used": Metric.score("Clusters used", used, meaning, count, unit)}
     if clusters.labels is not None:
         for name, (label, measure, meaning) in _AGREEMENT.items():
             value = measure(clusters.labels, clusters.assignments)
-            rows[name] = row(label, value, "of 1", meaning)
+            rows[name] = Metric.score(label, value, meaning, count)
     return rows

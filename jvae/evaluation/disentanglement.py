@@ -8,6 +8,7 @@ compare them and find that they agree with each other only in part.
 from __future__ import annotations
 
 import dataclasses
+from typing import Unpack
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from jvae import registry
 from jvae.data.sources import Source
 from jvae.errors import require
 from jvae.evaluation.metrics import Metric
+from jvae.evaluation.settings import Examples
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.types import Array, Batch, Key
 
@@ -73,12 +75,7 @@ def has_factors(source: Source) -> bool:
 
 
 def evaluate_disentanglement(
-    trained: TrainedModel,
-    source: Source,
-    *,
-    batch_size: int,
-    key: Key,
-    num_examples: int | None = None,
+    trained: TrainedModel, source: Source, **examples: Unpack[Examples]
 ) -> Disentanglement | None:
     """Returns the scores of the means of q(z|x) of the first examples of a split.
 
@@ -87,17 +84,9 @@ def evaluate_disentanglement(
     Args:
       trained: a model whose posterior is over vectors.
       source: a split with 'factors'.
-      batch_size: of all devices together; the result does not depend on it.
-      key: of the transform.
-      num_examples: how many; None for all.
+      **examples: see `Examples`; the key is that of the transform.
     """
-    terms = trained.map_examples(
-        means_and_factors,
-        source,
-        batch_size=batch_size,
-        key=key,
-        num_examples=num_examples,
-    )
+    terms = trained.map_examples(means_and_factors, source, **examples)
     factors = np.asarray(terms["factors"])
     varies = factors.min(0) < factors.max(0)
     if not varies.any():
@@ -120,15 +109,13 @@ def disentanglement_metrics(scored: Disentanglement) -> dict[str, Metric]:
     Args:
       scored: from `evaluate_disentanglement`.
     """
-    values = registry.values(scored)
-
-    def row(name: str, label: str, meaning: str) -> Metric:
-        value, count = values[name], scored.num_examples
-        if scored.num_constant:
-            meaning += f"; factors left out, as they do not vary: {scored.num_constant}"
-        return Metric(label, value, None, "of 1", "metric", meaning, count, None)
-
-    return {name: row(name, *text) for name, text in LABELS.items()}
+    values, count, more = registry.values(scored), scored.num_examples, ""
+    if scored.num_constant:
+        more = f"; factors left out, as they do not vary: {scored.num_constant}"
+    return {
+        name: Metric.score(label, values[name], meaning + more, count)
+        for name, (label, meaning) in LABELS.items()
+    }
 
 
 def scores(codes: np.ndarray, factors: np.ndarray, seed: int = 0) -> Disentanglement:
@@ -172,9 +159,8 @@ def discrete_entropy(values: np.ndarray) -> float:
 def mutual_information(a: np.ndarray, b: np.ndarray) -> float:
     """Returns the mutual information in nats of whole numbers [N] and [N]."""
     _, joint = np.unique(np.stack([a, b], 1), axis=0, return_inverse=True)
-    return (
-        discrete_entropy(a) + discrete_entropy(b) - discrete_entropy(joint.reshape(-1))
-    )
+    joint_entropy = discrete_entropy(joint.reshape(-1))
+    return discrete_entropy(a) + discrete_entropy(b) - joint_entropy
 
 
 def binned(codes: np.ndarray, num_bins: int = NUM_BINS) -> np.ndarray:
@@ -195,14 +181,11 @@ def mutual_information_gap(codes: np.ndarray, factors: np.ndarray) -> float:
       codes: [N, D].
       factors: [N, K].
     """
-    levels = binned(codes)
-    table = np.array(
-        [
-            [mutual_information(z, v) / discrete_entropy(v) for v in factors.T]
-            for z in levels.T
-        ]
-    )
-    return gap(table)
+    rows = [
+        [mutual_information(z, v) / discrete_entropy(v) for v in factors.T]
+        for z in binned(codes).T
+    ]
+    return gap(np.array(rows))
 
 
 def gap(table: np.ndarray) -> float:

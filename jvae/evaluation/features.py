@@ -21,6 +21,7 @@ import optax
 from etils import epath
 from flax import linen as nn
 
+from jvae import registry
 from jvae.data import datasets
 from jvae.data.sources import Source
 from jvae.errors import DataError
@@ -92,8 +93,8 @@ class Features:
         """Returns [N, WIDTH], the features of intensities [N, H, W, C] in [0, 1]."""
         parts = []
         for start in range(0, len(images), CHUNK):
-            part = jnp.asarray(images[start : start + CHUNK], jnp.float32)
-            parts.append(np.asarray(_outputs(self.params, part, self.num_classes)[0]))
+            part = np.asarray(images[start : start + CHUNK], np.float32)
+            parts.append(_outputs(self.params, part, self.num_classes)[0])
         return np.concatenate(parts)
 
 
@@ -139,16 +140,12 @@ def fit_features(
         num_steps=num_steps,
         learning_rate=LEARNING_RATE,
     )
-    features = Features(params, num_classes, 0.0, shape)
-    right = total = 0
+    right = 0
     for start in range(0, len(test), CHUNK):
         part = test.read(np.arange(start, min(start + CHUNK, len(test))))
-        logits = _outputs(params, jnp.asarray(intensities(part["image"])), num_classes)[
-            1
-        ]
+        _, logits = _outputs(params, intensities(part["image"]), num_classes)
         right += int((np.asarray(logits).argmax(-1) == part["label"]).sum())
-        total += len(part["label"])
-    return dataclasses.replace(features, accuracy=right / total)
+    return Features(params, num_classes, right / len(test), shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,18 +167,15 @@ def intensities(image: np.ndarray) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnames=("num_classes",))
-def _outputs(params: Params, x: Array, num_classes: int) -> Any:
+def _outputs(params: Params, x: np.ndarray, num_classes: int) -> Any:
+    """Returns (features [B, WIDTH], logits [B, num_classes]) of intensities."""
     return FeatureNetwork(num_classes).apply({"params": params}, x)
 
 
 def write_features(features: Features, path: epath.PathLike) -> None:
     """Writes an npz file, whole or not at all."""
-    numbers = {
-        "num_classes": features.num_classes,
-        "accuracy": features.accuracy,
-        "image_shape": features.image_shape,
-    }
-    npz.write_npz(path, features.params, numbers)
+    about = registry.values(features)
+    npz.write_npz(path, about.pop("params"), about)
 
 
 def read_features(path: epath.PathLike) -> Features:

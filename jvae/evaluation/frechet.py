@@ -99,25 +99,15 @@ def between_gaussians(
     return float(max(0.0, difference @ difference + spread))
 
 
-@dataclasses.dataclass(frozen=True)
-class Overlap:
-    """How two sets of examples cover each other.
+def overlap(
+    real: np.ndarray, fake: np.ndarray, k: int = NEIGHBOURS
+) -> dict[str, float]:
+    """Returns how two sets of examples cover each other.
 
-    Attributes:
-      precision: share of generated examples within the radius of some real one.
-      recall: share of real examples within the radius of some generated one.
-      density: mean number of real radii that a generated example is in, over k.
-      coverage: share of real examples in whose radius some generated one is.
-    """
-
-    precision: float
-    recall: float
-    density: float
-    coverage: float
-
-
-def overlap(real: np.ndarray, fake: np.ndarray, k: int = NEIGHBOURS) -> Overlap:
-    """Returns precision and recall, density and coverage.
+    'precision' is the share of generated examples within the radius of some real one,
+    'recall' that of real examples within the radius of some generated one, 'density'
+    the mean number of real radii that a generated example is in, over k, and 'coverage'
+    the share of real examples in whose radius some generated one is.
 
     The radius of an example is the distance to its k-th neighbour in its own set.
     Kynkäänniemi et al., 2019, https://arxiv.org/abs/1904.06991; Naeem et al., 2020,
@@ -140,12 +130,12 @@ def overlap(real: np.ndarray, fake: np.ndarray, k: int = NEIGHBOURS) -> Overlap:
     distances = pairwise_distances(real, fake)
     in_real = distances <= radii_real[:, None]
     in_fake = distances <= radii_fake[None, :]
-    return Overlap(
-        precision=float(in_real.any(0).mean()),
-        recall=float(in_fake.any(1).mean()),
-        density=float(in_real.sum(0).mean() / k),
-        coverage=float(in_real.any(1).mean()),
-    )
+    return {
+        "precision": float(in_real.any(0).mean()),
+        "recall": float(in_fake.any(1).mean()),
+        "density": float(in_real.sum(0).mean() / k),
+        "coverage": float(in_real.any(1).mean()),
+    }
 
 
 def _radii(points: np.ndarray, k: int) -> np.ndarray:

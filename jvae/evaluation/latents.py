@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ import numpy as np
 from jvae import keys
 from jvae.data.sources import Source
 from jvae.distributions import DiagGaussian, as_distribution
+from jvae.evaluation.settings import Examples
 from jvae.flows import FlowPrior
 from jvae.pretrained.likelihood import Estimate
 from jvae.pretrained.trained_model import TrainedModel
@@ -135,33 +136,21 @@ def _has_density(q: Any, num_examples: int) -> bool:
 
 
 def evaluate_latents(
-    trained: TrainedModel,
-    source: Source,
-    *,
-    batch_size: int,
-    key: Key,
-    num_examples: int | None = None,
+    trained: TrainedModel, source: Source, **examples: Unpack[Examples]
 ) -> LatentStatistics:
     """Returns what the first examples of a split put into the latents.
 
     Args:
       trained: what is evaluated.
       source: the split.
-      batch_size: of all devices together; the result does not depend on it.
-      key: of the draws, one z for each example.
-      num_examples: N; None for all. Time grows as N^2 D, memory does not.
+      **examples: see `Examples`; one z is drawn for each. Time grows as N^2 D with
+        their number N, memory does not.
 
     Raises:
       ConfigError: the devices cannot share batch_size rows.
       DataError: num_examples is more than there are.
     """
-    terms = trained.map_examples(
-        posterior_terms,
-        source,
-        batch_size=batch_size,
-        key=key,
-        num_examples=num_examples,
-    )
+    terms = trained.map_examples(posterior_terms, source, **examples)
     kl = terms["kl"].astype(np.float64).mean(0)
     if "posterior" not in terms:
         return LatentStatistics(kl, len(terms["kl"]))

@@ -48,6 +48,13 @@ class Metric:
         error, count, draws = e.standard_error, e.num_examples, e.num_samples
         return cls(label, e.mean, error, unit, kind, meaning, count, draws)
 
+    @classmethod
+    def score(
+        cls, label: str, value: float, meaning: str, count: int, unit: str = "of 1"
+    ) -> Metric:
+        """Returns a number of `count` examples together, which has no error."""
+        return cls(label, value, None, unit, "metric", meaning, count, None)
+
 
 def likelihood_metrics(
     elbo: dict[str, Estimate], log_likelihood: Estimate, observation: Observation
@@ -65,13 +72,11 @@ def likelihood_metrics(
     draws = f"{log_likelihood.num_samples} importance-weighted draws"
     log_p = f"log p(x{observation.given})"
     bound, nll = elbo["elbo"], log_likelihood.scaled(-1.0)
-    rows: list[tuple[str, str, Estimate, str, str]] = [
-        ("elbo", "ELBO", bound, "nats", f"lower bound on {log_p}"),
-        ("nll", "NLL", nll, "nats", f"upper bound on -{log_p}, from {draws}"),
-    ]
+    lower = _said(f"lower bound on {log_p}", observation)
+    upper = _said(f"upper bound on -{log_p}, from {draws}", observation)
     metrics = {
-        name: Metric.of(label, estimate, unit, kind, _said(meaning, observation))
-        for name, label, estimate, unit, meaning in rows
+        "elbo": Metric.of("ELBO", bound, "nats", kind, lower),
+        "nll": Metric.of("NLL", nll, "nats", kind, upper),
     }
     is_of_levels = observation.is_discrete and not observation.is_text
     if is_of_levels or observation.bin_bits is not None:
@@ -90,22 +95,18 @@ def _in_bits(
 ) -> dict[str, Metric]:
     """Returns both bounds in bits of a pixel's level."""
     num_dims, bin_bits = observation.num_dims, observation.bin_bits
-    dims, noise = f"({num_dims} ln 2)", ""
+    noise = ""
     if bin_bits is not None:
         noise = f" + {bin_bits}; of levels, as they are spread over their bins"
-    metrics = {
-        "elbo_bits": ("ELBO in bits", elbo, f"-ELBO / {dims}{noise}"),
-        "nll_bits": ("NLL in bits", log_likelihood, f"NLL / {dims}{noise}"),
-    }
+
+    def row(label: str, estimate: Estimate, bound: str) -> Metric:
+        bits = bits_per_dim(estimate, num_dims, bin_bits or 0)
+        meaning = f"{bound} / ({num_dims} ln 2){noise}"
+        return Metric.of(label, bits, "bits/dim", "bound", meaning)
+
     return {
-        name: Metric.of(
-            label,
-            bits_per_dim(estimate, num_dims, bin_bits or 0),
-            "bits/dim",
-            "bound",
-            meaning,
-        )
-        for name, (label, estimate, meaning) in metrics.items()
+        "elbo_bits": row("ELBO in bits", elbo, "-ELBO"),
+        "nll_bits": row("NLL in bits", log_likelihood, "NLL"),
     }
 
 
@@ -115,13 +116,9 @@ def sentence_metrics(nll: Estimate) -> dict[str, Metric]:
     Args:
       nll: nats of a token, from `likelihood.per_token`.
     """
-    error = nll.standard_error
     perplexity = math.exp(min(nll.mean, 700.0))
-    scaled = dataclasses.replace(
-        nll,
-        mean=perplexity,
-        standard_error=None if error is None else error * perplexity,
-    )
+    # The error is that of the exponential's tangent.
+    scaled = dataclasses.replace(nll.scaled(perplexity), mean=perplexity)
     text = "NLL of all sentences over the number of their tokens, ends counted"
     # Key and units stay those of 0.1.0: a comparison leaves out units that differ.
     per_token = Metric.of("NLL of a token", nll, "nats/symbol", "bound", text)
@@ -160,15 +157,12 @@ def latent_metrics(latents: LatentStatistics) -> dict[str, Metric]:
     """Returns active units and the parts of the KL, those that the posterior has."""
     metrics = {}
     if latents.active is not None:
-        metrics["active_units"] = Metric(
+        metrics["active_units"] = Metric.score(
             "Active units",
             float(latents.active.sum()),
-            None,
-            f"of {len(latents.active)}",
-            "metric",
             "dimensions whose posterior mean has a variance over 0.01",
             latents.num_examples,
-            None,
+            f"of {len(latents.active)}",
         )
     if latents.information is None:
         return metrics
@@ -190,18 +184,9 @@ def scale_metrics(
         "latents whose posterior mean, in standard deviations of the prior from its "
         "mean, has a variance over 0.01"
     )
-    return {
-        "active_units": Metric(
-            "Active units",
-            float(active),
-            None,
-            f"of {count:,}",
-            "metric",
-            meaning,
-            num_examples,
-            None,
-        )
-    }
+    value, unit = float(active), f"of {count:,}"
+    score = Metric.score("Active units", value, meaning, num_examples, unit)
+    return {"active_units": score}
 
 
 def left_out(

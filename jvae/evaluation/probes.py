@@ -251,10 +251,7 @@ def probe_metrics(probes: Probes) -> dict[str, Metric]:
     labels = {"linear": "Linear probe"}
     labels |= {f"knn_{k}": f"Vote of {k} nearest codes" for k in NEIGHBOURS}
     text = f"of frozen codes, {probes.num_train:,} labelled training examples"
-
-    def row(name: str, value: float) -> Metric:
-        label = labels[name]
-        return Metric(label, value, None, "of 1", "metric", text, probes.num_test, None)
-
-    accuracies = probes.accuracies["codes"]
-    return {f"probe_{name}": row(name, value) for name, value in accuracies.items()}
+    return {
+        f"probe_{name}": Metric.score(labels[name], value, text, probes.num_test)
+        for name, value in probes.accuracies["codes"].items()
+    }

@@ -28,7 +28,7 @@ class SampleQuality:
       sampler: 'prior', or the name of what was fitted to codes.
       temperature: of the draws.
       frechet_distance: to the real images, by the features; less is better.
-      precision: see `frechet.Overlap`, as the next three.
+      precision: see `frechet.overlap`, as the next three.
       recall: more is better, as of all four.
       density: about 1 for real images.
       coverage: at most 1.
@@ -85,10 +85,8 @@ def evaluate_quality(
       DataError: fewer images, or images of another size than the features are of.
       ConfigError: num_examples too small for neighbours.
     """
-    least = frechet.NEIGHBOURS + 1
-    require(
-        num_examples >= least, "fd_examples", f"be 0 or at least {least}", num_examples
-    )
+    rule = f"be 0 or at least {frechet.NEIGHBOURS + 1}"
+    require(num_examples > frechet.NEIGHBOURS, "fd_examples", rule, num_examples)
     real = _real(features, source, num_examples)
     rows = []
     if others is not None and len(others) >= num_examples:
@@ -124,8 +122,7 @@ def _check_shape(features: Features, shape: tuple[int, ...]) -> None:
 def _row(
     name: str, temperature: float, real: np.ndarray, generated: np.ndarray
 ) -> SampleQuality:
-    distance = frechet.frechet_distance(
-        frechet.Moments.of(real), frechet.Moments.of(generated)
-    )
-    overlap = dataclasses.asdict(frechet.overlap(real, generated))
-    return SampleQuality(name, float(temperature), distance, **overlap)
+    moments = map(frechet.Moments.of, (real, generated))
+    numbers = {"frechet_distance": frechet.frechet_distance(*moments)}
+    numbers |= frechet.overlap(real, generated)
+    return SampleQuality(name, float(temperature), **numbers)

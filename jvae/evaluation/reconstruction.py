@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Unpack
 
 import jax.numpy as jnp
 import numpy as np
 
 from jvae.data.sources import Source
 from jvae.evaluation.metrics import Metric
+from jvae.evaluation.settings import Examples
 from jvae.pretrained.likelihood import Estimate
 from jvae.pretrained.samples import code_of
 from jvae.pretrained.trained_model import TrainedModel
@@ -69,12 +71,7 @@ def _blurred(x: Array) -> Array:
 
 
 def evaluate_reconstructions(
-    trained: TrainedModel,
-    source: Source,
-    *,
-    batch_size: int,
-    key: Key,
-    num_examples: int | None = None,
+    trained: TrainedModel, source: Source, **examples: Unpack[Examples]
 ) -> dict[str, np.ndarray]:
     """Returns 'squared_error' and 'ssim' [N] of the first examples.
 
@@ -83,13 +80,9 @@ def evaluate_reconstructions(
     Args:
       trained: a model of images that has `samples.has_codes`.
       source: the split.
-      batch_size: of all devices together; the result does not depend on it.
-      key: of the transform.
-      num_examples: N; None for all.
+      **examples: see `Examples`; the key is that of the transform.
     """
-    return trained.map_examples(
-        _nearness, source, batch_size=batch_size, key=key, num_examples=num_examples
-    )
+    return trained.map_examples(_nearness, source, **examples)
 
 
 def _nearness(trained: TrainedModel, key: Key, batch: Batch) -> dict[str, Array]:
@@ -116,7 +109,7 @@ def reconstruction_metrics(errors: dict[str, np.ndarray]) -> dict[str, Metric]:
     if error.mean > 0.0:
         value, count = float(psnr(error.mean)), error.num_examples
         text = "10 log10(1 / squared error), of the mean over all examples"
-        rows["psnr"] = Metric("PSNR", value, None, "dB", "metric", text, count, None)
+        rows["psnr"] = Metric.score("PSNR", value, text, count, "dB")
     text = "structural similarity of x and its reconstruction, 1 if they are equal"
     rows["ssim"] = Metric.of("SSIM", similar, "of 1", "metric", text)
     return {n: dataclasses.replace(row, num_samples=None) for n, row in rows.items()}

@@ -10,21 +10,11 @@ import numpy as np
 
 from jvae.data.sources import Source
 from jvae.errors import DataError
+from jvae.evaluation import clustering, disentanglement, reconstruction
 from jvae.evaluation.classification import (
     Classification,
     classification_metrics,
     evaluate_classification,
-)
-from jvae.evaluation.clustering import (
-    Clusters,
-    cluster_metrics,
-    contingency,
-    evaluate_clusters,
-)
-from jvae.evaluation.disentanglement import (
-    disentanglement_metrics,
-    evaluate_disentanglement,
-    has_factors,
 )
 from jvae.evaluation.latents import (
     LatentStatistics,
@@ -42,20 +32,9 @@ from jvae.evaluation.metrics import (
 )
 from jvae.evaluation.probes import Probes, evaluate_probes, probe_metrics
 from jvae.evaluation.quality import Quality
-from jvae.evaluation.reconstruction import (
-    evaluate_reconstructions,
-    reconstruction_metrics,
-)
 from jvae.evaluation.scales import ScaleStatistics, evaluate_scales, has_scales
 from jvae.evaluation.settings import Settings
-from jvae.pretrained.likelihood import (
-    Estimate,
-    Observation,
-    evaluate_elbo,
-    log_likelihoods,
-    observation,
-    per_token,
-)
+from jvae.pretrained import likelihood
 from jvae.pretrained.predictions import has_clusters
 from jvae.pretrained.samples import has_codes
 from jvae.pretrained.trained_model import TrainedModel
@@ -80,10 +59,10 @@ class EvaluationResults:
 
     num_examples: int
     metrics: dict[str, Metric] = dataclasses.field(default_factory=dict)
-    observation: Observation | None = None
+    observation: likelihood.Observation | None = None
     latents: LatentStatistics | None = None
     classification: Classification | None = None
-    clusters: Clusters | None = None
+    clusters: clustering.Clusters | None = None
     probes: Probes | None = None
     scales: list[ScaleStatistics] = dataclasses.field(default_factory=list)
     quality: Quality | None = None
@@ -100,50 +79,49 @@ def evaluate_all(
       key: of all draws.
       settings: how much to measure.
     """
-    elbo_key, weights_key, latent_key, label_key = (
-        *jax.random.split(key, 3),
-        jax.random.fold_in(key, 3),
-    )
+    elbo_key, weights_key, latent_key = jax.random.split(key, 3)
+    label_key = jax.random.fold_in(key, 3)
+    num_examples = min(settings.num_examples, len(source))
     common: dict[str, Any] = {
+        "trained": trained,
+        "source": source,
         "batch_size": settings.batch_size,
-        "num_examples": min(settings.num_examples, len(source)),
+        "num_examples": num_examples,
     }
-    results = EvaluationResults(common["num_examples"])
+    results, num_samples = EvaluationResults(num_examples), settings.num_samples
     if trained.is_generative:
-        draws = {"num_samples": settings.num_samples, "chunk_size": settings.chunk_size}
-        elbo = evaluate_elbo(trained, source, key=elbo_key, **common)
-        log_p = log_likelihoods(trained, source, key=weights_key, **draws, **common)
-        weighted = Estimate.of(log_p, settings.num_samples)
-        results.observation = observation(trained, source)
+        draws = common | {"chunk_size": settings.chunk_size, "num_samples": num_samples}
+        elbo = likelihood.evaluate_elbo(key=elbo_key, **common)
+        log_p = likelihood.log_likelihoods(key=weights_key, **draws)
+        weighted = likelihood.Estimate.of(log_p, num_samples)
+        results.observation = likelihood.observation(trained, source)
         results.metrics |= likelihood_metrics(elbo, weighted, results.observation)
         if results.observation.is_text:
-            lengths = source.read(np.arange(results.num_examples))["length"]
-            each = per_token(log_p, lengths, settings.num_samples)
+            lengths = source.read(np.arange(num_examples))["length"]
+            each = likelihood.per_token(log_p, lengths, num_samples)
             results.metrics |= sentence_metrics(each)
     if trained.makes_images and has_codes(trained):
-        near = evaluate_reconstructions(trained, source, key=elbo_key, **common)
-        results.metrics |= reconstruction_metrics(near)
+        near = reconstruction.evaluate_reconstructions(key=elbo_key, **common)
+        results.metrics |= reconstruction.reconstruction_metrics(near)
     if trained.is_classifier:
         results.classification = evaluate_classification(
-            trained, source, key=label_key, num_samples=settings.num_samples, **common
+            key=label_key, num_samples=num_samples, **common
         )
         results.metrics |= classification_metrics(results.classification)
     if trained.has_latents:
-        results.latents = evaluate_latents(trained, source, key=latent_key, **common)
+        results.latents = evaluate_latents(key=latent_key, **common)
         results.metrics |= latent_metrics(results.latents)
         if has_scales(trained):
             kl = results.latents.kl
-            results.scales = evaluate_scales(
-                trained, source, kl, key=latent_key, **common
-            )
-            results.metrics |= scale_metrics(results.scales, results.num_examples)
-        if has_factors(source) and results.latents.means is not None:
-            scores = evaluate_disentanglement(trained, source, key=latent_key, **common)
+            results.scales = evaluate_scales(kl=kl, key=latent_key, **common)
+            results.metrics |= scale_metrics(results.scales, num_examples)
+        if disentanglement.has_factors(source) and results.latents.means is not None:
+            scores = disentanglement.evaluate_disentanglement(key=latent_key, **common)
             if scores is not None:
-                results.metrics |= disentanglement_metrics(scores)
+                results.metrics |= disentanglement.disentanglement_metrics(scores)
     if has_clusters(trained):
-        results.clusters = evaluate_clusters(trained, source, key=label_key, **common)
-        results.metrics |= cluster_metrics(results.clusters)
+        results.clusters = clustering.evaluate_clusters(key=label_key, **common)
+        results.metrics |= clustering.cluster_metrics(results.clusters)
     return results
 
 
@@ -173,12 +151,11 @@ def probe(
     count = settings.num_probed(trained)
     if not count:
         return
-    is_asked_for = settings.probe_examples is not None
     if "label" not in train.shapes:
-        if is_asked_for:
-            fix = "Set probe_examples to 0."
-            raise DataError("probes need labels and the data set has none", fix=fix)
-        return
+        if settings.probe_examples is None:  # nobody has asked for them
+            return
+        fix = "Set probe_examples to 0."
+        raise DataError("probes need labels and the data set has none", fix=fix)
     results.probes = evaluate_probes(
         trained,
         train,
@@ -219,7 +196,8 @@ def numbers_of(results: EvaluationResults, trained: TrainedModel) -> dict[str, A
     if results.clusters is not None:
         numbers["cluster_sizes"] = results.clusters.histogram.tolist()
         if results.clusters.labels is not None:
-            table = contingency(results.clusters.labels, results.clusters.assignments)
+            labels, clusters = results.clusters.labels, results.clusters.assignments
+            table = clustering.contingency(labels, clusters)
             numbers["cluster_labels"] = table.tolist()
     return numbers
 

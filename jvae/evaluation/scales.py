@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 
 from jvae.data.sources import Source
 from jvae.evaluation.latents import ACTIVE_VARIANCE
+from jvae.evaluation.settings import Examples
 from jvae.losses.objective import masked_mean
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.types import Array, Batch, Key
@@ -43,10 +45,7 @@ def evaluate_scales(
     trained: TrainedModel,
     source: Source,
     kl: np.ndarray,
-    *,
-    batch_size: int,
-    key: Key,
-    num_examples: int | None = None,
+    **examples: Unpack[Examples],
 ) -> list[ScaleStatistics]:
     """Returns what every scale carries, the coarsest first.
 
@@ -59,24 +58,16 @@ def evaluate_scales(
       trained: a model with `code` and `latent_shapes`.
       source: the split.
       kl: mean KL of all groups in nats, those of the coarsest scale first.
-      batch_size: of all devices together; the result does not depend on it.
-      key: of the transform.
-      num_examples: how many; None for all.
+      **examples: see `Examples`; the key is that of the transform.
     """
-    first, second = trained.mean_over_batches(
-        code_moments, source, batch_size=batch_size, key=key, num_examples=num_examples
-    )
+    moments = trained.mean_over_batches(code_moments, source, **examples)
     statistics, begin = [], 0
-    for shape, mean, square in zip(
-        trained.model.latent_shapes, first, second, strict=True
-    ):
+    for shape, mean, square in zip(trained.model.latent_shapes, *moments, strict=True):
         groups, height, width, depth = shape
         active = (square - np.square(mean) > ACTIVE_VARIANCE).reshape(groups, -1)
-        of_scale = [float(k) for k in kl[begin : begin + groups]]
-        counts = [int(n) for n in active.sum(1)]
-        statistics.append(
-            ScaleStatistics(height, width, height * width * depth, of_scale, counts)
-        )
+        numbers = kl[begin : begin + groups].tolist(), active.sum(1).tolist()
+        size = height, width, height * width * depth
+        statistics.append(ScaleStatistics(*size, *numbers))
         begin += groups
     return statistics
 
@@ -94,8 +85,8 @@ def code_moments(
     arrays = jax.tree.leaves(trained.call("code", batch))
 
     def mean(a):
-        return jax.vmap(lambda column: masked_mean(column, batch), 1)(
-            a.reshape(len(a), -1)
-        ).reshape(a.shape[1:])
+        columns = a.reshape(len(a), -1)
+        means = jax.vmap(lambda column: masked_mean(column, batch), 1)(columns)
+        return means.reshape(a.shape[1:])
 
     return [mean(a) for a in arrays], [mean(jnp.square(a)) for a in arrays]

@@ -41,7 +41,7 @@ def test_features_and_their_moments_are_the_same(tmp_path):
         frechet.Moments.of(first), frechet.Moments.of(second)
     )
     assert found["fid"] == pytest.approx(wanted, rel=1e-6)
-    assert found["precision"] == frechet.overlap(first, second).precision
+    assert found["precision"] == frechet.overlap(first, second)["precision"]
 
 
 def test_one_feature_and_few_images_will_do(tmp_path):

@@ -11,8 +11,8 @@ from jvae.distributions import Categorical, DiagGaussian
 from jvae.evaluation.classification import (
     classification_metrics,
     evaluate_classification,
-    label_entropy,
 )
+from jvae.evaluation.disentanglement import discrete_entropy
 from jvae.models import SingleLatent
 from jvae.pretrained.predictions import label_probs
 
@@ -121,5 +121,5 @@ def test_probabilities_over_draws_are_the_mean_of_those_at_the_draws(toys):
 
 
 def test_the_entropy_of_labels():
-    np.testing.assert_allclose(label_entropy(np.repeat([1, 5], 3)), np.log(2))
-    assert label_entropy(np.zeros(4, int)) == 0.0
+    np.testing.assert_allclose(discrete_entropy(np.repeat([1, 5], 3)), np.log(2))
+    assert discrete_entropy(np.zeros(4, int)) == 0.0

@@ -67,19 +67,19 @@ def test_too_few_examples_and_other_features_are_refused():
 def test_equal_sets_overlap_and_distant_ones_do_not():
     real = RNG.normal(size=(400, 4))
     same = overlap(real, RNG.normal(size=(400, 4)))
-    assert min(same.precision, same.recall, same.coverage) > 0.8
-    assert same.density == pytest.approx(1.0, abs=0.15)
+    assert min(same["precision"], same["recall"], same["coverage"]) > 0.8
+    assert same["density"] == pytest.approx(1.0, abs=0.15)
     far = overlap(real, real + 100.0)
-    assert (far.precision, far.recall, far.density, far.coverage) == (0, 0, 0, 0)
+    assert far == {"precision": 0.0, "recall": 0.0, "density": 0.0, "coverage": 0.0}
 
 
 def test_one_mode_of_two_has_full_precision_and_half_the_recall_and_coverage():
     modes = [RNG.normal(size=(200, 2)) + mean for mean in (0.0, 50.0)]
     found = overlap(np.concatenate(modes), modes[0] + 1e-3)
-    assert found.precision == 1.0
-    assert found.recall == pytest.approx(0.5) == found.coverage
+    assert found["precision"] == 1.0
+    assert found["recall"] == pytest.approx(0.5) == found["coverage"]
     other = overlap(modes[0], np.concatenate(modes))
-    assert other.precision == pytest.approx(0.5, abs=0.02) and other.recall > 0.9
+    assert other["precision"] == pytest.approx(0.5, abs=0.02) and other["recall"] > 0.9
 
 
 def test_overlaps_of_a_few_points_counted_by_hand():
@@ -87,7 +87,7 @@ def test_overlaps_of_a_few_points_counted_by_hand():
     real = np.array([[0.0], [1.0], [4.0]])  # radii 1, 1, 3
     fake = np.array([[0.5], [2.5], [9.0]])  # radii 2, 2, 6.5
     found = overlap(real, fake, k=1)
-    assert found.precision == pytest.approx(2 / 3)  # 0.5 and 2.5
-    assert found.recall == pytest.approx(1.0)
-    assert found.density == pytest.approx((2 + 1 + 0) / 3)
-    assert found.coverage == pytest.approx(1.0)
+    assert found["precision"] == pytest.approx(2 / 3)  # 0.5 and 2.5
+    assert found["recall"] == pytest.approx(1.0)
+    assert found["density"] == pytest.approx((2 + 1 + 0) / 3)
+    assert found["coverage"] == pytest.approx(1.0)
