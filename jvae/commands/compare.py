@@ -10,6 +10,7 @@ run is its report.html.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from etils import epath
@@ -39,23 +40,19 @@ def read_run(path: str, split: str) -> EvaluatedRun:
     Raises:
       WorkdirError: there is none, or it cannot be read.
     """
-    folder = epath.Path(path).expanduser()
+    folder = workdir = epath.Path(path).expanduser()
     if (folder / "results.json").exists():
-        results = comparison.read_results(folder)
         workdir = folder.parent.parent
-        history = read_metrics(workdir) if folder.parent.name == "evaluation" else []
-        return EvaluatedRun(path, results, folder, history)
-    files = sorted(folder.glob(f"evaluation/{split}_*/results.json"))
-    if not files:
-        raise WorkdirError(
-            f"there is no evaluation of the {split} split",
-            where=path,
-            fix=f"jvae eval --workdir={path} --split={split}",
-        )
-    latest = files[-1].parent
-    return EvaluatedRun(
-        path, comparison.read_results(latest), latest, read_metrics(path)
-    )
+        has_history = folder.parent.name == "evaluation"
+    else:
+        found = sorted(folder.glob(f"evaluation/{split}_*/results.json"))
+        if not found:
+            what = f"there is no evaluation of the {split} split"
+            fix = f"jvae eval --workdir={path} --split={split}"
+            raise WorkdirError(what, where=path, fix=fix)
+        folder, has_history = found[-1].parent, True
+    history = read_metrics(workdir) if has_history else []
+    return EvaluatedRun(path, comparison.read_results(folder), folder, history)
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
@@ -75,21 +72,14 @@ def write_page(text: str, out: epath.PathLike) -> None:
       WorkdirError: there is another file of that name, or it cannot be written.
     """
     file = epath.Path(out).expanduser()
+    about = {"where": str(out), "fix": "Name another with --out."}
     try:
         head = file.read_text()[:1000] if file.exists() else MARKS[0]
         if not any(mark in head for mark in MARKS):
-            raise WorkdirError(
-                "this file is no comparison and is kept",
-                where=str(out),
-                fix="Name another with --out.",
-            )
+            raise WorkdirError("this file is no comparison and is kept", **about)
         files.write_whole(file, text)
     except (OSError, UnicodeDecodeError) as error:
-        raise WorkdirError(
-            f"the page cannot be written: {error}",
-            where=str(out),
-            fix="Name another with --out.",
-        ) from error
+        raise WorkdirError(f"the page cannot be written: {error}", **about) from error
 
 
 def command(arguments: Sequence[str]) -> None:
@@ -102,10 +92,9 @@ def command(arguments: Sequence[str]) -> None:
     if len(flags.runs) < 2:
         raise ConfigError("name two runs or more", where=parser.prog)
     names = short_names(flags.runs)
-    runs = [read_run(path, flags.split) for path in flags.runs]
-    named = [
-        EvaluatedRun(name, run.results, run.folder, run.history)
-        for name, run in zip(names, runs, strict=True)
+    runs = [
+        dataclasses.replace(read_run(path, flags.split), name=name)
+        for name, path in zip(names, flags.runs, strict=True)
     ]
-    write_page(comparison.render_comparison(named), flags.out)
+    write_page(comparison.render_comparison(runs), flags.out)
     print(f"comparison: {flags.out}")

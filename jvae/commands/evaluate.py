@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,23 +11,11 @@ from jvae.commands.flags import (
     add_evaluation,
     add_imports,
     evaluation_of,
+    needed,
     parse,
 )
 from jvae.errors import ConfigError
 from jvae.training import config_files
-
-
-def _parser(
-    prog: str, options: Mapping[str, registry.Field]
-) -> argparse.ArgumentParser:
-    parser = Parser(prog, __doc__)
-    parser.add_argument("--workdir", help="folder of the run")
-    add_evaluation(parser, options)
-    parser.add_argument(
-        "--out", help="folder for results; WORKDIR/evaluation/SPLIT_STEP if not given"
-    )
-    add_imports(parser)
-    return parser
 
 
 def command(arguments: Sequence[str], prog: str = "jvae eval") -> None:
@@ -38,10 +25,14 @@ def command(arguments: Sequence[str], prog: str = "jvae eval") -> None:
 
     options = registry.of(Settings)
     rest, overrides = config_files.split_overrides(arguments)
-    parser = _parser(prog, options)
+    parser = Parser(prog, __doc__)
+    parser.add_argument("--workdir", help="folder of the run")
+    add_evaluation(parser, options)
+    text = "folder for results; WORKDIR/evaluation/SPLIT_STEP if not given"
+    parser.add_argument("--out", help=text)
+    add_imports(parser)
     flags = parse(parser, rest)
-    if not flags.workdir:
-        raise ConfigError("--workdir is missing", fix="Name the workdir of a run.")
+    needed("--workdir", flags.workdir, "runs/digits")
     evaluate_run(
         flags.workdir,
         out=flags.out,

@@ -22,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from jvae.commands.flags import choice_of, model_parser, parse
-from jvae.errors import ConfigError, WorkdirError
+from jvae.commands.flags import empty_folder, model_parser, restored
+from jvae.errors import ConfigError
 from jvae.pretrained import predictions, samples
-from jvae.pretrained.restore import Pretrained, restore
+from jvae.pretrained.restore import Pretrained
 from jvae.workdir import files, metadata
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -51,23 +51,18 @@ def export(
     if unknown or not platforms:
         raise ConfigError(f"platforms must be of {list(PLATFORMS)}, got {unknown}")
     safetensors = _packages()
-    folder = epath.Path(out)
-    if folder.exists() and any(folder.iterdir()):
-        raise WorkdirError(
-            "the folder is not empty", where=str(out), fix="Name a new folder."
-        )
+    folder = empty_folder(out)
     folder.mkdir(parents=True, exist_ok=True)
-    variables = jax.tree.map(np.asarray, {"params": model.params, **model.state})
     labels = {"config": json.dumps(model.config), "step": str(model.step)}
-    arrays = {
-        metadata.path_name(path): _contiguous(value)
-        for path, value in jax.tree_util.tree_leaves_with_path(variables)
+    arrays = {  # in C order: of others safetensors writes the wrong values
+        metadata.path_name(path): np.asarray(value, order="C")
+        for path, value in jax.tree_util.tree_leaves_with_path(model.variables)
     }
     files.write_whole(folder / VARIABLES, safetensors.save(arrays, metadata=labels))
     described = {}
     for name, (function, inputs) in functions(model).items():
         exported = jax.export.export(jax.jit(function), platforms=platforms)(
-            _shapes(variables), *inputs.values()
+            _shapes(model.variables), *inputs.values()
         )
         file = f"{name}.jaxexport"
         files.write_whole(folder / file, bytes(exported.serialize()))
@@ -115,7 +110,7 @@ def functions(model: Pretrained) -> dict[str, tuple[Callable, dict[str, Any]]]:
             tree = jax.tree.unflatten(jax.tree.structure(code), jax.tree.leaves(z))
             return module.apply(variables, tree, method="decode")
 
-        z = jax.eval_shape(encode, _all(model), x)
+        z = jax.eval_shape(encode, _shapes(model.variables), x)
         by_name["encode"] = (encode, {"x": x})
         if module.offers("decode"):
             by_name["decode"] = (decode, {"z": z})
@@ -143,15 +138,6 @@ def _with(model: Pretrained, variables: Mapping[str, Any]) -> Pretrained:
     """Returns the model with these parameters and collections."""
     state = {name: v for name, v in variables.items() if name != "params"}
     return dataclasses.replace(model, params=variables["params"], state=state)
-
-
-def _all(model: Pretrained) -> Mapping[str, Any]:
-    return _shapes(model.variables)
-
-
-def _contiguous(array: np.ndarray) -> np.ndarray:
-    """Returns the array in C order: of others safetensors writes the wrong values."""
-    return np.ascontiguousarray(array).reshape(array.shape)
 
 
 def _shapes(tree: Any) -> Any:
@@ -196,14 +182,9 @@ def _packages() -> Any:
 
 def command(arguments: Sequence[str]) -> None:
     """Runs the command."""
-    flags_of = model_parser("jvae export", __doc__)
-    flags_of.add_argument("--platforms", default=",".join(PLATFORMS))
-    flags = parse(flags_of, arguments)
-    if not flags.out:
-        raise ConfigError("WORKDIR and OUT are missing", where=flags_of.prog)
-    model = restore(
-        flags.workdir, allow_imports=flags.allow_imports, **choice_of(flags)
-    )
+    parser = model_parser("jvae export", __doc__)
+    parser.add_argument("--platforms", default=",".join(PLATFORMS))
+    flags, model = restored(parser, arguments)
     about = export(model, flags.out, flags.platforms.split(","))
     names = ", ".join(about["functions"])
     print(f"step {model.step} in {flags.out}: arrays and {names}")

@@ -48,43 +48,38 @@ def load_features(path: epath.PathLike) -> ImageFeatures:
     try:
         with epath.Path(path).expanduser().open("rb") as file:
             content = np.load(file, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                return _of_values(np.asarray(content, np.float64), path)
-            return _of_moments(dict(content), path)
+            if not isinstance(content, np.ndarray):
+                return _of_moments(dict(content), path)
+            return _of_values(np.asarray(content, np.float64), path)
+    except DataError:
+        raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(
-            f"features cannot be read: {error}", where=str(path), fix=FIX
-        ) from error
+        what = f"features cannot be read: {error}"
+        raise DataError(what, where=str(path), fix=FIX) from error
+
+
+def _check(condition: Any, what: str, path: Any) -> None:
+    if not condition:
+        raise DataError(what, where=str(path), fix=FIX)
 
 
 def _of_values(values: np.ndarray, path: Any) -> ImageFeatures:
-    if values.ndim != 2 or len(values) < 2 or not np.isfinite(values).all():
-        raise DataError(
-            "features must be finite numbers [N, D], N at least 2, got shape "
-            f"{list(values.shape)}",
-            where=str(path),
-            fix=FIX,
-        )
+    fits = values.ndim == 2 and len(values) >= 2 and np.isfinite(values).all()
+    rule, shape = "be finite numbers [N, D], N at least 2", list(values.shape)
+    _check(fits, f"features must {rule}, got shape {shape}", path)
     return ImageFeatures(values.mean(0), np.atleast_2d(np.cov(values.T)), values)
 
 
 def _of_moments(arrays: dict[str, np.ndarray], path: Any) -> ImageFeatures:
-    mean, covariance = (arrays.get(name) for name in ("mu", "sigma"))
-    if mean is None or covariance is None:
-        raise DataError(
-            f"'mu' and 'sigma' are not among {sorted(arrays)}", where=str(path), fix=FIX
-        )
-    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
-        shapes = f"{list(mean.shape)} and {list(covariance.shape)}"
-        raise DataError(
-            f"'mu' and 'sigma' must be [D] and [D, D], got {shapes}",
-            where=str(path),
-            fix=FIX,
-        )
-    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
-        raise DataError("'mu' and 'sigma' must be finite", where=str(path))
+    both = "'mu' and 'sigma'"
+    are_there = {"mu", "sigma"} <= arrays.keys()
+    _check(are_there, f"{both} are not among {sorted(arrays)}", path)
+    mean, covariance = arrays["mu"], arrays["sigma"]
+    fits = mean.ndim == 1 and covariance.shape == (len(mean), len(mean))
+    shapes = f"{list(mean.shape)} and {list(covariance.shape)}"
+    _check(fits, f"{both} must be [D] and [D, D], got {shapes}", path)
+    is_finite = np.isfinite(mean).all() and np.isfinite(covariance).all()
+    _check(is_finite, f"{both} must be finite", path)
     return ImageFeatures(mean.astype(np.float64), covariance.astype(np.float64))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from etils import epath
 
 import jvae
 from jvae import registry
-from jvae.errors import ConfigError, nearest
+from jvae.errors import ConfigError, WorkdirError, nearest
 from jvae.training import config_files
 
 
@@ -37,12 +39,9 @@ class Parser(argparse.ArgumentParser):
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
     """Adds which model of a run is meant, see `choice_of`."""
-    parser.add_argument(
-        "--step", default="best", help="'best', 'last' or a step (default best)"
-    )
-    parser.add_argument(
-        "--params", default="ema", help="'ema' or 'raw' parameters (default ema)"
-    )
+    add = parser.add_argument
+    add("--step", default="best", help="'best', 'last' or a step (default best)")
+    add("--params", default="ema", help="'ema' or 'raw' parameters (default ema)")
 
 
 def choice_of(flags: argparse.Namespace) -> dict[str, Any]:
@@ -51,23 +50,52 @@ def choice_of(flags: argparse.Namespace) -> dict[str, Any]:
     return {"step": step, "params": flags.params}
 
 
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Adds what `model_of` reads: which model, and whether its modules may run."""
+    add_choice(parser)
+    add_imports(parser)
+
+
+def model_of(flags: argparse.Namespace) -> dict[str, Any]:
+    """Returns 'step', 'params' and 'allow_imports' as `jvae.restore` takes them."""
+    return {**choice_of(flags), "allow_imports": flags.allow_imports}
+
+
 def model_parser(prog: str, description: str | None) -> argparse.ArgumentParser:
     """Returns the flags of a command that restores a model and writes a folder."""
     parser = Parser(prog, description)
     parser.add_argument("workdir", nargs="?", help="folder of the run")
     parser.add_argument("out", nargs="?", help="the new folder")
-    add_choice(parser)
-    add_imports(parser)
+    add_model(parser)
     return parser
+
+
+def restored(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> Any:
+    """Returns (the flags of `model_parser`, the model that they name)."""
+    from jvae.pretrained.restore import restore
+
+    flags = parse(parser, arguments)
+    if not flags.out:
+        raise ConfigError("WORKDIR and OUT are missing", where=parser.prog)
+    return flags, restore(flags.workdir, **model_of(flags))
+
+
+def empty_folder(out: epath.PathLike) -> epath.Path:
+    """Returns a folder to write to.
+
+    Raises:
+      WorkdirError: it has files in it.
+    """
+    folder, fix = epath.Path(out), "Name a new folder."
+    if folder.exists() and any(folder.iterdir()):
+        raise WorkdirError("the folder is not empty", where=str(out), fix=fix)
+    return folder
 
 
 def add_imports(parser: argparse.ArgumentParser) -> None:
     """Adds --allow_imports."""
-    parser.add_argument(
-        "--allow_imports",
-        action="store_true",
-        help="import the model, loss or data set of your own that the run names",
-    )
+    text = "import the model, loss or data set of your own that the run names"
+    parser.add_argument("--allow_imports", action="store_true", help=text)
 
 
 def add_evaluation(
@@ -80,28 +108,42 @@ def add_evaluation(
       options: the fields of `jvae.evaluation.settings.Settings`.
     """
     add_choice(parser)
-    parser.add_argument(
-        "--split", default="test", help="'test', 'validation' or 'train' (default test)"
-    )
+    text = "'test', 'validation' or 'train' (default test)"
+    parser.add_argument("--split", default="test", help=text)
     for name, field in options.items():
-        parser.add_argument(
-            f"--{name}",
-            default=None,
-            help=f"{field.meaning} ({field.type_name}, default {field.default})",
-        )
+        text = f"{field.meaning} ({field.type_name}, default {field.default})"
+        parser.add_argument(f"--{name}", help=text)
 
 
 def evaluation_of(
     flags: argparse.Namespace, options: Mapping[str, registry.Field]
 ) -> dict[str, Any]:
     """Returns what the flags of `add_evaluation` ask `evaluate_run` for."""
-    texts = vars(flags)
     settings = {
-        name: config_files.parse_value(name, texts[name], field.type)
-        for name, field in options.items()
-        if texts[name] is not None
+        name: config_files.parse_value(name, text, options[name].type)
+        for name, text in chosen(flags, options).items()
+        if text is not None
     }
     return {**choice_of(flags), "split": flags.split, **settings}
+
+
+def chosen(flags: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Returns some of the flags by name, as a function of such arguments takes them."""
+    values = vars(flags)
+    return {name: values[name] for name in names}
+
+
+def needed(flag: str, value: Any, example: str) -> None:
+    """Raises ConfigError if a flag has no value."""
+    if not value:
+        raise ConfigError(f"{flag} is missing", fix=f"E.g. {flag}={example}.")
+
+
+def config_of(flags: Any, overrides: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the config that the flags name, {} if they name none."""
+    if not flags.config:
+        return {}
+    return config_files.experiment_config(flags.config, overrides)
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> Any:

@@ -71,23 +71,15 @@ def command_of(name: str) -> Command:
 def _help() -> str:
     """Returns the list of commands."""
     lines = [f"  {name:12s} {text}" for name, (_, text) in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: jvae COMMAND ...",
-            "",
-            *lines,
-            "",
-            "`jvae COMMAND --help` says what a command takes.",
-            "",
-        ]
-    )
+    more = "`jvae COMMAND --help` says what a command takes."
+    return "\n".join(["usage: jvae COMMAND ...", "", *lines, "", more])
 
 
 def _without_command(arguments: Sequence[str]) -> None:
     """Answers --help and --version; raises ConfigError for any other word."""
     (word,) = arguments
     if word in ("--help", "-h", "help"):
-        print(_help(), end="")
+        print(_help())
     elif word == "--version":
         print(f"jvae {jvae.__version__}")
     elif word in RENAMED:

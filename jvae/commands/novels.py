@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jvae.commands.flags import Parser, parse
+from jvae.commands.flags import Parser, chosen, parse
 from jvae.data.datasets import novels
 from jvae.errors import ConfigError
 
@@ -23,11 +23,6 @@ def command(arguments: Sequence[str]) -> None:
     flags = parse(parser, arguments)
     if not flags.books or flags.out is None:
         raise ConfigError("name text files and --out", where=parser.prog)
-    counts = novels.write_splits(
-        flags.books,
-        flags.out,
-        min_words=flags.min_words,
-        max_words=flags.max_words,
-        held_out=flags.held_out,
-    )
+    options = chosen(flags, ("min_words", "max_words", "held_out"))
+    counts = novels.write_splits(flags.books, flags.out, **options)
     print(", ".join(f"{split} {n:,} sentences" for split, n in counts.items()))

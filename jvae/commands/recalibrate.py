@@ -15,13 +15,7 @@ from collections.abc import Sequence
 import jax
 from etils import epath
 
-from jvae.commands.flags import (
-    Parser,
-    add_choice,
-    add_imports,
-    choice_of,
-    parse,
-)
+from jvae.commands.flags import Parser, add_model, chosen, model_of, needed, parse
 from jvae.errors import ConfigError, WorkdirError, require
 from jvae.pretrained.batch_norm import COLLECTION, sampled
 from jvae.pretrained.restore import Pretrained, restore
@@ -59,24 +53,19 @@ def recalibrate(
       ConfigError: a model without BatchNorm or without samples, a number out of range.
     """
     require(0 < temperature < float("inf"), "temperature", "be positive", temperature)
-    for name, value in (("num_passes", num_passes), ("batch_size", batch_size)):
+    sizes = {"num_passes": num_passes, "batch_size": batch_size}
+    for name, value in sizes.items():
         require(value >= 1, name, "be at least 1", value)
     root = files.absolute(out)
     if (root / checkpoints.CHECKPOINTS).is_dir():
-        raise WorkdirError(
-            "there are checkpoints", where=str(root), fix="Name another folder."
-        )
+        fix = "Name another folder."
+        raise WorkdirError("there are checkpoints", where=str(root), fix=fix)
     model = restore(workdir, step, params, allow_imports=allow_imports)
-    name = model.name
     if COLLECTION not in model.state or not model.model.offers("generate"):
-        raise ConfigError(f"{name} has no BatchNorm whose samples could be measured")
-    trained = sampled(
-        model,
-        key=jax.random.key(seed),
-        temperature=temperature,
-        num_passes=num_passes,
-        batch_size=batch_size,
-    )
+        what = f"{model.name} has no BatchNorm whose samples could be measured"
+        raise ConfigError(what)
+    key = jax.random.key(seed)
+    trained = sampled(model, key=key, temperature=temperature, **sizes)
     root.mkdir(parents=True, exist_ok=True)
     files.write_whole(root / CONFIG_FILE, json.dumps(model.config, indent=2) + "\n")
     labels = {"config": model.config, "sampled_at": temperature}
@@ -92,27 +81,17 @@ def recalibrate(
 
 def command(arguments: Sequence[str]) -> None:
     """Runs the command."""
-    flags_of = Parser("jvae recalibrate", __doc__)
-    flags_of.add_argument("--workdir", help="folder of the run")
-    flags_of.add_argument("--out", help="the new workdir")
-    flags_of.add_argument("--temperature", type=float, default=1.0)
-    flags_of.add_argument("--num_passes", type=int, default=500)
-    flags_of.add_argument("--batch_size", type=int, default=16)
-    flags_of.add_argument("--seed", type=int, default=0)
-    add_choice(flags_of)
-    add_imports(flags_of)
-    flags = parse(flags_of, arguments)
-    for name, folder in (("workdir", flags.workdir), ("out", flags.out)):
-        if not folder:
-            raise ConfigError(f"--{name} is missing", fix=f"E.g. --{name}=runs/nvae.")
-    model = recalibrate(
-        flags.workdir,
-        flags.out,
-        temperature=flags.temperature,
-        num_passes=flags.num_passes,
-        batch_size=flags.batch_size,
-        seed=flags.seed,
-        allow_imports=flags.allow_imports,
-        **choice_of(flags),
-    )
+    parser = Parser("jvae recalibrate", __doc__)
+    parser.add_argument("--workdir", help="folder of the run")
+    parser.add_argument("--out", help="the new workdir")
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--num_passes", type=int, default=500)
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    add_model(parser)
+    flags = parse(parser, arguments)
+    needed("--workdir", flags.workdir, "runs/nvae")
+    needed("--out", flags.out, "runs/nvae")
+    options = chosen(flags, ("temperature", "num_passes", "batch_size", "seed"))
+    model = recalibrate(flags.workdir, flags.out, **options, **model_of(flags))
     print(f"step {model.step} with statistics of its samples in {flags.out}")

@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from jvae.commands.flags import choice_of, model_parser, parse
-from jvae.errors import ConfigError, WorkdirError
+from jvae.commands.flags import chosen, empty_folder, model_parser, restored
+from jvae.errors import ConfigError
 from jvae.evaluation.quality import PRIOR
 from jvae.pretrained import image_grid, samplers
-from jvae.pretrained.restore import Pretrained, restore
+from jvae.pretrained.restore import Pretrained
 
 
 def write_images(
@@ -46,17 +46,12 @@ def write_images(
       WorkdirError: `out` has files in it.
       ConfigError: a number out of range, a model without images.
     """
-    folder = epath.Path(out)
-    if folder.exists() and any(folder.iterdir()):
-        raise WorkdirError(
-            "the folder is not empty", where=str(out), fix="Name a new folder."
-        )
+    folder = empty_folder(out)
     if not model.makes_images:
         raise ConfigError(f"{model.name} makes no images")
-    name = None
-    if sampler != PRIOR:
-        model.sampler(sampler)
-        name = sampler
+    name = None if sampler == PRIOR else sampler
+    if name is not None:
+        model.sampler(name)
     images = model.sample(jax.random.key(seed), n, temperature, sampler=name)
     unit = np.clip(np.asarray(model.transform.to_unit(jnp.asarray(images))), 0.0, 1.0)
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,18 +61,13 @@ def write_images(
 
 def command(arguments: Sequence[str]) -> None:
     """Runs the command."""
-    flags_of = model_parser("jvae sample", __doc__)
-    flags_of.add_argument("--n", type=int, default=100, help="number of images")
-    flags_of.add_argument("--temperature", type=float, default=1.0)
-    flags_of.add_argument("--seed", type=int, default=0)
+    parser = model_parser("jvae sample", __doc__)
+    parser.add_argument("--n", type=int, default=100, help="number of images")
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
     known = ", ".join((PRIOR, *samplers.SAMPLERS))
-    flags_of.add_argument("--sampler", default=PRIOR, help=known)
-    flags = parse(flags_of, arguments)
-    if not flags.out:
-        raise ConfigError("WORKDIR and OUT are missing", where=flags_of.prog)
-    model = restore(
-        flags.workdir, allow_imports=flags.allow_imports, **choice_of(flags)
-    )
-    options = {"seed": flags.seed, "temperature": flags.temperature}
-    write_images(model, flags.out, flags.n, sampler=flags.sampler, **options)
+    parser.add_argument("--sampler", default=PRIOR, help=known)
+    flags, model = restored(parser, arguments)
+    options = chosen(flags, ("seed", "temperature", "sampler"))
+    write_images(model, flags.out, flags.n, **options)
     print(f"step {model.step}: {flags.n} images in {flags.out}")

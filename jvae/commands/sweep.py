@@ -7,51 +7,21 @@ Runs that are finished are not repeated; a sweep that was stopped goes on.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from jvae import registry
 from jvae.commands.flags import (
     Parser,
     add_evaluation,
+    config_of,
     evaluation_of,
+    needed,
     parse,
 )
-from jvae.errors import ConfigError, IncompleteError
+from jvae.errors import IncompleteError
 from jvae.sweeps.grid import plan, read_grid
 from jvae.sweeps.sweep import Sweep
 from jvae.training import config_files
-
-
-def _parser(options: Mapping[str, registry.Field]) -> argparse.ArgumentParser:
-    """Returns the flags; `options` are those of the evaluation."""
-    flags = Parser(
-        "jvae sweep",
-        "Runs an experiment at several values and seeds, from where it stopped if it "
-        "was begun, and writes a table of how far the results spread.",
-        help_is_flag=True,
-    )
-    flags.add_argument("--config", help="config file, e.g. configs/digits.py")
-    flags.add_argument("--workdir", help="folder of the sweep, made if missing")
-    flags.add_argument(
-        "--seeds",
-        type=int,
-        default=5,
-        help="runs of each value, from seed 0 (default 5)",
-    )
-    flags.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE,VALUE",
-        help="values of a config field, e.g. loss.beta=0.1,1,4; may be repeated, then "
-        "every combination is run",
-    )
-    flags.add_argument(
-        "--metrics", help="names of results.json, with commas (default all)"
-    )
-    add_evaluation(flags, options)
-    return flags
 
 
 def command(arguments: Sequence[str]) -> None:
@@ -59,19 +29,33 @@ def command(arguments: Sequence[str]) -> None:
     from jvae.evaluation.settings import Settings
 
     options = registry.of(Settings)
+    parser = Parser(
+        "jvae sweep",
+        "Runs an experiment at several values and seeds, from where it stopped if it "
+        "was begun, and writes a table of how far the results spread.",
+        help_is_flag=True,
+    )
+    add = parser.add_argument
+    add("--config", help="config file, e.g. configs/digits.py")
+    add("--workdir", help="folder of the sweep, made if missing")
+    text = "runs of each value, from seed 0 (default 5)"
+    add("--seeds", type=int, default=5, help=text)
+    text = (
+        "values of a config field, e.g. loss.beta=0.1,1,4; may be repeated, then every "
+        "combination is run"
+    )
+    form = "FIELD=VALUE,VALUE"
+    add("--set", action="append", default=[], metavar=form, help=text)
+    add("--metrics", help="names of results.json, with commas (default all)")
+    add_evaluation(parser, options)
     rest, overrides = config_files.split_overrides(arguments)
-    flags_of = _parser(options)
-    flags = parse(flags_of, rest)
+    flags = parse(parser, rest)
     if flags.help:
-        config = flags.config and config_files.experiment_config(
-            flags.config, overrides
-        )
-        print(flags_of.format_help() + config_files.describe_fields(config or None))
+        config = config_of(flags, overrides)
+        print(parser.format_help() + config_files.describe_fields(config or None))
         return
-    if not flags.config:
-        raise ConfigError("--config is missing", fix="E.g. --config=configs/digits.py.")
-    if not flags.workdir:
-        raise ConfigError("--workdir is missing", fix="E.g. --workdir=runs/betas.")
+    needed("--config", flags.config, "configs/digits.py")
+    needed("--workdir", flags.workdir, "runs/betas")
     trials = plan(flags.config, read_grid(flags.set), overrides, flags.seeds)
     metrics = [name for name in (flags.metrics or "").split(",") if name]
     asked = evaluation_of(flags, options)

@@ -55,8 +55,8 @@ def legend(axes: Any) -> None:
     axes.legend(frameon=False, labelcolor=INK, fontsize=8)
 
 
-def png(figure: Any) -> bytes:
-    """Returns the figure as a PNG file."""
+def png(figure: Any, dpi: int = 220) -> bytes:
+    """Returns the figure as a PNG file of `dpi` pixels an inch."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=220, transparent=True)
+    figure.savefig(buffer, format="png", dpi=dpi, transparent=True)
     return buffer.getvalue()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jvae.evaluation.projection import Plane
+from jvae.reports import style
 from jvae.reports.latent_plots import draw_codes
 from jvae.reports.style import INK, ORANGE
 
@@ -68,10 +69,8 @@ class Chart:
         image = self.image.copy()
         pen = ImageDraw.Draw(image)
         x, y = np.clip(self.pixel(place), 0.0, SIZE)
-        for radius, color, width in ((11, "white", 5), (11, ORANGE, 3)):
-            pen.ellipse(
-                (x - radius, y - radius, x + radius, y + radius), None, color, width
-            )
+        for color, width in (("white", 5), (ORANGE, 3)):
+            pen.ellipse((x - 11, y - 11, x + 11, y + 11), None, color, width)
         pen.line((x - 17, y, x + 17, y), ORANGE, 2)
         pen.line((x, y - 17, x, y + 17), ORANGE, 2)
         return image
@@ -87,11 +86,8 @@ def _drawn(
     figure = Figure(figsize=(SIZE / 100, SIZE / 100), dpi=100)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
-    axes.set_xlim(low[0], high[0])
-    axes.set_ylim(low[1], high[1])
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     draw_codes(axes, places, signs)
-    for line, at in ((axes.axhline, 0.0), (axes.axvline, 0.0)):
-        line(at, color=INK, alpha=0.35, linewidth=0.8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100, transparent=True)
-    return Image.open(buffer).convert("RGBA")
+    for line in (axes.axhline, axes.axvline):
+        line(0.0, color=INK, alpha=0.35, linewidth=0.8)
+    return Image.open(io.BytesIO(style.png(figure, dpi=100))).convert("RGBA")

@@ -22,13 +22,7 @@ from etils import epath
 
 from jvae import import_paths
 from jvae.commands.explore.explorer import Explorer
-from jvae.commands.flags import (
-    Parser,
-    add_choice,
-    add_imports,
-    choice_of,
-    parse,
-)
+from jvae.commands.flags import Parser, add_model, model_of, parse
 from jvae.data import datasets
 from jvae.errors import ConfigError
 from jvae.pretrained.restore import restore
@@ -37,33 +31,24 @@ LOOPBACK = ("127.0.0.1", "localhost")
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
 
 
-def parser() -> Parser:
-    """Returns the flags."""
-    flags = Parser("jvae explore", __doc__)
-    flags.add_argument("workdir", nargs="?", help="folder of the run")
-    add_choice(flags)
-    flags.add_argument("--split", default="test", help="whose examples are shown")
-    flags.add_argument("--num_examples", type=int, default=1000, help="how many")
-    flags.add_argument("--host", default=LOOPBACK[0], help="default 127.0.0.1")
-    flags.add_argument("--port", type=int, default=7860, help="0 takes a free one")
-    flags.add_argument("--no_browser", action="store_true", help="open no browser")
-    add_imports(flags)
-    return flags
-
-
 def command(arguments: Sequence[str]) -> None:
     """Runs the command."""
-    flags_of = parser()
-    flags = parse(flags_of, arguments)
+    parser = Parser("jvae explore", __doc__)
+    parser.add_argument("workdir", nargs="?", help="folder of the run")
+    parser.add_argument("--split", default="test", help="whose examples are shown")
+    parser.add_argument("--num_examples", type=int, default=1000, help="how many")
+    parser.add_argument("--host", default=LOOPBACK[0], help="default 127.0.0.1")
+    parser.add_argument("--port", type=int, default=7860, help="0 takes a free one")
+    parser.add_argument("--no_browser", action="store_true", help="open no browser")
+    add_model(parser)
+    flags = parse(parser, arguments)
     if not flags.workdir:
-        raise ConfigError("WORKDIR is missing", where=flags_of.prog)
+        raise ConfigError("WORKDIR is missing", where=parser.prog)
     page, server = _web()
-    imports = {"allow_imports": flags.allow_imports}
-    model = restore(flags.workdir, **imports, **choice_of(flags))
+    model = restore(flags.workdir, **model_of(flags))
+    section, words = model.config["data"], model.vocabulary
     with import_paths.allowed(flags.allow_imports):
-        source = datasets.load_split(
-            model.config["data"], flags.split, model.vocabulary
-        )
+        source = datasets.load_split(section, flags.split, words)
     is_local = flags.host in LOOPBACK
     listener = server.bound(flags.host, flags.port)
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(listener):

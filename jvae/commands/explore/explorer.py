@@ -17,6 +17,7 @@ from jvae.data.sources import Source
 from jvae.errors import ConfigError, require
 from jvae.evaluation.latents import LatentStatistics, evaluate_latents
 from jvae.evaluation.scales import has_scales
+from jvae.evaluation.settings import Examples
 from jvae.pretrained import image_grid, interpolation, samplers, samples
 from jvae.pretrained.predictions import has_clusters
 from jvae.pretrained.restore import Pretrained
@@ -92,12 +93,11 @@ class Explorer:
             x = np.asarray(model.prepare(jnp.asarray(batch["image"]), key))
         else:
             x = np.asarray(batch["tokens"])
-        latents, trained = None, model
-        if trained.has_latents and not has_scales(trained):
-            size = 16 * trained.mesh.size
-            latents = evaluate_latents(
-                trained, source, batch_size=size, key=key, num_examples=count
-            )
+        latents = None
+        if model.has_latents and not has_scales(model):
+            size = 16 * model.mesh.size
+            shown = Examples(batch_size=size, key=key, num_examples=count)
+            latents = evaluate_latents(model, source, **shown)
         return cls(model, x, batch.get("label"), latents)
 
     @property
@@ -217,10 +217,8 @@ class Explorer:
         if not self.has_paths:
             return self._shown(x, f"{words}.", LARGE_TILE)
         reconstructions = samples.reconstructions(self.model, x, jax.random.key(0))
-        text = f"{words}, and its reconstruction."
-        return self._shown(
-            jnp.concatenate([x, self._wide(reconstructions)]), text, LARGE_TILE
-        )
+        both = jnp.concatenate([x, self._wide(reconstructions)])
+        return self._shown(both, f"{words}, and its reconstruction.", LARGE_TILE)
 
     def interpolate(self, first: Any, second: Any) -> Shown:
         """Returns the path between the codes of two examples, decoded."""
@@ -252,17 +250,14 @@ class Explorer:
           sampler: one of `samplers`; None for the prior.
         """
         key, heat = _key(seed), _number("temperature", temperature, MAX_TEMPERATURE, 0)
-        kind, count = self.choices
-        label = (
-            None if choice is None else _whole(kind or "class", choice, 0, count - 1)
-        )
-        if sampler is not None and sampler not in self.samplers:
-            raise ConfigError(
-                f"sampler must be one of {self.samplers}, got {sampler!r}"
-            )
+        (kind, count), label, of = self.choices, None, ""
+        if choice is not None:
+            label = _whole(kind or "class", choice, 0, count - 1)
+            of = f" of {kind} {label}"
+        is_known = sampler is None or sampler in self.samplers
+        require(is_known, "sampler", f"be one of {self.samplers}", sampler)
         n = COLUMNS * (1 if self.is_text else ROWS)
         images = self.model.sample(key, n, heat, label=label, sampler=sampler)
-        of = f" of {kind} {label}" if label is not None else ""
         return self._shown(images, f"{n} samples{of} at temperature {heat:g}.")
 
     def varied(self, seed: Any, temperature: Any, num_kept: Any) -> Shown:
