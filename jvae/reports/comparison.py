@@ -84,18 +84,15 @@ def read_results(folder: epath.Path) -> dict[str, Any]:
     Raises:
       WorkdirError: no such file, or one that no evaluation of this release wrote.
     """
-    file, fix = folder / "results.json", "Evaluate the run again."
+    file = folder / "results.json"
+    about = {"where": str(file), "fix": "Evaluate the run again."}
     try:
         results = json.loads(file.read_text())
         missing = [name for name in NEEDED if name not in results]
     except (OSError, ValueError, TypeError) as error:
-        raise WorkdirError(
-            f"results cannot be read: {error}", where=str(file), fix=fix
-        ) from error
+        raise WorkdirError(f"results cannot be read: {error}", **about) from error
     if missing:
-        raise WorkdirError(
-            f"results lack {', '.join(missing)}", where=str(file), fix=fix
-        )
+        raise WorkdirError(f"results lack {', '.join(missing)}", **about)
     return results
 
 
@@ -198,17 +195,16 @@ def render_comparison(runs: Sequence[EvaluatedRun]) -> str:
 def _figures(runs: Sequence[EvaluatedRun]) -> list[tuple[str, str, str]]:
     """Returns (title, caption, data URI) of the figures that show all runs."""
     figures = []
-    points = [p for p in map(_point, runs) if p is not None]
+    places = [plots.Point.of(run.name, run.results["metrics"]) for run in runs]
+    points = [place for place in places if place is not None]
     if points:
         text = "Runs on one line have the same ELBO. " + "; ".join(
             f"{p.name}: rate {p.rate:.4g}, distortion {p.distortion:.4g} nats"
             for p in points
         )
         figures.append(("Rate and distortion", text, plots.rate_distortion(points)))
-    kl = {
-        r.name: r.results["kl_per_group"] for r in runs if r.results.get("kl_per_group")
-    }
-    finite = {n: [v for v in values if v is not None] for n, values in kl.items()}
+    kl = {run.name: run.results.get("kl_per_group") or [] for run in runs}
+    finite = {n: [v for v in kl[n] if v is not None] for n in kl if kl[n]}
     if finite:
         text = "Mean KL of every group of latents to the prior, sorted in each run."
         figures.append(("KL of the latents", text, latent_plots.kl_lines(finite)))
@@ -219,25 +215,14 @@ def _figures(runs: Sequence[EvaluatedRun]) -> list[tuple[str, str, str]]:
     return [(title, text, image_grid.data_uri(png)) for title, text, png in figures]
 
 
-def _point(run: EvaluatedRun) -> plots.Point | None:
-    rate, fit = (run.results["metrics"].get(n) for n in ("kl", "log_likelihood"))
-    if not (rate and fit) or rate["value"] is None or fit["value"] is None:
-        return None
-    errors = rate["standard_error"] or 0.0, fit["standard_error"] or 0.0
-    lost = 0.0 - fit["value"]  # of a flow 0, and not -0
-    return plots.Point(run.name, rate["value"], lost, *errors)
-
-
 def _pictures(runs: Sequence[EvaluatedRun]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Returns (file, [(run, data URI)]) of the images that two runs or more have."""
     files = dict.fromkeys(f for run in runs for f in run.results["pictures"])
     table = []
     for file in files:
-        have = [run for run in runs if is_own(run.folder / file)]
+        paths = {run.name: run.folder / file for run in runs}
+        have = [(name, path) for name, path in paths.items() if is_own(path)]
         if len(have) > 1 and "/" not in file:
-            shown = [
-                (r.name, image_grid.data_uri((r.folder / file).read_bytes()))
-                for r in have
-            ]
-            table.append((file, shown))
+            uris = [(name, image_grid.data_uri(p.read_bytes())) for name, p in have]
+            table.append((file, uris))
     return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from typing import Any
 
 from jvae.evaluation.metrics import format_metric
@@ -17,9 +16,8 @@ def render_template(template: str, **values: Any) -> str:
     """
     import jinja2
 
-    files = importlib.resources.files("jvae.reports")
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: (files / name).read_text()),
+        loader=jinja2.PackageLoader("jvae", "reports"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -17,6 +17,7 @@ from jvae.pretrained import interpolation, samples
 from jvae.pretrained.image_grid import COLUMNS, Picture, sheet
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.reports import latents, plots
+from jvae.reports.text import said_of_prior
 from jvae.types import Key
 
 CLUSTER_ROWS = 2
@@ -49,16 +50,15 @@ def make_images(
       samplers: what draws codes in the prior's place, by name.
     """
     shown: list[Picture] = []
+    measured = (trained, source, results)
     if trained.makes_images:
-        shown += _images(trained, source, results, key, settings)
+        shown += _images(*measured, key, settings)
         for name, sampler in (samplers or {}).items():
             shown.append(_drawn_by(trained, key, settings.num_images, name, sampler))
     if results.classification is not None:
         shown.append(_confusion(results.classification))
     if results.latents is not None:
-        shown += latents.make_latent_images(
-            trained, source, results, key, settings.projection
-        )
+        shown += latents.make_latent_images(*measured, key, settings.projection)
     if results.clusters is not None:
         place = jax.random.fold_in(key, 1)
         shown += cluster_pages(trained, source, results.clusters, place)
@@ -114,12 +114,8 @@ def _reconstructions(trained: TrainedModel, x: np.ndarray, key: Key) -> Picture:
 
 def _samples(trained: TrainedModel, key: Key, n: int, temperature: float) -> Picture:
     images = samples.prior_samples(trained, key, n, temperature)
-    title = f"Samples at temperature {float(temperature)}"
-    text = "Means of p(x|z), z drawn from the prior"
-    if trained.has_uniform_prior:
-        title, text = "Samples", f"{text}, which is uniform."
-    else:
-        text += f" with its standard deviation times {temperature:g}."
+    title, prior = said_of_prior(trained, temperature)
+    text = f"Means of p(x|z), z drawn from {prior}"
     if trained.model.num_classes is not None:
         text += " Classes take turns along a row."
     png = sheet(trained, images, COLUMNS)
@@ -130,9 +126,8 @@ def _drawn_by(
     trained: TrainedModel, key: Key, n: int, name: str, sampler: Any
 ) -> Picture:
     images = samples.prior_samples(trained, key, n, sampler=sampler)
-    text = (
-        f"Means of p(x|z), z drawn by the sampler '{name}', fitted to training codes."
-    )
+    drawn = f"z drawn by the sampler '{name}', fitted to training codes"
+    text = f"Means of p(x|z), {drawn}."
     png = sheet(trained, images, COLUMNS)
     return Picture(f"samples_{name}.png", f"Samples by {name}", text, png)
 
@@ -147,13 +142,12 @@ def _variations(
         images = samples.resample_fine_scales(
             trained, key, VARIED_ROWS, COLUMNS, num_kept, temperature
         )
-        size = f"{height}x{width}"
+        size, png = f"{height}x{width}", sheet(trained, images, COLUMNS)
         text = (
             f"The latents on maps up to {size} are those of the left column, the finer "
             f"ones are drawn anew at temperature {temperature:g}."
         )
         title = f"Kept up to {size}, varied below"
-        png = sheet(trained, images, COLUMNS)
         shown.append(Picture(f"kept_{num_kept}.png", title, text, png))
     return shown
 
@@ -168,9 +162,8 @@ def _interpolations(
     name, title = "interpolations.png", "Interpolations"
     if spherical:
         name, title = "interpolations_arc.png", "Interpolations along an arc"
-        text += (
-            " The path keeps the distance to 0, where the straight line comes nearer."
-        )
+        more = "The path keeps the distance to 0, where the straight line comes nearer."
+        text = f"{text} {more}"
     return Picture(name, title, text, sheet(trained, images, COLUMNS))
 
 
@@ -196,13 +189,12 @@ def _traversals(
 
 
 def _confusion(classification: Classification) -> Picture:
-    wrong = classification.confusion.sum() - np.trace(classification.confusion)
+    table = classification.confusion
     text = (
         f"Examples by true label (rows) and by the label they are given (columns); "
-        f"{wrong:,} of {classification.confusion.sum():,} are off the diagonal."
+        f"{table.sum() - np.trace(table):,} of {table.sum():,} are off the diagonal."
     )
-    png = plots.confusion(classification.confusion)
-    return Picture("confusion.png", "Confusion", text, png)
+    return Picture("confusion.png", "Confusion", text, plots.confusion(table))
 
 
 def cluster_pages(

@@ -10,7 +10,7 @@ import numpy as np
 
 from jvae.evaluation.scales import ScaleStatistics
 from jvae.reports import style
-from jvae.reports.style import BLUE, INK, MARKERS, MAX_TICKS, ORANGE
+from jvae.reports.style import BLUE, INK, MAX_TICKS, ORANGE
 
 MAX_SIGNS = 10
 """Kinds of codes that are drawn as numbers; with more all are dots."""
@@ -42,11 +42,10 @@ def kl_bars(kl: np.ndarray, active: np.ndarray | None = None) -> bytes:
         marks = {"color": ORANGE, "markersize": 5, "clip_on": False, "label": label}
         axes.plot(places[~used], np.zeros((~used).sum()), "x", **marks)
     axes.set_ylim(min(0.0, height.min()), max(1.05 * height.max(), MIN_AXIS))
-    axes.set_ylabel("KL to the prior, nats")
     unit = "group of latents" if active is None else "dimension"
-    axes.set_xlabel(unit if len(kl) <= MAX_TICKS else f"rank of the {unit}")
-    if len(kl) <= MAX_TICKS:
-        axes.set_xticks(places, [str(i) for i in order], fontsize=7)
+    are_named = style.number_bars(axes, order)
+    axes.set_xlabel(unit if are_named else f"rank of the {unit}")
+    axes.set_ylabel("KL to the prior, nats")
     if active is not None:
         style.legend(axes)
     return style.png(figure)
@@ -60,13 +59,9 @@ def kl_lines(kl: Mapping[str, Sequence[float]]) -> bytes:
     """
     figure, (axes,) = style.panels(1, height=2.8)
     for i, (run, values) in enumerate(kl.items()):
-        marker = MARKERS[i % len(MARKERS)]
-        look = {"color": style.color(i), "marker": marker, "markersize": 4}
-        axes.plot(
-            np.arange(len(values)), sorted(values, reverse=True), label=run, **look
-        )
-    axes.set_ylabel("KL to the prior, nats")
-    axes.set_xlabel("rank of the group of latents")
+        height = sorted(values, reverse=True)
+        axes.plot(height, label=run, markersize=4, **style.of_run(i))
+    axes.set(xlabel="rank of the group of latents", ylabel="KL to the prior, nats")
     style.legend(axes)
     return style.png(figure)
 
@@ -89,8 +84,8 @@ def scale_bars(scales: Sequence[ScaleStatistics]) -> bytes:
         panels[0].bar(places, kl, label=label, **look)
         share = np.asarray(scale.active) / scale.num_latents
         panels[1].bar(places, share, **look)
-    panels[0].set_title("KL to the prior, nats", loc="left", fontsize=10, color=INK)
-    panels[1].set_title("share of active latents", loc="left", fontsize=10, color=INK)
+    style.title(panels[0], "KL to the prior, nats")
+    style.title(panels[1], "share of active latents")
     shares = [n / scale.num_latents for scale in scales for n in scale.active]
     panels[1].set_ylim(0.0, max(1.1 * max(shares), MIN_AXIS))
     panels[1].set_xlabel("group of latents, from the top")
@@ -117,11 +112,9 @@ def aggregate(draws: np.ndarray, order: Sequence[int]) -> bytes:
     bars = {"fmt": "o", "markersize": 3, "linewidth": 1, "color": BLUE, "label": "q(z)"}
     axes.errorbar(places, ordered.mean(0), ordered.std(0), **bars)
     axes.set_ylabel("mean ± deviation")
-    axes.set_xlabel("dimension" if len(order) <= MAX_TICKS else "rank of the dimension")
-    if len(order) <= MAX_TICKS:
-        axes.set_xticks(places, [str(d) for d in order], fontsize=7)
-    place = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": 2}
-    axes.legend(frameon=False, labelcolor=INK, fontsize=8, **place)
+    are_named = style.number_bars(axes, order)
+    axes.set_xlabel("dimension" if are_named else "rank of the dimension")
+    style.legend(axes, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
     x = np.linspace(-4.0, 4.0, 200)
     density = np.exp(-0.5 * x**2) / math.sqrt(2.0 * math.pi)
     for i, d in enumerate(order[:NUM_HISTOGRAMS]):
@@ -129,7 +122,7 @@ def aggregate(draws: np.ndarray, order: Sequence[int]) -> bytes:
         look = {"density": True, "color": BLUE, "alpha": 0.7}
         axes.hist(np.clip(draws[:, d], -4.0, 4.0), bins=33, range=(-4.0, 4.0), **look)
         axes.plot(x, density, "--", color=ORANGE, linewidth=1.5)
-        axes.set_title(f"z_{d}", loc="left", fontsize=9, color=INK)
+        style.title(axes, f"z_{d}", 9)
         axes.set_yticks([])
     return style.png(figure)
 
@@ -161,8 +154,7 @@ def latent_map(
         shown.image.set_clim(0.0, 1.0)
         frame = {"edgecolor": INK, "linewidth": 0.6}
         axes.add_artist(AnnotationBbox(shown, places[index], pad=0.08, bboxprops=frame))
-    axes.set_xlabel(axis_names[0])
-    axes.set_ylabel(axis_names[1])
+    axes.set(xlabel=axis_names[0], ylabel=axis_names[1])
     return style.png(figure)
 
 

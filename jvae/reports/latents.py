@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -86,15 +86,14 @@ def _scales(scales: Sequence[ScaleStatistics]) -> Picture:
 
 def _rate_distortion(metrics: Mapping[str, Metric]) -> list[Picture]:
     """Returns the model's place between rate and distortion, if both are finite."""
-    rate, fit = metrics["kl"], metrics["log_likelihood"]
-    if not (math.isfinite(rate.value) and math.isfinite(fit.value)):
+    rows = {name: dataclasses.asdict(metric) for name, metric in metrics.items()}
+    point = plots.Point.of("this model", rows)
+    if point is None:
         return []
-    errors = (rate.standard_error or 0.0, fit.standard_error or 0.0)
-    lost = 0.0 - fit.value  # of a flow 0, and not -0
-    point = plots.Point("this model", rate.value, lost, *errors)
     text = (
-        f"{rate.value:.4g} nats per example through the latents, {lost:.4g} nats "
-        "lost by the decoder. Models on one line have the same ELBO."
+        f"{point.rate:.4g} nats per example through the latents, "
+        f"{point.distortion:.4g} nats lost by the decoder. Models on one line have the "
+        "same ELBO."
     )
     png = plots.rate_distortion([point])
     return [Picture("rate_distortion.png", "Rate and distortion", text, png)]
@@ -155,9 +154,7 @@ def _places(
     if projection == "tsne":
         return tsne(means), ("t-SNE, first axis", "t-SNE, second axis")
     plane = Plane.of(means)
-    first, second = (
-        f"{100.0 * share:.0f}% of the variance" for share in plane.explained
-    )
+    first, second = (f"{100.0 * s:.0f}% of the variance" for s in plane.explained)
     names = f"first principal component, {first}", f"second, {second}"
     return plane.place(means), names
 
@@ -184,7 +181,6 @@ def _neighbors(
             "Left column: the first examples. Beside each: those of the "
             f"{len(codes) - 1:,} others with the nearest codes by {title}, in order."
         )
-        heading = f"Nearest codes by {title}"
-        png = sheet(trained, x, columns)
-        shown.append(Picture(f"neighbours_{metric}.png", heading, text, png))
+        name, heading = f"neighbours_{metric}.png", f"Nearest codes by {title}"
+        shown.append(Picture(name, heading, text, sheet(trained, x, columns)))
     return shown

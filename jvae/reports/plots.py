@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jvae.reports import style
-from jvae.reports.style import BLUE, INK, MARKERS, MAX_TICKS, ORANGE
+from jvae.reports.style import BLUE, INK, MAX_TICKS, ORANGE
 
 MAX_COUNTS = 12
 """Classes whose counts are written into the picture of confusions."""
@@ -30,8 +30,7 @@ def cluster_bars(sizes: np.ndarray) -> bytes:
     """
     figure, (axes,) = style.panels(1, height=2.2)
     axes.bar(np.arange(len(sizes)), sizes, color=BLUE)
-    axes.set_ylabel("examples")
-    axes.set_xlabel("cluster")
+    axes.set(xlabel="cluster", ylabel="examples")
     if len(sizes) <= MAX_TICKS:
         axes.set_xticks(np.arange(len(sizes)))
     return style.png(figure)
@@ -47,11 +46,9 @@ def confusion(table: np.ndarray) -> bytes:
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     axes.grid(False)
-    axes.set_xlabel("label given")
-    axes.set_ylabel("true label")
+    axes.set(xlabel="label given", ylabel="true label")
     if len(table) <= MAX_TICKS:
-        axes.set_xticks(np.arange(len(table)))
-        axes.set_yticks(np.arange(len(table)))
+        axes.set(xticks=np.arange(len(table)), yticks=np.arange(len(table)))
     if len(table) <= MAX_COUNTS:
         for (row, column), count in np.ndenumerate(table):
             color = "white" if shares[row, column] > 0.5 else "#30343a"
@@ -79,6 +76,16 @@ class Point:
     rate_error: float = 0.0
     distortion_error: float = 0.0
 
+    @classmethod
+    def of(cls, name: str, metrics: Mapping[str, Any]) -> Point | None:
+        """Returns the place of metrics as results.json has them; None of no place."""
+        rate, fit = (metrics.get(n) or {} for n in ("kl", "log_likelihood"))
+        if not (_number(rate, "value") and _number(fit, "value")):
+            return None
+        errors = [row["standard_error"] or 0.0 for row in (rate, fit)]
+        lost = 0.0 - fit["value"]  # of a flow 0, and not -0
+        return cls(name, rate["value"], lost, *errors)
+
 
 def rate_distortion(points: Sequence[Point]) -> bytes:
     """Returns a PNG of models by rate and distortion, with lines of equal -ELBO.
@@ -89,26 +96,18 @@ def rate_distortion(points: Sequence[Point]) -> bytes:
       points: at least one, finite.
     """
     figure, (axes,) = style.panels(1, height=3.4)
-    for i, point in enumerate(points):
-        errors = {"xerr": point.rate_error, "yerr": point.distortion_error}
-        look = {"color": style.color(i), "markersize": 7, "label": point.name}
-        axes.errorbar(
-            point.rate,
-            point.distortion,
-            fmt=MARKERS[i % len(MARKERS)],
-            **errors,
-            **look,
-        )
+    for i, p in enumerate(points):
+        errors = {"xerr": p.rate_error, "yerr": p.distortion_error}
+        look = {"linestyle": "", "markersize": 7, "label": p.name, **style.of_run(i)}
+        axes.errorbar(p.rate, p.distortion, **errors, **look)
     rates = np.array([p.rate for p in points])
     distortions = np.array([p.distortion for p in points])
     reach = max(np.ptp(rates), np.ptp(distortions), 0.25 * float(rates.max()), 1.0)
     center = rates.mean(), distortions.mean()
     low, high = max(0.0, center[0] - reach), center[0] + reach
-    axes.set_xlim(low, high)
-    axes.set_ylim(center[1] - reach, center[1] + reach)
-    for total in np.arange(
-        math.floor(sum(center) - 2 * reach), sum(center) + 2 * reach, _round_step(reach)
-    ):
+    axes.set(xlim=(low, high), ylim=(center[1] - reach, center[1] + reach))
+    first, last = math.floor(sum(center) - 2 * reach), sum(center) + 2 * reach
+    for total in np.arange(first, last, _round_step(reach)):
         axes.plot((low, high), (total - low, total - high), color=INK, linewidth=0.5)
     axes.set_xlabel("rate: KL(q(z|x) || p(z)), nats")
     axes.set_ylabel("distortion: −log p(x|z), nats")
@@ -130,26 +129,15 @@ def curves(history: Sequence[Mapping[str, Any]]) -> bytes | None:
       history: rows with 'step', 'split' and numbers by name (None where one was not
         finite), as metrics.jsonl has them.
     """
-    names = [n for n in CURVES if any(_number(row, n) for row in history)]
-    if not names:
-        return None
-    splits = list(dict.fromkeys(row["split"] for row in history))
-    figure, panels = style.panels(len(names), height=1.6)
-    for axes, name in zip(panels, names, strict=True):
-        for i, split in enumerate(splits):
-            rows = [r for r in history if r["split"] == split and _number(r, name)]
-            if rows:
-                points = [r["step"] for r in rows], [r[name] for r in rows]
-                look = {"color": (BLUE, ORANGE, INK)[i % 3], "linewidth": 1.2}
-                marks = "o" if len(rows) == 1 else ""  # a line of one point is unseen
-                dashes = ("-", "--", ":")[i % 3]
-                axes.plot(*points, marks + dashes, label=split, markersize=4, **look)
-        title = name.replace("_", " ") + (", nats" if name in IN_NATS else "")
-        axes.set_title(title, loc="left", fontsize=10, color=INK)
-        _leave_out_start(axes)
-    style.legend(max(panels, key=lambda axes: len(axes.lines)))
-    panels[-1].set_xlabel("step")
-    return style.png(figure)
+    splits = dict.fromkeys(row["split"] for row in history)
+    by_split = {name: [r for r in history if r["split"] == name] for name in splits}
+
+    def look(i: int, num_points: int) -> dict[str, Any]:
+        marker = "o" if num_points == 1 else ""  # a line of one point is unseen
+        line = {"linestyle": ("-", "--", ":")[i % 3], "linewidth": 1.2}
+        return {"color": (BLUE, ORANGE, INK)[i % 3], "marker": marker, **line}
+
+    return _curves(by_split, CURVES, 1.6, look)
 
 
 def compared_curves(
@@ -164,24 +152,38 @@ def compared_curves(
     for name, rows in histories.items():
         validated = [row for row in rows if row["split"] == "validation"]
         curves[name] = validated or list(rows)
-    names = [
-        n
-        for n in COMPARED
-        if any(_number(row, n) for rows in curves.values() for row in rows)
-    ]
+    return _curves(curves, COMPARED, 2.2, lambda i, _: style.of_run(i))
+
+
+def _curves(
+    curves: Mapping[str, Sequence[Mapping[str, Any]]],
+    names: Sequence[str],
+    height: float,
+    look: Callable[[int, int], Mapping[str, Any]],
+) -> bytes | None:
+    """Returns a PNG with a panel for each name that is there, None if none is.
+
+    Args:
+      curves: {what a line is called: its rows}.
+      names: of numbers in the rows.
+      height: of a panel, in inches.
+      look: (number of the line, how many points it has) -> how it is drawn.
+    """
+    every_row = [row for rows in curves.values() for row in rows]
+    names = [n for n in names if any(_number(row, n) for row in every_row)]
     if not names:
         return None
-    figure, panels = style.panels(len(names), height=2.2)
+    figure, panels = style.panels(len(names), height)
     for axes, name in zip(panels, names, strict=True):
-        for i, (run, rows) in enumerate(curves.items()):
+        for i, (label, rows) in enumerate(curves.items()):
             points = [(r["step"], r[name]) for r in rows if _number(r, name)]
             if points:
-                look = {"color": style.color(i), "marker": MARKERS[i % len(MARKERS)]}
-                axes.plot(*zip(*points, strict=True), label=run, markersize=4, **look)
-        title = name.replace("_", " ") + (", nats" if name in IN_NATS else "")
-        axes.set_title(title, loc="left", fontsize=10, color=INK)
+                steps, values = zip(*points, strict=True)
+                lines = {"label": label, "markersize": 4, **look(i, len(points))}
+                axes.plot(steps, values, **lines)
+        style.title(axes, name.replace("_", " ") + ", nats" * (name in IN_NATS))
         _leave_out_start(axes)
-    style.legend(panels[0])
+    style.legend(max(panels, key=lambda axes: len(axes.lines)))
     panels[-1].set_xlabel("step")
     return style.png(figure)
 

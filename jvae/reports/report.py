@@ -53,7 +53,7 @@ def evaluate(
     """Measures a model on a split and writes results.json, PNG files and report.html.
 
     Args:
-      trained: what is evaluated.
+      trained: what is found.
       source: the split.
       out_dir: the folder to write to; created if missing.
       config: the experiment's, shown as a table.
@@ -78,61 +78,50 @@ def evaluate(
       ConfigError: devices that cannot share a batch.
     """
     settings = settings or Settings()
+    heat = settings.temperatures
     if train is not None and settings.statistics == "train":
         draw_key, size = jax.random.fold_in(key, 5), settings.batch_size
         trained = recomputed_statistics(trained, train, batch_size=size, key=draw_key)
     number_key, picture_key = jax.random.split(key)
-    evaluated = evaluate_all(trained, source, key=number_key, settings=settings)
+    found = evaluate_all(trained, source, key=number_key, settings=settings)
     if train is not None:
-        probe(evaluated, trained, source, train, key=number_key, settings=settings)
-    measured = (trained, source, evaluated)
-    shown = images.make_images(
-        *measured, picture_key, settings, history=history, samplers=samplers
-    )
+        probe(found, trained, source, train, key=number_key, settings=settings)
+    more: dict[str, Any] = {"history": history, "samplers": samplers}
+    shown = images.make_images(trained, source, found, picture_key, settings, **more)
     if features is not None and trained.makes_images:
-        evaluated.quality = evaluate_quality(
+        found.quality = evaluate_quality(
             trained,
             features,
             source,
             key=jax.random.fold_in(picture_key, 2),
             num_examples=settings.fd_examples,
-            temperatures=settings.temperatures,
+            temperatures=heat,
             samplers=samplers,
             others=None if split == "train" else train,
         )
     written = []
     if trained.vocabulary is not None:
-        temperatures = settings.temperatures
-        written = passages.make_passages(
-            trained, source, picture_key, temperatures=temperatures
-        )
+        written = passages.make_passages(trained, source, picture_key, heat)
     results = strict_json(
         {
-            **numbers_of(evaluated, trained),
+            **numbers_of(found, trained),
             "step": step,
             "split": split,
             "pictures": {picture.file: picture.caption for picture in shown},
             "passages": [dataclasses.asdict(passage) for passage in written],
             "settings": dataclasses.asdict(settings),
-            **_origin(trained, config),
+            "config": config,
+            "versions": versions(),
+            "checksums": {
+                "parameters": json_digest(checksums(trained.params)),
+                "state": json_digest(checksums(trained.state)),
+                "config": json_digest(strict_json(config)),
+            },
         }
     )
     if jax.process_index() == 0:
         write_report(out_dir, results, shown)
     return results
-
-
-def _origin(trained: TrainedModel, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what the numbers come from: config, versions, arrays."""
-    return {
-        "config": config,
-        "versions": versions(),
-        "checksums": {
-            "parameters": json_digest(checksums(trained.params)),
-            "state": json_digest(checksums(trained.state)),
-            "config": json_digest(strict_json(config)),
-        },
-    }
 
 
 def write_report(
@@ -162,11 +151,9 @@ def render_report(results: Mapping[str, Any], shown: Sequence[Picture]) -> str:
       shown: the pictures.
     """
     kl, active = results.get("kl_per_group") or [], results.get("active") or []
-    dimensions = (
-        []
-        if len(kl) < len(active)
-        else interpolation.by_kl(np.asarray(kl[: len(active)]), len(active))
-    )
+    dimensions: Sequence[int] = []
+    if len(kl) >= len(active):
+        dimensions = interpolation.by_kl(np.asarray(kl[: len(active)]), len(active))
     return html.render_template(
         "report.html",
         results=results,

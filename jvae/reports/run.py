@@ -63,34 +63,31 @@ def evaluate_run(
     """
     registry.check(Settings, settings, "eval")
     distributed.check_devices()
-    restored = restore.restore(
-        workdir, step=step, params=params, allow_imports=allow_imports
-    )
+    restored = restore.restore(workdir, step, params, allow_imports=allow_imports)
     if settings.get("statistics") != "train":  # which are measured anew
         restored.require_statistics_of_data()
+    checked, config = Settings(**settings), restored.config
     with import_paths.allowed(allow_imports):
-        section = restored.config["data"] | dict(data_fields or {})
+        section = config["data"] | dict(data_fields or {})
         vocabulary = restored.vocabulary
         source = datasets.load_split(section, split, vocabulary)
-        checked = Settings(**settings)
         needed = checked.needs_training_split(restored)
         train = datasets.load_split(section, "train", vocabulary) if needed else None
     folder = epath.Path(out or workdir).expanduser()
     if out is None:
         folder = folder / "evaluation" / f"{split}_{restored.step:08d}"
         files.check_within(folder, epath.Path(workdir).expanduser())
-    makes_images = restored.makes_images
     features = None
-    if checked.fd_examples > 0 and makes_images and train is not None:
+    if checked.fd_examples > 0 and restored.makes_images:
         features = load_or_fit(workdir, section, checked.features)
     results = report.evaluate(
         restored,
         source,
         folder,
-        config=restored.config,
+        config=config,
         step=restored.step,
         split=split,
-        key=jax.random.key(restored.config["seed"]),
+        key=jax.random.key(config["seed"]),
         train=train,
         history=read_metrics(workdir),
         samplers={n: restored.sampler(n, train) for n in checked.samplers},

@@ -7,7 +7,10 @@ page, a dark page and paper.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 INK, BLUE, ORANGE = "#757a82", "#3b7dd8", "#d9822b"
 MARKERS = "osD^vP*Xp<"
@@ -50,9 +53,27 @@ def styled(axes: Any) -> Any:
     return axes
 
 
-def legend(axes: Any) -> None:
-    """Adds a legend, without a frame."""
-    axes.legend(frameon=False, labelcolor=INK, fontsize=8)
+def of_run(i: int) -> dict[str, Any]:
+    """Returns the colour and the marker of the i-th run."""
+    return {"color": color(i), "marker": MARKERS[i % len(MARKERS)]}
+
+
+def legend(axes: Any, **place: Any) -> None:
+    """Adds a legend, without a frame, where matplotlib's options say."""
+    axes.legend(frameon=False, labelcolor=INK, fontsize=8, **place)
+
+
+def title(axes: Any, text: str, size: int = 10) -> None:
+    """Writes a title above the left end."""
+    axes.set_title(text, loc="left", fontsize=size, color=INK)
+
+
+def number_bars(axes: Any, names: Sequence[int] | np.ndarray) -> bool:
+    """Writes a number under each bar, if they are few; returns whether they are."""
+    are_few = len(names) <= MAX_TICKS
+    if are_few:
+        axes.set_xticks(np.arange(len(names)), list(map(str, names)), fontsize=7)
+    return are_few
 
 
 def png(figure: Any, dpi: int = 220) -> bytes:

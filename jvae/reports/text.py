@@ -39,7 +39,7 @@ class Passage:
 
 
 def make_passages(
-    trained: TrainedModel, source: Source, key: Key, *, temperatures: Sequence[float]
+    trained: TrainedModel, source: Source, key: Key, temperatures: Sequence[float]
 ) -> list[Passage]:
     """Returns the passages that the model has methods for.
 
@@ -59,6 +59,14 @@ def make_passages(
     if not trained.has_latents or trained.has_uniform_prior:
         temperatures = (1.0,)
     return shown + [_samples(trained, sample_key, t) for t in temperatures]
+
+
+def said_of_prior(trained: TrainedModel, temperature: float) -> tuple[str, str]:
+    """Returns (the title of samples, the end of the sentence on their prior)."""
+    if trained.has_uniform_prior:
+        return "Samples", "the prior, which is uniform."
+    title = f"Samples at temperature {float(temperature)}"
+    return title, f"the prior with its standard deviation times {temperature:g}."
 
 
 def _reconstructions(trained: TrainedModel, tokens: np.ndarray, key: Key) -> Passage:
@@ -95,11 +103,7 @@ def _samples(trained: TrainedModel, key: Key, temperature: float) -> Passage:
     tokens = samples.prior_samples(trained, key, NUM_SENTENCES, temperature)
     title, text = "Samples", "Draws of the model, token by token."
     if trained.has_latents:
-        text = "Draws of p(x|z), z drawn from the prior"
-        if trained.has_uniform_prior:
-            text += ", which is uniform."
-        else:
-            title = f"Samples at temperature {float(temperature)}"
-            text += f" with its standard deviation times {temperature:g}."
+        title, prior = said_of_prior(trained, temperature)
+        text = f"Draws of p(x|z), z drawn from {prior}"
     rows = [(sentence,) for sentence in trained.vocabulary.decode(tokens)]
     return Passage(title, text, ("written",), rows)
