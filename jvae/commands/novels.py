@@ -17,9 +17,8 @@ def command(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, help="folder to write to")
     parser.add_argument("--min_words", type=int, default=4, help="of a sentence")
     parser.add_argument("--max_words", type=int, default=40, help="of a sentence")
-    parser.add_argument(
-        "--held_out", type=float, default=0.05, help="share of validation, and of test"
-    )
+    text = "share of validation, and of test"
+    parser.add_argument("--held_out", type=float, default=0.05, help=text)
     flags = parse(parser, arguments)
     if not flags.books or flags.out is None:
         raise ConfigError("name text files and --out", where=parser.prog)

@@ -12,9 +12,8 @@ from jvae.errors import ConfigError
 def command(arguments: Sequence[str]) -> None:
     """Runs the command."""
     parser = Parser("jvae prepare", __doc__)
-    parser.add_argument(
-        "name", nargs="?", help="name, or path of a prepared data set to convert"
-    )
+    text = "name, or path of a prepared data set to convert"
+    parser.add_argument("name", nargs="?", help=text)
     parser.add_argument("--data_dir", help="$TFDS_DATA_DIR, else ~/tensorflow_datasets")
     flags = parse(parser, arguments)
     if not flags.name:

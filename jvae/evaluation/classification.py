@@ -53,7 +53,7 @@ class Classification:
         return table
 
 
-def _predictions(
+def _predict(
     trained: TrainedModel, key: Key, batch: Batch, *, num_samples: int
 ) -> dict[str, Array]:
     log_likelihood, _, inference, _ = bottleneck_terms(
@@ -61,7 +61,7 @@ def _predictions(
     )
     draws = sample_keys(key, len(key), num_samples)
     return {
-        "label": batch["label"],
+        "labels": batch["label"],
         "by_mean": label_probs(trained, batch).argmax(-1),
         "by_draws": label_probs(trained, batch, draws).argmax(-1),
         "log_likelihood": log_likelihood,
@@ -88,18 +88,11 @@ def evaluate_classification(
       ConfigError: the devices cannot share batch_size rows, or there are no labels.
       DataError: num_examples is more than there are.
     """
-    terms = trained.map_examples(
-        _predictions, source, num_samples=num_samples, **examples
-    )
-    return Classification(
-        labels=terms["label"],
-        by_mean=terms["by_mean"],
-        by_draws=terms["by_draws"],
-        log_likelihood=terms["log_likelihood"],
-        rate=terms["rate"] if trained.model.offers("posterior") else None,
-        num_classes=trained.model.num_classes,
-        num_samples=num_samples,
-    )
+    terms = trained.map_examples(_predict, source, num_samples=num_samples, **examples)
+    if not trained.model.offers("posterior"):
+        terms["rate"] = None
+    num_classes = trained.model.num_classes
+    return Classification(**terms, num_classes=num_classes, num_samples=num_samples)
 
 
 def classification_metrics(classification: Classification) -> dict[str, Metric]:
@@ -108,8 +101,9 @@ def classification_metrics(classification: Classification) -> dict[str, Metric]:
     Args:
       classification: from `evaluate_classification`.
     """
-    entropy = discrete_entropy(classification.labels)
-    right = Estimate.of(classification.by_mean == classification.labels)
+    labels = classification.labels
+    entropy = discrete_entropy(labels)
+    right = Estimate.of(classification.by_mean == labels)
     text = "by p(y|z) at the code"
     accuracy = Metric.of("Accuracy", right, "of 1", "metric", text)
     rows = {"accuracy": dataclasses.replace(accuracy, num_samples=None)}
@@ -121,11 +115,9 @@ def classification_metrics(classification: Classification) -> dict[str, Metric]:
         ("label_information", "Known of y", known, text),
     ]
     if classification.rate is not None:
-        right = Estimate.of(
-            classification.by_draws == classification.labels, classification.num_samples
-        )
-        text = "by p(y|z) averaged over draws of z"
-        label = "Accuracy of draws"
+        by_draws = classification.by_draws == labels
+        right = Estimate.of(by_draws, classification.num_samples)
+        label, text = "Accuracy of draws", "by p(y|z) averaged over draws of z"
         rows["accuracy_of_draws"] = Metric.of(label, right, "of 1", "metric", text)
         text = "E KL(q(z|x) || p(z)), an upper bound on I(z; x)"
         bounds.append(("rate", "Rate", Estimate.of(classification.rate), text))

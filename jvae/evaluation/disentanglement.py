@@ -91,9 +91,8 @@ def evaluate_disentanglement(
     varies = factors.min(0) < factors.max(0)
     if not varies.any():
         return None
-    num_constant = int(np.sum(~varies))
     scored = scores(terms["code"], factors[:, varies])
-    return dataclasses.replace(scored, num_constant=num_constant)
+    return dataclasses.replace(scored, num_constant=int(np.sum(~varies)))
 
 
 def means_and_factors(
@@ -310,19 +309,15 @@ def factor_vae_score(
     if not used.size:
         return 0.0
     scaled = codes[:, used] / np.sqrt(variances[used])
-    places = [
-        [np.flatnonzero(column == value) for value in np.unique(column)]
-        for column in factors.T
-    ]
+    places = [[np.flatnonzero(v == x) for x in np.unique(v)] for v in factors.T]
 
     def votes(count: int) -> np.ndarray:
         """Returns [D, K], how often a dimension varied least where k was fixed."""
         table = np.zeros((len(used), len(places)))
         for k in rng.integers(len(places), size=count):
             # By how often values are there: that of an example drawn from all.
-            value = np.searchsorted(
-                np.unique(factors[:, k]), factors[rng.integers(len(codes)), k]
-            )
+            drawn = factors[rng.integers(len(codes)), k]
+            value = np.searchsorted(np.unique(factors[:, k]), drawn)
             batch = scaled[rng.choice(places[k][value], VOTE_BATCH)]
             table[batch.var(0).argmin(), k] += 1
         return table

@@ -119,10 +119,8 @@ def fit_features(
       DataError: images without labels.
     """
     if "label" not in train.shapes:
-        raise DataError(
-            "features need labels and the data set has none",
-            fix="Set fd_examples to 0.",
-        )
+        fix = "Set fd_examples to 0."
+        raise DataError("features need labels and the data set has none", fix=fix)
     model, shape = FeatureNetwork(num_classes), train.shapes["image"]
     params = model.init(jax.random.key(seed), jnp.zeros((1, *shape)))["params"]
     rng = np.random.default_rng(seed)
@@ -133,12 +131,9 @@ def fit_features(
             batch = train.read(rows)
             yield intensities(batch["image"]), batch["label"]
 
+    loss = _CrossEntropy(model)
     params = minimize(
-        _CrossEntropy(model),
-        params,
-        batches(),
-        num_steps=num_steps,
-        learning_rate=LEARNING_RATE,
+        loss, params, batches(), num_steps=num_steps, learning_rate=LEARNING_RATE
     )
     right = 0
     for start in range(0, len(test), CHUNK):

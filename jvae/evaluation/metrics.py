@@ -226,10 +226,8 @@ def _reservation(name: str, information: Information) -> str:
     if name in information.clamped:
         return "; the estimate was negative and is set to 0"
     if name == "mutual_info":
-        at_cap = (
-            ": it is there, the truth may be larger" if information.is_capped else ""
-        )
-        return f"; cannot exceed {cap}{at_cap}"
+        more = ": it is there, the truth may be larger" if information.is_capped else ""
+        return f"; cannot exceed {cap}{more}"
     if name != "dimension_wise_kl" and information.is_capped:
         return f"; too large by what the mutual information is over its cap {cap}"
     return ""

@@ -13,6 +13,9 @@ FAR = 1e30
 
 Metric = Literal["euclidean", "cosine"]
 
+MEASURES: dict[Metric, str] = {"euclidean": "distance", "cosine": "cosine similarity"}
+"""What is said of each."""
+
 
 def nearest(
     codes: np.ndarray, queries: np.ndarray, num: int, metric: Metric
@@ -36,7 +39,5 @@ def nearest(
     index = NearestNeighbors(n_neighbors=num + 1, metric=metric).fit(points)
     found = index.kneighbors(points[queries], return_distance=False)
     # The query is the nearest of all, but perhaps not the first of several like it.
-    others = [
-        row[row != query][:num] for row, query in zip(found, queries, strict=True)
-    ]
-    return np.stack(others)
+    near = [row[row != query][:num] for row, query in zip(found, queries, strict=True)]
+    return np.stack(near)

@@ -101,9 +101,8 @@ def evaluate_probes(
       ConfigError: num_train below 1, or a model without one posterior.
     """
     if not trained.model.offers("posterior"):
-        raise ConfigError(
-            f"{trained.name} has no codes to probe", fix="Set probe_examples to 0."
-        )
+        fix = "Set probe_examples to 0."
+        raise ConfigError(f"{trained.name} has no codes to probe", fix=fix)
     require(num_train >= 1, "num_train", "be at least 1", num_train)
     splits = [(train, min(num_train, len(train))), (test, num_test or len(test))]
     fresh = untrained(trained, train, jax.random.fold_in(key, 1))

@@ -94,13 +94,11 @@ def evaluate_quality(
         rows.append(_row("real images", 1.0, real, references))
     kinds: list[tuple[str, float, Any]] = [(PRIOR, t, None) for t in temperatures]
     kinds += [(name, 1.0, sampler) for name, sampler in (samplers or {}).items()]
-    for name, temperature, sampler in kinds:
-        generated = samples.prior_samples(
-            trained, key, num_examples, temperature, sampler=sampler
-        )
-        images = np.asarray(trained.transform.to_unit(jnp.asarray(generated)))
+    for name, heat, sampler in kinds:
+        drawn = samples.prior_samples(trained, key, num_examples, heat, sampler=sampler)
+        images = np.asarray(trained.transform.to_unit(jnp.asarray(drawn)))
         _check_shape(features, images.shape[1:])
-        rows.append(_row(name, temperature, real, features.of(np.clip(images, 0, 1))))
+        rows.append(_row(name, heat, real, features.of(np.clip(images, 0, 1))))
     return Quality(features.name, num_examples, rows)
 
 

@@ -86,15 +86,10 @@ def evaluate_reconstructions(
 
 
 def _nearness(trained: TrainedModel, key: Key, batch: Batch) -> dict[str, Array]:
-    x = batch["image"]
+    x, unit = batch["image"], trained.transform.to_unit
     decoded = trained.call("decode", code_of(trained, x))
-    original, reconstruction = (
-        jnp.clip(trained.transform.to_unit(a), 0.0, 1.0) for a in (x, decoded)
-    )
-    return {
-        "squared_error": squared_error(original, reconstruction),
-        "ssim": ssim(original, reconstruction),
-    }
+    x, y = (jnp.clip(unit(a), 0.0, 1.0) for a in (x, decoded))
+    return {"squared_error": squared_error(x, y), "ssim": ssim(x, y)}
 
 
 def reconstruction_metrics(errors: dict[str, np.ndarray]) -> dict[str, Metric]:

@@ -104,9 +104,8 @@ def evaluate_all(
         near = reconstruction.evaluate_reconstructions(key=elbo_key, **common)
         results.metrics |= reconstruction.reconstruction_metrics(near)
     if trained.is_classifier:
-        results.classification = evaluate_classification(
-            key=label_key, num_samples=num_samples, **common
-        )
+        draws = common | {"num_samples": num_samples}
+        results.classification = evaluate_classification(key=label_key, **draws)
         results.metrics |= classification_metrics(results.classification)
     if trained.has_latents:
         results.latents = evaluate_latents(key=latent_key, **common)

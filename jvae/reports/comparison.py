@@ -34,6 +34,7 @@ OF_DATA = frozenset(
 ERRORS = 2.0
 """Standard errors of a difference that the best is ahead by, at least."""
 NEEDED = ("metrics", "step", "split", "config", "pictures", "num_examples")
+COMPARED = ("config", "settings", "versions")
 SAME_DATA = ("data.name", "data.transform", "data.num_bits", "data.padding")
 
 
@@ -53,10 +54,13 @@ class EvaluatedRun:
     folder: epath.Path
     history: Sequence[Mapping[str, Any]] = ()
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """The config by 'section.field'."""
-        return dict(flat_fields(renamed.current(self.results["config"])))
+    def fields(self, name: str) -> dict[str, Any]:
+        """Returns a dict of results.json by 'section.field', {} if it is missing.
+
+        A config is as it is named now.
+        """
+        entry = self.results.get(name) or {}
+        return dict(flat_fields(renamed.current(entry) if name == "config" else entry))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +129,8 @@ def _same_data(runs: Sequence[EvaluatedRun]) -> bool:
 
     def kind(run: EvaluatedRun) -> list[Any]:
         said = run.results.get("likelihood") or {}
-        sections = [run.config.get(name) for name in SAME_DATA]
+        config = run.fields("config")
+        sections = [config.get(name) for name in SAME_DATA]
         return sections + [said.get(field) for field in fields]
 
     return all(kind(run) == kind(runs[0]) for run in runs)
@@ -160,16 +165,10 @@ def config_differences(
       runs: of which one lacks a name, its value is None.
       field: of results.json, a dict: 'config', 'versions', 'settings'.
     """
-    each = [dict(flat_fields(_entry(run.results, field))) for run in runs]
+    each = [run.fields(field) for run in runs]
     names = dict.fromkeys(name for values in each for name in values)
     table = {name: [values.get(name) for values in each] for name in names}
     return {n: v for n, v in table.items() if any(value != v[0] for value in v[1:])}
-
-
-def _entry(results: Mapping[str, Any], field: str) -> Mapping[str, Any]:
-    """Returns a dict of results.json, {} if it is missing; configs as named now."""
-    entry = results.get(field) or {}
-    return renamed.current(entry) if field == "config" else entry
 
 
 def render_comparison(runs: Sequence[EvaluatedRun]) -> str:
@@ -185,9 +184,7 @@ def render_comparison(runs: Sequence[EvaluatedRun]) -> str:
         rows=rows_of(runs),
         figures=list(_figures(runs)),
         pictures=_pictures(runs),
-        config=config_differences(runs, "config"),
-        settings=config_differences(runs, "settings"),
-        versions=config_differences(runs, "versions"),
+        **{field: config_differences(runs, field) for field in COMPARED},
         checksums={run.name: run.results.get("checksums") or {} for run in runs},
     )
 

@@ -168,11 +168,7 @@ def _neighbors(
     if columns < 2:
         return []
     shown = []
-    metrics: dict[neighbors.Metric, str] = {
-        "euclidean": "distance",
-        "cosine": "cosine similarity",
-    }
-    for metric, title in metrics.items():
+    for metric, title in neighbors.MEASURES.items():
         indices = neighbors.nearest(codes, queries, columns - 1, metric)
         places = np.concatenate([queries[:, None], indices], axis=1).reshape(-1)
         pixels = source.read(places)["image"]

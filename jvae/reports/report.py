@@ -53,7 +53,7 @@ def evaluate(
     """Measures a model on a split and writes results.json, PNG files and report.html.
 
     Args:
-      trained: what is found.
+      trained: what is evaluated.
       source: the split.
       out_dir: the folder to write to; created if missing.
       config: the experiment's, shown as a table.

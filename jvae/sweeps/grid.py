@@ -40,18 +40,13 @@ class Trial:
     def group(self) -> str:
         """Its values: 'loss.beta=0.1', the same in whatever order they are set."""
         words = [f"{field}={_safe(v)}" for field, v in sorted(self.values.items())]
-        return _shortened("__".join(words))
+        text = "__".join(words)
+        return text if len(text) <= MAX_NAME else f"{text[:MAX_NAME]}-{_digest(text)}"
 
     @property
     def name(self) -> str:
         """Its folder: 'loss.beta=0.1/seed=0'."""
         return "/".join(filter(None, (self.group, f"seed={self.seed}")))
-
-
-def _shortened(text: str) -> str:
-    if len(text) <= MAX_NAME:
-        return text
-    return f"{text[:MAX_NAME]}-{_digest(text)}"
 
 
 def _digest(value: Any) -> str:
@@ -137,16 +132,14 @@ def plan(
             by = "--seeds" if field == "seed" else "--set"
             raise ConfigError(f"--config.{field} is set by {by} already")
     trials = []
-    for seed, texts in itertools.product(
-        range(num_seeds), itertools.product(*grid.values())
-    ):
-        texts_by_field = dict(zip(grid, texts, strict=True)) | {"seed": str(seed)}
-        every_text = {**overrides, **texts_by_field}
-        experiment = config_files.experiment_config(path, every_text)
+    seeds = [str(seed) for seed in range(num_seeds)]
+    for texts in itertools.product(seeds, *grid.values()):
+        chosen = dict(zip(("seed", *grid), texts, strict=True))
+        experiment = config_files.experiment_config(path, {**overrides, **chosen})
         config = configs.parse_experiment(experiment).to_dict()
         fields = [renamed.path_now(config, field) for field in grid]
         values = {field: _at(config, field) for field in fields}
-        trials.append(Trial(values, seed, config))
+        trials.append(Trial(values, config["seed"], config))
     names = [trial.name for trial in trials]
     twice = [name for name in names if names.count(name) > 1]
     if twice:

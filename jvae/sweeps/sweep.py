@@ -98,14 +98,12 @@ class Sweep:
         self.trials, self.metrics = trials, metrics
         self.root = files.absolute(workdir)
         self.outcomes: dict[str, Outcome] = {}
-        what = {name: evaluation.get(name, value) for name, value in WHAT.items()}
+        what = {name: evaluation.pop(name, value) for name, value in WHAT.items()}
         for name, known in (("params", PARAMS), ("split", datasets.SPLITS)):
             rule = f"be one of {', '.join(known)}"
             require(what[name] in known, name, rule, what[name])
-        settings = {k: v for k, v in evaluation.items() if k not in WHAT}
-        registry.check(Settings, settings, "eval")
-        filled = dataclasses.asdict(Settings(**settings))
-        self._evaluation = what | filled
+        registry.check(Settings, evaluation, "eval")
+        self._evaluation = what | dataclasses.asdict(Settings(**evaluation))
         self._asked = report.strict_json(self._evaluation)
 
     def run(self) -> tables.Table:
@@ -132,11 +130,9 @@ class Sweep:
 
     def _check_folders(self) -> None:
         if (self.root / CONFIG_FILE).exists():
-            raise WorkdirError(
-                "workdir is that of a single run",
-                where=str(self.root),
-                fix="Name another folder for the sweep.",
-            )
+            what = "workdir is that of a single run"
+            fix = "Name another folder for the sweep."
+            raise WorkdirError(what, where=str(self.root), fix=fix)
         for trial in self.trials:
             folder = self.root / trial.name
             if (folder / CONFIG_FILE).exists():
@@ -181,11 +177,9 @@ class Sweep:
             experiment.run(trial.config, folder, stop)
             # What the caller's own config names may be imported, and nothing else that
             # a checkpoint in the folder may name.
-            imports = import_paths.named(trial.config)
+            paths = import_paths.named(trial.config)
             with stop.at_once(), contextlib.redirect_stdout(io.StringIO()):
-                results = evaluate_run(
-                    folder, allow_imports=imports, **self._evaluation
-                )
+                results = evaluate_run(folder, allow_imports=paths, **self._evaluation)
         except StoppedError:
             raise
         except JvaeError as error:
@@ -201,11 +195,9 @@ class Sweep:
             files.write_whole(folder / OUTCOME_FILE, text)
             self.table.write(self.root)
         except OSError as error:
-            raise WorkdirError(
-                f"the table cannot be written: {error.strerror or error}",
-                where=str(self.root),
-                fix="Mend it and run the same command; no finished run is repeated.",
-            ) from error
+            what = f"the table cannot be written: {error.strerror or error}"
+            fix = "Mend it and run the same command; no finished run is repeated."
+            raise WorkdirError(what, where=str(self.root), fix=fix) from error
 
     def _done(self) -> list[Outcome]:
         return [o for o in self.outcomes.values() if o.status == "done"]
@@ -217,17 +209,15 @@ class Sweep:
         known = {name for outcome in self._done() for name in outcome.metrics}
         for name in self.metrics:
             if tried and known and name not in known:
-                raise ConfigError(
-                    f"metric {name!r} is unknown", fix=nearest(name, known)
-                )
+                fix = nearest(name, known)
+                raise ConfigError(f"metric {name!r} is unknown", fix=fix)
 
     @property
     def failed(self) -> list[tuple[Trial, Outcome]]:
         """The runs that have ended without results, in their order."""
-        ended = [
-            (t, self.outcomes[t.name]) for t in self.trials if t.name in self.outcomes
-        ]
-        return [(trial, outcome) for trial, outcome in ended if outcome.error]
+        ended = [trial for trial in self.trials if trial.name in self.outcomes]
+        pairs = [(trial, self.outcomes[trial.name]) for trial in ended]
+        return [(trial, outcome) for trial, outcome in pairs if outcome.error]
 
     @property
     def table(self) -> tables.Table:
@@ -248,25 +238,18 @@ class Sweep:
 
     def _row(self, metric: str, group: Sequence[Trial]) -> tables.Row | None:
         """Returns a row; None where such runs have no such metric."""
-        done = {
-            trial.seed: outcome.metrics
-            for trial in group
-            if (outcome := self.outcomes.get(trial.name)) and outcome.status == "done"
-        }
+        ended = [trial for trial in group if trial.name in self.outcomes]
+        outcomes = {trial.seed: self.outcomes[trial.name] for trial in ended}
+        done = {seed: o.metrics for seed, o in outcomes.items() if o.status == "done"}
         by_seed = {seed: m[metric] for seed, m in done.items() if metric in m}
         if done and not by_seed:
             return None
         first: Mapping[str, Any] = next(iter(by_seed.values()), {})
+        about = {name: first.get(name, "") for name in ("unit", "kind", "meaning")}
         numbers = {seed: m["value"] for seed, m in by_seed.items()}
-        return tables.Row(
-            values=group[0].values,
-            metric=metric,
-            unit=first.get("unit", ""),
-            kind=first.get("kind", ""),
-            meaning=first.get("meaning", ""),
-            by_seed={seed: x for seed, x in numbers.items() if x is not None},
-            num_seeds=len(group),
-        )
+        finite = {seed: x for seed, x in numbers.items() if x is not None}
+        count, values = len(group), group[0].values
+        return tables.Row(values, metric, by_seed=finite, num_seeds=count, **about)
 
     def _caption(self) -> str:
         asked, seeds = self._evaluation, {trial.seed for trial in self.trials}

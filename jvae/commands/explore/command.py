@@ -60,7 +60,8 @@ def command(arguments: Sequence[str]) -> None:
         print(f"{title}: {url} (Ctrl-C ends it)", flush=True)
         if not is_local:
             print("anyone who reaches this address can use the page", file=sys.stderr)
-        if not flags.no_browser and _has_display():
+        displays = any(map(os.environ.get, DISPLAYS))
+        if not flags.no_browser and (displays or sys.platform in ("darwin", "win32")):
             webbrowser.open(url)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve(app, listener)
@@ -79,7 +80,3 @@ def _web() -> tuple[ModuleType, ModuleType]:
             fix="pip install 'jvae[app]'.",
         ) from error
     return page, server
-
-
-def _has_display() -> bool:
-    return sys.platform in ("darwin", "win32") or any(map(os.environ.get, DISPLAYS))
