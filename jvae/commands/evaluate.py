@@ -33,13 +33,9 @@ def command(arguments: Sequence[str], prog: str = "jvae eval") -> None:
     add_imports(parser)
     flags = parse(parser, rest)
     needed("--workdir", flags.workdir, "runs/digits")
-    evaluate_run(
-        flags.workdir,
-        out=flags.out,
-        allow_imports=flags.allow_imports,
-        data_fields=_data_overrides(overrides),
-        **evaluation_of(flags, options),
-    )
+    fields = _data_overrides(overrides)
+    asked = evaluation_of(flags, options) | {"allow_imports": flags.allow_imports}
+    evaluate_run(flags.workdir, out=flags.out, data_fields=fields, **asked)
 
 
 def _data_overrides(overrides: Mapping[str, str]) -> dict[str, Any]:

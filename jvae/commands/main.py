@@ -68,18 +68,13 @@ def command_of(name: str) -> Command:
     return importlib.import_module(f"jvae.commands.{module}").command
 
 
-def _help() -> str:
-    """Returns the list of commands."""
-    lines = [f"  {name:12s} {text}" for name, (_, text) in COMMANDS.items()]
-    more = "`jvae COMMAND --help` says what a command takes."
-    return "\n".join(["usage: jvae COMMAND ...", "", *lines, "", more])
-
-
 def _without_command(arguments: Sequence[str]) -> None:
     """Answers --help and --version; raises ConfigError for any other word."""
     (word,) = arguments
     if word in ("--help", "-h", "help"):
-        print(_help())
+        lines = [f"  {name:12s} {text}" for name, (_, text) in COMMANDS.items()]
+        more = "`jvae COMMAND --help` says what a command takes."
+        print("\n".join(["usage: jvae COMMAND ...", "", *lines, "", more]))
     elif word == "--version":
         print(f"jvae {jvae.__version__}")
     elif word in RENAMED:

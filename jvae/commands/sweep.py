@@ -29,12 +29,7 @@ def command(arguments: Sequence[str]) -> None:
     from jvae.evaluation.settings import Settings
 
     options = registry.of(Settings)
-    parser = Parser(
-        "jvae sweep",
-        "Runs an experiment at several values and seeds, from where it stopped if it "
-        "was begun, and writes a table of how far the results spread.",
-        help_is_flag=True,
-    )
+    parser = Parser("jvae sweep", __doc__, help_is_flag=True)
     add = parser.add_argument
     add("--config", help="config file, e.g. configs/digits.py")
     add("--workdir", help="folder of the sweep, made if missing")
@@ -63,8 +58,6 @@ def command(arguments: Sequence[str]) -> None:
     print(sweep.run().markdown, end="")
     if sweep.failed:
         trial, outcome = sweep.failed[0]
-        raise IncompleteError(
-            f"{len(sweep.failed)} of {len(trials)} runs have no results, the first "
-            f"{trial.name}: {outcome.error}",
-            exit_code=outcome.exit_code,
-        )
+        first = f"the first {trial.name}: {outcome.error}"
+        what = f"{len(sweep.failed)} of {len(trials)} runs have no results, {first}"
+        raise IncompleteError(what, exit_code=outcome.exit_code)

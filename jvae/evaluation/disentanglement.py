@@ -16,9 +16,9 @@ from jvae import registry
 from jvae.data.sources import Source
 from jvae.errors import require
 from jvae.evaluation.metrics import Metric
+from jvae.evaluation.probes import means_of
 from jvae.evaluation.settings import Examples
 from jvae.pretrained.trained_model import TrainedModel
-from jvae.types import Array, Batch, Key
 
 NUM_BINS = 20
 """Of equal width, that a dimension is cut into where its information is counted."""
@@ -69,11 +69,6 @@ LABELS = {
 }
 
 
-def has_factors(source: Source) -> bool:
-    """Returns whether it is known what the examples were made of."""
-    return "factors" in source.shapes
-
-
 def evaluate_disentanglement(
     trained: TrainedModel, source: Source, **examples: Unpack[Examples]
 ) -> Disentanglement | None:
@@ -86,20 +81,13 @@ def evaluate_disentanglement(
       source: a split with 'factors'.
       **examples: see `Examples`; the key is that of the transform.
     """
-    terms = trained.map_examples(means_and_factors, source, **examples)
+    terms = trained.map_examples(means_of, source, beside=("factors",), **examples)
     factors = np.asarray(terms["factors"])
     varies = factors.min(0) < factors.max(0)
     if not varies.any():
         return None
     scored = scores(terms["code"], factors[:, varies])
     return dataclasses.replace(scored, num_constant=int(np.sum(~varies)))
-
-
-def means_and_factors(
-    trained: TrainedModel, key: Key, batch: Batch
-) -> dict[str, Array]:
-    """Returns 'code' [B, D] and 'factors' [B, K]; draws nothing."""
-    return {"code": trained.call("posterior", batch).mean, "factors": batch["factors"]}
 
 
 def disentanglement_metrics(scored: Disentanglement) -> dict[str, Metric]:

@@ -116,8 +116,7 @@ def posterior_terms(trained: TrainedModel, key: Key, batch: Batch) -> dict[str, 
             return {"kl": inference.kl}
         z = q.sample(key)
         values = {"kl": inference.kl, "posterior": q, "z": z}
-        uniform = model.uniform_prior
-        one_prior = jnp.full(len(key), uniform)
+        one_prior = jnp.full(len(key), model.uniform_prior)
         if isinstance(p, DiagGaussian):
             standard = (p.mean == 0.0) & (p.log_var == 0.0)
             one_prior = standard.reshape(len(key), -1).all(-1)
@@ -130,9 +129,8 @@ def posterior_terms(trained: TrainedModel, key: Key, batch: Batch) -> dict[str, 
 
 def _has_density(q: Any, num_examples: int) -> bool:
     """Returns whether q can be scored at any point, and is [B, ...] in every leaf."""
-    leaves = jax.tree.leaves(q)
-    rows = [a.shape[0] == num_examples for a in leaves if a.ndim]
-    return q.has_density and bool(leaves) and len(rows) == len(leaves) and all(rows)
+    fits = [a.shape[:1] == (num_examples,) for a in jax.tree.leaves(q)]
+    return q.has_density and bool(fits) and all(fits)
 
 
 def evaluate_latents(

@@ -199,25 +199,21 @@ def left_out(
       uniform_prior: whether the model's prior is uniform.
       is_generative: whether the model draws images.
     """
-    reasons = []
+    why = {}
     if latents.active is None:
-        reasons.append(
-            "Active units: no means of q(z|x) whose scale the prior would give."
-        )
+        why["Active units"] = "no means of q(z|x) whose scale the prior would give"
     if latents.information is None:
-        reasons.append("Mutual information: q(z|x) has no density to evaluate.")
+        why["Mutual information"] = "q(z|x) has no density to evaluate"
     elif "total_correlation" not in latents.information.terms:
-        reasons.append(
-            "Total correlation and dimension-wise KL: the dimensions of z are not "
-            "independent in q(z|x)."
-        )
+        parts = "Total correlation and dimension-wise KL"
+        why[parts] = "the dimensions of z are not independent in q(z|x)"
     if not is_generative:
-        reasons.append("Bounds on log p(x), and images: the model has no p(x|z).")
+        why["Bounds on log p(x), and images"] = "the model has no p(x|z)"
     elif latents.kl_per_dim is None:
-        reasons.append("Traversals: the KL is not known dimension by dimension.")
+        why["Traversals"] = "the KL is not known dimension by dimension"
     if uniform_prior:
-        reasons.append("Samples at other temperatures: the prior is uniform.")
-    return reasons
+        why["Samples at other temperatures"] = "the prior is uniform"
+    return [f"{what}: {reason}." for what, reason in why.items()]
 
 
 def _reservation(name: str, information: Information) -> str:

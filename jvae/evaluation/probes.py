@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from jvae.data.sources import Source
 from jvae.errors import ConfigError, require
 from jvae.evaluation.metrics import Metric
+from jvae.evaluation.settings import Examples
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.types import Array, Batch, Key
 
@@ -24,6 +25,8 @@ NEIGHBOURS = (1, 20)
 """Numbers of neighbours that vote."""
 PENALTIES = (10.0, 100.0, 1000.0)
 """Weights of half the squared weights, beside the sum of the cross-entropies."""
+BESIDE = ("image", "label")
+"""What is needed of the examples, beside their codes."""
 FEATURES = {
     "codes": "means of q(z|x)",
     "untrained": "means of an encoder as it was initialised",
@@ -48,17 +51,20 @@ class Probes:
     num_test: int
 
 
-def means_of(trained: TrainedModel, key: Key, batch: Batch) -> dict[str, Array]:
-    """Returns 'code' [B, D], the mean of q(z|x), 'image', and 'label' if there is one.
+def means_of(
+    trained: TrainedModel, key: Key, batch: Batch, beside: Sequence[str] = BESIDE
+) -> dict[str, Array]:
+    """Returns 'code' [B, D], the mean of q(z|x), and what the batch has beside it.
 
     Args:
       trained: a model with `posterior`, which has a mean.
       key: not used; nothing is drawn.
       batch: what the model reads, prepared.
+      beside: names of the batch, those that there are.
     """
-    labels = {"label": batch["label"]} if "label" in batch else {}
     z = trained.call("posterior", batch).mean
-    return {"code": z.reshape(len(z), -1), "image": batch["image"], **labels}
+    there = {name: batch[name] for name in beside if name in batch}
+    return {"code": z.reshape(len(z), -1), **there}
 
 
 def untrained(trained: TrainedModel, source: Source, key: Key) -> TrainedModel:
@@ -81,10 +87,8 @@ def evaluate_probes(
     train: Source,
     test: Source,
     *,
-    batch_size: int,
-    key: Key,
     num_train: int,
-    num_test: int | None = None,
+    **examples: Unpack[Examples],
 ) -> Probes:
     """Returns what labels can be told from codes, and from features to compare with.
 
@@ -92,10 +96,9 @@ def evaluate_probes(
       trained: a model with `posterior`.
       train: the split whose labels the classifiers see.
       test: the split that they are tested on.
-      batch_size: of all devices together; no result depends on it.
-      key: of the transform and of the untrained encoder.
       num_train: at most so many examples of `train`, the first.
-      num_test: how many of `test`, the first; None for all.
+      **examples: those of `test`, see `Examples`; the key is that of the transform and
+        of the untrained encoder.
 
     Raises:
       ConfigError: num_train below 1, or a model without one posterior.
@@ -104,16 +107,12 @@ def evaluate_probes(
         fix = "Set probe_examples to 0."
         raise ConfigError(f"{trained.name} has no codes to probe", fix=fix)
     require(num_train >= 1, "num_train", "be at least 1", num_train)
-    splits = [(train, min(num_train, len(train))), (test, num_test or len(test))]
-    fresh = untrained(trained, train, jax.random.fold_in(key, 1))
+    of_train = {**examples, "num_examples": min(num_train, len(train))}
+    fresh = untrained(trained, train, jax.random.fold_in(examples["key"], 1))
 
     def features(of: TrainedModel) -> list[dict[str, np.ndarray]]:
-        return [
-            of.map_examples(
-                means_of, source, batch_size=batch_size, key=key, num_examples=n
-            )
-            for source, n in splits
-        ]
+        splits = (train, of_train), (test, examples)
+        return [of.map_examples(means_of, source, **few) for source, few in splits]
 
     of_trained = features(trained)
     labels = [part["label"] for part in of_trained]

@@ -68,13 +68,9 @@ def tsne(codes: np.ndarray, seed: int = 0) -> np.ndarray:
     """
     from sklearn.manifold import TSNE
 
-    perplexity = min(PERPLEXITY, (len(codes) - 1) / 3.0)
-    search = TSNE(
-        2,
-        perplexity=max(perplexity, 1e-3),
-        init="pca" if codes.shape[1] > 1 else "random",
-        random_state=seed,
-    )
+    perplexity = max(min(PERPLEXITY, (len(codes) - 1) / 3.0), 1e-3)
+    start = "pca" if codes.shape[1] > 1 else "random"
+    search = TSNE(2, perplexity=perplexity, init=start, random_state=seed)
     return search.fit_transform(np.asarray(codes, np.float32))
 
 
@@ -88,7 +84,6 @@ def apart(places: np.ndarray, gap: float = GAP) -> np.ndarray:
     least = gap * max(float(np.ptp(places, axis=0).max()), 1e-12)
     indices: list[int] = []
     for i, place in enumerate(places):
-        far = np.abs(places[indices] - place).max(-1) >= least if indices else True
-        if np.all(far):
+        if all(np.abs(places[j] - place).max() >= least for j in indices):
             indices.append(i)
     return np.asarray(indices)

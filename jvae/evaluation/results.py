@@ -33,7 +33,7 @@ from jvae.evaluation.metrics import (
 from jvae.evaluation.probes import Probes, evaluate_probes, probe_metrics
 from jvae.evaluation.quality import Quality
 from jvae.evaluation.scales import ScaleStatistics, evaluate_scales, has_scales
-from jvae.evaluation.settings import Settings
+from jvae.evaluation.settings import Examples, Settings
 from jvae.pretrained import likelihood
 from jvae.pretrained.predictions import has_clusters
 from jvae.pretrained.samples import has_codes
@@ -114,7 +114,7 @@ def evaluate_all(
             kl = results.latents.kl
             results.scales = evaluate_scales(kl=kl, key=latent_key, **common)
             results.metrics |= scale_metrics(results.scales, num_examples)
-        if disentanglement.has_factors(source) and results.latents.means is not None:
+        if "factors" in source.shapes and results.latents.means is not None:
             scores = disentanglement.evaluate_disentanglement(key=latent_key, **common)
             if scores is not None:
                 results.metrics |= disentanglement.disentanglement_metrics(scores)
@@ -155,15 +155,9 @@ def probe(
             return
         fix = "Set probe_examples to 0."
         raise DataError("probes need labels and the data set has none", fix=fix)
-    results.probes = evaluate_probes(
-        trained,
-        train,
-        source,
-        batch_size=settings.batch_size,
-        key=jax.random.fold_in(key, 4),
-        num_train=count,
-        num_test=results.num_examples,
-    )
+    size, key = settings.batch_size, jax.random.fold_in(key, 4)
+    tested = Examples(batch_size=size, key=key, num_examples=results.num_examples)
+    results.probes = evaluate_probes(trained, train, source, num_train=count, **tested)
     results.metrics |= probe_metrics(results.probes)
 
 

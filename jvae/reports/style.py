@@ -42,14 +42,13 @@ def panels(num_panels: int, height: float) -> tuple[Any, list[Any]]:
 
 def styled(axes: Any) -> Any:
     """Returns the axes, made to be read on any page."""
-    axes.set_facecolor("none")
+    axes.set(facecolor="none", axisbelow=True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(INK)
     axes.tick_params(colors=INK, labelsize=8)
     axes.xaxis.label.set_color(INK)
     axes.yaxis.label.set_color(INK)
     axes.grid(axis="y", color=INK, alpha=0.25, linewidth=0.6)
-    axes.set_axisbelow(True)
     return axes
 
 

@@ -41,6 +41,8 @@ OUTCOME_FILE = "outcome.json"
 WHAT = {"step": "best", "params": "ema", "split": "test"}
 """What is evaluated of a run, if nothing else is asked for."""
 PARAMS = ("ema", "raw")
+FINAL = ("done", "diverged")
+"""How a run has ended that would end so again."""
 
 logger = logging.getLogger("jvae")
 
@@ -62,11 +64,6 @@ class Outcome:
     metrics: Mapping[str, Any]
     error: str
     exit_code: int
-
-    @property
-    def is_final(self) -> bool:
-        """Whether running again would change nothing: it is done, or has diverged."""
-        return self.status in ("done", "diverged")
 
 
 class Sweep:
@@ -150,7 +147,7 @@ class Sweep:
             same = {**outcome.asked, "config": config} == self._asked_of(trial)
         except (OSError, ValueError, TypeError, KeyError):
             return None
-        return outcome if same and outcome.is_final else None
+        return outcome if same and outcome.status in FINAL else None
 
     def _run_all(self, stop: StopSignal) -> None:
         for number, trial in enumerate(self.trials, 1):

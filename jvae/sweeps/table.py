@@ -89,11 +89,14 @@ class Table:
         return "\n".join(lines) + "\n"
 
     def _cells(self, row: Row) -> list[str]:
-        values = [format_value(row.values[name]) for name in self.fields]
         seeds = f"{len(row.by_seed)} of {row.num_seeds}"
         median, lower, upper, least, most = map(_digits, row.statistics.values())
         numbers = [median, f"{lower} to {upper}", least, most]
-        return [row.metric, row.unit, row.kind, *values, seeds, *numbers]
+        return [*self._place(row), seeds, *numbers]
+
+    def _place(self, row: Row) -> list[str]:
+        values = [format_value(row.values[name]) for name in self.fields]
+        return [row.metric, row.unit, row.kind, *values]
 
     @property
     def json(self) -> str:
@@ -109,10 +112,8 @@ class Table:
         head = ["metric", "unit", "kind", *self.fields]
         writer.writerow([*head, "seeds", "seeds_asked_for", *STATISTICS])
         for row in self.rows:
-            values = [format_value(row.values[name]) for name in self.fields]
-            start = [row.metric, row.unit, row.kind, *values]
             seeds = [len(row.by_seed), row.num_seeds]
-            writer.writerow([*start, *seeds, *row.statistics.values()])
+            writer.writerow([*self._place(row), *seeds, *row.statistics.values()])
         return text.getvalue()
 
     def write(self, folder: epath.Path) -> None:

@@ -75,8 +75,6 @@ def _web() -> tuple[ModuleType, ModuleType]:
     try:
         from jvae.commands.explore import page, server
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"the explorer needs one more package: {error}",
-            fix="pip install 'jvae[app]'.",
-        ) from error
+        what = f"the explorer needs one more package: {error}"
+        raise ConfigError(what, fix="pip install 'jvae[app]'.") from error
     return page, server

@@ -235,11 +235,7 @@ class Explorer:
         return self._code(self._read(sentence))
 
     def drawn(
-        self,
-        seed: Any,
-        temperature: Any,
-        choice: Any = None,
-        sampler: str | None = None,
+        self, seed: Any, temperature: Any, choice: Any = None, sampler: Any = None
     ) -> Shown:
         """Returns samples.
 
