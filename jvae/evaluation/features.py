@@ -94,7 +94,7 @@ class Features:
         parts = []
         for start in range(0, len(images), CHUNK):
             part = np.asarray(images[start : start + CHUNK], np.float32)
-            parts.append(_outputs(self.params, part, self.num_classes)[0])
+            parts.append(np.asarray(_outputs(self.params, part, self.num_classes)[0]))
         return np.concatenate(parts)
 
 
