@@ -246,7 +246,8 @@ class Explorer:
           sampler: one of `samplers`; None for the prior.
         """
         key, heat = _key(seed), _number("temperature", temperature, MAX_TEMPERATURE, 0)
-        (kind, count), label, of = self.choices, None, ""
+        kind, count = self.choices
+        label, of = None, ""
         if choice is not None:
             label = _whole(kind or "class", choice, 0, count - 1)
             of = f" of {kind} {label}"
