@@ -163,6 +163,7 @@ def test_a_process_that_is_gone_or_silent_ends_the_other_in_one_line(
         assert "stack trace" not in other.text and "    @ " not in other.text
     finally:
         two[victim].send(signal.SIGKILL)
+        two[victim].wait()
 
 
 def test_a_process_that_waits_alone_ends_in_one_line(config, tmp_path):
