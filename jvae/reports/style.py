@@ -59,12 +59,14 @@ def of_run(i: int) -> dict[str, Any]:
 
 def legend(axes: Any, **place: Any) -> None:
     """Adds a legend, without a frame, where matplotlib's options say."""
-    axes.legend(frameon=False, labelcolor=INK, fontsize=8, **place)
+    legend = axes.legend(frameon=False, labelcolor=INK, fontsize=8, **place)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a run's name may have dollars in it
 
 
 def title(axes: Any, text: str, size: int = 10) -> None:
     """Writes a title above the left end."""
-    axes.set_title(text, loc="left", fontsize=size, color=INK)
+    axes.set_title(text, loc="left", fontsize=size, color=INK, parse_math=False)
 
 
 def number_bars(axes: Any, names: Sequence[int] | np.ndarray) -> bool:

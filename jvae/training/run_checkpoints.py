@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import math
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from jvae.errors import DamagedError, WorkdirError
 from jvae.runtime import distributed
 from jvae.training.identity import check_same_run
 from jvae.training.train_step import Guard, TrainState
-from jvae.workdir.checkpoints import BEST, CHECKPOINTS, Checkpoints
+from jvae.workdir.checkpoints import BEST, CHECKPOINTS, Checkpoints, check_one_run
 
 logger = logging.getLogger("jvae")
 
@@ -76,7 +77,14 @@ class RunCheckpoints:
           WorkdirError: the run there is another, or none of its states is whole.
         """
         self.states.recover(lambda step: self._verify(step, like))
-        self._check_best(like)
+        item = {"model": items_of(like)["model"]}
+        self.best.recover(lambda step: self.best.restore(step, item))
+        state = self._newest(like)
+        self._identify()
+        return state
+
+    def _newest(self, like: TrainState) -> TrainState | None:
+        """Returns the newest state that is whole; see `restored`."""
         for step in reversed(self.states.steps()):
             state, damage = self._read(step, like)
             # Of many processes one may have read the part that is damaged.
@@ -111,6 +119,8 @@ class RunCheckpoints:
             return None, error
         if not has_guard:
             items["training"]["guard"] = _new_guard(like.guard)
+        if "run" in meta:  # since release 0.2.0
+            self._labels["run"] = meta["run"]
         return TrainState(**items["model"], **items["training"]), None
 
     def _verify(self, step: int, like: TrainState) -> None:
@@ -118,15 +128,22 @@ class RunCheckpoints:
         if damage is not None:
             raise damage
 
-    def _check_best(self, like: TrainState) -> None:
-        """Raises WorkdirError if the best model there is of another run."""
-        item = {"model": items_of(like)["model"]}
-        self.best.recover(lambda step: self.best.restore(step, item))
-        latest = self.best.latest()
+    def _identify(self) -> None:
+        """Gives the run its identity: that of its checkpoints, or a new one.
+
+        Raises:
+          WorkdirError: the best model there is of another run.
+        """
+        latest, theirs = self.best.latest(), None
         if latest is not None:
+            where = self.best.folder / str(latest)
             with contextlib.suppress(DamagedError):  # which is not compared with
                 meta = self.best.read_meta(latest)
-                self._check_same_run(meta, self.best.folder / str(latest))
+                self._check_same_run(meta, where)
+                theirs = meta.get("run")
+                check_one_run(self._labels.get("run"), theirs, where)
+        fresh = distributed.from_first(lambda: uuid.uuid4().hex)
+        self._labels.setdefault("run", theirs or fresh)
 
     def _check_same_run(self, stored: Mapping[str, Any], where: epath.Path) -> None:
         """Raises WorkdirError if a checkpoint is of another config or data set."""

@@ -22,7 +22,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from jvae.errors import WorkdirError
+from jvae.errors import DamagedError, WorkdirError
 from jvae.runtime import distributed, log_filters
 from jvae.workdir import failures, files, metadata
 from jvae.workdir.recovery import RecoverableSteps
@@ -210,7 +210,8 @@ def choose(workdir: epath.PathLike, step: str | int) -> tuple[Checkpoints, int]:
       step: 'best' (the last one where no evaluation has run yet), 'last', or a number.
 
     Raises:
-      WorkdirError: no such workdir, checkpoint or step; says which steps there are.
+      WorkdirError: no such workdir, checkpoint or step, and which steps there are; or
+        the best model is of another run than the checkpoints.
     """
     root = files.absolute(workdir)
     folders: dict[str, Checkpoints] = {
@@ -226,6 +227,7 @@ def choose(workdir: epath.PathLike, step: str | int) -> tuple[Checkpoints, int]:
     order = [CHECKPOINTS, BEST] if step != "best" else [BEST, CHECKPOINTS]
     for name in order:
         if step in ("best", "last") and steps.get(name):
+            _check_best(folders, steps)
             return folders[name], steps[name][-1]
         if step in steps.get(name, []):
             return folders[name], int(step)
@@ -233,3 +235,30 @@ def choose(workdir: epath.PathLike, step: str | int) -> tuple[Checkpoints, int]:
     raise WorkdirError(
         f"there is no checkpoint {step!r}", where=str(root), fix=f"There are {there}."
     )
+
+
+def _check_best(folders: Mapping[str, Checkpoints], steps: Mapping[str, list]) -> None:
+    """Raises WorkdirError if the newest steps of both folders are of two runs."""
+    if steps.get(CHECKPOINTS) and steps.get(BEST):
+        with contextlib.suppress(DamagedError):  # whoever reads that one says so
+            states, best = (
+                folders[name].read_meta(steps[name][-1]).get("run")
+                for name in (CHECKPOINTS, BEST)
+            )
+            check_one_run(states, best, folders[BEST].folder)
+
+
+def check_one_run(states: str | None, best: str | None, where: epath.Path) -> None:
+    """Raises WorkdirError if checkpoints are of two runs; None is of release 0.1.0.
+
+    Args:
+      states: the identity that the checkpoints have.
+      best: that of the best model.
+      where: its folder.
+    """
+    if states is not None and best is not None and states != best:
+        raise WorkdirError(
+            "the best model there is of another run than the checkpoints",
+            where=str(where),
+            fix="Remove it, or use another workdir.",
+        )

@@ -26,9 +26,21 @@ def is_bucket(path: epath.PathLike) -> bool:
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
-    """Returns a path that is not relative and has no ~, as Orbax must have it."""
+    """Returns a path that is not relative and has no ~, as Orbax must have it.
+
+    Raises:
+      WorkdirError: its name is not text, as of another locale.
+    """
     if is_bucket(path):
         return epath.Path(path)
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise WorkdirError(
+            "the name of this folder is not UTF-8, or the locale is not",
+            where=ascii(os.fspath(path)),
+            fix="Set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or use another name.",
+        ) from error
     return epath.Path(os.path.join(os.getcwd(), os.path.expanduser(path)))
 
 

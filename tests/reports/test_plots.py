@@ -84,3 +84,12 @@ def test_codes_like_the_prior_fill_its_density():
         return half[half.shape[0] // 2 :].sum()
 
     assert blue(wide) > 2 * blue(narrow)
+
+
+def test_a_dollar_in_the_name_of_a_run_is_a_dollar():
+    """Not the beginning of a formula, which may be a wrong one."""
+    figure, (axes,) = style.panels(1, 2.0)
+    axes.plot([0, 1], label="run$x^{$")
+    style.legend(axes)
+    style.title(axes, "run$x^{$")
+    assert style.png(figure, dpi=40).startswith(b"\x89PNG")

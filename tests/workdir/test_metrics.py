@@ -346,3 +346,11 @@ def test_a_workdir_that_cannot_be_a_folder_is_exit_4(tiny, tmp_path, kind):
     with pytest.raises(WorkdirError, match="workdir cannot be made") as caught:
         experiment.run(tiny, tmp_path / name)
     assert caught.value.exit_code == 4 and "\n" not in str(caught.value)
+
+
+def test_a_name_that_is_no_text_is_refused_by_all_who_open_a_folder():
+    """As the name of a folder with ö is in the locale C."""
+    name = "l" + chr(0xDCC3) + chr(0xDCB6) + "c"
+    with pytest.raises(WorkdirError, match="LC_ALL=C.UTF-8") as caught:
+        files.absolute(name)
+    assert str(caught.value).isascii()
