@@ -1,14 +1,12 @@
 """Evaluates a trained run from its workdir alone: python eval.py --workdir=DIR."""
 
 import functools
-import signal
 import sys
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback out of the imports
-    from jvae.runtime import huge_pages
+    from jvae.runtime.start import prepare_process
 
-    huge_pages.use_large()  # starts this script over, before anything heavy is imported
+    prepare_process(sys.argv[1:])  # before anything heavy is imported
     from jvae.commands import evaluate, main
 
     command = functools.partial(evaluate.command, prog="eval.py")

@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 
 import jvae
 from jvae.errors import ConfigError, JvaeError, StoppedError, nearest
-from jvae.runtime import aborts, huge_pages
+from jvae.runtime.start import prepare_process
+from jvae.runtime.streams import lasting
 
 Command = Callable[[Sequence[str]], None]
 
@@ -40,7 +41,7 @@ RENAMED = {"report": "compare", "refresh": "recalibrate", "evaluate": "eval"}
 STARTS_OVER = ("train", "eval")
 """Commands that compute for long: they start over with large pages of memory."""
 
-AGREED = (0, 2, 4, 5, 130, 143)
+AGREED = (0, 2, 4, 5, 129, 130, 143)
 """Exit statuses that all processes of a run end with, if one does."""
 
 
@@ -50,15 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
       arguments: of the command line; None takes those of the process.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback out of the imports
     name, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or [""]
+    prepare_process(rest, computes_for_long=name in STARTS_OVER)
     if name not in COMMANDS:
-        status = _status(_without_command, [name])
-        _flush()
-        return status
-    aborts.silence_stacks(rest)
-    if name in STARTS_OVER:
-        huge_pages.use_large()
+        with lasting():
+            return _status(_without_command, [name])
     return run_command(command_of(name), rest)
 
 
@@ -96,17 +93,17 @@ def run_command(command: Command, arguments: Sequence[str]) -> int:
     from jvae.runtime import compile_cache, distributed
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("jvae").setLevel(logging.INFO)
-    compile_cache.switch_on()
-    try:
-        status = _status(command, arguments)
-    except Exception:  # a bug
-        if not distributed.is_initialized():
-            raise
-        traceback.print_exc()  # as Python would, which would wait for the others first
-        status = JvaeError.exit_code
-    _flush()
+    with lasting():
+        logging.basicConfig(level=logging.WARNING, format="%(message)s")
+        logging.getLogger("jvae").setLevel(logging.INFO)
+        compile_cache.switch_on()
+        try:
+            status = _status(command, arguments)
+        except Exception:  # a bug
+            if not distributed.is_initialized():
+                raise
+            traceback.print_exc()  # as Python would, which would wait for the others
+            status = JvaeError.exit_code
     if distributed.is_initialized() and status not in AGREED:
         os._exit(status)  # the others do not come to where JAX would wait for them
     distributed.shut_down()
@@ -127,18 +124,6 @@ def _status(command: Command, arguments: Sequence[str]) -> int:
             traceback.print_exc()
         print(f"jvae: error: {error}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:
-        return 0  # whoever read the output has seen enough
     except KeyboardInterrupt:
         print("jvae: interrupted; run the same command to go on", file=sys.stderr)
         return 130
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            from jvae.runtime.log_filters import redirect_to_devnull
-
-            redirect_to_devnull(stream)

@@ -53,6 +53,12 @@ class Checkpoints(RecoverableSteps):
         read_only: bool = False,
     ):
         self.folder = files.absolute(folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise WorkdirError(
+                "checkpoints cannot be written: this is a file",
+                where=str(self.folder),
+                fix="Remove it, or use another workdir.",
+            )
         super().__init__(self.folder, self._open(keep, read_only))
         self._begun: tuple[int, str] | None = None
         self._failure: str | None = None

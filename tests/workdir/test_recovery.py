@@ -9,6 +9,7 @@ import shutil
 import jax.numpy as jnp
 import pytest
 
+from jvae.errors import WorkdirError
 from jvae.runtime import mesh
 from jvae.workdir.checkpoints import Checkpoints
 from jvae.workdir.recovery import COMMIT_FILE
@@ -110,3 +111,9 @@ def test_a_folder_in_the_way_of_a_step_is_renamed_and_kept(folder, caplog):
     assert kept.read_text() == "years of work"
     (line,) = messages(caplog)
     assert line.endswith("is no checkpoint; renamed to " + str(kept.parent))
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / "best").write_text("x")
+    with pytest.raises(WorkdirError, match="this is a file .*/best"):
+        Checkpoints(tmp_path / "best")

@@ -1,0 +1,90 @@
+"""Standard streams that outlive whoever reads them.
+
+A run goes on when its terminal is closed, `| head` has seen enough, or the disk that it
+is logged to is full; what it was to say is lost, what it was to save is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+from jvae.runtime.log_filters import redirect_to_devnull
+
+STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
+
+
+def open_closed() -> None:
+    """Opens streams that were closed, as by `2>&-`; before any file is opened.
+
+    The file would get the number of the stream, and all that is written to that.
+    """
+    for number, (name, mode) in enumerate(STREAMS):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.set_inheritable(null, True)  # as this process may start over
+            setattr(sys, name, open(null, mode, closefd=False))
+
+
+@contextlib.contextmanager
+def lasting() -> Iterator[None]:
+    """A context in which a write to stdout or stderr never fails."""
+    with (
+        contextlib.redirect_stdout(_Lasting(sys.stdout)),
+        contextlib.redirect_stderr(_Lasting(sys.stderr)),
+    ):
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+
+
+class _Lasting(io.TextIOBase):
+    """A stream that sends what it cannot write to nowhere."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """That of the stream."""
+        return self._stream.encoding
+
+    @property
+    def buffer(self) -> Any:
+        """The stream of bytes below."""
+        return self._stream.buffer
+
+    def fileno(self) -> int:
+        """Returns the number of the stream."""
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        """Returns whether somebody looks on."""
+        return self._stream.isatty()
+
+    def writable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Writes text, if that is still possible."""
+        self._attempt(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Sends on what was written."""
+        self._attempt(self._stream.flush)
+
+    def _attempt(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except (OSError, ValueError):  # ValueError of a stream that was closed
+            redirect_to_devnull(self._stream)
