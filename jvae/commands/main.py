@@ -6,6 +6,7 @@ imports JAX, and `jvae --help` never does.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -15,7 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 import jvae
-from jvae.errors import ConfigError, JvaeError, StoppedError, nearest
+from jvae.errors import ConfigError, JvaeError, StoppedError, WorkdirError, nearest
 from jvae.runtime.start import prepare_process
 from jvae.runtime.streams import lasting
 
@@ -43,6 +44,9 @@ STARTS_OVER = ("train", "eval")
 
 AGREED = (0, 2, 4, 5, 129, 130, 143)
 """Exit statuses that all processes of a run end with, if one does."""
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Errors of disks and of rights, which are no bugs."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -124,6 +128,19 @@ def _status(command: Command, arguments: Sequence[str]) -> int:
             traceback.print_exc()
         print(f"jvae: error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        print(f"jvae: error: {_unwritable(error)}", file=sys.stderr)
+        return WorkdirError.exit_code
     except KeyboardInterrupt:
         print("jvae: interrupted; run the same command to go on", file=sys.stderr)
         return 130
+
+
+def _unwritable(error: OSError) -> WorkdirError:
+    return WorkdirError(
+        f"a file cannot be written: {error.strerror}",
+        where=str(error.filename or ""),
+        fix="Make room, or name a folder that can be written.",
+    )

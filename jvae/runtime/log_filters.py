@@ -21,6 +21,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+MISSING = ("Unable to find the step", "Metadata file does not exist")
+"""What Orbax says where somebody has removed a folder."""
+
 
 @contextlib.contextmanager
 def below(level: int) -> Iterator[None]:
@@ -108,8 +111,9 @@ def _is_in_orbax(code: types.CodeType) -> bool:
 
 
 def _is_of_orbax(record: logging.LogRecord) -> bool:
-    """Returns whether it is the traceback of a thread that saves."""
-    return bool(record.exc_info) and "orbax" in record.pathname
+    """Returns whether it is of a thread that saves: a traceback, a folder it misses."""
+    misses = any(words in record.msg for words in MISSING) if record.args else False
+    return "orbax" in record.pathname and (bool(record.exc_info) or misses)
 
 
 def redirect_to_devnull(stream: TextIO) -> None:

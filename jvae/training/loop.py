@@ -248,6 +248,7 @@ class TrainingRun:
                 grids = validation.training_pictures(self.components, trained, source)
         except StoppedError:
             return False
+        self.folder.check()  # it may have been long
         self.checkpoints.save_if_best(step, self.state, scores.score)
         if self.writer is not None:
             self.writer.write(step, "validation", scores.numbers)

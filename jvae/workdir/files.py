@@ -7,6 +7,7 @@ one or the other is here and in `locks`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import stat
@@ -48,6 +49,9 @@ def write_whole(path: epath.Path, content: str | bytes) -> None:
     """Writes a file so that a reader, or a crash, sees the old or the new content.
 
     A link of that name is replaced by the file; what it led to stays as it is.
+
+    Raises:
+      OSError: it cannot be written; nothing half written is left.
     """
     blob = content.encode() if isinstance(content, str) else content
     if is_bucket(path):
@@ -56,11 +60,16 @@ def write_whole(path: epath.Path, content: str | bytes) -> None:
     new = path.parent / f"{path.name}.new"
     new.unlink(missing_ok=True)  # of a crash, or a link to somewhere else
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    with open(os.open(new, flags, 0o666), "wb") as file:
-        file.write(blob)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
+    try:
+        with open(os.open(new, flags, 0o666), "wb") as file:
+            file.write(blob)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    except OSError as error:  # of a write alone Python names no file
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 def is_own(path: epath.Path) -> bool:
