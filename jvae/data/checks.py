@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jvae.data.sources import ArraySource, Source, Splits
+from jvae.data.sources import ArraySource, Source, Splits, require_data
 from jvae.errors import DataError
 
 FIRST_ROWS = 64
@@ -20,15 +20,14 @@ def check_splits(splits: Splits) -> None:
       DataError: a split is empty, splits differ in shape, pixels are not uint8 or
         floats in [0, 1], labels are not integers in 0..num_classes-1.
     """
+    shapes = splits.train.shapes
     for name, source in splits.present().items():
         if len(source) == 0:
             raise DataError(f"the {name} split is empty")
-        if source.shapes != splits.train.shapes:
-            raise DataError(
-                f"train examples are {splits.train.shapes}, {name} examples "
-                f"{source.shapes}",
-                fix="All splits must have the same arrays of the same shapes.",
-            )
+        if source.shapes != shapes:
+            what = f"train examples are {shapes}, {name} examples {source.shapes}"
+            fix = "All splits must have the same arrays of the same shapes."
+            raise DataError(what, fix=fix)
         check_examples(_rows(source), name, splits.num_classes)
 
 
@@ -65,11 +64,9 @@ def as_labels(label: np.ndarray, where: str) -> np.ndarray:
       DataError: one that int32 does not hold, which a cast would make another number.
     """
     cast = label.astype(np.int32)
-    if not np.array_equal(cast, label):
-        row = int(np.flatnonzero(cast != label)[0])
-        raise DataError(
-            f"labels must be below 2^31, got {label[row]} at row {row}", where=where
-        )
+    for row in np.flatnonzero(cast != label)[:1]:
+        what = f"labels must be below 2^31, got {label[row]} at row {row}"
+        raise DataError(what, where=where)
     return cast
 
 
@@ -79,17 +76,14 @@ def check_pixels(images: np.ndarray, split: str) -> None:
     Raises:
       DataError: it is not; the message names the row and the range found.
     """
-    if images.ndim != 4 or 0 in images.shape:
-        raise DataError(
-            f"{split} images must be [examples, height, width, channels], "
-            f"got shape {images.shape}"
-        )
-    if images.dtype == np.uint8:
+    shape, dtype = images.shape, images.dtype
+    rule = "be [examples, height, width, channels]"
+    is_full = len(shape) == 4 and 0 not in shape
+    require_data(is_full, f"{split} images", rule, f"shape {shape}")
+    if dtype == np.uint8:
         return
-    if images.dtype != np.float32:
-        raise DataError(
-            f"{split} pixels must be uint8, or float32 in [0, 1], got {images.dtype}"
-        )
+    rule = "be uint8, or float32 in [0, 1]"
+    require_data(dtype == np.float32, f"{split} pixels", rule, dtype)
     low, high = images.min(), images.max()
     if low >= 0 and high <= 1:
         return
@@ -98,16 +92,12 @@ def check_pixels(images: np.ndarray, split: str) -> None:
         row = np.flatnonzero(np.isnan(rows).any(axis=1))[0]
         # fmin and fmax pass over nan.
         low, high = np.fmin.reduce(rows, axis=None), np.fmax.reduce(rows, axis=None)
-        raise DataError(
-            f"{split} pixels must be in [0, 1], got nan among {low:g} to {high:g}",
-            where=f"row {row}",
-        )
+        what = f"{split} pixels must be in [0, 1], got nan among {low:g} to {high:g}"
+        raise DataError(what, where=f"row {row}")
     row = np.flatnonzero((rows.min(axis=1) < 0) | (rows.max(axis=1) > 1))[0]
-    raise DataError(
-        f"{split} pixels stored as floats must be in [0, 1], got {low:g} to {high:g}",
-        where=f"row {row}",
-        fix="Scale them, or store 0..255 as uint8.",
-    )
+    what = f"{split} pixels stored as floats must be in [0, 1], got {low:g} to {high:g}"
+    fix = "Scale them, or store 0..255 as uint8."
+    raise DataError(what, where=f"row {row}", fix=fix)
 
 
 def check_labels(labels: np.ndarray, split: str, num_classes: int | None) -> None:
@@ -116,15 +106,13 @@ def check_labels(labels: np.ndarray, split: str, num_classes: int | None) -> Non
     Raises:
       DataError: it is not.
     """
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(
-            f"{split} labels must be integers [examples], "
-            f"got {labels.dtype} {labels.shape}"
-        )
+    what, found = f"{split} labels", f"{labels.dtype} {labels.shape}"
+    is_right = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
+    require_data(is_right, what, "be integers [examples]", found)
     low, high = int(labels.min()), int(labels.max())
-    if low < 0 or (num_classes is not None and high >= num_classes):
-        top = "" if num_classes is None else num_classes - 1
-        raise DataError(f"{split} labels must be in 0..{top}, got {low} to {high}")
+    top = "" if num_classes is None else num_classes - 1
+    is_right = low >= 0 and (num_classes is None or high < num_classes)
+    require_data(is_right, what, f"be in 0..{top}", f"{low} to {high}")
 
 
 def require_labels(splits: Splits, needed_by: str) -> int:
@@ -138,10 +126,9 @@ def require_labels(splits: Splits, needed_by: str) -> int:
       DataError: the data set has no labels, or does not say how many classes.
     """
     if "label" not in splits.train.shapes:
-        raise DataError(
-            f"{needed_by} needs labels and the data set has none",
-            fix="Give a data set with labels, or a model without them.",
-        )
+        what = f"{needed_by} needs labels and the data set has none"
+        fix = "Give a data set with labels, or a model without them."
+        raise DataError(what, fix=fix)
     if splits.num_classes is None:
         raise DataError(f"{needed_by} needs num_classes, which the data set leaves out")
     return splits.num_classes

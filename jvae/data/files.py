@@ -30,6 +30,21 @@ def existing_folder(path: str, expected: str) -> Path:
     return root
 
 
+def read_text(file: Path) -> str:
+    """Returns the text of a file in UTF-8.
+
+    Raises:
+      DataError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        what = f"byte {error.start} is not UTF-8"
+        raise DataError(what, where=str(file), fix="Convert the file.") from None
+    except OSError as error:
+        raise DataError(f"{error.strerror}", where=str(file)) from None
+
+
 def memory_bytes() -> int:
     """Returns the size of this machine's memory."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -50,27 +65,18 @@ def check_size(
     Raises:
       DataError: the array is larger than the file can hold, or than memory.
     """
-    size = math.prod(shape) * item_bytes
+    size, memory = math.prod(shape) * item_bytes, memory_bytes()
     if size > stored * (DEFLATE_RATIO if packed else 1):
-        raise DataError(
-            f"the header promises an array {shape} of {size} bytes, more than "
-            f"{stored} bytes can hold",
-            where=where,
-            fix="Fetch it again.",
-        )
-    if size > memory_bytes():
-        raise DataError(
-            f"an array {shape} of {size / 2**30:.1f} GiB does not fit in memory, "
-            f"{memory_bytes() / 2**30:.1f} GiB",
-            where=where,
-        )
+        what = f"the header promises an array {shape} of {size} bytes, more than "
+        what += f"{stored} bytes can hold"
+        raise DataError(what, where=where, fix="Fetch it again.")
+    if size > memory:
+        what = f"an array {shape} of {size / 2**30:.1f} GiB does not fit in memory, "
+        raise DataError(f"{what}{memory / 2**30:.1f} GiB", where=where)
     return size
 
 
 def count_classes(*splits: ArraySource | None) -> int | None:
     """Returns one more than the largest label, None without labels."""
-    labels = [
-        s.arrays["label"] for s in splits if s is not None and "label" in s.arrays
-    ]
-    tops = [int(label.max()) for label in labels if label.size]
+    tops = [int(s.arrays["label"].max()) for s in splits if s and "label" in s.arrays]
     return max(tops) + 1 if tops else None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jvae.data.libraries import library
-from jvae.data.sources import Examples, Source, buckets_of, lengths_of
+from jvae.data.sources import Examples, Source, buckets_of, lengths_of, require_data
 from jvae.errors import DataError, require
 
 ENDLESS = 2**60
@@ -143,30 +143,23 @@ def train_batches(
     require(seed >= 0, "seed", "be at least 0", seed)
     require(start_step >= 0, "start_step", "be at least 0", start_step)
     rows = _process_rows(batch_size, process_index, process_count)
-    size = len(source)
+    size, steps = len(source), stack or 1
     if batch_size > size:
-        raise DataError(
-            f"batch_size {batch_size} is larger than the {size} training examples",
-            fix="Lower batch_size.",
-        )
-
-    steps = stack or 1
+        what = f"batch_size {batch_size} is larger than the {size} training examples"
+        raise DataError(what, fix="Lower batch_size.")
 
     def read(number: int) -> Examples:
         first = start_step + number * steps
-        indices = np.stack(
-            [
-                batch_indices(source, seed, batch_size, step)
-                for step in range(first, first + steps)
-            ]
-        )
-        mine = indices[:, rows.start : rows.stop]
+        turns = range(first, first + steps)
+        batches = [batch_indices(source, seed, batch_size, step) for step in turns]
+        indices = np.stack(batches)
+        mine = indices[:, rows]
         examples = _cut(source.read(mine.reshape(-1)), source, indices)
         if stack is None:
             return examples
         return {k: v.reshape(*mine.shape, *v.shape[1:]) for k, v in examples.items()}
 
-    return _batches(read, 0, ENDLESS, num_threads, prefetch)
+    return _batches(read, ENDLESS, num_threads, prefetch)
 
 
 def eval_batches(
@@ -202,11 +195,8 @@ def eval_batches(
     rows = _process_rows(batch_size, process_index, process_count)
     total = len(source) if num_examples is None else num_examples
     require(total >= 1, "num_examples", "be at least 1", total)
-    if total > len(source):
-        raise DataError(
-            f"num_examples must be at most the {len(source)} examples of the split, "
-            f"got {total}"
-        )
+    rule = f"be at most the {len(source)} examples of the split"
+    require_data(total <= len(source), "num_examples", rule, total)
 
     lengths = lengths_of(source)
     keep = np.zeros(total) if lengths is None else lengths[:total]
@@ -215,46 +205,28 @@ def eval_batches(
     def read(batch: int) -> Examples:
         positions = batch * batch_size + np.arange(batch_size)
         everyone = np.where(positions < total, by_length[positions % total], 0)
-        mask = positions[rows.start : rows.stop] < total
-        index = everyone[rows.start : rows.stop]
+        mask, index = positions[rows] < total, everyone[rows]
         examples = _cut(source.read(index), source, everyone)
         return {**examples, "mask": mask, "index": index}
 
-    return _batches(read, 0, -(-total // batch_size), num_threads=2, prefetch=8)
+    return _batches(read, -(-total // batch_size), num_threads=2, prefetch=8)
 
 
-def _process_rows(batch_size: int, process_index: int, process_count: int) -> range:
+def _process_rows(batch_size: int, process_index: int, process_count: int) -> slice:
     """Returns the rows of a global batch that belong to one process."""
     require(batch_size >= 1, "batch_size", "be at least 1", batch_size)
-    if batch_size % process_count:
-        raise DataError(
-            f"batch_size must be divisible by the {process_count} processes, "
-            f"got {batch_size}"
-        )
-    require(
-        0 <= process_index < process_count,
-        "process_index",
-        f"be in 0..{process_count - 1}",
-        process_index,
-    )
+    rule = f"be divisible by the {process_count} processes"
+    require_data(batch_size % process_count == 0, "batch_size", rule, batch_size)
+    is_one, rule = 0 <= process_index < process_count, f"be in 0..{process_count - 1}"
+    require(is_one, "process_index", rule, process_index)
     local = batch_size // process_count
-    return range(process_index * local, (process_index + 1) * local)
+    return slice(process_index * local, (process_index + 1) * local)
 
 
 def _batches(
-    read: Callable[[int], Examples],
-    start: int,
-    stop: int,
-    num_threads: int,
-    prefetch: int,
+    read: Callable[[int], Examples], stop: int, num_threads: int, prefetch: int
 ) -> Iterator[Examples]:
-    """Returns read(start), read(start + 1), ... read ahead by threads."""
+    """Returns read(0), ... read(stop - 1), read ahead by threads."""
     grain: Any = library("grain", "grain")
-    dataset = (
-        grain.MapDataset.range(start, stop)
-        .map(read)
-        .to_iter_dataset(
-            grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
-        )
-    )
-    return iter(dataset)
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
+    return iter(grain.MapDataset.range(stop).map(read).to_iter_dataset(options))

@@ -99,11 +99,11 @@ def unit(num_bits: Bits = 8) -> Transform:
 @registry.checked("data")
 def signed(num_bits: Bits = 8) -> Transform:
     """Returns 2 k / (2^b - 1) - 1: the levels of a discretised logistic."""
-    return Transform(
-        lambda image, keys: 2.0 * _intensity(image, num_bits) - 1.0,
-        "signed",
-        lambda x: _clip((x + 1.0) / 2.0),
-    )
+
+    def apply(image: Array, keys: Key) -> Array:
+        return 2.0 * _intensity(image, num_bits) - 1.0
+
+    return Transform(apply, "signed", lambda x: _clip((x + 1.0) / 2.0))
 
 
 @registry.checked("data")
@@ -112,21 +112,21 @@ def binarize(num_bits: Bits = 8) -> Transform:
 
     Salakhutdinov & Murray, 2008, https://doi.org/10.1145/1390156.1390266.
     """
-    return Transform(
-        lambda image, keys: _bernoulli(keys, _intensity(image, num_bits)),
-        "binary",
-        _clip,
-    )
+
+    def apply(image: Array, keys: Key) -> Array:
+        return _bernoulli(keys, _intensity(image, num_bits))
+
+    return Transform(apply, "binary", _clip)
 
 
 @registry.checked("data")
 def threshold(num_bits: Bits = 8) -> Transform:
     """Returns 1 where the intensity is at least 1/2, else 0."""
-    return Transform(
-        lambda image, keys: (_intensity(image, num_bits) >= 0.5).astype(jnp.float32),
-        "binary",
-        _clip,
-    )
+
+    def apply(image: Array, keys: Key) -> Array:
+        return (_intensity(image, num_bits) >= 0.5).astype(jnp.float32)
+
+    return Transform(apply, "binary", _clip)
 
 
 @registry.checked("data")
@@ -151,11 +151,11 @@ def dequantize(num_bits: Bits = 8) -> Transform:
 @registry.checked("data")
 def levels(num_bits: Bits = 8) -> Transform:
     """Returns the level itself, int32 0..2^b-1, for a categorical."""
-    return Transform(
-        lambda image, keys: _levels(image, num_bits),
-        "levels",
-        lambda x: _clip(x.astype(jnp.float32) / (2**num_bits - 1)),
-    )
+
+    def to_unit(x: Array) -> Array:
+        return _clip(x.astype(jnp.float32) / (2**num_bits - 1))
+
+    return Transform(lambda image, keys: _levels(image, num_bits), "levels", to_unit)
 
 
 @registry.checked("data")
@@ -166,13 +166,8 @@ def tokens(num_bits: Bits = 8) -> Transform:
 
 # One object for each, so that programs that a transform is part of are shared.
 TRANSFORMS: dict[str, Callable[[int], Transform]] = {
-    "binarize": functools.cache(binarize),
-    "dequantize": functools.cache(dequantize),
-    "levels": functools.cache(levels),
-    "signed": functools.cache(signed),
-    "threshold": functools.cache(threshold),
-    "tokens": functools.cache(tokens),
-    "unit": functools.cache(unit),
+    function.__name__: functools.cache(function)
+    for function in (binarize, dequantize, levels, signed, threshold, tokens, unit)
 }
 
 
@@ -184,9 +179,8 @@ def _clip(x: Array) -> Array:
 def _levels(image: Array, num_bits: int) -> Array:
     """Returns floor(k / 2^(8 - b)), int32."""
     if image.dtype != jnp.uint8:
-        raise ConfigError(
-            f"pixels must be uint8 to have {num_bits}-bit levels, got {image.dtype}"
-        )
+        what = f"pixels must be uint8 to have {num_bits}-bit levels"
+        raise ConfigError(f"{what}, got {image.dtype}")
     return image.astype(jnp.int32) >> (8 - num_bits)
 
 

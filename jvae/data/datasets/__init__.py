@@ -13,7 +13,7 @@ from jvae.data.checks import check_splits
 from jvae.data.datasets import digits, grammar, idx, images, npz, shapes, text, tfds
 from jvae.data.options import DataOptions
 from jvae.data.pipeline import order
-from jvae.data.sources import Source, Splits, Subset
+from jvae.data.sources import Source, Splits, Subset, require_data
 from jvae.errors import ConfigError, DataError, require
 from jvae.ranges import NonNegativeInt
 
@@ -58,9 +58,8 @@ def build(
     registry.check(function, source_fields, "data")
     splits = function(**source_fields)
     if not isinstance(splits, Splits):
-        raise ConfigError(
-            f"data.name must name a function that returns Splits, got {splits!r}"
-        )
+        what = f"data.name must name a function that returns Splits, got {splits!r}"
+        raise ConfigError(what)
     check_splits(splits)
     if splits.validation is not None or num_validation == 0:
         return splits
@@ -78,12 +77,9 @@ def hold_out(splits: Splits, num_validation: int) -> Splits:
       DataError: there are too few training examples.
     """
     total = len(splits.train)
-    if num_validation >= total:
-        raise DataError(
-            f"data.num_validation must be less than the {total} training examples, "
-            f"got {num_validation}",
-            fix="Hold out fewer.",
-        )
+    what, rule = "data.num_validation", f"be less than the {total} training examples"
+    fits = num_validation < total
+    require_data(fits, what, rule, num_validation, fix="Hold out fewer.")
     shuffled = order(HOLD_OUT_SEED, total, 0, total)
     train, validation = np.split(shuffled, [total - num_validation])
     return dataclasses.replace(
@@ -116,13 +112,13 @@ def load_split(
     require(split in SPLITS, "split", f"be one of {', '.join(SPLITS)}", split)
     splits = load_splits(section)
     if splits.vocabulary != vocabulary:
-        raise DataError(
-            "the data set's vocabulary is not the one that the model was trained with",
-            fix="It is made of train.txt: evaluate with that of the run.",
+        what = (
+            "the data set's vocabulary is not the one that the model was trained with"
         )
+        fix = "It is made of train.txt: evaluate with that of the run."
+        raise DataError(what, fix=fix)
     source = registry.values(splits)[split]
     if source is None:
-        raise ConfigError(
-            f"the data set has no {split} split", fix="Set data.num_validation."
-        )
+        fix = "Set data.num_validation."
+        raise ConfigError(f"the data set has no {split} split", fix=fix)
     return source

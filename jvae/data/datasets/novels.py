@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from jvae.data.files import read_text
 from jvae.errors import DataError, require
 
 SPLITS = ("train", "valid", "test")
@@ -67,21 +68,6 @@ def split_of(words: Sequence[str], held_out: float) -> str:
     return "valid" if place < held_out else "test" if place < 2 * held_out else "train"
 
 
-def read_book(file: Path) -> str:
-    """Returns the text of a book.
-
-    Raises:
-      DataError: it cannot be read, or is not UTF-8.
-    """
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        what = f"byte {error.start} is not UTF-8"
-        raise DataError(what, where=str(file), fix="Convert the file.") from None
-    except OSError as error:
-        raise DataError(f"{error.strerror}", where=str(file)) from None
-
-
 def write_splits(
     books: Iterable[Path],
     out: Path,
@@ -110,7 +96,7 @@ def write_splits(
     require(0.0 < held_out < 0.5, "held_out", "be within (0, 0.5)", held_out)
     by_split: dict[str, dict[tuple[str, ...], None]] = collections.defaultdict(dict)
     for book in books:
-        for words in sentences(read_book(book), min_words, max_words):
+        for words in sentences(read_text(book), min_words, max_words):
             by_split[split_of(words, held_out)][words] = None
     empty = [split for split in SPLITS if not by_split[split]]
     if empty:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from jvae import registry
-from jvae.data.files import existing_folder
+from jvae.data.files import existing_folder, read_text
 from jvae.data.sources import Splits
 from jvae.data.vocabulary import Vocabulary, sources
 from jvae.errors import DataError
@@ -50,19 +50,12 @@ def text(
         sentence or no word is left.
     """
     files = _files(existing_folder(path, EXPECTED))
-    by_split = {
-        name: _sentences(file, max_words, on_bad_line) for name, file in files.items()
-    }
+    by_split = {k: _sentences(f, max_words, on_bad_line) for k, f in files.items()}
     by_split["train"] = by_split["train"][:max_sentences]
     vocabulary = Vocabulary.of(by_split["train"], min_count, vocabulary_size)
     encoded = [vocabulary.encode(sentences) for sentences in by_split.values()]
     splits = dict(zip(by_split, sources(encoded, num_buckets), strict=True))
-    return Splits(
-        train=splits["train"],
-        test=splits["test"],
-        validation=splits.get("validation"),
-        vocabulary=vocabulary,
-    )
+    return Splits(**splits, num_classes=None, vocabulary=vocabulary)
 
 
 def _files(root: Path) -> dict[str, Path]:
@@ -88,22 +81,14 @@ def _sentences(file: Path, max_words: int, on_bad_line: OnBadLine) -> list[list[
     Raises:
       DataError: bytes that are not UTF-8, a bad line that is not skipped, nothing left.
     """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"byte {error.start} is not UTF-8", where=str(file), fix="Convert the file."
-        ) from None
+    lines = read_text(file).removesuffix("\n").split("\n")
     sentences = [line.split() for line in lines]
     bad = [n for n, words in enumerate(sentences) if not 1 <= len(words) <= max_words]
     if bad and on_bad_line == "error":
         words = len(sentences[bad[0]])
         problem = f"{words} words, more than {max_words}" if words else "an empty line"
-        raise DataError(
-            problem,
-            where=f"{file}, line {bad[0] + 1}",
-            fix="Set data.on_bad_line='skip' to leave such lines out.",
-        )
+        fix = "Set data.on_bad_line='skip' to leave such lines out."
+        raise DataError(problem, where=f"{file}, line {bad[0] + 1}", fix=fix)
     left = [words for words in sentences if 1 <= len(words) <= max_words]
     if not left:
         raise DataError("no sentence is left", where=str(file), fix=EXPECTED)
