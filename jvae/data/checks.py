@@ -64,8 +64,9 @@ def as_labels(label: np.ndarray, where: str) -> np.ndarray:
       DataError: one that int32 does not hold, which a cast would make another number.
     """
     cast = label.astype(np.int32)
-    for row in np.flatnonzero(cast != label)[:1]:
-        what = f"labels must be below 2^31, got {label[row]} at row {row}"
+    wrong = np.flatnonzero(cast != label)
+    if wrong.size:
+        what = f"labels must be below 2^31, got {label[wrong[0]]} at row {wrong[0]}"
         raise DataError(what, where=where)
     return cast
 

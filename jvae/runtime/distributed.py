@@ -15,6 +15,7 @@ import numpy as np
 
 from jvae.errors import ConfigError, DeviceError, JvaeError, require
 from jvae.runtime import aborts
+from jvae.runtime.log_filters import first_line
 
 Result = TypeVar("Result")
 
@@ -67,7 +68,7 @@ def initialize(
         )
     except (RuntimeError, ValueError) as error:
         raise DeviceError(
-            f"the processes did not find each other: {_first_line(error)}",
+            f"the processes did not find each other: {first_line(error)}",
             fix="Give --coordinator, --num_processes and --process_id.",
         ) from error
 
@@ -230,12 +231,12 @@ def device_errors() -> Iterator[None]:
         text = str(error)
         if "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:
             raise DeviceError(
-                f"too big for the memory of the device: {_first_line(error)}",
+                f"too big for the memory of the device: {first_line(error)}",
                 fix="Lower data.batch_size or raise accumulate_steps.",
             ) from error
         if any(word in text for word in LOST_PROCESS):
             raise DeviceError(
-                f"another process is gone: {_first_line(error)}",
+                f"another process is gone: {first_line(error)}",
                 fix="Run the same command again; it goes on from the last checkpoint.",
             ) from error
         raise
@@ -251,13 +252,10 @@ def check_devices() -> None:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
         platforms = os.environ.get("JAX_PLATFORMS", "default")
+        why = first_line(error) if str(error) else "the plugin is missing"
         raise DeviceError(
-            f"no {platforms} devices: {_first_line(error) or 'the plugin is missing'}",
+            f"no {platforms} devices: {why}",
             where="JAX_PLATFORMS",
             fix="Install it, e.g. pip install 'jax[cuda13]' or 'jax[tpu]', or unset "
             "JAX_PLATFORMS.",
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:200]

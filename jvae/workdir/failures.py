@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import json
 
+from jvae.runtime.log_filters import first_line
+
 UNREADABLE = (ValueError, KeyError, OSError, TypeError, AttributeError, RecursionError)
 """What Orbax raises on files that are cut short, missing or garbage."""
 TENSORSTORE = {
@@ -67,8 +69,3 @@ def failed_save(error: Exception) -> str:
     if is_full or "RESOURCE_EXHAUSTED" in text:
         return "no space left on device"
     return first_line(error)
-
-
-def first_line(error: Exception | str) -> str:
-    """Returns the first line of a message, at most 200 characters of it."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -147,7 +147,7 @@ class StoredSteps:
         if not failures.is_out_of_reach(error):
             return self._damaged(step, failures.explained(error))
         return WorkdirError(
-            f"checkpoint {step} cannot be read: {failures.first_line(error)}",
+            f"checkpoint {step} cannot be read: {log_filters.first_line(error)}",
             where=str(self.folder),
             fix="It may be whole; make it readable and run the same command again.",
         )

@@ -112,11 +112,10 @@ def load_split(
     require(split in SPLITS, "split", f"be one of {', '.join(SPLITS)}", split)
     splits = load_splits(section)
     if splits.vocabulary != vocabulary:
-        what = (
-            "the data set's vocabulary is not the one that the model was trained with"
+        raise DataError(
+            "the data set's vocabulary is not the one that the model was trained with",
+            fix="It is made of train.txt: evaluate with that of the run.",
         )
-        fix = "It is made of train.txt: evaluate with that of the run."
-        raise DataError(what, fix=fix)
     source = registry.values(splits)[split]
     if source is None:
         fix = "Set data.num_validation."

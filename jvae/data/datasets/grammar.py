@@ -146,13 +146,10 @@ def grammar(
     Raises:
       ConfigError: a number out of range.
     """
-    draws = [
-        [generate(generator) for _ in range(count)]
-        for generator, count in (
-            (np.random.default_rng(0), num_train),
-            (np.random.default_rng(1), num_test),
-        )
-    ]
+    draws = []
+    for seed, count in enumerate((num_train, num_test)):
+        generator = np.random.default_rng(seed)
+        draws.append([generate(generator) for _ in range(count)])
     everything = {w for right in RULES.values() for _, parts in right for w in parts}
     words = sorted(everything - set(RULES))
     vocabulary = Vocabulary.of([words])

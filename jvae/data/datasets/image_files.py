@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jvae.data.libraries import library
+from jvae.data.sources import require_data
 from jvae.errors import DataError
 
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
@@ -48,11 +51,8 @@ def content(file: Path) -> bytes:
     Raises:
       DataError: it cannot be read.
     """
-    try:
-        _require_file(file)
+    with _readable(file):
         return file.read_bytes()
-    except OSError as error:
-        raise _unreadable(file, error) from error
 
 
 def decode(file: Path) -> Any:
@@ -69,12 +69,9 @@ def decode(file: Path) -> Any:
       DataError: it is damaged, larger than Pillow allows, or of a pixel format without
         a defined conversion.
     """
-    with _open(file) as picture:
-        try:
-            picture.load()
-            return _eight_bits(picture, file)
-        except _damage() as error:
-            raise _unreadable(file, error) from error
+    with _open(file) as picture, _readable(file):
+        picture.load()
+        return _eight_bits(picture, file)
 
 
 def fit(
@@ -93,12 +90,8 @@ def fit(
     Raises:
       DataError: the picture is smaller than `crop`.
     """
-    if crop is not None and crop > min(picture.size):
-        raise DataError(
-            f"crop must be at most the picture's {picture.height}x{picture.width}, "
-            f"got {crop}",
-            where=where,
-        )
+    rule = f"be at most the picture's {picture.height}x{picture.width}"
+    require_data((crop or 0) <= min(picture.size), "crop", rule, crop, where=where)
     scale = min(picture.height / height, picture.width / width)
     high = crop or max(1, round(height * scale))
     wide = crop or max(1, round(width * scale))
@@ -116,39 +109,33 @@ def _pillow() -> Any:
 
 def _open(file: Path) -> Any:
     """Returns Pillow's image of `file`, of which only the header has been read."""
-    try:
-        _require_file(file)
+    with _readable(file):
         picture = _pillow().open(file, formats=FORMATS)
         if picture.width * picture.height > MAX_PIXELS:
             size = f"{picture.height}x{picture.width}"
             picture.close()
             raise OSError(f"its {size} pixels are more than {MAX_PIXELS:,}")
         return picture
-    except _damage() as error:
-        raise _unreadable(file, error) from error
 
 
-def _require_file(file: Path) -> None:
-    if not stat.S_ISREG(os.stat(file).st_mode):  # of a pipe open would not return
-        raise OSError("it is no file")
+@contextlib.contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """A context in which what Pillow raises becomes a DataError that names `file`.
 
-
-def _damage() -> tuple[type[Exception], ...]:
-    """Returns what Pillow raises at files that are damaged, huge or no pictures."""
+    It does at files that are damaged, huge or no pictures.
+    """
     bombs = (_pillow().DecompressionBombError, _pillow().DecompressionBombWarning)
     parsers = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
-    return (*bombs, *parsers)
-
-
-def _unreadable(file: Path, error: Exception) -> DataError:
-    """Returns the error that names `file`, or `error` if it does so already."""
-    if isinstance(error, DataError):
-        return error
-    return DataError(
-        f"the picture cannot be read: {error}",
-        where=str(file),
-        fix="Remove it, or set data.on_bad_image to 'skip'.",
-    )
+    try:
+        if not stat.S_ISREG(os.stat(file).st_mode):  # of a pipe open would not return
+            raise OSError("it is no file")
+        yield
+    except DataError:
+        raise
+    except (*bombs, *parsers) as error:
+        what = f"the picture cannot be read: {error}"
+        fix = "Remove it, or set data.on_bad_image to 'skip'."
+        raise DataError(what, where=str(file), fix=fix) from error
 
 
 def _eight_bits(picture: Any, file: Path) -> Any:
@@ -168,8 +155,5 @@ def _eight_bits(picture: Any, file: Path) -> Any:
         return picture.convert("L")
     if picture.mode in COLOR:
         return picture.convert("RGB")
-    raise DataError(
-        f"pixel format {picture.mode} has no defined conversion to 8 bits",
-        where=str(file),
-        fix="Save it as 8-bit gray or RGB.",
-    )
+    what = f"pixel format {picture.mode} has no defined conversion to 8 bits"
+    raise DataError(what, where=str(file), fix="Save it as 8-bit gray or RGB.")

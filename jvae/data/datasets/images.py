@@ -66,12 +66,8 @@ def images(
       ConfigError: a number out of range, width without height, no Pillow.
       DataError: no pictures, damaged pictures, sizes that differ.
     """
-    require(
-        height is not None or width is None,
-        "data.height",
-        "be given with data.width",
-        height,
-    )
+    is_alone = height is None and width is not None
+    require(not is_alone, "data.height", "be given with data.width", height)
     image_files.refuse_bombs()
     root = existing_folder(path, EXPECTED)
     splits = find(root, test_fraction)
@@ -173,13 +169,9 @@ def find(root: Path, test_fraction: float) -> dict[str, Files]:
             "train": [files[i] for i in np.sort(train)],
             "test": [files[i] for i in np.sort(test)],
         }
-    names = ["train", "test"]
-    if (root / "validation").is_dir():
-        names.append("validation")
-    return {
-        name: _pictures_in(existing_folder(str(root / name), EXPECTED))
-        for name in names
-    }
+    names = ["train", "test"] + ["validation"] * (root / "validation").is_dir()
+    folders = {name: existing_folder(str(root / name), EXPECTED) for name in names}
+    return {name: _pictures_in(folder) for name, folder in folders.items()}
 
 
 def _pictures_in(root: Path) -> Files:
@@ -212,17 +204,13 @@ def _classes(splits: dict[str, Files], root: Path) -> tuple[str, ...]:
     if known == {""}:
         return ()
     if "" in known:
-        raise DataError(
-            "some pictures are in class folders and some are not",
-            where=str(root),
-            fix="Move all into folders, one for each class, or none.",
-        )
+        what = "some pictures are in class folders and some are not"
+        fix = "Move all into folders, one for each class, or none."
+        raise DataError(what, where=str(root), fix=fix)
     strange = known - names["train"]
     if strange:
-        raise DataError(
-            f"classes without training pictures: {', '.join(sorted(strange))}",
-            where=str(root),
-        )
+        what = f"classes without training pictures: {', '.join(sorted(strange))}"
+        raise DataError(what, where=str(root))
     return tuple(sorted(known))
 
 
@@ -251,10 +239,8 @@ def without_bad(splits: dict[str, Files], limit: int) -> dict[str, Files]:
             good[name] = [f for f, e in zip(files, errors, strict=True) if not e]
             bad += [e for e in errors if e]
     if len(bad) > limit:
-        raise DataError(
-            f"{len(bad)} damaged pictures, max_bad_images is {limit}; the first: "
-            f"{bad[0]}"
-        )
+        what = f"{len(bad)} damaged pictures, max_bad_images is {limit}"
+        raise DataError(f"{what}; the first: {bad[0]}")
     if bad:
         logger.warning("left out %d damaged pictures: %s", len(bad), "; ".join(bad))
     if not all(good.values()):
@@ -273,10 +259,8 @@ def common_size(splits: dict[str, Files]) -> tuple[int, int]:
         sizes = list(pool.map(image_files.size, paths))
     for path, other in zip(paths, sizes, strict=True):
         if other != sizes[0]:
-            raise DataError(
-                f"pictures differ in size, {sizes[0][0]}x{sizes[0][1]} and "
-                f"{other[0]}x{other[1]}",
-                where=f"{paths[0].name}, {path}",
-                fix="Give data.height and data.width.",
-            )
+            first, second = ("{}x{}".format(*size) for size in (sizes[0], other))
+            what = f"pictures differ in size, {first} and {second}"
+            fix = "Give data.height and data.width."
+            raise DataError(what, where=f"{paths[0].name}, {path}", fix=fix)
     return sizes[0]

@@ -12,7 +12,7 @@ import numpy as np
 
 from jvae.data.checks import as_labels
 from jvae.data.files import check_size, count_classes
-from jvae.data.sources import ArraySource, Splits
+from jvae.data.sources import ArraySource, Splits, require_data
 from jvae.errors import DataError
 
 EXPECTED = (
@@ -25,6 +25,13 @@ DAMAGED = (OSError, EOFError, ValueError, RuntimeError, NotImplementedError) + (
     struct.error,
 )
 """What zipfile and numpy raise at a damaged, encrypted or foreign file."""
+
+
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+"""What reads the header of an array, by its version of the format."""
 
 
 def npz(path: str) -> Splits:
@@ -47,17 +54,13 @@ def npz(path: str) -> Splits:
         with zipfile.ZipFile(file) as archive:
             train = _split(archive, "train")
             test = _split(archive, "test")
-            validation = (
-                _split(archive, "validation")
-                if "validation_images.npy" in archive.namelist()
-                else None
-            )
+            has_more = "validation_images.npy" in archive.namelist()
+            validation = _split(archive, "validation") if has_more else None
     except DataError:
         raise
     except DAMAGED as error:
-        raise DataError(
-            f"not a readable .npz file: {error}", where=str(file), fix=EXPECTED
-        ) from error
+        what = f"not a readable .npz file: {error}"
+        raise DataError(what, where=str(file), fix=EXPECTED) from error
     return Splits(train, test, validation, count_classes(train, test, validation))
 
 
@@ -69,20 +72,16 @@ def _split(archive: zipfile.ZipFile, name: str) -> ArraySource:
         image = image[..., None]
     if np.issubdtype(image.dtype, np.floating):
         image = image.astype(np.float32, copy=False)
-    if image.ndim != 4:
-        raise DataError(
-            f"images must be [N, H, W] or [N, H, W, C], got {image.shape}", where=where
-        )
+    rule, shape = "be [N, H, W] or [N, H, W, C]", image.shape
+    require_data(image.ndim == 4, "images", rule, shape, where=where)
     arrays = {"image": image}
     if f"{name}_labels.npy" in archive.namelist():
+        where = f"{archive.filename}, {name}_labels"
         label = _read(archive, f"{name}_labels")
-        if not np.issubdtype(label.dtype, np.integer) or label.shape != image.shape[:1]:
-            raise DataError(
-                f"labels must be integers [{len(image)}], got {label.dtype} "
-                f"{label.shape}",
-                where=f"{archive.filename}, {name}_labels",
-            )
-        arrays["label"] = as_labels(label, f"{archive.filename}, {name}_labels")
+        fits = np.issubdtype(label.dtype, np.integer) and label.shape == shape[:1]
+        rule, found = f"be integers [{len(image)}]", f"{label.dtype} {label.shape}"
+        require_data(fits, "labels", rule, found, where=where)
+        arrays["label"] = as_labels(label, where)
     return ArraySource(arrays)
 
 
@@ -99,13 +98,10 @@ def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         packed = member.compress_type != zipfile.ZIP_STORED
         stored = min(member.compress_size, Path(archive.filename or "").stat().st_size)
         size = check_size(shape, dtype.itemsize, stored, packed, where)
-        if stream.tell() + size != member.file_size:
-            raise DataError(
-                f"the header promises {size} bytes of data and there are "
-                f"{member.file_size - stream.tell()}",
-                where=where,
-                fix="Write it again.",
-            )
+        there = member.file_size - stream.tell()
+        if there != size:
+            what = f"the header promises {size} bytes of data and there are {there}"
+            raise DataError(what, where=where, fix="Write it again.")
     with archive.open(member) as stream:
         return np.lib.format.read_array(stream, allow_pickle=False)
 
@@ -113,18 +109,11 @@ def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 def _header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype]:
     """Returns (shape, dtype) of the array that begins at `stream`."""
     version = np.lib.format.read_magic(stream)
-    if version not in ((1, 0), (2, 0)):
+    if version not in HEADERS:
         raise DataError(f"not an array of numbers, .npy version {version}", where=where)
-    read = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    shape, _, dtype = read(stream)
+    shape, _, dtype = HEADERS[version](stream)
     if dtype.hasobject or dtype.fields is not None:
-        raise DataError(
-            f"must be an array of numbers, got dtype {dtype}",
-            where=where,
-            fix="Objects would be unpickled, which can run code.",
-        )
+        what = f"must be an array of numbers, got dtype {dtype}"
+        fix = "Objects would be unpickled, which can run code."
+        raise DataError(what, where=where, fix=fix)
     return shape, dtype

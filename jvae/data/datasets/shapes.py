@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 
 from jvae.data.sources import ArraySource, Splits
@@ -31,21 +29,17 @@ def shapes() -> Splits:
     small, and with rotations that can be told apart. A fifth of the images, chosen at
     random, the same everywhere, is test data.
     """
-    drawings = {
-        key: _drawing(SHAPES[key[0]], RADII[key[1]], ANGLES[key[2]])
-        for key in itertools.product(
-            range(len(SHAPES)), range(len(RADII)), range(len(ANGLES))
-        )
-    }
     counts = (*map(len, (SHAPES, RADII, ANGLES, PLACES, PLACES)),)
+    drawings = {
+        (shape, size, angle): _drawing(SHAPES[shape], RADII[size], float(ANGLES[angle]))
+        for shape, size, angle in np.ndindex(*counts[:3])
+    }
     factors = np.array([*np.ndindex(*counts)], np.int32)
     image = np.zeros((len(factors), SIDE, SIDE, 1), np.uint8)
     half = SIDE // 4
     for row, (shape, size, angle, x, y) in zip(image, factors.tolist(), strict=True):
-        top, left = PLACES[y] - half, PLACES[x] - half
-        row[top : top + 2 * half, left : left + 2 * half, 0] = drawings[
-            shape, size, angle
-        ]
+        high, wide = (slice(p - half, p + half) for p in (PLACES[y], PLACES[x]))
+        row[high, wide, 0] = drawings[shape, size, angle]
     place = np.random.default_rng(0).permutation(len(image))
     cut = len(image) // TEST_SHARE
     test, train = np.sort(place[:cut]), np.sort(place[cut:])

@@ -14,6 +14,7 @@ from jvae.data import digest
 from jvae.data.checks import as_labels
 from jvae.data.datasets import image_files
 from jvae.data.datasets.tfds_folders import (
+    damaged,
     has_random_access,
     prepare_command,
     prepared_folder,
@@ -22,6 +23,7 @@ from jvae.data.libraries import library
 from jvae.data.sources import Examples, Shapes, Source, Splits, cached_if_small
 from jvae.errors import DataError, require
 from jvae.ranges import PositiveInt
+from jvae.runtime.log_filters import first_line
 
 DAMAGED = (ValueError, TypeError, KeyError, AttributeError, OSError, RuntimeError)
 """What tensorflow_datasets raises at metadata and records that are not as it wrote."""
@@ -64,21 +66,16 @@ def tfds(
     require(not alone, "data.height", "be given with data.width and data.crop", height)
     folder = prepared_folder(dataset, data_dir)
     if not has_random_access(folder):
-        raise DataError(
-            "stored as tfrecord, which has no random access",
-            where=str(folder),
-            fix=f"Convert it: {prepare_command(dataset, data_dir)}",
-        )
+        fix = f"Convert it: {prepare_command(dataset, data_dir)}"
+        what = "stored as tfrecord, which has no random access"
+        raise DataError(what, where=str(folder), fix=fix)
     builder = _open(folder)
     layout = _layout(builder, image, label)
     if height is not None:
-        dtype = builder.info.features[image].np_dtype
-        if dtype != np.uint8 or layout.stored[2] not in (1, 3, 4):
-            raise DataError(
-                f"only uint8 images of 1, 3 or 4 channels can be resized, got {dtype} "
-                f"of {layout.stored[2]}",
-                where=str(folder),
-            )
+        dtype, channels = builder.info.features[image].np_dtype, layout.stored[2]
+        if dtype != np.uint8 or channels not in (1, 3, 4):
+            what = "only uint8 images of 1, 3 or 4 channels can be resized"
+            raise DataError(f"{what}, got {dtype} of {channels}", where=str(folder))
         layout = dataclasses.replace(layout, size=(height, width or height), crop=crop)
     return Splits(
         train=_split(builder, train_split, layout),
@@ -152,15 +149,9 @@ class Records:
     def read(self, indices: np.ndarray) -> Examples:
         """Returns the examples at `indices`, read and decoded now."""
         keys, records = self.records(indices)
-        layout = self.layout
-        examples = {
-            "image": np.stack(
-                [
-                    layout.pixels(record[layout.image], f"record {key}")
-                    for key, record in zip(keys, records, strict=True)
-                ]
-            )
-        }
+        layout, pairs = self.layout, zip(keys, records, strict=True)
+        images = [layout.pixels(r[layout.image], f"record {key}") for key, r in pairs]
+        examples = {"image": np.stack(images)}
         if layout.label:
             labels = [record[layout.label] for record in records]
             examples["label"] = as_labels(np.array(labels), f"records {keys}")
@@ -187,23 +178,15 @@ class Records:
                 shard = int(np.searchsorted(self.ends(), key))
                 file, first, number = self.shards[shard]
                 record = key - (int(self.ends()[shard]) - number + 1) + first
-                return DataError(
-                    f"record {record} cannot be read: {short(one)}",
-                    where=file,
-                    fix="Prepare the data set again.",
-                )
-        return DataError(f"records cannot be read: {short(error)}")
+                what = f"record {record} cannot be read: {first_line(one)}"
+                return damaged(what, file)
+        return DataError(f"records cannot be read: {first_line(error)}")
 
 
 @digest.stored.register
 def _(source: Records, indices: np.ndarray) -> Iterator[bytes]:
     for record in source.records(indices)[1]:
         yield np.asarray(record[source.layout.image]).tobytes()
-
-
-def short(error: Exception) -> str:
-    """Returns the first line of an error's message, at most 200 characters."""
-    return str(error).strip().partition("\n")[0][:200]
 
 
 def _open(folder: Path) -> Any:
@@ -213,35 +196,23 @@ def _open(folder: Path) -> Any:
     try:
         return datasets.builder_from_directory(folder)
     except (*DAMAGED, parse_error) as error:
-        raise DataError(
-            f"damaged metadata: {short(error)}",
-            where=str(folder),
-            fix="Prepare the data set again.",
-        ) from error
+        raise damaged(f"damaged metadata: {first_line(error)}", folder) from error
 
 
 def _layout(builder: Any, image: str, label: str) -> Layout:
     """Returns what to read; the features must be there and of the right kind."""
     features, where = builder.info.features, str(builder.data_path)
-    names = sorted(features)
-    if image not in names:
-        raise DataError(
-            f"no feature {image!r}, there is {', '.join(names)}",
-            where=where,
-            fix="Set data.image.",
-        )
+    for field, name in {"image": image, "label": label}.items():
+        if name not in features and not field == name == "label":
+            what = f"no feature {name!r}, there is {', '.join(sorted(features))}"
+            raise DataError(what, where=where, fix=f"Set data.{field}.")
     shape = features[image].shape
     if len(shape) == 2:
         shape = (*shape, 1)
     if len(shape) != 3 or shape[-1] is None:
-        raise DataError(
-            f"feature {image!r} is no image, its shape is {shape}", where=where
-        )
-    if label not in names:
-        if label != "label":
-            raise DataError(
-                f"no feature {label!r}, there is {', '.join(names)}", where=where
-            )
+        what = f"feature {image!r} is no image, its shape is {shape}"
+        raise DataError(what, where=where)
+    if label not in features:
         return Layout(image, None, shape, None)
     kind = features[label]
     if kind.shape != () or not np.issubdtype(kind.np_dtype, np.integer):
@@ -255,15 +226,14 @@ def _split(builder: Any, name: str, layout: Layout) -> Source:
     """Returns one split, after a look into each of its files."""
     where = str(builder.data_path)
     if layout.size is None and None in layout.stored:
-        raise DataError(
-            "images differ in size", where=where, fix="Give data.height and data.width."
-        )
+        fix = "Give data.height and data.width."
+        raise DataError("images differ in size", where=where, fix=fix)
     try:
         # First, since it chooses among the formats on disk and so decides the files.
         reader = builder.as_data_source(name)
         files = builder.info.splits[name].file_instructions
     except DAMAGED as error:
-        raise DataError(f"split {name!r}: {short(error)}", where=where) from error
+        raise DataError(f"split {name!r}: {first_line(error)}", where=where) from error
     shards = tuple((str(f.filename), int(f.skip), int(f.take)) for f in files)
     records = Records(reader, shards, layout)
     # Now, not hours later: a file may be missing or cut short.

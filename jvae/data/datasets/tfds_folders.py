@@ -44,19 +44,19 @@ def find_prepared(dataset: str, data_dir: str | None) -> Path | None:
     Raises:
       DataError: it is there in other versions, or in several configurations.
     """
-    if is_path(dataset):
-        return Path(dataset).expanduser()
+    path = Path(dataset).expanduser()
+    if dataset.startswith(("/", ".", "~")) or (path / "dataset_info.json").exists():
+        return path
     root = data_folder(data_dir)
     name, _, version = dataset.partition(":")
     versions = _versions(root / name) or _only_config(root / name)
     if not versions:
         return None
     if version and version not in versions:
-        raise DataError(
-            f"{name} has no version {version}, there is {', '.join(versions)}",
-            where=str(root),
-        )
-    return versions[version or max(versions, key=_numbers)]
+        what = f"{name} has no version {version}, there is {', '.join(versions)}"
+        raise DataError(what, where=str(root))
+    newest = max(versions, key=lambda v: [int(number) for number in v.split(".")])
+    return versions[version or newest]
 
 
 def _only_config(folder: Path) -> dict[str, Path]:
@@ -64,24 +64,10 @@ def _only_config(folder: Path) -> dict[str, Path]:
     inside = sorted(folder.iterdir()) if folder.is_dir() else []
     configs = {d.name: _versions(d) for d in inside if _versions(d)}
     if len(configs) > 1:
-        raise DataError(
-            f"{folder.name} has the configurations {', '.join(configs)}",
-            where=str(folder),
-            fix=f"Write '{folder.name}/{next(iter(configs))}'.",
-        )
+        what = f"{folder.name} has the configurations {', '.join(configs)}"
+        fix = f"Write '{folder.name}/{next(iter(configs))}'."
+        raise DataError(what, where=str(folder), fix=fix)
     return next(iter(configs.values()), {})
-
-
-def is_path(dataset: str) -> bool:
-    """Returns whether `dataset` is the path of a folder rather than a name.
-
-    Args:
-      dataset: a name or a path.
-    """
-    folder = Path(dataset).expanduser()
-    return (
-        dataset.startswith(("/", ".", "~")) or (folder / "dataset_info.json").exists()
-    )
 
 
 def data_folder(data_dir: str | None) -> Path:
@@ -102,11 +88,6 @@ def _versions(folder: Path) -> dict[str, Path]:
     return {d.name: d for d in entries if VERSION.fullmatch(d.name) and d.is_dir()}
 
 
-def _numbers(version: str) -> list[int]:
-    """Returns [1, 2, 3] for '1.2.3'."""
-    return [int(number) for number in version.split(".")]
-
-
 def missing(dataset: str, data_dir: str | None) -> DataError:
     """Returns the error for a data set that is not on disk.
 
@@ -115,23 +96,18 @@ def missing(dataset: str, data_dir: str | None) -> DataError:
       data_dir: see `prepared_folder`.
     """
     root = data_folder(data_dir)
-    known = library("tensorflow_datasets", "tensorflow-datasets").list_builders(
-        with_community_datasets=False
-    )
+    datasets = library("tensorflow_datasets", "tensorflow-datasets")
+    known = datasets.list_builders(with_community_datasets=False)
     name = re.split("[:/]", dataset)[0]
     if name in known:
-        return DataError(
-            f"TensorFlow data set {dataset!r} is not prepared",
-            where=str(root),
-            fix=f"Run: {prepare_command(dataset, data_dir)}",
-        )
+        what = f"TensorFlow data set {dataset!r} is not prepared"
+        fix = f"Run: {prepare_command(dataset, data_dir)}"
+        return DataError(what, where=str(root), fix=fix)
     local = [d.name for d in root.iterdir() if d.is_dir()] if root.is_dir() else []
     close = difflib.get_close_matches(name, [*local, *known], n=1, cutoff=0.5)
-    return DataError(
-        f"there is no TensorFlow data set {dataset!r}",
-        where=str(root),
-        fix=f"Did you mean {close[0]!r}?" if close else "",
-    )
+    what = f"there is no TensorFlow data set {dataset!r}"
+    fix = f"Did you mean {close[0]!r}?" if close else ""
+    return DataError(what, where=str(root), fix=fix)
 
 
 def prepare_command(dataset: str, data_dir: str | None) -> str:
@@ -172,16 +148,15 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise DataError(
-            f"not a prepared TensorFlow data set: no {file.name}",
-            where=str(file.parent),
-        ) from error
+        what = f"not a prepared TensorFlow data set: no {file.name}"
+        raise DataError(what, where=str(file.parent)) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(
-            f"damaged metadata: {error}", where=str(file), fix="Prepare it again."
-        ) from error
+        raise damaged(f"damaged metadata: {error}", file) from error
     if not isinstance(content, dict):
-        raise DataError(
-            "damaged metadata: no JSON object", where=str(file), fix="Prepare it again."
-        )
+        raise damaged("damaged metadata: no JSON object", file)
     return content
+
+
+def damaged(what: str, where: str | Path) -> DataError:
+    """Returns the error for a file or folder that is not as it was prepared."""
+    return DataError(what, where=str(where), fix="Prepare the data set again.")

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 from jvae.data.datasets.tfds_folders import (
+    damaged,
     data_folder,
     find_prepared,
     has_random_access,
@@ -33,10 +34,8 @@ def prepare_dataset(dataset: str, data_dir: str | None = None) -> Path:
       DataError: there is no such data set, it is damaged, or cannot be downloaded.
     """
     if importlib.util.find_spec("tensorflow") is None:
-        raise ConfigError(
-            "TensorFlow is not installed and preparing data needs it",
-            fix="Run: pip install 'jvae[tf]'.",
-        )
+        what = "TensorFlow is not installed and preparing data needs it"
+        raise ConfigError(what, fix="Run: pip install 'jvae[tf]'.")
     folder = find_prepared(dataset, data_dir)
     if folder is None:
         return _download(dataset, data_dir)
@@ -55,11 +54,9 @@ def _download(dataset: str, data_dir: str | None) -> Path:
     except datasets.core.DatasetNotFoundError as error:
         raise missing(dataset, data_dir) from error
     except OSError as error:
-        raise DataError(
-            f"{dataset} cannot be prepared: {error}",
-            where=root,
-            fix="Check the network and the disk, then run this again.",
-        ) from error
+        what = f"{dataset} cannot be prepared: {error}"
+        fix = "Check the network and the disk, then run this again."
+        raise DataError(what, where=root, fix=fix) from error
     return Path(builder.data_path)
 
 
@@ -78,11 +75,7 @@ def _convert(folder: Path) -> None:
             for record in tensorflow.data.TFRecordDataset(str(file)):
                 writer.write(record.numpy())
         except tensorflow.errors.OpError as error:
-            raise DataError(
-                f"cannot be read: {error.message}",
-                where=str(file),
-                fix="Prepare the data set again.",
-            ) from error
+            raise damaged(f"cannot be read: {error.message}", file) from error
         finally:
             writer.close()
         unfinished.replace(target)
