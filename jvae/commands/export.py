@@ -26,7 +26,8 @@ from jvae.commands.flags import empty_folder, model_parser, restored
 from jvae.errors import ConfigError
 from jvae.pretrained import predictions, samples
 from jvae.pretrained.restore import Pretrained
-from jvae.workdir import files, metadata
+from jvae.workdir import files
+from jvae.workdir.checksums import by_path
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 VARIABLES = "variables.safetensors"
@@ -55,8 +56,8 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     labels = {"config": json.dumps(model.config), "step": str(model.step)}
     arrays = {  # in C order: of others safetensors writes the wrong values
-        metadata.path_name(path): np.asarray(value, order="C")
-        for path, value in jax.tree_util.tree_leaves_with_path(model.variables)
+        path: np.asarray(value, order="C")
+        for path, value in by_path(model.variables).items()
     }
     files.write_whole(folder / VARIABLES, safetensors.save(arrays, metadata=labels))
     described = {}

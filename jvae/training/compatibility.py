@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jvae.data.checks import require_labels
 from jvae.data.sources import lengths_of
 from jvae.distributions import as_distribution
-from jvae.errors import ConfigError, DataError
+from jvae.errors import ConfigError, DataError, require
 from jvae.training.components import Components
 from jvae.training.config import Experiment
 from jvae.training.train_step import TrainState
@@ -20,11 +20,9 @@ from jvae.training.train_step import TrainState
 def check_accumulation(experiment: Experiment, batch_size: int, devices: Mesh) -> None:
     """Checks that a batch divides into micro-batches for every device."""
     micro = experiment.accumulate_steps
-    if batch_size % (micro * devices.size):
-        raise ConfigError(
-            f"data.batch_size must be a multiple of accumulate_steps x devices, "
-            f"{micro} x {devices.size}, got {batch_size}"
-        )
+    parts = f"accumulate_steps x devices, {micro} x {devices.size}"
+    fits = batch_size % (micro * devices.size) == 0
+    require(fits, "data.batch_size", f"be a multiple of {parts}", batch_size)
 
 
 def check_fit(components: Components) -> None:
@@ -35,11 +33,8 @@ def check_fit(components: Components) -> None:
         is_classifier = components.model.target == "label"
         kind = "classifier" if is_classifier else "conditional model"
         num_labels = require_labels(components.splits, f"a {kind}")
-        if num_labels > classes:
-            raise ConfigError(
-                f"model.num_classes must be at least the data's {num_labels}, "
-                f"got {classes}"
-            )
+        rule = f"be at least the data's {num_labels}"
+        require(num_labels <= classes, "model.num_classes", rule, classes)
     state = jax.eval_shape(components.initializer, jax.random.key(0))
     if components.model.target in ("image", "tokens"):
         _check_support(components, _likelihood(components, state))
@@ -48,36 +43,25 @@ def check_fit(components: Components) -> None:
 
 def _check_examples(components: Components) -> None:
     """Checks that the data set has what the model reads, in its shape and spelling."""
-    shapes = components.splits.train.shapes
+    shapes, padding = components.splits.train.shapes, components.transform.padding
     expected = components.model.image_shape
-    needed = "tokens" if components.model.target == "tokens" else "image"
-    is_text = needed == "tokens"
+    is_text = components.model.target == "tokens"
+    needed = "tokens" if is_text else "image"
     if needed not in shapes:
-        raise ConfigError(
-            f"the model reads {needed!r} and the data set has {', '.join(shapes)}",
-            fix="Choose another data.name or model.name.",
-        )
+        what = f"the model reads {needed!r} and the data set has {', '.join(shapes)}"
+        raise ConfigError(what, fix="Choose another data.name or model.name.")
     if expected is not None:
-        _check_shape(
-            tuple(expected), tuple(shapes["image"]), components.transform.padding
-        )
+        height, width, channels = shapes["image"]
+        actual = (height + 2 * padding, width + 2 * padding, channels)
+        rule = f"be the data's {actual}"
+        rule += f" with data.padding {padding}" if padding else ""
+        fits = tuple(expected) == actual
+        require(fits, "model.image_shape", rule, tuple(expected))
     if (components.transform.support == "tokens") != is_text:
-        expected = "" if is_text else "not "
-        raise ConfigError(f"data.transform must {expected}be 'tokens' for {needed!r}")
+        how = "" if is_text else "not "
+        raise ConfigError(f"data.transform must {how}be 'tokens' for {needed!r}")
     if is_text:
         _check_sentences(components)
-
-
-def _check_shape(expected: tuple, stored: tuple, padding: int) -> None:
-    """Checks that a model's images have the shape of the stored ones with padding."""
-    height, width, channels = stored
-    actual = (height + 2 * padding, width + 2 * padding, channels)
-    if expected != actual:
-        with_padding = f" with data.padding {padding}" if padding else ""
-        raise ConfigError(
-            f"model.image_shape must be the data's {actual}{with_padding}, "
-            f"got {expected}"
-        )
 
 
 def _check_sentences(components: Components) -> None:
@@ -86,12 +70,10 @@ def _check_sentences(components: Components) -> None:
     if splits.vocabulary is None or lengths_of(splits.train) is None:
         raise DataError("a data set of sentences needs a vocabulary and lengths")
     needed, size = len(splits.vocabulary), components.model.vocabulary_size
-    if needed > size:
-        raise ConfigError(
-            f"model.vocabulary_size must be at least the data's {needed}, got {size}"
-        )
-    if components.data_options.placement == "device":
-        raise ConfigError("data.placement must be 'host' for sentences, got 'device'")
+    rule = f"be at least the data's {needed}"
+    require(needed <= size, "model.vocabulary_size", rule, size)
+    place = components.data_options.placement
+    require(place == "host", "data.placement", "be 'host' for sentences", place)
 
 
 def _check_support(components: Components, likelihood: Any) -> None:
@@ -99,19 +81,17 @@ def _check_support(components: Components, likelihood: Any) -> None:
     same = ("signed", "levels", "tokens")
     fits = {"binary": ("binary", "unit"), **{name: (name,) for name in same}}
     supports = fits.get(likelihood.support)
-    support = components.transform.support
-    if supports is not None and support not in supports:
-        raise ConfigError(
-            f"data.transform must give {' or '.join(supports)} pixels to "
-            f"{type(likelihood).__name__}, got {support} pixels"
-        )
+    if supports is None:
+        return
+    support, name = components.transform.support, type(likelihood).__name__
+    if support not in supports:
+        rule = f"give {' or '.join(supports)} pixels to {name}"
+        raise ConfigError(f"data.transform must {rule}, got {support} pixels")
     levels = 2**components.data_options.num_bits
     known = levels if likelihood.num_levels is None else likelihood.num_levels
-    if supports is not None and known != levels:
-        raise ConfigError(
-            f"data.num_bits must give the {known} levels of the likelihood, "
-            f"got {levels} levels"
-        )
+    if known != levels:
+        rule = f"give the {known} levels of the likelihood"
+        raise ConfigError(f"data.num_bits must {rule}, got {levels} levels")
 
 
 def _check_loss(components: Components, state: TrainState) -> None:

@@ -25,7 +25,7 @@ from jvae.training import train_step
 from jvae.training.config import Experiment
 from jvae.training.train_step import TrainState
 from jvae.types import Batch, Key, LossFn, batch_size
-from jvae.workdir.metadata import path_name
+from jvae.workdir.checksums import path_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,18 +119,16 @@ class Components:
             return state
         size = len(self.splits.train)
         indices = data.order(self.experiment.seed, size, 0, min(num_examples, size))
-        raw = jax.device_put(
-            self.splits.train.read(indices), mesh.replicated(self.devices)
-        )
+        examples = self.splits.train.read(indices)
+        raw = jax.device_put(examples, mesh.replicated(self.devices))
 
         def initialized(state, raw, key):
             data_key, start_key = jax.random.split(key)
             variables = {"params": state.params, **state.state}
-            arguments = (self.prepare(raw, data_key), start_key)
             # As in training, BatchNorm uses the batch; what it remembers is dropped.
             _, new = self.model.apply(
                 variables,
-                *arguments,
+                *(self.prepare(raw, data_key), start_key),
                 method="data_dependent_init",
                 mutable=list(variables),
             )
@@ -143,9 +141,8 @@ class Components:
             return dataclasses.replace(state, params=params, ema=ema)
 
         places = mesh.parameter_shardings(state, self.devices)
-        state = jax.jit(initialized, out_shardings=places)(
-            state, raw, self.keys["start"]
-        )
+        compiled = jax.jit(initialized, out_shardings=places)
+        state = compiled(state, raw, self.keys["start"])
         where = f"set by the first {len(indices)} training examples"
         check_scales(state.params, where, "Look for examples that are not finite.")
         return state
@@ -163,7 +160,5 @@ class Components:
             max_skips=self.experiment.max_skips,
             spike_factor=self.experiment.spike_factor,
         )
-        n = self.experiment.steps_per_dispatch
-        return train_step.compile_train_step(
-            step, state, self.devices, steps_per_dispatch=n
-        )
+        n, compiled = self.experiment.steps_per_dispatch, train_step.compile_train_step
+        return compiled(step, state, self.devices, steps_per_dispatch=n)

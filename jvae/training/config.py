@@ -22,8 +22,12 @@ from jvae.workdir import renamed
 Section = Mapping[str, Any]
 
 
-NAMED = ("data", "model", "loss")
-"""Sections whose 'name' decides which fields they have."""
+NAMED: dict[str, Mapping[str, Callable]] = {
+    "data": data.DATASETS,
+    "model": models.MODELS,
+    "loss": losses.LOSSES,
+}
+"""Sections whose 'name' decides which fields they have, and the names of each."""
 SECTIONS = (*NAMED, "optimizer", "mesh")
 """Sections whose fields are those of a function."""
 
@@ -86,16 +90,10 @@ class Experiment:
         """Checks every field, and what two decide together."""
         registry.check_instance(self, "config")
         n = self.steps_per_dispatch
-        cadences = (
-            "num_steps",
-            "log_every_steps",
-            "eval_every_steps",
-            "checkpoint_every_steps",
-        )
-        values = registry.values(self)
-        for name in cadences:
-            rule = f"be a multiple of steps_per_dispatch {n}"
-            require(values[name] % n == 0, name, rule, values[name])
+        rule = f"be a multiple of steps_per_dispatch {n}"
+        for name, value in registry.values(self).items():
+            if name == "num_steps" or name.endswith("_every_steps"):
+                require(value % n == 0, name, rule, value)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the config as JSON can hold it."""
@@ -124,23 +122,22 @@ def section_fields(name: str, section: Section) -> dict[str, registry.Field]:
       name: 'data', 'model', 'loss', 'optimizer' or 'mesh'.
       section: the section; its 'name' chooses the function.
     """
-    function = section.get("name", "")
-    if name == "data":
-        source = registry.resolve(data.DATASETS, function, "data")
-        return {**registry.of(DataOptions), **registry.of(source)}
-    if name == "model":
-        return registry.of(registry.resolve(models.MODELS, function, "model"))
-    if name == "loss":
-        return losses.config_fields(registry.resolve(losses.LOSSES, function, "loss"))
     if name == "optimizer":
         return registry.of(optimizers.build, skip=("num_steps", "name"))
-    return registry.of(mesh.build)
+    if name == "mesh":
+        return registry.of(mesh.build)
+    function = registry.resolve(NAMED[name], section.get("name", ""), name)
+    if name == "loss":
+        return losses.config_fields(function)
+    shared = registry.of(DataOptions) if name == "data" else {}
+    return {**shared, **registry.of(function)}
 
 
 def complete_section(name: str, section: Section) -> dict[str, Any]:
     """Returns the section with defaults filled in, after checking it."""
     if name in NAMED and "name" not in section:
-        raise ConfigError(f"{name}.name is missing", fix=f"Known: {_names(name)}.")
+        fix = f"Known: {', '.join(NAMED[name])}."
+        raise ConfigError(f"{name}.name is missing", fix=fix)
     known = section_fields(name, section)
     fields = {k: v for k, v in section.items() if k != "name"}
     registry.check_against(known, fields, name)
@@ -163,15 +160,6 @@ def _defaults(fields: Mapping[str, registry.Field]) -> dict[str, Any]:
     return {
         k: f.default for k, f in fields.items() if f.default is not registry.REQUIRED
     }
-
-
-def _names(section: str) -> str:
-    known: dict[str, Mapping[str, Callable]] = {
-        "data": data.DATASETS,
-        "model": models.MODELS,
-        "loss": losses.LOSSES,
-    }
-    return ", ".join(known[section])
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
@@ -87,12 +88,10 @@ def override(config: dict[str, Any], path: str, text: str) -> None:
                 fix = f"Set --config.{where} whole, e.g. to \"{{'name': 'x'}}\"."
                 raise ConfigError(f"config.{where} has no fields of its own", fix=fix)
             top = section_names() if i == 0 else set(node)
-            if i == 0 and section in top:
-                node[section] = {}
-            else:
-                raise ConfigError(
-                    f"config.{where} is unknown", fix=nearest(section, top)
-                )
+            if i > 0 or section not in top:
+                fix = nearest(section, top)
+                raise ConfigError(f"config.{where} is unknown", fix=fix)
+            node[section] = {}
         node = node[section]
     known = known_fields(config, sections)
     if sections == ["model"] and renamed.is_earlier(node.get("name"), name):
@@ -105,11 +104,8 @@ def override(config: dict[str, Any], path: str, text: str) -> None:
 
 def section_names() -> set[str]:
     """Returns the names of the top-level fields that are sections."""
-    return {
-        name
-        for name, field in registry.of(configs.Experiment).items()
-        if field.type == configs.Section
-    }
+    fields = registry.of(configs.Experiment).values()
+    return {field.name for field in fields if field.type == configs.Section}
 
 
 def known_fields(
@@ -132,10 +128,8 @@ def parse_value(path: str, text: str, annotation: Any) -> Any:
       ConfigError: it is none.
     """
     candidates: list[Any] = []
-    try:
+    with contextlib.suppress(ValueError, SyntaxError):
         candidates.append(ast.literal_eval(text))
-    except (ValueError, SyntaxError):
-        pass
     words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         candidates.append(words[text.lower()])
@@ -179,13 +173,10 @@ def describe_fields(config: Mapping[str, Any] | None) -> str:
     for section in sorted(sections):
         lines.append(f"  [{section}]  {top[section].meaning}")
         values = config.get(section, {})
-        if section == "schedules" or (
-            "name" not in values and section in configs.NAMED
-        ):
-            continue
-        describe(f"{section}.", configs.section_fields(section, values), values)
+        is_open = "name" not in values and section in configs.NAMED
+        if section != "schedules" and not is_open:
+            describe(f"{section}.", configs.section_fields(section, values), values)
     if not config:
-        lines.append(
-            "  With --config=FILE, the fields of its data, model and loss too."
-        )
+        text = "  With --config=FILE, the fields of its data, model and loss too."
+        lines.append(text)
     return "\n".join(lines)

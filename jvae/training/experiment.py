@@ -15,7 +15,6 @@ from jvae.runtime import distributed
 from jvae.runtime.preemption import StopSignal
 from jvae.training import assembly, batches, loop, validation
 from jvae.training import config as configs
-from jvae.training.components import Components
 from jvae.training.identity import check_agreement, check_same_run
 from jvae.workdir.run_folder import check_name, opened
 
@@ -71,15 +70,11 @@ def dry_run(config: Mapping[str, Any]) -> dict[str, float]:
     """
     experiment = configs.parse_experiment(config)
     distributed.check_devices()
-    return _costs(assembly.assemble(experiment))
-
-
-def _costs(components: Components) -> dict[str, float]:
+    components = assembly.assemble(experiment)
     state = components.create_state()
     size = sum(x.size for x in jax.tree.leaves(state.params))
-    batch = next(
-        batches.training_batches(components, 0)
-    )  # others of sentences may be wider
+    # Others of sentences may be wider.
+    batch = next(batches.training_batches(components, 0))
     compiled = components.compile_step(state).lower(state, batch).compile()
     memory = compiled.memory_analysis()
     state, _ = compiled(state, batch)
@@ -91,10 +86,7 @@ def _costs(components: Components) -> dict[str, float]:
     trained = loop.trained_model_of(components, state)
     few = min(64, len(components.splits.test))
     scores = validation.validate(components, trained, components.splits.test, few)
-    images = (
-        components.experiment.data["batch_size"]
-        * components.experiment.steps_per_dispatch
-    )
+    images = experiment.data["batch_size"] * experiment.steps_per_dispatch
     costs = {
         "parameters": size,
         "bytes": memory.temp_size_in_bytes + memory.argument_size_in_bytes,
@@ -105,6 +97,6 @@ def _costs(components: Components) -> dict[str, float]:
         f"parameters {size:,}; memory per device {costs['bytes'] / 2**20:,.0f} MiB; "
         f"{costs['examples_per_second']:,.0f} examples/s in one step; "
         f"{scores.measure} of {few} test images after 2 dispatches "
-        f"{scores.numbers[scores.measure]:,.1f} nats"
+        f"{costs[scores.measure]:,.1f} nats"
     )
     return costs

@@ -10,7 +10,8 @@ from jvae.data.vocabulary import Vocabulary
 from jvae.errors import WorkdirError
 from jvae.pretrained.restore import params_of, vocabulary_of
 from jvae.types import Params
-from jvae.workdir import checkpoints, metadata
+from jvae.workdir import checkpoints
+from jvae.workdir.checksums import by_path
 
 
 def matching_params(
@@ -38,29 +39,18 @@ def matching_params(
     item, meta = folder.restore_model(step, devices)
     if vocabulary_of(meta) != vocabulary:
         raise WorkdirError("has another vocabulary than this run", where=str(workdir))
-    theirs = {
-        metadata.path_name(path): value
-        for path, value in jax.tree_util.tree_leaves_with_path(params_of(item, "ema"))
+    theirs, mine = by_path(params_of(item, "ema")), by_path(params)
+    loaded = {
+        name: theirs[name].astype(value.dtype)
+        for name, value in mine.items()
+        if name in theirs and theirs[name].shape == value.shape
     }
-    loaded: list[str] = []
-    unmatched: list[str] = []
-
-    def choose(path, mine):
-        name = metadata.path_name(path)
-        other = theirs.get(name)
-        if other is None or other.shape != mine.shape:
-            unmatched.append(name)
-            return mine
-        loaded.append(name)
-        return other.astype(mine.dtype)
-
-    merged = jax.tree_util.tree_map_with_path(choose, params)
     if not loaded:
-        raise WorkdirError(
-            "none of its parameters fits this model",
-            where=str(workdir),
-            fix="Set init_from to a run of a like model.",
-        )
-    new = ", ".join(unmatched) or "-"
+        what = "none of its parameters fits this model"
+        fix = "Set init_from to a run of a like model."
+        raise WorkdirError(what, where=str(workdir), fix=fix)
+    leaves = {**mine, **loaded}.values()
+    merged = jax.tree.unflatten(jax.tree.structure(params), leaves)
+    new = ", ".join(name for name in mine if name not in loaded) or "-"
     text = f"loaded from {workdir}: {', '.join(loaded)}; new: {new}"
     return merged, frozenset(loaded), text

@@ -86,20 +86,15 @@ class TrainingRun:
     def _fresh(self) -> TrainState:
         state, loaded = self.components.create_state(), frozenset[str]()
         if self.experiment.init_from is not None:
-            state, loaded = self._loaded(state)
+            params, loaded, self.report = init_from.matching_params(
+                state.params,
+                self.experiment.init_from,
+                self.components.devices,
+                self.components.splits.vocabulary,
+            )
+            ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
+            state = dataclasses.replace(state, params=params, ema=ema)
         return self.components.data_dependent_init(state, loaded)
-
-    def _loaded(self, state: TrainState) -> tuple[TrainState, frozenset[str]]:
-        """Returns (a state with parameters of the run this one starts from, which)."""
-        params, loaded, report = init_from.matching_params(
-            state.params,
-            self.experiment.init_from,
-            self.components.devices,
-            self.components.splits.vocabulary,
-        )
-        self.report = report
-        ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
-        return dataclasses.replace(state, params=params, ema=ema), loaded
 
     def _say_start(self) -> None:
         size = sum(x.size for x in jax.tree.leaves(self.state.params))
@@ -152,7 +147,9 @@ class TrainingRun:
                     break
                 if is_stopped and step < last:
                     self._leave(step)
-        self._finish()
+        self._settle()
+        now = f"Now: jvae eval --workdir={self.root}"
+        self.progress.say(f"done at step {int(self.state.step)}. {now}")
 
     def _is_due(self, step: int, what: str) -> bool:
         every = registry.values(self.experiment)[f"{what}_every_steps"]
@@ -198,14 +195,15 @@ class TrainingRun:
     def _log(self, step: int, metrics: Metrics) -> None:
         if jax.process_count() == 1:  # of more they look together, when they save
             self.folder.check()
-        numbers = {k: _last(v) for k, v in jax.device_get(metrics).items()}
+        # Of a dispatch of several steps those of the last.
+        fetched = jax.device_get(metrics)
+        numbers = {k: float(v.reshape(-1)[-1]) for k, v in fetched.items()}
         annealed = self.components.coefficients(step - 1)
         numbers |= {name: float(value) for name, value in annealed.items()}
         # Updates that were skipped do not count for the schedule.
         done = max(step - 1 - int(numbers["skipped_updates"]), 0)
         numbers["learning_rate"] = float(self.components.learning_rate(done))
-        images = step * self.components.experiment.data["batch_size"]
-        numbers |= self.clock.lap(images)
+        numbers |= self.clock.lap(step * self.experiment.data["batch_size"])
         if self.writer is not None:
             self.writer.write(step, "train", numbers)
         self.progress.report(step, numbers)
@@ -215,16 +213,14 @@ class TrainingRun:
         """Raises DivergedError if too many updates up to `step` were skipped."""
         if in_a_row < self.experiment.max_skips:
             return
-        first = step - in_a_row
+        first, most = step - in_a_row, self.experiment.max_skips
         file = self.root / DIVERGED_FILE
         if distributed.is_first():
-            examples = batches.example_indices(
-                self.components, first, self.experiment.max_skips
-            )
+            examples = batches.example_indices(self.components, first, most)
             with contextlib.suppress(OSError):  # of a full disk; the error says more
                 files.write_whole(file, json.dumps(examples, indent=1) + "\n")
         raise DivergedError(
-            f"diverged: the {self.experiment.max_skips} updates after step {first} "
+            f"diverged: the {most} updates after step {first} "
             f"were skipped, each not finite or a spike; their examples are in {file}",
             where=f"step {step}",
             fix="Lower the learning rate or clip gradients; the last checkpoint is "
@@ -277,12 +273,6 @@ class TrainingRun:
         jax.block_until_ready(self.state)
         self.checkpoints.wait()
 
-    def _finish(self) -> None:
-        self._settle()
-        self.progress.say(
-            f"done at step {int(self.state.step)}. Now: jvae eval --workdir={self.root}"
-        )
-
     def __enter__(self) -> TrainingRun:
         """Returns the run."""
         return self
@@ -295,8 +285,3 @@ class TrainingRun:
         if kind is not None and issubclass(kind, DeviceError):
             return  # a save in flight would wait for a process that is gone
         self.checkpoints.close()
-
-
-def _last(value: np.ndarray) -> float:
-    """Returns the metric of the last step of a dispatch."""
-    return float(value.reshape(-1)[-1])

@@ -17,6 +17,17 @@ ON_HOST = 2**20
 """Bytes below which an array is summed by NumPy: compiling would take longer."""
 
 
+def path_name(path: tuple) -> str:
+    """Returns 'params/encoder/Dense_0/kernel' for a key path of a pytree."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def by_path(tree: Any) -> dict[str, Any]:
+    """Returns the leaves of a pytree by path, in the order of `jax.tree.leaves`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {path_name(path): leaf for path, leaf in leaves}
+
+
 def checksum(array: Array) -> Array:
     """Returns a uint32 that changes with any bit, and with the order, of `array`.
 
@@ -64,18 +75,14 @@ def checksums(tree: Any) -> dict[str, int]:
     Of large arrays a computation on the devices that hold them, of small ones on the
     host. Waits for them.
     """
-    leaves = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
+    leaves = by_path(tree)
     small = {path: leaf for path, leaf in leaves.items() if _is_small(leaf)}
     large = {path: leaf for path, leaf in leaves.items() if path not in small}
 
     sums = {path: _on_host(leaf) for path, leaf in jax.device_get(small).items()}
     if large:
-        sums |= {
-            p: int(value) for p, value in jax.device_get(_checksums(large)).items()
-        }
+        found = jax.device_get(_checksums(large))
+        sums |= {path: int(value) for path, value in found.items()}
     return {path: sums[path] for path in leaves}
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 import jvae
-from jvae.workdir.checksums import checksums
+from jvae.workdir.checksums import by_path, checksums
 
 FORMAT = 1
 """Raised when an older release could not read what this one writes."""
@@ -24,15 +25,10 @@ Shapes = dict[str, list]
 """{'model/params/...': [[sizes], dtype]}, of every array."""
 
 
-def path_name(path: tuple) -> str:
-    """Returns 'params/encoder/Dense_0/kernel' for a key path of a pytree."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
 def shapes_of(items: Mapping[str, Any]) -> Shapes:
     """Returns the shape and dtype of every array of `items`, by path."""
-    leaves = jax.tree_util.tree_leaves_with_path(dict(items))
-    return {path_name(path): [list(x.shape), str(x.dtype)] for path, x in leaves}
+    leaves = by_path(dict(items)).items()
+    return {path: [list(x.shape), str(x.dtype)] for path, x in leaves}
 
 
 def describe(
@@ -81,11 +77,8 @@ def shape_differences(manifest: Mapping[str, Any], expected: Shapes) -> list[str
     Items of which nothing is wanted do not count.
     """
     items = {path.partition("/")[0] for path in expected}
-    stored = {
-        path: entry
-        for path, entry in manifest["shapes"].items()
-        if path.partition("/")[0] in items
-    }
+    entries = manifest["shapes"].items()
+    stored = {p: entry for p, entry in entries if p.partition("/")[0] in items}
     return [
         f"{path}: {_text(stored.get(path))} there, {_text(expected.get(path))} here"
         for path in sorted({*stored, *expected})
@@ -99,14 +92,10 @@ def _text(entry: list | None) -> str:
 
 def model_template(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the item 'model' with shapes in place of arrays: params, ema, state."""
-    tree: dict[str, Any] = {"params": {}, "ema": None, "state": {}}
-    for path, (shape, dtype) in manifest["shapes"].items():
-        item, *parents, leaf = path.split("/")
-        if item != "model":
-            continue
-        node = tree
-        for name in parents:
-            node[name] = node.get(name) or {}
-            node = node[name]
-        node[leaf] = jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
-    return tree
+    leaves = {
+        path.removeprefix("model/"): jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
+        for path, (shape, dtype) in manifest["shapes"].items()
+        if path.startswith("model/")
+    }
+    tree = traverse_util.unflatten_dict(leaves, sep="/")
+    return {"params": {}, "ema": None, "state": {}, **tree}

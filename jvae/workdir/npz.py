@@ -8,13 +8,14 @@ import zipfile
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from flax import traverse_util
 
 from jvae.errors import WorkdirError
 from jvae.workdir import files
+from jvae.workdir.checksums import by_path
 
 ABOUT = "about"
 
@@ -28,8 +29,7 @@ def write_npz(path: epath.PathLike, tree: Any, about: Mapping[str, Any]) -> None
       about: JSON.
     """
     entries: dict[str, Any] = {
-        jax.tree_util.keystr(place, simple=True, separator="/"): np.asarray(value)
-        for place, value in jax.tree_util.tree_leaves_with_path(tree)
+        path: np.asarray(value) for path, value in by_path(tree).items()
     }
     entries[ABOUT] = np.array(json.dumps(dict(about)))
     buffer = io.BytesIO()
@@ -49,18 +49,10 @@ def read_npz(path: epath.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
         blob = io.BytesIO(epath.Path(path).read_bytes())
         with np.load(blob, allow_pickle=False) as archive:
             about = json.loads(str(archive[ABOUT]))
-            tree: dict[str, Any] = {}
-            for name in archive.files:
-                if name != ABOUT:
-                    *parents, leaf = name.split("/")
-                    place = tree
-                    for parent in parents:
-                        place = place.setdefault(parent, {})
-                    place[leaf] = jnp.asarray(archive[name])
+            names = [name for name in archive.files if name != ABOUT]
+            leaves = {name: jnp.asarray(archive[name]) for name in names}
+            tree = traverse_util.unflatten_dict(leaves, sep="/")
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-        raise WorkdirError(
-            f"arrays cannot be read: {error}",
-            where=str(path),
-            fix="Delete the file; it is made again.",
-        ) from error
+        what, fix = f"arrays cannot be read: {error}", "Delete it; it is made again."
+        raise WorkdirError(what, where=str(path), fix=fix) from error
     return tree, about
