@@ -30,7 +30,7 @@ def existing_folder(path: str, expected: str) -> Path:
     return root
 
 
-def read_text(file: Path) -> str:
+def read_utf8(file: Path) -> str:
     """Returns the text of a file in UTF-8.
 
     Raises:

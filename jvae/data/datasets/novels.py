@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from jvae.data.files import read_text
+from jvae.data.files import read_utf8
 from jvae.errors import DataError, require
 
 SPLITS = ("train", "valid", "test")
@@ -96,7 +96,7 @@ def write_splits(
     require(0.0 < held_out < 0.5, "held_out", "be within (0, 0.5)", held_out)
     by_split: dict[str, dict[tuple[str, ...], None]] = collections.defaultdict(dict)
     for book in books:
-        for words in sentences(read_text(book), min_words, max_words):
+        for words in sentences(read_utf8(book), min_words, max_words):
             by_split[split_of(words, held_out)][words] = None
     empty = [split for split in SPLITS if not by_split[split]]
     if empty:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from jvae import registry
-from jvae.data.files import existing_folder, read_text
+from jvae.data.files import existing_folder, read_utf8
 from jvae.data.sources import Splits
 from jvae.data.vocabulary import Vocabulary, sources
 from jvae.errors import DataError
@@ -81,7 +81,7 @@ def _sentences(file: Path, max_words: int, on_bad_line: OnBadLine) -> list[list[
     Raises:
       DataError: bytes that are not UTF-8, a bad line that is not skipped, nothing left.
     """
-    lines = read_text(file).removesuffix("\n").split("\n")
+    lines = read_utf8(file).removesuffix("\n").split("\n")
     sentences = [line.split() for line in lines]
     bad = [n for n, words in enumerate(sentences) if not 1 <= len(words) <= max_words]
     if bad and on_bad_line == "error":
