@@ -25,6 +25,8 @@ from jvae import import_paths, ranges
 from jvae.errors import ConfigError, nearest, require
 
 Function = TypeVar("Function", bound=Callable)
+Names = tuple[str, ...]
+Values = Mapping[str, Any]
 
 REQUIRED = inspect.Parameter.empty
 
@@ -74,13 +76,12 @@ def meanings(function: Callable) -> dict[str, str]:
     section = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", doc, re.M | re.S)
     if not section:
         return {}
-    entries = re.findall(
-        r"^  (\w+):\s*(.*?)(?=^  \S|\Z)", section.group(1), re.M | re.S
-    )
+    pattern = re.compile(r"^  (\w+):\s*(.*?)(?=^  \S|\Z)", re.M | re.S)
+    entries = pattern.findall(section.group(1))
     return {name: " ".join(text.split()) for name, text in entries}
 
 
-def of(function: Callable, skip: tuple[str, ...] = ()) -> dict[str, Field]:
+def of(function: Callable, skip: Names = ()) -> dict[str, Field]:
     """Returns the fields of `function` by name, in order, without those in `skip`.
 
     Args:
@@ -118,10 +119,8 @@ def accepts(annotation: Any, value: Any) -> bool:
         return any(accepts(arg, value) for arg in args)
     if annotation in (None, type(None)):
         return value is None
-    if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation in (float, int):
+        return isinstance(value, int | annotation) and not isinstance(value, bool)
     if origin is typing.Literal:
         return value in args
     if origin in (collections.abc.Sequence, tuple, list):
@@ -146,10 +145,10 @@ def _broken_rule(annotation: Any, value: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         kind = next(arg for arg in args if accepts(arg, value))
         rule = _broken_rule(kind, value)
-        others = [a for a in args if typing.get_origin(a) is typing.Literal]
-        others += [a for a in args if a is type(None)]
         if not rule.startswith("be "):
             return rule
+        others = [a for a in args if typing.get_origin(a) is typing.Literal]
+        others += [a for a in args if a is type(None)]
         either = [*map(_type_name, others), rule.removeprefix("be ")]
         return f"be {' or '.join(either)}"
     if origin in (collections.abc.Sequence, tuple, list):
@@ -159,12 +158,7 @@ def _broken_rule(annotation: Any, value: Any) -> str:
     return ""
 
 
-def check(
-    function: Callable,
-    values: Mapping[str, Any],
-    where: str,
-    skip: tuple[str, ...] = (),
-) -> None:
+def check(function: Callable, values: Values, where: str, skip: Names = ()) -> None:
     """Checks that `values` holds fields of `function` with values of their types.
 
     Args:
@@ -180,10 +174,7 @@ def check(
 
 
 def check_against(
-    known: Mapping[str, Field],
-    values: Mapping[str, Any],
-    where: str,
-    is_config: bool = True,
+    known: Mapping[str, Field], values: Values, where: str, is_config: bool = True
 ) -> None:
     """Checks `values` against these fields; see `check`.
 
@@ -193,13 +184,9 @@ def check_against(
         if name not in known:
             raise ConfigError(f"{where}.{name} is unknown", fix=nearest(name, known))
         _check_value(known[name], value if is_config else _plain(value), where)
-    missing = [
-        name
-        for name, field in known.items()
-        if field.default is REQUIRED and name not in values
-    ]
-    if missing:
-        raise ConfigError(f"{where}.{missing[0]} is missing", fix="Give it a value.")
+    for name, field in known.items():
+        if field.default is REQUIRED and name not in values:
+            raise ConfigError(f"{where}.{name} is missing", fix="Give it a value.")
 
 
 def _check_value(field: Field, value: Any, where: str) -> None:
@@ -275,18 +262,15 @@ def resolve(registry: Mapping[str, Callable], name: str, where: str) -> Callable
     if name in registry:
         return registry[name]
     if ":" not in name:
-        raise ConfigError(
-            f"{where}.name {name!r} is unknown", fix=nearest(name, registry)
-        )
+        fix = nearest(name, registry)
+        raise ConfigError(f"{where}.name {name!r} is unknown", fix=fix)
     found = import_paths.imported(name, where)
     if not callable(found):
         raise ConfigError(f"{where}.name {name!r} is nothing that can be called")
     return found
 
 
-def build_part(
-    registry: Mapping[str, Callable], where: str, part: str | Mapping[str, Any]
-) -> Any:
+def build_part(registry: Mapping[str, Callable], where: str, part: str | Values) -> Any:
     """Returns what a name, or {'name': ..., fields}, builds; see `build`."""
     fields = {"name": part} if isinstance(part, str) else {"name": "", **part}
     return build(registry, where, **fields)

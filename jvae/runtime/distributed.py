@@ -67,10 +67,9 @@ def initialize(
             shutdown_timeout_seconds=join_timeout,
         )
     except (RuntimeError, ValueError) as error:
-        raise DeviceError(
-            f"the processes did not find each other: {first_line(error)}",
-            fix="Give --coordinator, --num_processes and --process_id.",
-        ) from error
+        what = f"the processes did not find each other: {first_line(error)}"
+        fix = "Give --coordinator, --num_processes and --process_id."
+        raise DeviceError(what, fix=fix) from error
 
 
 def _check(
@@ -86,10 +85,8 @@ def _check(
     if coordinator is None and num_processes is None and process_id is None:
         return
     if coordinator is None or num_processes is None or process_id is None:
-        raise ConfigError(
-            "coordinator, num_processes and process_id go together",
-            fix="Give all three, or none where JAX can find them.",
-        )
+        what = "coordinator, num_processes and process_id go together"
+        raise ConfigError(what, fix="Give all three, or none where JAX can find them.")
     require(num_processes >= 1, "num_processes", "be at least 1", num_processes)
     rule = f"be in 0 ... {num_processes - 1}, below num_processes"
     require(0 <= process_id < num_processes, "process_id", rule, process_id)
@@ -108,10 +105,9 @@ def _reach(coordinator: str, seconds: float) -> None:
             return
         except OSError as error:
             if time.monotonic() > end:
-                raise DeviceError(
-                    f"cannot reach coordinator {coordinator}: {error}",
-                    fix="Start process 0 there, and look at names and firewalls.",
-                ) from error
+                what = f"cannot reach coordinator {coordinator}: {error}"
+                fix = "Start process 0 there, and look at names and firewalls."
+                raise DeviceError(what, fix=fix) from error
         time.sleep(RETRY_SECONDS)
 
 
@@ -126,10 +122,9 @@ def _require_free(coordinator: str) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("", port))
     except OSError as error:
-        raise DeviceError(
-            f"port {port} of the coordinator cannot be used: {error.strerror}",
-            fix="Look for another process 0, or choose another port.",
-        ) from error
+        what = f"port {port} of the coordinator cannot be used: {error.strerror}"
+        fix = "Look for another process 0, or choose another port."
+        raise DeviceError(what, fix=fix) from error
 
 
 def is_initialized() -> bool:
@@ -158,11 +153,7 @@ def wait_for_all(name: str) -> None:
 
 def anywhere(value: bool) -> bool:
     """Returns whether `value` holds in any process; all ask at the same place."""
-    if jax.process_count() == 1:
-        return value
-    from jax.experimental import multihost_utils
-
-    return bool(multihost_utils.process_allgather(np.asarray(value)).any())
+    return any(gathered(value))
 
 
 def gathered(value: Any) -> list[Any]:
@@ -230,15 +221,13 @@ def device_errors() -> Iterator[None]:
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         text = str(error)
         if "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:
-            raise DeviceError(
-                f"too big for the memory of the device: {first_line(error)}",
-                fix="Lower data.batch_size or raise accumulate_steps.",
-            ) from error
+            what = f"too big for the memory of the device: {first_line(error)}"
+            fix = "Lower data.batch_size or raise accumulate_steps."
+            raise DeviceError(what, fix=fix) from error
         if any(word in text for word in LOST_PROCESS):
-            raise DeviceError(
-                f"another process is gone: {first_line(error)}",
-                fix="Run the same command again; it goes on from the last checkpoint.",
-            ) from error
+            what = f"another process is gone: {first_line(error)}"
+            fix = "Run the same command again; it goes on from the last checkpoint."
+            raise DeviceError(what, fix=fix) from error
         raise
 
 
@@ -253,9 +242,6 @@ def check_devices() -> None:
     except (RuntimeError, AssertionError) as error:
         platforms = os.environ.get("JAX_PLATFORMS", "default")
         why = first_line(error) if str(error) else "the plugin is missing"
-        raise DeviceError(
-            f"no {platforms} devices: {why}",
-            where="JAX_PLATFORMS",
-            fix="Install it, e.g. pip install 'jax[cuda13]' or 'jax[tpu]', or unset "
-            "JAX_PLATFORMS.",
-        ) from error
+        what, where = f"no {platforms} devices: {why}", "JAX_PLATFORMS"
+        fix = "Install it, e.g. pip install 'jax[cuda13]' or 'jax[tpu]', or unset "
+        raise DeviceError(what, where=where, fix=f"{fix}{where}.") from error

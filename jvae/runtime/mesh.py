@@ -6,6 +6,7 @@ parameters and the optimizer state, each along its largest divisible dimension.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jvae import registry
-from jvae.errors import ConfigError
+from jvae.errors import ConfigError, require
 from jvae.ranges import PositiveInt
 from jvae.types import Batch
 
@@ -37,22 +38,18 @@ def build(data: Literal[-1] | PositiveInt = -1, params: PositiveInt = 1) -> Mesh
     count = jax.device_count()
     size = count // params if data == -1 else data
     if size * params != count:
-        raise ConfigError(
-            f"mesh of {'all' if data == -1 else data} x {params} devices must fit "
-            f"the {count} devices there are",
-            where="mesh",
-            fix="Set mesh.data to -1 and mesh.params to a divisor.",
-        )
+        sizes = f"{'all' if data == -1 else data} x {params}"
+        what = f"mesh of {sizes} devices must fit the {count} devices there are"
+        fix = "Set mesh.data to -1 and mesh.params to a divisor."
+        raise ConfigError(what, where="mesh", fix=fix)
     return jax.make_mesh((size, params), AXES, axis_types=(AxisType.Auto,) * 2)
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     """Raises ConfigError unless the devices can share `batch_size` rows equally."""
-    if batch_size < 1 or batch_size % mesh.size:
-        raise ConfigError(
-            f"data.batch_size must be a positive multiple of the {mesh.size} devices, "
-            f"got {batch_size}"
-        )
+    fits = batch_size >= 1 and batch_size % mesh.size == 0
+    rule = f"be a positive multiple of the {mesh.size} devices"
+    require(fits, "data.batch_size", rule, batch_size)
 
 
 def platform(mesh: Mesh) -> str:
@@ -101,6 +98,15 @@ def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(leaf, tree)
 
 
+def placed_shapes(tree: Any, mesh: Mesh) -> Any:
+    """Returns the shapes and dtypes of `tree`, each with its sharding."""
+
+    def placed(x, sharding):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    return jax.tree.map(placed, tree, parameter_shardings(tree, mesh))
+
+
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh, leading: int = 0) -> Batch:
     """Returns the global batch on the mesh, from this process's rows of it.
 
@@ -112,7 +118,5 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh, leading: int = 0) -> Bat
     sharding = rows(mesh, leading)
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
-    return {
-        name: jax.make_array_from_process_local_data(sharding, array)
-        for name, array in batch.items()
-    }
+    whole = functools.partial(jax.make_array_from_process_local_data, sharding)
+    return {name: whole(array) for name, array in batch.items()}
