@@ -65,6 +65,7 @@ class Checkpoints(RecoverableSteps):
 
     def _open(self, keep: int | None, read_only: bool) -> ocp.CheckpointManager:
         # Orbax says that it is read only, as it was asked to be.
+        mode = ocp.options.AtomicityMode.COMMIT_FILE
         with log_filters.below(logging.CRITICAL):
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=None if read_only else keep,
@@ -74,18 +75,14 @@ class Checkpoints(RecoverableSteps):
                 # Orbax would remove every folder that is no step; see above.
                 cleanup_tmp_directories=False,
                 # A step without its commit file was never finished and is not listed.
-                atomicity_options=ocp.options.AtomicityOptions(
-                    mode=ocp.options.AtomicityMode.COMMIT_FILE
-                ),
+                atomicity_options=ocp.options.AtomicityOptions(mode=mode),
             )
             try:
                 return ocp.CheckpointManager(self.folder, options=options)
             except OSError as error:
-                raise WorkdirError(
-                    f"checkpoints cannot be written: {error.strerror or error}",
-                    where=str(self.folder),
-                    fix="Make room, or name a folder that can be written.",
-                ) from error
+                what = f"checkpoints cannot be written: {error.strerror or error}"
+                fix = "Make room, or name a folder that can be written."
+                raise self._error(what, fix) from error
 
     def reached_preemption(self, dispatch: int) -> bool:
         """Returns whether all processes are to stop here, as one of them was told."""
@@ -108,10 +105,8 @@ class Checkpoints(RecoverableSteps):
         self.settle()
         self._make_room(step)
         stored = metadata.describe(step, items, meta)
-        arguments = {
-            name: ocp.args.StandardSave(jax.tree.map(_one_copy, item))
-            for name, item in items.items()
-        }
+        copies = {name: jax.tree.map(_one_copy, item) for name, item in items.items()}
+        arguments = {k: ocp.args.StandardSave(item) for k, item in copies.items()}
         composite = ocp.args.Composite(meta=ocp.args.JsonSave(stored), **arguments)
         size = sum(x.nbytes for x in jax.tree.leaves(dict(items)))
         begun = self._begun = step, f"checkpoint {step} ({size:,} bytes)"
@@ -129,11 +124,8 @@ class Checkpoints(RecoverableSteps):
         """
         self.settle()
         if self._failure is not None:
-            raise WorkdirError(
-                self._failure,
-                where=str(self.folder),
-                fix="Make room or choose another workdir; older checkpoints are whole.",
-            )
+            fix = "Make room or choose another workdir; older checkpoints are whole."
+            raise self._error(self._failure, fix)
 
     def close(self) -> None:
         """Waits and lets go of the folder."""

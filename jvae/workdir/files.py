@@ -96,11 +96,9 @@ def check_within(folder: epath.Path, root: epath.Path) -> None:
     for part in folder.relative_to(root).parts:
         place = place / part
         if not is_bucket(place) and os.path.islink(place):
-            raise WorkdirError(
-                "this is a link, which may lead out of the run",
-                where=str(place),
-                fix="Remove it, or name another folder with --out.",
-            )
+            what = "this is a link, which may lead out of the run"
+            fix = "Remove it, or name another folder with --out."
+            raise WorkdirError(what, where=str(place), fix=fix)
 
 
 def read_text(path: epath.Path) -> str | None:
@@ -188,7 +186,10 @@ def _part_names(folder: epath.Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.name.isdigit())
 
 
-def lines_of(file: epath.Path, lines: Iterable[str]) -> FolderLines | BucketLines:
+Lines = FolderLines | BucketLines
+
+
+def lines_of(file: epath.Path, lines: Iterable[str]) -> Lines:
     """Returns a file that lines are added to, beginning with `lines`."""
     return BucketLines(file, lines) if is_bucket(file) else FolderLines(file, lines)
 

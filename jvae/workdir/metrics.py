@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from etils import epath
@@ -63,7 +63,7 @@ class MetricsWriter:
         if bad:
             self._keep(bad)
         rows = [row for row in stored if row["step"] <= start_step]
-        self._lines: files.FolderLines | files.BucketLines | None = None
+        self._lines: files.Lines | None = None
         try:
             self._lines = files.lines_of(self._file, map(_line, rows))
         except OSError as error:
@@ -95,19 +95,19 @@ class MetricsWriter:
           metrics: numbers by name; None or a non-finite number becomes null.
         """
         row = {"step": step, "split": split, **metrics}
-        if self._lines is not None:
-            try:
-                self._lines.append(_line(row))
-            except OSError as error:
-                self._give_up(error)
+        self._do(lambda lines: lines.append(_line(row)))
         if self._events is not None:
             self._events.write(step, split, metrics)
 
     def flush(self) -> None:
         """Returns when the rows so far would survive a loss of power."""
+        self._do(lambda lines: lines.flush())
+
+    def _do(self, action: Callable[[files.Lines], None]) -> None:
+        """Does something to the file of rows, while there is one."""
         if self._lines is not None:
             try:
-                self._lines.flush()
+                action(self._lines)
             except OSError as error:
                 self._give_up(error)
 
@@ -120,21 +120,14 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Closes the files."""
-        if self._lines is not None:
-            try:
-                self._lines.close()
-            except OSError as error:
-                self._give_up(error)
+        self._do(lambda lines: lines.close())
         if self._events is not None:
             self._events.close()
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    finite = {
-        k: None if isinstance(v, float) and not math.isfinite(v) else v
-        for k, v in row.items()
-    }
-    return json.dumps(finite)
+    bad = [k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)]
+    return json.dumps({**row, **dict.fromkeys(bad)})
 
 
 class _EventFile:

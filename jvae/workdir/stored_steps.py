@@ -53,12 +53,9 @@ class StoredSteps:
         except failures.UNREADABLE as error:
             raise self._unreadable(step, error) from error
         if written > metadata.FORMAT:  # whose digest may be another
-            raise WorkdirError(
-                f"checkpoint {step} was written by jvae {version}, newer than "
-                f"{jvae.__version__}",
-                where=str(self.folder),
-                fix="Upgrade jvae.",
-            )
+            newer = f"jvae {version}, newer than {jvae.__version__}"
+            what = f"checkpoint {step} was written by {newer}"
+            raise self._error(what, "Upgrade jvae.")
         if metadata.is_changed(meta):
             raise self._damaged(step, "the digest of its JSON differs")
         if meta.get("step", step) != step:
@@ -79,11 +76,8 @@ class StoredSteps:
         meta = self.read_meta(step)
         other = metadata.shape_differences(meta, metadata.shapes_of(like))
         if other:
-            raise WorkdirError(
-                f"checkpoint {step} holds other arrays: {'; '.join(other)}",
-                where=str(self.folder),
-                fix="Use the stored config, or another workdir.",
-            )
+            what = f"checkpoint {step} holds other arrays: {'; '.join(other)}"
+            raise self._error(what, "Use the stored config, or another workdir.")
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, dict(like))
         return self._read(step, abstract, meta)
 
@@ -95,14 +89,7 @@ class StoredSteps:
           WorkdirError: a newer release wrote it.
         """
         meta = self.read_meta(step)
-        tree = metadata.model_template(meta)
-        placed = jax.tree.map(
-            lambda s, sharding: jax.ShapeDtypeStruct(
-                s.shape, s.dtype, sharding=sharding
-            ),
-            tree,
-            mesh.parameter_shardings(tree, devices),
-        )
+        placed = mesh.placed_shapes(metadata.model_template(meta), devices)
         return self._read(step, {"model": placed}, meta)["model"], meta
 
     def _read(
@@ -122,9 +109,8 @@ class StoredSteps:
             raise self._unreadable(step, error) from error
         wrong = metadata.changed_arrays(meta, items)
         if wrong:
-            text = f"the checksum of {wrong[0]} differs"
             more = f" and of {len(wrong) - 1} more" if len(wrong) > 1 else ""
-            raise self._damaged(step, text + more)
+            raise self._damaged(step, f"the checksum of {wrong[0]} differs{more}")
         return items
 
     def _marker(self, step: int) -> epath.Path:
@@ -139,22 +125,18 @@ class StoredSteps:
             return error
         if not (self.folder / str(step)).exists():
             self._manager.reload()
-            return WorkdirError(
-                f"checkpoint {step} was removed while it was read",
-                where=str(self.folder),
-                fix=f"Use another step; there are {self.steps()}.",
-            )
+            what = f"checkpoint {step} was removed while it was read"
+            return self._error(what, f"Use another step; there are {self.steps()}.")
         if not failures.is_out_of_reach(error):
             return self._damaged(step, failures.explained(error))
-        return WorkdirError(
-            f"checkpoint {step} cannot be read: {log_filters.first_line(error)}",
-            where=str(self.folder),
-            fix="It may be whole; make it readable and run the same command again.",
-        )
+        what = f"checkpoint {step} cannot be read: {log_filters.first_line(error)}"
+        fix = "It may be whole; make it readable and run the same command again."
+        return self._error(what, fix)
+
+    def _error(self, what: str, fix: str) -> WorkdirError:
+        return WorkdirError(what, where=str(self.folder), fix=fix)
 
     def _damaged(self, step: int, why: str) -> DamagedError:
-        return DamagedError(
-            f"checkpoint {step} is damaged: {why}",
-            where=str(self.folder),
-            fix=f"Use another step; there are {self.steps()}.",
-        )
+        what = f"checkpoint {step} is damaged: {why}"
+        fix = f"Use another step; there are {self.steps()}."
+        return DamagedError(what, where=str(self.folder), fix=fix)
