@@ -19,11 +19,9 @@ def training_batches(components: Components, start_step: int) -> Iterator[Batch]
 
     The same batches whether the data lives on the host or on the device.
     """
-    fed = components.data_options
+    fed, train = components.data_options, components.splits.train
     resident = fed.placement == "device"
-    source, fetch = (
-        _resident(components) if resident else (components.splits.train, _identity)
-    )
+    source, fetch = _resident(components) if resident else (train, lambda batch: batch)
     n = components.experiment.steps_per_dispatch
     raw_batches = data.train_batches(
         source,
@@ -49,10 +47,6 @@ def example_indices(
         str(step): data.batch_indices(train, seed, rows, step).tolist()
         for step in range(first_step, first_step + num_steps)
     }
-
-
-def _identity(batch: Batch) -> Batch:
-    return batch
 
 
 def _resident(components: Components) -> tuple[data.Source, Callable[[Batch], Batch]]:

@@ -12,6 +12,8 @@ from jvae.runtime import distributed
 from jvae.training.config import SECTIONS, section_defaults, top_level_defaults
 from jvae.workdir import renamed
 
+Config = Mapping[str, Any]
+
 CHANGEABLE = (
     "mesh",
     "num_steps",
@@ -29,9 +31,7 @@ CHANGEABLE = (
 CHANGEABLE_DATA = ("placement", "num_threads")
 
 
-def check_same_run(
-    stored: Mapping[str, Any], given: Mapping[str, Any], root: epath.Path
-) -> None:
+def check_same_run(stored: Config, given: Config, root: epath.Path) -> None:
     """Raises WorkdirError if `given` learns something else than the stored run.
 
     Args:
@@ -41,11 +41,9 @@ def check_same_run(
     """
     changed = differences(identity(_with_later_fields(stored, given)), identity(given))
     if changed:
-        raise WorkdirError(
-            f"the run there has another config: {'; '.join(changed)}",
-            where=str(root),
-            fix="Use another workdir, or the stored values.",
-        )
+        what = f"the run there has another config: {'; '.join(changed)}"
+        fix = "Use another workdir, or the stored values."
+        raise WorkdirError(what, where=str(root), fix=fix)
 
 
 def check_agreement(values: Mapping[str, Any]) -> None:
@@ -61,26 +59,21 @@ def check_agreement(values: Mapping[str, Any]) -> None:
     for process, other in enumerate(others, 1):
         changed = differences(other, first)
         if changed:
-            raise ConfigError(
-                f"process {process} ('there') and process 0 ('here') differ: "
-                f"{'; '.join(changed)}",
-                fix="Start all with the same command, code and data.",
-            )
+            what = f"process {process} ('there') and process 0 ('here') differ: "
+            fix = "Start all with the same command, code and data."
+            raise ConfigError(what + "; ".join(changed), fix=fix)
 
 
-def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+def identity(config: Config) -> dict[str, Any]:
     """Returns the part of a config that a run cannot change: what is learned, how."""
     config = renamed.current(config)
     fields = {k: v for k, v in config.items() if k not in CHANGEABLE}
-    fields["data"] = {
-        k: v for k, v in config["data"].items() if k not in CHANGEABLE_DATA
-    }
+    fed = config["data"].items()
+    fields["data"] = {k: v for k, v in fed if k not in CHANGEABLE_DATA}
     return fields
 
 
-def differences(
-    stored: Mapping[str, Any], given: Mapping[str, Any], prefix: str = ""
-) -> list[str]:
+def differences(stored: Config, given: Config, prefix: str = "") -> list[str]:
     """Returns 'section.field: A there, B here' for every field that differs."""
     texts = []
     for name in sorted({*stored, *given}):
@@ -92,9 +85,7 @@ def differences(
     return texts
 
 
-def _with_later_fields(
-    stored: Mapping[str, Any], given: Mapping[str, Any]
-) -> dict[str, Any]:
+def _with_later_fields(stored: Config, given: Config) -> dict[str, Any]:
     """Returns a stored config with the fields that came after its release.
 
     The default of a new field does what was done before there was one.

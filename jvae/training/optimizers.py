@@ -10,7 +10,7 @@ import jax
 import optax
 
 from jvae import registry
-from jvae.errors import ConfigError
+from jvae.errors import require
 from jvae.ranges import (
     Fraction,
     Ge,
@@ -115,11 +115,8 @@ def lagging(
         return turn if until is None else turn | (step >= until)
 
     def labels(params):
-        if "decoder" not in params:
-            raise ConfigError(
-                f"optimizer.decoder_every must be 1 for a model without a decoder, got "
-                f"{every}"
-            )
+        rule = "be 1 for a model without a decoder"
+        require("decoder" in params, "optimizer.decoder_every", rule, every)
         return {k: "decoder" if k == "decoder" else "others" for k in params}
 
     rules = {"decoder": optax.conditionally_mask(rule, due), "others": rule}

@@ -35,20 +35,10 @@ class Progress:
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
         """Shows the numbers of a step: loss and parts, examples/s and the time left."""
-        shown = {
-            "loss": "loss",
-            "elbo": "elbo",
-            "kl": "kl",
-            "accuracy": "accuracy",
-            "examples_per_second": "examples/s",
-        }
-        parts = {
-            label: f"{metrics[name]:,.0f}"
-            if label == "examples/s"
-            else f"{metrics[name]:.2f}"
-            for name, label in shown.items()
-            if name in metrics
-        }
+        names = [n for n in ("loss", "elbo", "kl", "accuracy") if n in metrics]
+        parts = {name: f"{metrics[name]:.2f}" for name in names}
+        if "examples_per_second" in metrics:
+            parts["examples/s"] = f"{metrics['examples_per_second']:,.0f}"
         if self._bar is not None:
             self._show(lambda: self._move(step, parts))
             return

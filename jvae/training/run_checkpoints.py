@@ -76,7 +76,7 @@ class RunCheckpoints:
         Raises:
           WorkdirError: the run there is another, or none of its states is whole.
         """
-        self.states.recover(lambda step: self._verify(step, like))
+        self.states.recover(lambda step: self._read(step, like))
         item = {"model": items_of(like)["model"]}
         self.best.recover(lambda step: self.best.restore(step, item))
         state = self._newest(like)
@@ -86,7 +86,11 @@ class RunCheckpoints:
     def _newest(self, like: TrainState) -> TrainState | None:
         """Returns the newest state that is whole; see `restored`."""
         for step in reversed(self.states.steps()):
-            state, damage = self._read(step, like)
+            state, damage = None, None
+            try:
+                state = self._read(step, like)
+            except DamagedError as error:
+                damage = error
             # Of many processes one may have read the part that is damaged.
             if not distributed.anywhere(damage is not None):
                 self._is_proven = True
@@ -94,39 +98,26 @@ class RunCheckpoints:
             self.states.set_aside(step, damage)
         damaged = self.states.set_asides()
         if damaged:
-            raise WorkdirError(
-                f"every checkpoint is damaged: {', '.join(damaged)}",
-                where=str(self.states.folder),
-                fix="Use another workdir, or remove them to start at step 0 here.",
-            )
+            what = f"every checkpoint is damaged: {', '.join(damaged)}"
+            fix = "Use another workdir, or remove them to start at step 0 here."
+            raise WorkdirError(what, where=str(self.states.folder), fix=fix)
         return None
 
-    def _read(
-        self, step: int, like: TrainState
-    ) -> tuple[TrainState | None, DamagedError | None]:
-        """Returns the state of a step, or what this process found wrong with it."""
-        expected = items_of(like)
-        try:
-            meta = self.states.read_meta(step)
-            self._check_same_run(meta, self._root)
-            if "data_digest" in self._labels and "data_digest" not in meta:
-                _warn_of_sizes(self._root)
-            has_guard = any(name.startswith(GUARD) for name in meta["shapes"])
-            if not has_guard:
-                del expected["training"]["guard"]
-            items = self.states.restore(step, expected)
-        except DamagedError as error:
-            return None, error
+    def _read(self, step: int, like: TrainState) -> TrainState:
+        """Returns the state of a step; raises DamagedError if it is not whole."""
+        expected, meta = items_of(like), self.states.read_meta(step)
+        self._check_same_run(meta, self._root)
+        if "data_digest" in self._labels and "data_digest" not in meta:
+            _warn_of_sizes(self._root)
+        has_guard = any(name.startswith(GUARD) for name in meta["shapes"])
+        if not has_guard:
+            del expected["training"]["guard"]
+        items = self.states.restore(step, expected)
         if not has_guard:
             items["training"]["guard"] = _new_guard(like.guard)
         if "run" in meta:  # since release 0.2.0
             self._labels["run"] = meta["run"]
-        return TrainState(**items["model"], **items["training"]), None
-
-    def _verify(self, step: int, like: TrainState) -> None:
-        _, damage = self._read(step, like)
-        if damage is not None:
-            raise damage
+        return TrainState(**items["model"], **items["training"])
 
     def _identify(self) -> None:
         """Gives the run its identity: that of its checkpoints, or a new one.
@@ -152,11 +143,10 @@ class RunCheckpoints:
             here = self._labels.get(label)
             there = stored.get(label, None if label == "vocabulary" else here)
             if there != here:
-                raise WorkdirError(
-                    f"the data set has changed: {text.format(there=there, here=here)}",
-                    where=str(where),
-                    fix="Use the data that the run began with, or another workdir.",
-                )
+                changed = text.format(there=there, here=here)
+                what = f"the data set has changed: {changed}"
+                fix = "Use the data that the run began with, or another workdir."
+                raise WorkdirError(what, where=str(where), fix=fix)
 
     def save(self, step: int, state: TrainState) -> None:
         """Begins to save a state, see `Checkpoints.save`.
@@ -241,14 +231,9 @@ def _warn_of_sizes(where: epath.Path) -> None:
 
 def items_of(state: TrainState) -> dict[str, Any]:
     """Returns a state as the two items of a checkpoint."""
-    return {
-        "model": {"params": state.params, "ema": state.ema, "state": state.state},
-        "training": {
-            "step": state.step,
-            "opt_state": state.opt_state,
-            "guard": state.guard,
-        },
-    }
+    model = {"params": state.params, "ema": state.ema, "state": state.state}
+    training = {"step": state.step, "opt_state": state.opt_state, "guard": state.guard}
+    return {"model": model, "training": training}
 
 
 def _new_guard(like: Guard) -> Guard:

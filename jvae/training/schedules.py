@@ -105,10 +105,8 @@ def build(
     for coefficient, fields in section.items():
         where = f"schedules.{coefficient}"
         if coefficient not in coefficients:
-            hint = nearest(coefficient, coefficients)
-            raise ConfigError(
-                f"{where} is no coefficient of the loss or the model", fix=hint
-            )
+            what = f"{where} is no coefficient of the loss or the model"
+            raise ConfigError(what, fix=nearest(coefficient, coefficients))
         options = {"name": "", "end": coefficients[coefficient], **fields}
         built[coefficient] = registry.build(SCHEDULES, where, **options)
     return lambda step: {

@@ -116,12 +116,7 @@ def abstract_state(create: Callable[[Key], TrainState], devices: Mesh) -> TrainS
     The place of an array depends on its shape alone, so Adam's moments lie where
     their parameters do; left to itself jit would put them all on one device.
     """
-    shapes = jax.eval_shape(create, jax.random.key(0))
-    return jax.tree.map(
-        lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
-        shapes,
-        mesh.parameter_shardings(shapes, devices),
-    )
+    return mesh.placed_shapes(jax.eval_shape(create, jax.random.key(0)), devices)
 
 
 def create_state(
@@ -224,9 +219,8 @@ def with_gathered_variables(loss: LossFn, devices: Mesh) -> LossFn:
     """
 
     def at_whole(params, collections, *arguments):
-        value, aux = loss(
-            *mesh.all_gathered((params, collections), devices), *arguments
-        )
+        whole = mesh.all_gathered((params, collections), devices)
+        value, aux = loss(*whole, *arguments)
         return value, Aux(aux.metrics, mesh.all_gathered(aux.state, devices))
 
     return at_whole
@@ -244,14 +238,17 @@ def _gradient_fn(loss: LossFn, accumulate_steps: int) -> Callable[..., Any]:
     if accumulate_steps == 1:
         return value_and_grad
 
+    def dealt(a):
+        """Returns [B, ...] -> [steps, B / steps, ...], so that shards stay equal."""
+        return a.reshape(-1, accumulate_steps, *a.shape[1:]).swapaxes(0, 1)
+
     def accumulated(params, collections, key, batch, coefficients):
         each = keys.per_example(key, batch_size(batch))
-        micro = jax.tree.map(_split_microbatches(accumulate_steps), (each, dict(batch)))
+        micro = jax.tree.map(dealt, (each, dict(batch)))
 
         def body(carry, micro_batch):
-            (value, aux), grads = value_and_grad(
-                params, carry, *micro_batch, coefficients
-            )
+            arguments = (params, carry, *micro_batch, coefficients)
+            (value, aux), grads = value_and_grad(*arguments)
             return aux.state, (value, grads, aux.metrics)
 
         collections, parts = layers.scan(body, collections, micro)
@@ -287,11 +284,6 @@ def _global_norm(tree: Any) -> Array:
     """
     squares = [jnp.vdot(x, x, precision="highest") for x in jax.tree.leaves(tree)]
     return jnp.sqrt(sum(squares, jnp.zeros(())))
-
-
-def _split_microbatches(num: int) -> Callable[[Array], Array]:
-    """Returns [B, ...] -> [num, B / num, ...], dealt so that shards stay equal."""
-    return lambda a: a.reshape(-1, num, *a.shape[1:]).swapaxes(0, 1)
 
 
 def compile_train_step(

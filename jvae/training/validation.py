@@ -7,7 +7,7 @@ A model of data is scored by its ELBO, whatever the objective; one that models n
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +16,7 @@ from jvae.data import Source
 from jvae.pretrained import image_grid, likelihood, samples
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.training.components import Components
-from jvae.types import Batch, Coefficients, Key, LossFn, Metrics
+from jvae.types import Batch, Key, LossFn, Metrics
 
 NUM_PICTURES = 64
 """Samples in a picture, and images in the one of reconstructions, in pairs."""
@@ -69,17 +69,10 @@ def validate(
         estimates = likelihood.evaluate_elbo(trained, source, **common)
         numbers = {name: e.mean for name, e in estimates.items()}
         return Validation(numbers, "elbo", numbers["elbo"])
-    end = tuple(
-        sorted(components.coefficients(components.experiment.num_steps).items())
-    )
-    coefficients = tuple((name, float(value)) for name, value in end)
-    numbers = trained.mean_over_batches(
-        _metrics,
-        source,
-        loss=components.evaluation_loss,
-        coefficients=coefficients,
-        **common,
-    )
+    end = components.coefficients(components.experiment.num_steps)
+    common["coefficients"] = tuple(sorted((k, float(v)) for k, v in end.items()))
+    common["loss"] = components.evaluation_loss
+    numbers = trained.mean_over_batches(_metrics, source, **common)
     return Validation(numbers, "loss", -numbers["loss"])
 
 
@@ -92,8 +85,8 @@ def _metrics(
     coefficients: tuple[tuple[str, float], ...],
 ) -> Metrics:
     """Returns the metrics of a loss, which holds the model already."""
-    values: Coefficients = dict(coefficients)
-    return loss(trained.params, trained.state, key, batch, values)[1].metrics
+    arguments = (trained.params, trained.state, key, batch, dict(coefficients))
+    return loss(*arguments)[1].metrics
 
 
 def training_pictures(
@@ -110,17 +103,13 @@ def training_pictures(
     raw = source.read(np.arange(n))["image"]
     # NumPy in between: with many processes some arrays are global and some are not.
     image = np.asarray(trained.prepare(raw, key))
-    reconstructions = samples.reconstructions(
-        trained, image, key, "mean" if samples.has_codes(trained) else "sample"
-    )
+    has_codes = samples.has_codes(trained)
+    mode: Literal["mean", "sample"] = "mean" if has_codes else "sample"
+    again = np.asarray(samples.reconstructions(trained, image, key, mode))
     show = components.transform.to_unit
-    pairs = jnp.stack(
-        [show(jnp.asarray(x)) for x in (image, np.asarray(reconstructions))], axis=1
-    )
+    pairs = jnp.stack([show(jnp.asarray(x)) for x in (image, again)], axis=1)
     shown = {"reconstructions": pairs.reshape(-1, *pairs.shape[2:])}
     if trained.model.offers("generate"):
         images = samples.prior_samples(trained, key, NUM_PICTURES, 1.0)
         shown["samples"] = show(jnp.asarray(images))
-    return {
-        name: image_grid.grid(np.asarray(a), columns=8) for name, a in shown.items()
-    }
+    return {k: image_grid.grid(np.asarray(v), columns=8) for k, v in shown.items()}
