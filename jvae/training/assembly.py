@@ -37,7 +37,7 @@ def assemble(experiment: Experiment) -> Components:
     updates = optimizers.build(num_steps=num_steps, **experiment.optimizer)
     transform = transforms.build(fed.transform, fed.num_bits, fed.padding)
     splits = datasets.load_splits(experiment.data)
-    of_model = (model, training_loss, evaluation_loss, *updates, coefficients)
-    components = Components(experiment, splits, transform, *of_model, devices, fed)
+    learned = (model, training_loss, evaluation_loss, *updates, coefficients)
+    components = Components(experiment, splits, transform, *learned, devices, fed)
     compatibility.check_fit(components)
     return components

@@ -125,10 +125,11 @@ class Components:
         def initialized(state, raw, key):
             data_key, start_key = jax.random.split(key)
             variables = {"params": state.params, **state.state}
+            arguments = (self.prepare(raw, data_key), start_key)
             # As in training, BatchNorm uses the batch; what it remembers is dropped.
             _, new = self.model.apply(
                 variables,
-                *(self.prepare(raw, data_key), start_key),
+                *arguments,
                 method="data_dependent_init",
                 mutable=list(variables),
             )
@@ -160,5 +161,7 @@ class Components:
             max_skips=self.experiment.max_skips,
             spike_factor=self.experiment.spike_factor,
         )
-        n, compiled = self.experiment.steps_per_dispatch, train_step.compile_train_step
-        return compiled(step, state, self.devices, steps_per_dispatch=n)
+        n = self.experiment.steps_per_dispatch
+        return train_step.compile_train_step(
+            step, state, self.devices, steps_per_dispatch=n
+        )

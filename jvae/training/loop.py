@@ -42,8 +42,8 @@ logger = logging.getLogger("jvae")
 def trained_model_of(components: Components, state: TrainState) -> TrainedModel:
     """Returns what evaluation looks at, with averaged parameters if there are any."""
     params = state.params if state.ema is None else state.ema
-    places = (components.transform, components.devices, components.splits.vocabulary)
-    return TrainedModel(components.model, params, state.state, *places)
+    rest = (components.transform, components.devices, components.splits.vocabulary)
+    return TrainedModel(components.model, params, state.state, *rest)
 
 
 class TrainingRun:

@@ -12,7 +12,7 @@ from jvae.errors import ConfigError, WorkdirError
 from jvae.reports.run import evaluate_run
 from jvae.training import assembly, experiment
 from jvae.training import config as configs
-from jvae.workdir import checkpoints, metadata
+from jvae.workdir import checkpoints, checksums
 
 CONV = {
     "name": "conv",
@@ -124,7 +124,7 @@ def test_of_a_hierarchy_the_way_up_keeps_its_own(untrained, tmp_path):
         strict=True,
     )
     moved = {
-        metadata.path_name(path) for (path, a), b in pairs if not np.array_equal(a, b)
+        checksums.path_name(path) for (path, a), b in pairs if not np.array_equal(a, b)
     }
     assert {name.split("/")[0] for name in moved} == {"doublings_0", "scales_1"}
     assert all("/groups/" in name for name in moved if name.startswith("scales_1"))

@@ -25,8 +25,6 @@ DAMAGED = (OSError, EOFError, ValueError, RuntimeError, NotImplementedError) + (
     struct.error,
 )
 """What zipfile and numpy raise at a damaged, encrypted or foreign file."""
-
-
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
