@@ -182,6 +182,8 @@ class TrainingRun:
             # The rows up to a checkpoint are never written again.
             if self.writer is not None:
                 self.writer.flush()
+            self.checkpoints.states.settle()  # it may be long, and the folder gone
+            self.folder.check()
             self.checkpoints.save(step, self.state)
         self.clock.go()
         return is_evaluated
