@@ -14,12 +14,11 @@ import numpy as np
 from jvae.data.sources import Source
 from jvae.evaluation.disentanglement import discrete_entropy
 from jvae.evaluation.metrics import Metric
-from jvae.evaluation.settings import Examples
 from jvae.losses.bottleneck import LN_2, bottleneck_terms
 from jvae.losses.iwae import sample_keys
 from jvae.pretrained.likelihood import Estimate
 from jvae.pretrained.predictions import label_probs
-from jvae.pretrained.trained_model import TrainedModel
+from jvae.pretrained.trained_model import Examples, TrainedModel
 from jvae.types import Array, Batch, Key
 
 

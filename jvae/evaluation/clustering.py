@@ -14,9 +14,8 @@ import numpy as np
 from jvae.data.sources import Source
 from jvae.errors import require
 from jvae.evaluation.metrics import Metric
-from jvae.evaluation.settings import Examples
 from jvae.pretrained.predictions import clusters_of
-from jvae.pretrained.trained_model import TrainedModel
+from jvae.pretrained.trained_model import Examples, TrainedModel
 from jvae.types import Array, Batch, Key
 
 

@@ -17,8 +17,7 @@ from jvae.data.sources import Source
 from jvae.errors import require
 from jvae.evaluation.metrics import Metric
 from jvae.evaluation.probes import means_of
-from jvae.evaluation.settings import Examples
-from jvae.pretrained.trained_model import TrainedModel
+from jvae.pretrained.trained_model import Examples, TrainedModel
 
 NUM_BINS = 20
 """Of equal width, that a dimension is cut into where its information is counted."""

@@ -18,10 +18,9 @@ import numpy as np
 from jvae import keys
 from jvae.data.sources import Source
 from jvae.distributions import DiagGaussian, as_distribution
-from jvae.evaluation.settings import Examples
 from jvae.flows import FlowPrior
 from jvae.pretrained.likelihood import Estimate
-from jvae.pretrained.trained_model import TrainedModel
+from jvae.pretrained.trained_model import Examples, TrainedModel
 from jvae.types import Array, Batch, Key, batch_size
 
 ACTIVE_VARIANCE = 0.01

@@ -17,8 +17,7 @@ import numpy as np
 from jvae.data.sources import Source
 from jvae.errors import ConfigError, require
 from jvae.evaluation.metrics import Metric
-from jvae.evaluation.settings import Examples
-from jvae.pretrained.trained_model import TrainedModel
+from jvae.pretrained.trained_model import Examples, TrainedModel
 from jvae.types import Array, Batch, Key
 
 NEIGHBOURS = (1, 20)

@@ -10,10 +10,9 @@ import numpy as np
 
 from jvae.data.sources import Source
 from jvae.evaluation.metrics import Metric
-from jvae.evaluation.settings import Examples
 from jvae.pretrained.likelihood import Estimate
 from jvae.pretrained.samples import code_of
-from jvae.pretrained.trained_model import TrainedModel
+from jvae.pretrained.trained_model import Examples, TrainedModel
 from jvae.types import Array, Batch, Key
 
 WINDOW, SIGMA = 11, 1.5

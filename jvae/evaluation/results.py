@@ -33,11 +33,11 @@ from jvae.evaluation.metrics import (
 from jvae.evaluation.probes import Probes, evaluate_probes, probe_metrics
 from jvae.evaluation.quality import Quality
 from jvae.evaluation.scales import ScaleStatistics, evaluate_scales, has_scales
-from jvae.evaluation.settings import Examples, Settings
+from jvae.evaluation.settings import Settings
 from jvae.pretrained import likelihood
 from jvae.pretrained.predictions import has_clusters
 from jvae.pretrained.samples import has_codes
-from jvae.pretrained.trained_model import TrainedModel
+from jvae.pretrained.trained_model import Examples, TrainedModel
 from jvae.types import Key
 
 

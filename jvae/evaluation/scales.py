@@ -11,9 +11,8 @@ import numpy as np
 
 from jvae.data.sources import Source
 from jvae.evaluation.latents import ACTIVE_VARIANCE
-from jvae.evaluation.settings import Examples
 from jvae.losses.objective import masked_mean
-from jvae.pretrained.trained_model import TrainedModel
+from jvae.pretrained.trained_model import Examples, TrainedModel
 from jvae.types import Array, Batch, Key
 
 

@@ -4,34 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal, Required, TypedDict
+from typing import Literal
 
 from jvae import registry
 from jvae.evaluation.projection import Projection
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from jvae.types import Key
 
 NUM_PROBED = 10_000
 """Labelled training examples that probes see where nothing else is asked for."""
-
-
-class Examples(TypedDict, total=False):
-    """Which examples of a split are measured, as `TrainedModel.map_examples` has it.
-
-    Args:
-      batch_size: of all devices together; no result depends on it.
-      key: of all draws: of the transform of the data, and of z.
-      num_examples: how many, the first of the split; None, or left out, for all.
-
-    Raises:
-      ConfigError: the devices cannot share batch_size rows.
-      DataError: num_examples is more than there are.
-    """
-
-    batch_size: Required[int]
-    key: Required[Key]
-    num_examples: int | None
 
 
 @dataclasses.dataclass(frozen=True)

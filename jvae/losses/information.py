@@ -120,7 +120,15 @@ def decompose_kl_per_example(
     }
 
 
-def decompose_kl(q: DiagGaussian, z: Array, **options: Any) -> dict[str, Array]:
+def decompose_kl(
+    q: DiagGaussian,
+    z: Array,
+    *,
+    dataset_size: int | None = None,
+    estimator: Estimator = "weighted",
+    mask: Array | None = None,
+    prior: DiagGaussian | None = None,
+) -> dict[str, Array]:
     """Returns Monte Carlo estimates of E KL(q(z|x) || p(z)) and its parts, in nats.
 
     'kl' = 'mutual_info' + 'marginal_kl' and 'marginal_kl' = 'total_correlation' +
@@ -134,13 +142,20 @@ def decompose_kl(q: DiagGaussian, z: Array, **options: Any) -> dict[str, Array]:
     Args:
       q: posteriors with mean and log_var [B, D].
       z: [B, D], a draw from each.
-      **options: those of `decompose_kl_per_example`.
+      dataset_size: N, the size of the data set that the batch was drawn from; None
+        if the batch is the data set.
+      estimator: 'weighted' or 'stratified', see `mixture_log_weights`.
+      mask: [B] bool; rows that are False do not count.
+      prior: p(z), a diagonal Gaussian [B, D] that is the same in every row; None for
+        N(0, I). The parts are those of one p(z): class means are not.
 
     Returns:
       Scalars 'kl', 'mutual_info', 'marginal_kl', 'total_correlation' and
       'dimension_wise_kl'.
     """
-    terms, mask = decompose_kl_per_example(q, z, **options), options.get("mask")
+    terms = decompose_kl_per_example(
+        q, z, dataset_size=dataset_size, estimator=estimator, mask=mask, prior=prior
+    )
     batch = {} if mask is None else {"mask": mask}
     return {name: masked_mean(values, batch) for name, values in terms.items()}
 

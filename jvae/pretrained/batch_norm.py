@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jvae.data.sources import Source
-from jvae.pretrained.trained_model import TrainedModel
+from jvae.pretrained.trained_model import Examples, TrainedModel
 from jvae.types import Array, Batch, Key
 
 COLLECTION = "batch_stats"
 
 
 def recomputed_statistics(
-    trained: TrainedModel, source: Source, **options: Any
+    trained: TrainedModel, source: Source, **examples: Unpack[Examples]
 ) -> TrainedModel:
     """Returns the model with the statistics of a split in place of running ones.
 
@@ -29,16 +29,14 @@ def recomputed_statistics(
     Args:
       trained: the model; one without such layers is returned as it is.
       source: the training split, say.
-      **options: batch_size, of all devices together. key: of the transform and of
-        draws. num_examples: how many, the first of the split; None for all. As
-        `TrainedModel.mean_over_batches` has them.
+      **examples: which examples, and the key of the transform and of draws.
     """
     if COLLECTION not in trained.state:
         return trained
     # The first round is about the running values, the second about its own result: a
     # variance about a point far from the mean is lost in float32.
     for _ in range(2):
-        sums = trained.mean_over_batches(_moments, source, **options)
+        sums = trained.mean_over_batches(_moments, source, **examples)
         about = jax.device_get(trained.state[COLLECTION])
         measured = _by_layer(_statistics, sums, about)
         state = {**trained.state, COLLECTION: jax.tree.map(jnp.asarray, measured)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from jvae.distributions import Bernoulli, as_distribution
 from jvae.errors import require
 from jvae.losses.elbo import elbo_terms
 from jvae.losses.iwae import log_weight, sample_keys
-from jvae.pretrained.trained_model import TrainedModel
+from jvae.pretrained.trained_model import Examples, TrainedModel
 from jvae.types import Array, Batch, Key, batch_size
 
 GREY_BERNOULLI = "binary cross-entropy on grey values: not a likelihood"
@@ -122,46 +122,55 @@ class Estimate:
 
 
 def evaluate_elbo(
-    trained: TrainedModel, source: Source, **options: Any
+    trained: TrainedModel, source: Source, **examples: Unpack[Examples]
 ) -> dict[str, Estimate]:
     """Returns the means of 'elbo', 'log_likelihood' and 'kl' over a split, in nats.
 
     Args:
       trained: what is evaluated.
       source: the split.
-      **options: batch_size, of all devices together; the means do not depend on it.
-        key: of the draws, one z for each example. num_examples: how many examples, the
-        first of the split; None for all. As `TrainedModel.map_examples` has them.
+      **examples: which examples, and the key of the draws, one z for each.
 
     Raises:
       ConfigError: the devices cannot share batch_size rows.
       DataError: num_examples is more than there are.
     """
-    terms = trained.map_examples(elbo_per_example, source, **options)
+    terms = trained.map_examples(elbo_per_example, source, **examples)
     return {name: Estimate.of(values) for name, values in terms.items()}
 
 
 def log_likelihoods(
-    trained: TrainedModel, source: Source, **options: Any
+    trained: TrainedModel,
+    source: Source,
+    *,
+    num_samples: int,
+    chunk_size: int,
+    **examples: Unpack[Examples],
 ) -> np.ndarray:
     """Returns the importance-weighted bound on log p(x) of each example, in nats.
 
     Args:
       trained: what is evaluated.
       source: the split.
-      **options: num_samples, draws of z for each example. chunk_size: draws of every
-        example that are in memory at once. batch_size, key and num_examples: as of
-        `evaluate_elbo`.
+      num_samples: draws of z for each example.
+      chunk_size: draws of every example that are in memory at once.
+      **examples: which examples, and the key of the draws.
 
     Raises:
       ConfigError: a number out of range.
       DataError: num_examples is more than there are.
     """
-    return trained.map_examples(log_likelihood_per_example, source, **options)
+    draws = {"num_samples": num_samples, "chunk_size": chunk_size}
+    return trained.map_examples(log_likelihood_per_example, source, **examples, **draws)
 
 
 def evaluate_log_likelihood(
-    trained: TrainedModel, source: Source, *, num_samples: int, **options: Any
+    trained: TrainedModel,
+    source: Source,
+    *,
+    num_samples: int,
+    chunk_size: int,
+    **examples: Unpack[Examples],
 ) -> Estimate:
     """Returns the mean of `log_likelihoods` over a split, in nats.
 
@@ -169,9 +178,11 @@ def evaluate_log_likelihood(
       trained: what is evaluated.
       source: the split.
       num_samples: draws of z for each example.
-      **options: the other arguments of `log_likelihoods`.
+      chunk_size: draws of every example that are in memory at once.
+      **examples: which examples, and the key of the draws.
     """
-    values = log_likelihoods(trained, source, num_samples=num_samples, **options)
+    draws = {"num_samples": num_samples, "chunk_size": chunk_size}
+    values = log_likelihoods(trained, source, **draws, **examples)
     return Estimate.of(values, num_samples)
 
 

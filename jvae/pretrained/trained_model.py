@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Required, TypedDict
 
 import jax
 import numpy as np
@@ -20,6 +20,24 @@ from jvae.data.transforms import Transform
 from jvae.errors import ConfigError
 from jvae.runtime import mesh, xla_options
 from jvae.types import Array, Batch, Key, Params, State
+
+
+class Examples(TypedDict, total=False):
+    """Which examples of a split are measured, as `TrainedModel.map_examples` has it.
+
+    Args:
+      batch_size: of all devices together; no result depends on it.
+      key: of all draws: of the transform of the data, and of z.
+      num_examples: how many, the first of the split; None, or left out, for all.
+
+    Raises:
+      ConfigError: the devices cannot share batch_size rows.
+      DataError: num_examples is more than there are.
+    """
+
+    batch_size: Required[int]
+    key: Required[Key]
+    num_examples: int | None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,10 +17,10 @@ from jvae.data.sources import Source
 from jvae.errors import ConfigError, require
 from jvae.evaluation.latents import LatentStatistics, evaluate_latents
 from jvae.evaluation.scales import has_scales
-from jvae.evaluation.settings import Examples
 from jvae.pretrained import image_grid, interpolation, samplers, samples
 from jvae.pretrained.predictions import has_clusters
 from jvae.pretrained.restore import Pretrained
+from jvae.pretrained.trained_model import Examples
 from jvae.types import Array
 
 MAX_DIMS = 8
