@@ -4,10 +4,10 @@ import functools
 import sys
 
 if __name__ == "__main__":
-    from jvae.runtime.start import prepare_process
+    from jvae.runtime.start import end_process, prepare_process
 
     prepare_process(sys.argv[1:])  # before anything heavy is imported
     from jvae.commands import evaluate, main
 
     command = functools.partial(evaluate.command, prog="eval.py")
-    sys.exit(main.run_command(command, sys.argv[1:]))
+    end_process(main.run_command(command, sys.argv[1:]))

@@ -1,8 +1,6 @@
 """`python -m jvae COMMAND`, the same as the program `jvae`."""
 
-import sys
-
-from jvae.commands.main import main
+from jvae.commands.main import script
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script()

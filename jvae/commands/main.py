@@ -6,7 +6,6 @@ imports JAX, and `jvae --help` never does.
 
 from __future__ import annotations
 
-import errno
 import importlib
 import logging
 import os
@@ -16,8 +15,15 @@ import traceback
 from collections.abc import Callable, Sequence
 
 import jvae
-from jvae.errors import ConfigError, JvaeError, StoppedError, WorkdirError, nearest
-from jvae.runtime.start import prepare_process
+from jvae.errors import (
+    ConfigError,
+    DeviceError,
+    JvaeError,
+    StoppedError,
+    WorkdirError,
+    nearest,
+)
+from jvae.runtime.start import end_process, prepare_process
 from jvae.runtime.streams import lasting
 
 Command = Callable[[Sequence[str]], None]
@@ -45,9 +51,6 @@ STARTS_OVER = ("train", "eval")
 AGREED = (0, 2, 4, 5, 129, 130, 143)
 """Exit statuses that all processes of a run end with, if one does."""
 
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-"""Errors of disks and of rights, which are no bugs."""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `jvae COMMAND ...`; returns the exit status, errors in one line.
@@ -61,6 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with lasting():
             return _status(_without_command, [name])
     return run_command(command_of(name), rest)
+
+
+def script() -> None:
+    """The program `jvae`: `main`, and the end of the process."""
+    end_process(main())
 
 
 def command_of(name: str) -> Command:
@@ -128,19 +136,24 @@ def _status(command: Command, arguments: Sequence[str]) -> int:
             traceback.print_exc()
         print(f"jvae: error: {error}", file=sys.stderr)
         return error.exit_code
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
-            raise
-        print(f"jvae: error: {_unwritable(error)}", file=sys.stderr)
-        return WorkdirError.exit_code
+    except (OSError, MemoryError) as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        explained = _explained(error)
+        print(f"jvae: error: {explained}", file=sys.stderr)
+        return explained.exit_code
     except KeyboardInterrupt:
         print("jvae: interrupted; run the same command to go on", file=sys.stderr)
         return 130
 
 
-def _unwritable(error: OSError) -> WorkdirError:
+def _explained(error: OSError | MemoryError) -> JvaeError:
+    """Returns what a disk, a folder's rights or a machine's memory refuse, as ours."""
+    if isinstance(error, MemoryError):
+        what = f"too big for the memory of this machine: {error}"
+        return DeviceError(what, fix="Lower data.batch_size or the size of the data.")
     return WorkdirError(
-        f"a file cannot be written: {error.strerror}",
+        f"a file cannot be read or written: {error.strerror or error}",
         where=str(error.filename or ""),
-        fix="Make room, or name a folder that can be written.",
+        fix="Make room, or name a folder that can be read and written.",
     )

@@ -21,11 +21,18 @@ def existing_folder(path: str, expected: str) -> Path:
       expected: what should be in it, a sentence for the message.
 
     Raises:
-      DataError: there is no such folder.
+      DataError: there is no such folder, or it cannot be read.
     """
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        problem = "is not a folder" if root.exists() else "does not exist"
+    try:
+        root = Path(path).expanduser()
+        is_folder, exists = root.is_dir(), root.exists()
+        if is_folder:
+            os.listdir(root)
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError of ~nobody
+        what = f"the data folder cannot be read: {error}"
+        raise DataError(what, fix=expected) from error
+    if not is_folder:
+        problem = "is not a folder" if exists else "does not exist"
         raise DataError(f"the data folder {problem}", where=str(root), fix=expected)
     return root
 

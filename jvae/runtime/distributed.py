@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import os
@@ -167,7 +168,7 @@ def gathered(value: Any) -> list[Any]:
     from jax.experimental import multihost_utils
 
     blob = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    sizes = multihost_utils.process_allgather(np.asarray(blob.size))
+    sizes = multihost_utils.process_allgather(np.asarray(blob.size, np.int32))
     rows = np.zeros(sizes.max(), np.uint8)
     rows[: blob.size] = blob
     rows = multihost_utils.process_allgather(rows)
@@ -235,13 +236,18 @@ def check_devices() -> None:
     """Initialises JAX's backend.
 
     Raises:
-      DeviceError: the platform that was asked for is not there.
+      DeviceError: the platform that was asked for is not there, or processes have
+        different numbers of devices.
     """
     try:
-        jax.devices()
+        owners = collections.Counter(d.process_index for d in jax.devices())
     except (RuntimeError, AssertionError) as error:
         platforms = os.environ.get("JAX_PLATFORMS", "default")
         why = first_line(error) if str(error) else "the plugin is missing"
         what, where = f"no {platforms} devices: {why}", "JAX_PLATFORMS"
         fix = "Install it, e.g. pip install 'jax[cuda13]' or 'jax[tpu]', or unset "
         raise DeviceError(what, where=where, fix=f"{fix}{where}.") from error
+    if len(set(owners.values())) > 1:
+        counts = ", ".join(str(owners[i]) for i in sorted(owners))
+        what = f"the processes have different numbers of devices: {counts}"
+        raise DeviceError(what, fix="Give each as many as the others.")

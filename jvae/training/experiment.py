@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from etils import epath
 
 import jvae
@@ -42,8 +43,9 @@ def run(
     check_name(workdir)
     distributed.check_devices()
     experiment = distributed.together(lambda: configs.parse_experiment(config))
-    versions = {"jvae": jvae.__version__, "jax": jax.__version__}
-    check_agreement({**versions, **experiment.to_dict()})
+    code = {"jvae": jvae.__version__, "jax": jax.__version__}
+    code["floats"] = str(jnp.result_type(float))  # other ones with JAX_ENABLE_X64
+    check_agreement({**code, **experiment.to_dict()})
     with StopSignal() if stop is None else contextlib.nullcontext(stop) as stop:
         components = distributed.together(lambda: assembly.assemble(experiment))
         check_agreement({"data set": components.data_digest})

@@ -163,7 +163,9 @@ class TrainingRun:
         row = (self.start, "validation")
 
         def is_missing() -> bool:
-            return row not in {(r["step"], r["split"]) for r in read_metrics(self.root)}
+            return row not in {
+                (r["step"], r.get("split")) for r in read_metrics(self.root)
+            }
 
         return distributed.from_first(is_missing)
 

@@ -179,7 +179,10 @@ class RunCheckpoints:
           score: of `jvae.training.validation`; not finite, it is never the best.
         """
         best = self._best_score()
-        if math.isfinite(score) and (best is None or score > best):
+        there = self.best.latest()
+        # After a fallback a best model may be of a later step of this very run.
+        is_later = there is None or step > there
+        if math.isfinite(score) and is_later and (best is None or score > best):
             items = {"model": items_of(state)["model"]}
             self._begin(self.best, step, items, score=score)
 
@@ -190,7 +193,8 @@ class RunCheckpoints:
         if latest is None:
             return None
         try:
-            return self.best.read_meta(latest).get("score")
+            score = self.best.read_meta(latest).get("score")
+            return score if isinstance(score, float) else None
         except DamagedError as damage:
             self.best.set_aside(latest, damage)
             return None

@@ -82,6 +82,11 @@ def is_own(path: epath.Path) -> bool:
         return False
 
 
+def is_own_folder(path: epath.Path) -> bool:
+    """Returns whether there is a folder of that name: no link to one."""
+    return path.is_dir() and (is_bucket(path) or not os.path.islink(path))
+
+
 def check_within(folder: epath.Path, root: epath.Path) -> None:
     """Checks that no link leads from a run's folder to another place.
 

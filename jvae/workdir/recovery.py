@@ -5,6 +5,7 @@ Nothing that may be a checkpoint, and nothing that no save has written, is delet
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Callable
@@ -27,6 +28,14 @@ PART = re.compile(
     rf"({'|'.join(ITEMS)})(\.orbax-checkpoint-tmp.*)?|_CHECKPOINT_METADATA"
 )
 """The names of what a save puts in a step, but for the commit file."""
+MANIFEST = "manifest.ocdbt"
+"""What an item of arrays has once they are written."""
+INNER = re.compile(
+    r"_sharding|_METADATA|array_metadatas|d|ocdbt\.process_[0-9]+|metadata|"
+    rf"{MANIFEST}|{COMMIT_FILE}|.*\.orbax-checkpoint-tmp.*"
+)
+"""The names of what a save puts in an item."""
+COMPLETE = "complete"
 
 
 class RecoverableSteps(StoredSteps):
@@ -40,62 +49,92 @@ class RecoverableSteps(StoredSteps):
     def recover(self, read: Callable[[int], object]) -> None:
         """Looks at the steps that lack the commit file, which nobody else lists.
 
-        Most are of a save that was killed, and are removed. One may have lost that file
-        alone, in a copy say: if its checksums are right it is a checkpoint like others;
-        if its items were complete and are no longer, it is set aside.
+        Most are of a save that was killed before its arrays were written, and are
+        removed. One may have lost that file alone, in a copy say: if its checksums are
+        right it is a checkpoint like others. All others are set aside.
 
         Args:
           read: reads a step and raises DamagedError if it is not what was written.
         """
-        for step, was_complete in distributed.from_first(self._commit_unfinished):
+        for step, state in distributed.from_first(self._commit_unfinished):
             self._manager.reload()
             damage = None
             try:
                 read(step)
             except DamagedError as error:
                 damage = error
-            if not distributed.anywhere(damage is not None):
-                logger.warning(
-                    "jvae: checkpoint %d lacked %s; by its checksums it is whole (%s)",
-                    *(step, COMMIT_FILE, self.folder),
-                )
-            elif was_complete:
+            is_whole = not distributed.anywhere(damage is not None)
+            if not is_whole and state == COMPLETE:
                 self.set_aside(step, damage)
-            else:
-                distributed.on_process_zero((self.folder / str(step)).rmtree)
-                self._manager.reload()
+            end = functools.partial(self._end_recovery, step, is_whole)
+            distributed.on_process_zero(end)
+            self._manager.reload()
 
-    def _commit_unfinished(self) -> list[tuple[int, bool]]:
-        """Adds the commit files that steps lack; removes those that lack more.
+    def _commit_unfinished(self) -> list[tuple[int, str]]:
+        """Adds the commit files that steps lack, so that they can be read.
+
+        A note beside a step says that it is to be verified, also to the next start if
+        this one is killed before it has done so.
 
         Returns:
-          (step, whether all its items had theirs) of each step that may be whole.
+          (step, `COMPLETE` if all its items had theirs, else '').
         """
         steps = []
         for folder in self._unfinished():
-            items = {part.name: part for part in folder.iterdir() if part.is_dir()}
-            if not (folder.name.isdigit() and items.keys() >= {"model", "meta"}):
-                folder.rmtree()
+            parts = {part.name: part for part in folder.iterdir() if part.is_dir()}
+            items = [parts[name] for name in ITEMS if name in parts]
+            if "model" not in parts or not (folder / "meta" / "metadata").exists():
+                self._discard(folder)
                 continue
-            lacking = [p for p in items.values() if not (p / COMMIT_FILE).exists()]
+            lacking = [item for item in items if not (item / COMMIT_FILE).exists()]
+            note = self._note(folder.name)
+            if not note.exists():
+                note.write_text("" if lacking else COMPLETE)
             for place in (*lacking, folder):
                 (place / COMMIT_FILE).write_text("")
-            steps.append((int(folder.name), not lacking))
+            steps.append((int(folder.name), note.read_text()))
         return sorted(steps)
 
     def _unfinished(self) -> list[epath.Path]:
-        """Returns the folders of steps that lack the commit file, and no others.
-
-        A folder that has anything in it which no save writes is somebody else's.
-        """
+        """Returns the folders of steps without commit file, or still to be verified."""
         return [
             folder
             for folder in self.folder.iterdir()
-            if STEP.fullmatch(folder.name)
-            and folder.is_dir()
-            and not (folder / COMMIT_FILE).exists()
-            and all(PART.fullmatch(part.name) for part in folder.iterdir())
+            if STEP.fullmatch(folder.name) and files.is_own_folder(folder)
+            if not (folder / COMMIT_FILE).exists() or self._note(folder.name).exists()
         ]
+
+    def _note(self, name: str) -> epath.Path:
+        return self.folder / f"{name}.unverified"
+
+    def _end_recovery(self, step: int, is_whole: bool) -> None:
+        """Says that a step is whole, or takes it out of the way."""
+        folder = self.folder / str(step)
+        if is_whole:
+            logger.warning(
+                "jvae: checkpoint %d lacked %s; by its checksums it is whole (%s)",
+                *(step, COMMIT_FILE, self.folder),
+            )
+        elif folder.exists():
+            self._discard(folder)
+        self._note(folder.name).unlink(missing_ok=True)
+
+    def _discard(self, folder: epath.Path) -> None:
+        """Removes what an interrupted save left; renames what may be more than that."""
+        parts = [part for part in folder.iterdir() if part.name != COMMIT_FILE]
+        inner = [p for part in parts if part.is_dir() for p in part.iterdir()]
+        has_arrays = any(path.name == MANIFEST for path in inner)
+        is_ours = all(PART.fullmatch(part.name) for part in parts)
+        is_ours = is_ours and all(INNER.fullmatch(path.name) for path in inner)
+        is_ours = is_ours or "." in folder.name  # which only Orbax calls so
+        if is_ours and (files.is_bucket(folder) or not has_arrays):
+            folder.rmtree()
+        elif has_arrays:
+            renamed = self._rename(folder.name, "unfinished")
+            logger.warning(
+                "jvae: %s has no commit file and is not whole; renamed to %s",
+                *(folder, renamed),
+            )
 
     def set_asides(self) -> list[str]:
         """Returns the names of the damaged steps that were set aside."""
@@ -124,7 +163,7 @@ class RecoverableSteps(StoredSteps):
         distributed.wait_for_all(f"{step} is set aside")
         self._manager.reload()
 
-    def _rename(self, step: int, ending: str) -> epath.Path:
+    def _rename(self, step: int | str, ending: str) -> epath.Path:
         """Renames the folder of a step to N.ending, and returns its new path."""
         path = self.folder / f"{step}.{ending}"
         while path.exists():

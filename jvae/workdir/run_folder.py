@@ -154,7 +154,7 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
             if not isinstance(config[name], dict):
                 raise TypeError(f"{name} is no section")
         return config
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         what = f"{CONFIG_FILE} is damaged: {error}"
         fix = "Remove that file; every checkpoint holds the config too."
         raise WorkdirError(what, where=str(workdir), fix=fix) from error

@@ -52,11 +52,13 @@ class StoredSteps:
             _ = meta["config"], meta["shapes"]
         except failures.UNREADABLE as error:
             raise self._unreadable(step, error) from error
-        if written > metadata.FORMAT:  # whose digest may be another
+        is_number = isinstance(written, int)
+        if is_number and written > metadata.FORMAT and version != jvae.__version__:
+            # Its digest may be another.
             newer = f"jvae {version}, newer than {jvae.__version__}"
             what = f"checkpoint {step} was written by {newer}"
             raise self._error(what, "Upgrade jvae.")
-        if metadata.is_changed(meta):
+        if metadata.is_changed(meta) or not is_number or written > metadata.FORMAT:
             raise self._damaged(step, "the digest of its JSON differs")
         if meta.get("step", step) != step:
             raise self._damaged(step, f"it is a copy of step {meta['step']}")

@@ -72,3 +72,20 @@ def test_help_imports_nothing_heavy():
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, "\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (OSError(28, "No space left on device", "/x/y"), 4, "left on device (/x/y)."),
+        (PermissionError(13, "Permission denied", "/x"), 4, "Permission denied (/x)."),
+        (MemoryError("6 GiB"), 6, "memory of this machine: 6 GiB. Lower"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(capsys, error, status, words):
+    def refused(_):
+        raise error
+
+    assert run_command(refused, []) == status
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("jvae: error: ") and words in line

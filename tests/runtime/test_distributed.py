@@ -1,6 +1,7 @@
 """Errors of devices and processes, as far as one process shows them."""
 
 import socket
+import types
 
 import jax
 import jax.numpy as jnp
@@ -103,3 +104,10 @@ def test_alone_there_is_one_value_and_it_comes_back():
     assert distributed.from_first(lambda: "b") == "b"
     with pytest.raises(WorkdirError, match="full"):
         distributed.together(lambda: (_ for _ in ()).throw(WorkdirError("full")))
+
+
+def test_processes_with_other_numbers_of_devices_are_refused(monkeypatch):
+    devices = [types.SimpleNamespace(process_index=i) for i in (0, 0, 1)]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    with pytest.raises(DeviceError, match="different numbers of devices: 2, 1"):
+        distributed.check_devices()

@@ -103,3 +103,15 @@ def test_a_best_model_that_came_before_the_first_checkpoint_names_the_run(tmp_pa
     again.save(2, state(0.5))
     again.close()
     assert choose(tmp_path, "best")[1] == 1
+
+
+def test_a_best_model_of_a_later_step_stays_after_a_fallback(checkpoints):
+    """The steps up to it are done again, perhaps on other devices."""
+    checkpoints.save_if_best(3, state(0.5), 1.0)
+    for step in (2, 3):
+        checkpoints.save_if_best(step, state(0.7), 1.5)
+    checkpoints.wait()
+    assert checkpoints.best.steps() == [3]
+    checkpoints.save_if_best(4, state(0.7), 1.5)
+    checkpoints.wait()
+    assert checkpoints.best.steps() == [4]

@@ -144,7 +144,7 @@ def test_a_newer_format_is_not_taken_for_damage(tmp_path):
     saved(tmp_path, 1).close()
     file = tmp_path / "1" / "meta" / "metadata"
     meta = json.loads(file.read_text())
-    file.write_text(json.dumps(meta | {"format": metadata.FORMAT + 1, "more": 1}))
+    file.write_text(json.dumps(meta | {"format": metadata.FORMAT + 1, "jvae": "99.0"}))
     with pytest.raises(WorkdirError, match="newer than") as caught:
         Checkpoints(tmp_path, read_only=True).read_meta(1)
     assert not isinstance(caught.value, DamagedError)
@@ -207,3 +207,14 @@ def test_there_is_no_pickle_and_the_json_is_plain(tmp_path):
     assert not any(p.read_bytes().startswith(b"\x80") for p in files)
     meta = json.loads((tmp_path / "1" / "meta" / "metadata").read_text())
     assert meta["shapes"]["model/params/layer/kernel"] == [[64, 512], "float32"]
+
+
+@pytest.mark.parametrize("written", [3, "1", None, [1]])
+def test_a_format_that_this_release_has_not_written_is_damage(tmp_path, written):
+    """One flipped bit makes a 3 of a 1."""
+    saved(tmp_path, 1).close()
+    file = tmp_path / "1" / "meta" / "metadata"
+    meta = json.loads(file.read_text())
+    file.write_text(json.dumps(meta | {"format": written}))
+    with pytest.raises(DamagedError):
+        Checkpoints(tmp_path, read_only=True).read_meta(1)

@@ -74,21 +74,88 @@ def test_a_complete_step_that_was_changed_is_set_aside_with_the_reason(folder, c
     assert "8 is damaged: the digest of its JSON differs; set aside as" in line
 
 
-@pytest.mark.parametrize("lost", ["meta", "model"])
-def test_a_step_that_was_never_finished_is_removed(folder, lost, caplog):
-    (folder / "8" / COMMIT_FILE).unlink()
-    shutil.rmtree(folder / "8" / lost)
+def unfinished(folder, *lost):
+    """Step 8 as a save that was killed may leave it."""
+    for file in (folder / "8").glob(f"**/{COMMIT_FILE}"):
+        file.unlink()
+    for name in lost:
+        path = folder / "8" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        ["meta", "model/manifest.ocdbt"],
+        ["model"],
+        ["model/manifest.ocdbt"],
+        ["model", "meta", "_CHECKPOINT_METADATA"],
+    ],
+    ids=" ".join,
+)
+def test_a_step_whose_arrays_were_never_written_is_removed(folder, lost, caplog):
+    unfinished(folder, *lost)
     assert recovered(folder).steps() == [4]
     assert sorted(p.name for p in folder.iterdir()) == ["4"]
     assert messages(caplog) == []
 
 
-def test_a_save_that_was_cut_off_inside_an_item_is_removed(folder):
-    for file in (folder / "8" / COMMIT_FILE, folder / "8" / "model" / COMMIT_FILE):
-        file.unlink()
-    (folder / "8" / "model" / "manifest.ocdbt").unlink()
+def test_arrays_without_their_description_are_kept(folder, caplog):
+    unfinished(folder, "meta")
+    with caplog.at_level(logging.WARNING, "jvae"):
+        assert recovered(folder).steps() == [4]
+    assert (folder / "8.unfinished" / "model" / "manifest.ocdbt").exists()
+    (line,) = messages(caplog)
+    assert "has no commit file and is not whole; renamed to" in line
+
+
+def test_arrays_that_are_damaged_too_are_kept(folder):
+    unfinished(folder)
+    largest = max((folder / "8").rglob("d/*"), key=lambda p: p.stat().st_size)
+    largest.write_bytes(b"x" * 100)
     assert recovered(folder).steps() == [4]
-    assert sorted(p.name for p in folder.iterdir()) == ["4"]
+    assert sorted(p.name for p in folder.iterdir()) == ["4", "8.unfinished"]
+
+
+def test_what_a_file_manager_has_added_does_not_hide_a_step(folder):
+    unfinished(folder)
+    (folder / "8" / ".DS_Store").write_text("x")
+    (folder / "8" / "model" / ".DS_Store").write_text("x")
+    assert recovered(folder).steps() == [4, 8]
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_start_that_is_killed_while_it_verifies_changes_nothing(folder, is_whole):
+    unfinished(folder, *([] if is_whole else ["model/manifest.ocdbt"]))
+
+    def killed(step):
+        raise Killed
+
+    with pytest.raises(Killed):
+        Checkpoints(folder).recover(killed)
+    manager = recovered(folder)
+    assert manager.steps() == ([4, 8] if is_whole else [4])
+    assert manager.set_asides() == []
+    names = sorted(p.name for p in folder.iterdir())
+    assert names == (["4", "8"] if is_whole else ["4"])
+
+
+def test_a_link_to_a_folder_is_no_step(folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "12").symlink_to(tmp_path / "elsewhere")
+    assert recovered(folder).steps() == [4, 8]
+    assert (tmp_path / "elsewhere").is_dir() and (folder / "12").is_symlink()
+
+
+def test_a_folder_of_somebody_with_the_name_of_an_item_stays(folder):
+    (folder / "2024" / "model").mkdir(parents=True)
+    (folder / "2024" / "model" / "my_notes.txt").write_text("x")
+    assert recovered(folder).steps() == [4, 8]
+    assert (folder / "2024" / "model" / "my_notes.txt").exists()
 
 
 @pytest.mark.parametrize("name", ["2024", "٣٠٠", "9" * 30, "12.old", "notes"])

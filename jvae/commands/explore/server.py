@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,7 @@ from fastapi import FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from jvae.commands.explore.page import CSS
-from jvae.errors import ConfigError
+from jvae.errors import ConfigError, StoppedError
 
 NAMES = ["127.0.0.1", "localhost"]
 """Of this machine, as a browser on it calls it."""
@@ -67,6 +68,8 @@ def _refusal(scope: Any) -> int:
     if not ADDRESSES.fullmatch(scope["path"]):
         return 404
     headers = dict(scope["headers"])
+    if b"transfer-encoding" in headers:  # whose length nobody knows
+        return 411
     size = headers.get(b"content-length", b"0" if scope["method"] != "POST" else b"")
     if not size.isdigit():
         return 411
@@ -156,5 +159,11 @@ def serve(app: Any, listener: socket.socket) -> None:
       app: from `application`.
       listener: from `bound`.
     """
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+    # A bad request is an answer with its status; its traceback tells the user nothing.
+    config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1)
+    signal.signal(signal.SIGTERM, _stop)  # which uvicorn raises again at its end
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def _stop(number: int, _: object) -> None:
+    raise StoppedError("stopped by SIGTERM", exit_code=128 + number)

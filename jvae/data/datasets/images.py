@@ -145,7 +145,7 @@ class PictureFiles:
 def _(source: PictureFiles, indices: np.ndarray) -> Iterator[bytes]:
     """All names, and the files at `indices` as they are."""
     for file in source.files:
-        yield f"{file.label}/{file.path.name}\n".encode()
+        yield os.fsencode(f"{file.label}/{file.path.name}\n")
     for index in indices:
         yield image_files.content(source.files[index].path)
 
@@ -177,8 +177,12 @@ def find(root: Path, test_fraction: float) -> dict[str, Files]:
 def _pictures_in(root: Path) -> Files:
     """Returns the pictures under `root`, without hidden ones."""
     files = []
-    for place, folders, names in os.walk(root, followlinks=True):
-        folders[:] = [n for n in folders if not _leads_back(Path(place, n), root)]
+    for place, folders, names in os.walk(root, onerror=_refuse, followlinks=True):
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and not _leads_back(Path(place, name), root)
+        ]
         inside = Path(place).relative_to(root).parts
         label = inside[0] if inside else ""
         files += [
@@ -189,6 +193,11 @@ def _pictures_in(root: Path) -> Files:
     if not files:
         raise DataError("no pictures", where=str(root), fix=EXPECTED)
     return sorted(files, key=lambda file: file.path.as_posix())
+
+
+def _refuse(error: OSError) -> None:
+    what = f"a folder of pictures cannot be read: {error.strerror}"
+    raise DataError(what, where=str(error.filename), fix="Make it readable.")
 
 
 def _leads_back(folder: Path, root: Path) -> bool:

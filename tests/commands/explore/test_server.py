@@ -197,6 +197,17 @@ def test_nothing_is_fetched_whatever_a_request_names(served, slider, elsewhere):
     assert ask(served, PREDICT, slider(0.3))[0] == 200
 
 
+@pytest.mark.parametrize("length", [b"", b"Content-Length: 5\r\n"])
+def test_a_body_of_unknown_length_is_not_read(served, slider, length):
+    port = int(served.url.rpartition(":")[2])
+    head = b"POST " + PREDICT.encode() + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    kind = b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(head + length + kind + b"FFFFFFF\r\n")
+        assert connection.recv(100).split()[1] in (b"400", b"411")
+    assert ask(served, PREDICT, slider(0.3))[0] == 200
+
+
 def test_a_request_that_nests_too_deeply_is_refused(served, slider):
     body = b'{"data": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"
     assert ask(served, PREDICT, body)[0] == 400

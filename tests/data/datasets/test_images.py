@@ -8,6 +8,7 @@ import PIL.Image
 import pytest
 
 from jvae import data
+from jvae.data.digest import data_digest
 from jvae.data.sources import Cached
 from jvae.errors import ConfigError, DataError
 
@@ -218,3 +219,40 @@ def test_a_missing_folder_says_what_is_expected(tmp_path):
 def test_fields_out_of_range_are_refused(tmp_path, fields, words):
     with pytest.raises(ConfigError, match=words):
         load(tmp_path, **fields)
+
+
+@pytest.mark.parametrize("hidden", [".thumbs", ".ipynb_checkpoints"])
+def test_hidden_folders_are_no_classes(tmp_path, hidden):
+    fill(tmp_path / "a", 4)
+    fill(tmp_path / "b", 4, start=10)
+    fill(tmp_path / hidden, 4, start=20)
+    splits = load(tmp_path)
+    assert splits.num_classes == 2 and len(splits.train) + len(splits.test) == 8
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_not_left_out(tmp_path, monkeypatch):
+    fill(tmp_path / "a", 4)
+    fill(tmp_path / "b", 4, start=10)
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("/b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(DataError, match="Permission denied .*/b"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-that-name/x", "x" * 300])
+def test_a_path_that_cannot_be_one_is_refused(path):
+    with pytest.raises(DataError, match="the data folder cannot be read"):
+        data.build("images", path=path)
+
+
+def test_a_name_in_another_encoding_is_a_name(tmp_path):
+    fill(tmp_path, 12)
+    os.rename(tmp_path / "003.png", os.fsencode(tmp_path) + b"/\xff\xfe.png")
+    splits = load(tmp_path)
+    assert len(data_digest(splits)) == 16
