@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -218,3 +219,12 @@ def test_a_format_that_this_release_has_not_written_is_damage(tmp_path, written)
     file.write_text(json.dumps(meta | {"format": written}))
     with pytest.raises(DamagedError):
         Checkpoints(tmp_path, read_only=True).read_meta(1)
+
+
+def test_a_step_that_was_copied_to_another_number_is_damaged(tmp_path):
+    saved(tmp_path, 1).close()
+    shutil.copytree(tmp_path / "1", tmp_path / "5")
+    copies = Checkpoints(tmp_path, read_only=True)
+    assert copies.steps() == [1, 5]
+    with pytest.raises(DamagedError, match="5 is damaged: it is a copy of step 1"):
+        copies.restore_model(5, mesh.build())

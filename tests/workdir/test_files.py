@@ -320,6 +320,22 @@ def test_lines_in_a_bucket_appear_after_some_seconds(root, monkeypatch):
         assert seen == (["1", "5", "11"] if second == 11 else [])
 
 
+def test_a_write_that_fails_leaves_the_old_file_and_no_half_of_the_new(
+    tmp_path, monkeypatch
+):
+    path = epath.Path(tmp_path) / "results.json"
+    files.write_whole(path, "old")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device: .*results.json'"):
+        files.write_whole(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
 # Checkpoints where nothing can be renamed: TensorStore itself needs a real folder.
 
 

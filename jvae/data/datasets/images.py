@@ -23,10 +23,12 @@ from jvae.ranges import Gt, Lt, NonNegativeInt, PositiveInt
 
 logger = logging.getLogger(__name__)
 
-ENDINGS = (".png", ".jpg", ".jpeg")
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+NUM_NAMED = 5
+"""Of other files that are left out, so many are named."""
 EXPECTED = (
-    "Expected PNG or JPEG files in train/ and test/, or all in one folder; folders "
-    "inside those are classes."
+    "Expected PNG or JPEG files, or other pictures, in train/ and test/, or all in one "
+    "folder; folders inside those are classes."
 )
 SPLIT_SEED = 2**33
 """Of the permutation that decides what is test data; not a seed that a run has."""
@@ -43,7 +45,7 @@ def images(
     on_bad_image: Literal["raise", "skip"] = "raise",
     max_bad_images: NonNegativeInt = 10,
 ) -> Splits:
-    """Returns the PNG and JPEG files of a folder as a data set.
+    """Returns the PNG, JPEG, WebP, BMP, GIF and TIFF files of a folder as a data set.
 
     With folders train/ and test/ (and validation/, if there is one) these are the
     splits; otherwise `test_fraction` of all files is test data, the same files each
@@ -175,8 +177,8 @@ def find(root: Path, test_fraction: float) -> dict[str, Files]:
 
 
 def _pictures_in(root: Path) -> Files:
-    """Returns the pictures under `root`, without hidden ones."""
-    files = []
+    """Returns the pictures under `root` but for hidden ones; says what else is there."""
+    pictures, others = [], []
     for place, folders, names in os.walk(root, onerror=_refuse, followlinks=True):
         folders[:] = [
             name
@@ -185,14 +187,19 @@ def _pictures_in(root: Path) -> Files:
         ]
         inside = Path(place).relative_to(root).parts
         label = inside[0] if inside else ""
-        files += [
-            File(Path(place, name), label)
-            for name in names
-            if name.lower().endswith(ENDINGS) and not name.startswith(".")
-        ]
-    if not files:
+        for name in names:
+            if name.lower().endswith(ENDINGS) and not name.startswith("."):
+                pictures.append(File(Path(place, name), label))
+            elif not name.startswith("."):
+                others.append(name)
+    if not pictures:
         raise DataError("no pictures", where=str(root), fix=EXPECTED)
-    return sorted(files, key=lambda file: file.path.as_posix())
+    if others:
+        named = ", ".join(map(ascii, sorted(others)[:NUM_NAMED]))
+        more = ", ..." if len(others) > NUM_NAMED else ""
+        text = "jvae: %d files in %s are no pictures and left out: %s%s"
+        logger.warning(text, len(others), root, named, more)
+    return sorted(pictures, key=lambda file: file.path.as_posix())
 
 
 def _refuse(error: OSError) -> None:

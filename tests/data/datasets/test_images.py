@@ -187,8 +187,8 @@ def test_a_split_of_damaged_pictures_only_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "folders, words",
     [
-        (["."], r"no pictures.*Expected PNG or JPEG"),
-        (["train/a"], "test.*Expected PNG or JPEG"),
+        (["."], r"no pictures.*Expected PNG or JPEG files"),
+        (["train/a"], "test.*Expected PNG or JPEG files"),
         (["train/a", "test/b"], "classes without training pictures: b"),
         (["train/a", "train", "test/a"], "some pictures are in class folders"),
     ],
@@ -201,7 +201,7 @@ def test_folders_that_make_no_sense_are_named(tmp_path, folders, words):
 
 
 def test_a_missing_folder_says_what_is_expected(tmp_path):
-    with pytest.raises(DataError, match="does not exist.*Expected PNG or JPEG"):
+    with pytest.raises(DataError, match="does not exist.*Expected PNG or JPEG files"):
         load(tmp_path / "nowhere")
 
 
@@ -256,3 +256,17 @@ def test_a_name_in_another_encoding_is_a_name(tmp_path):
     os.rename(tmp_path / "003.png", os.fsencode(tmp_path) + b"/\xff\xfe.png")
     splits = load(tmp_path)
     assert len(data_digest(splits)) == 16
+
+
+def test_every_ending_is_read_and_other_files_are_counted_and_named(tmp_path, caplog):
+    for i, ending in enumerate(("png", "JPG", "jpeg", "webp", "bmp", "gif", "tif")):
+        picture(i * 20).save(tmp_path / f"{i}.{ending}")
+    for name in ("notes.txt", "a.csv", ".hidden"):
+        (tmp_path / name).write_text("x")
+    with caplog.at_level(logging.WARNING):
+        splits = load(tmp_path)
+    assert len(splits.train) + len(splits.test) == 7
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert line.startswith("jvae: 2 files in ") and line.endswith(
+        "'a.csv', 'notes.txt'"
+    )
