@@ -17,7 +17,7 @@ from jvae.errors import DamagedError, JvaeError, WorkdirError
 from jvae.runtime import mesh
 from jvae.training import assembly, experiment, run_checkpoints
 from jvae.training import config as configs
-from jvae.workdir import checkpoints
+from jvae.workdir import recovery
 from jvae.workdir.checkpoints import Checkpoints
 from tests.conftest import TINY
 from tests.runs import arrays, assert_same_run, steps
@@ -236,7 +236,7 @@ def test_what_was_never_finished_is_removed_and_what_is_not_ours_stays(
 
 @pytest.mark.slow
 def test_a_checkpoint_that_lost_its_last_file_is_used(whole, config, copied, capfd):
-    (copied / "checkpoints" / "12" / checkpoints.COMMIT_FILE).unlink()
+    (copied / "checkpoints" / "12" / recovery.COMMIT_FILE).unlink()
     (line,) = run(config, copied, capfd)
     assert line.startswith("jvae: checkpoint 12 lacked commit_success.txt; by its")
     assert_same_run(whole, copied)

@@ -177,7 +177,7 @@ def find(root: Path, test_fraction: float) -> dict[str, Files]:
 
 
 def _pictures_in(root: Path) -> Files:
-    """Returns the pictures under `root` but for hidden ones; says what else is there."""
+    """Returns the pictures under `root` but for hidden ones; names other files."""
     pictures, others = [], []
     for place, folders, names in os.walk(root, onerror=_refuse, followlinks=True):
         folders[:] = [
