@@ -32,6 +32,8 @@ logger = logging.getLogger("jvae")
 CHECKPOINTS, BEST = "checkpoints", "best"
 SLICED_FROM = 2**23
 """Bytes of a replicated array from which every device writes a part of it."""
+JOIN_SECONDS = 3.0
+"""How long the other threads of a failed save, of which some may hang, may take."""
 LOOKS, LOOK_SECONDS, MOST_SECONDS = 5, 0.1, 10.0
 """A failed save counts as removed when nothing of it has appeared at so many looks."""
 
@@ -193,7 +195,7 @@ def _one_copy(x: jax.Array) -> jax.Array:
 
 def _wait_for_writers() -> None:
     """Waits for the other items of a save that failed; Orbax leaves them writing."""
-    end = time.monotonic() + MOST_SECONDS
+    end = time.monotonic() + JOIN_SECONDS
     for thread in threading.enumerate():
         if type(thread).__module__.startswith("orbax."):
             # Theirs would raise the failure once more.
