@@ -58,13 +58,15 @@ def storm(seed, folder, num_interruptions=8, longest=4.0):
         # Before the run listens, a signal ends Python as it ends any process.
         has_begun = re.search(r"(run|step \d+) in /", command.text)
         early = set() if has_begun else {-number, 130}
+        if "init_import_site" in command.text:  # Ctrl-C in the start of Python itself
+            early.add(1)
         assert status in {EXPECTED[number]} | early, (number, status, command.text)
         seen[number.name] += 1
     command = runs.train(config, stormy)
     assert command.wait() == 0, command.text
     runs.assert_same_run(whole, stormy)
     left = sorted(p.name for p in (stormy / "checkpoints").iterdir())
-    assert all(re.fullmatch(r"\d+", name) for name in left), left
+    assert all(re.fullmatch(r"\d+(\.unfinished)?", name) for name in left), left
     return seen
 
 
