@@ -71,6 +71,23 @@ def changed_arrays(manifest: Mapping[str, Any], items: Mapping[str, Any]) -> lis
     return [path for path, value in sums.items() if written.get(path, value) != value]
 
 
+def is_complete(manifest: Mapping[str, Any]) -> bool:
+    """Returns whether a manifest has a config and shapes that can be ones."""
+    config, shapes = manifest["config"], manifest["shapes"]
+    return (
+        isinstance(config, dict)
+        and isinstance(shapes, dict)
+        and all(
+            isinstance(entry, list) and _is_shape(*entry) for entry in shapes.values()
+        )
+    )
+
+
+def _is_shape(sizes: Any = None, dtype: Any = None, *more: Any) -> bool:
+    are_sizes = isinstance(sizes, list) and all(isinstance(n, int) for n in sizes)
+    return are_sizes and isinstance(dtype, str) and not more
+
+
 def shape_differences(manifest: Mapping[str, Any], expected: Shapes) -> list[str]:
     """Returns 'PATH: float32[3] there, nothing here' where items are not as wanted.
 

@@ -49,7 +49,7 @@ class StoredSteps:
             with log_filters.below(logging.ERROR):
                 meta = self._manager.restore(step, args=arguments)["meta"]
             written, version = meta["format"], meta["jvae"]
-            _ = meta["config"], meta["shapes"]
+            is_complete = metadata.is_complete(meta)
         except failures.UNREADABLE as error:
             raise self._unreadable(step, error) from error
         is_number = isinstance(written, int)
@@ -58,6 +58,8 @@ class StoredSteps:
             newer = f"jvae {version}, newer than {jvae.__version__}"
             what = f"checkpoint {step} was written by {newer}"
             raise self._error(what, "Upgrade jvae.")
+        if not is_complete:
+            raise self._damaged(step, "its JSON has no config or no shapes")
         if metadata.is_changed(meta) or not is_number or written > metadata.FORMAT:
             raise self._damaged(step, "the digest of its JSON differs")
         if meta.get("step", step) != step:

@@ -228,3 +228,25 @@ def test_a_step_that_was_copied_to_another_number_is_damaged(tmp_path):
     assert copies.steps() == [1, 5]
     with pytest.raises(DamagedError, match="5 is damaged: it is a copy of step 1"):
         copies.restore_model(5, mesh.build())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": "x"},
+        {"shapes": 3},
+        {"shapes": {"model/params/a": [["q"], "float32"]}},
+        {"shapes": {"model/params/a": [[3]]}},
+        {"shapes": {"model/params/a": None}},
+    ],
+    ids=str,
+)
+def test_a_description_without_digest_that_cannot_be_one_is_damage(tmp_path, change):
+    """As of the first checkpoints of release 0.1.0, edited."""
+    saved(tmp_path, 1).close()
+    file = tmp_path / "1" / "meta" / "metadata"
+    meta = json.loads(file.read_text()) | change
+    del meta["digest"]
+    file.write_text(json.dumps(meta))
+    with pytest.raises(DamagedError, match="its JSON has no config or no shapes"):
+        Checkpoints(tmp_path, read_only=True).restore_model(1, mesh.build())
