@@ -100,3 +100,22 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     guess = f"Did you mean {close[0]!r}? " if close else ""
     return f"{guess}Known: {', '.join(names) or 'none'}."
+
+
+def require_data(holds: bool, what: str, rule: str, found: Any, **more: str) -> None:
+    """Raises DataError "<what> must <rule>, got <found>." unless the rule `holds`.
+
+    Args:
+      holds: whether data is as it must be.
+      what: the array or number that the rule is about.
+      rule: 'be ...', what must hold.
+      found: what was found.
+      **more: `where` and `fix` of the error.
+    """
+    if not holds:
+        raise DataError(f"{what} must {rule}, got {found}", **more)
+
+
+def first_line(error: BaseException | str) -> str:
+    """Returns the first line of a message, at most 200 characters of it."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

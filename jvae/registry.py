@@ -262,8 +262,9 @@ def resolve(registry: Mapping[str, Callable], name: str, where: str) -> Callable
     if name in registry:
         return registry[name]
     if ":" not in name:
-        fix = nearest(name, registry)
-        raise ConfigError(f"{where}.name {name!r} is unknown", fix=fix)
+        raise ConfigError(
+            f"{where}.name {name!r} is unknown", fix=nearest(name, registry)
+        )
     found = import_paths.imported(name, where)
     if not callable(found):
         raise ConfigError(f"{where}.name {name!r} is nothing that can be called")

@@ -47,9 +47,11 @@ def read_run(path: str, split: str) -> EvaluatedRun:
     else:
         found = sorted(folder.glob(f"evaluation/{split}_*/results.json"))
         if not found:
-            what = f"there is no evaluation of the {split} split"
-            fix = f"jvae eval --workdir={path} --split={split}"
-            raise WorkdirError(what, where=path, fix=fix)
+            raise WorkdirError(
+                f"there is no evaluation of the {split} split",
+                where=path,
+                fix=f"jvae eval --workdir={path} --split={split}",
+            )
         folder, has_history = found[-1].parent, True
     history = read_metrics(workdir) if has_history else []
     return EvaluatedRun(path, comparison.read_results(folder), folder, history)

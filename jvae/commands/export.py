@@ -175,8 +175,9 @@ def _packages() -> Any:
         import flatbuffers  # noqa: F401, jax.export writes by it
         import safetensors.numpy
     except ImportError as error:
-        fix = "pip install 'jvae[export]'"
-        raise ConfigError(f"package {error.name} is missing", fix=fix) from error
+        raise ConfigError(
+            f"package {error.name} is missing", fix="pip install 'jvae[export]'"
+        ) from error
     return safetensors.numpy
 
 

@@ -54,8 +54,9 @@ def load_features(path: epath.PathLike) -> ImageFeatures:
     except DataError:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        what = f"features cannot be read: {error}"
-        raise DataError(what, where=str(path), fix=FIX) from error
+        raise DataError(
+            f"features cannot be read: {error}", where=str(path), fix=FIX
+        ) from error
 
 
 def _check(condition: Any, what: str, path: Any) -> None:

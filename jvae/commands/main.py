@@ -150,8 +150,10 @@ def _status(command: Command, arguments: Sequence[str]) -> int:
 def _explained(error: OSError | MemoryError) -> JvaeError:
     """Returns what a disk, a folder's rights or a machine's memory refuse, as ours."""
     if isinstance(error, MemoryError):
-        what = f"too big for the memory of this machine: {error}"
-        return DeviceError(what, fix="Lower data.batch_size or the size of the data.")
+        return DeviceError(
+            f"too big for the memory of this machine: {error}",
+            fix="Lower data.batch_size or the size of the data.",
+        )
     return WorkdirError(
         f"a file cannot be read or written: {error.strerror or error}",
         where=str(error.filename or ""),

@@ -58,12 +58,14 @@ def recalibrate(
         require(value >= 1, name, "be at least 1", value)
     root = files.absolute(out)
     if (root / checkpoints.CHECKPOINTS).is_dir():
-        fix = "Name another folder."
-        raise WorkdirError("there are checkpoints", where=str(root), fix=fix)
+        raise WorkdirError(
+            "there are checkpoints", where=str(root), fix="Name another folder."
+        )
     model = restore(workdir, step, params, allow_imports=allow_imports)
     if COLLECTION not in model.state or not model.model.offers("generate"):
-        what = f"{model.name} has no BatchNorm whose samples could be measured"
-        raise ConfigError(what)
+        raise ConfigError(
+            f"{model.name} has no BatchNorm whose samples could be measured"
+        )
     key = jax.random.key(seed)
     trained = sampled(model, key=key, temperature=temperature, **sizes)
     root.mkdir(parents=True, exist_ok=True)

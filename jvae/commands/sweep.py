@@ -59,5 +59,7 @@ def command(arguments: Sequence[str]) -> None:
     if sweep.failed:
         trial, outcome = sweep.failed[0]
         first = f"the first {trial.name}: {outcome.error}"
-        what = f"{len(sweep.failed)} of {len(trials)} runs have no results, {first}"
-        raise IncompleteError(what, exit_code=outcome.exit_code)
+        raise IncompleteError(
+            f"{len(sweep.failed)} of {len(trials)} runs have no results, {first}",
+            exit_code=outcome.exit_code,
+        )

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jvae.data.sources import ArraySource, Source, Splits, require_data
-from jvae.errors import DataError
+from jvae.data.sources import ArraySource, Source, Splits
+from jvae.errors import DataError, require_data
 
 FIRST_ROWS = 64
 """How many examples are looked at where reading all of them would take long."""
@@ -25,9 +25,10 @@ def check_splits(splits: Splits) -> None:
         if len(source) == 0:
             raise DataError(f"the {name} split is empty")
         if source.shapes != shapes:
-            what = f"train examples are {shapes}, {name} examples {source.shapes}"
-            fix = "All splits must have the same arrays of the same shapes."
-            raise DataError(what, fix=fix)
+            raise DataError(
+                f"train examples are {shapes}, {name} examples {source.shapes}",
+                fix="All splits must have the same arrays of the same shapes.",
+            )
         check_examples(_rows(source), name, splits.num_classes)
 
 
@@ -66,8 +67,10 @@ def as_labels(label: np.ndarray, where: str) -> np.ndarray:
     cast = label.astype(np.int32)
     wrong = np.flatnonzero(cast != label)
     if wrong.size:
-        what = f"labels must be below 2^31, got {label[wrong[0]]} at row {wrong[0]}"
-        raise DataError(what, where=where)
+        raise DataError(
+            f"labels must be below 2^31, got {label[wrong[0]]} at row {wrong[0]}",
+            where=where,
+        )
     return cast
 
 
@@ -93,12 +96,16 @@ def check_pixels(images: np.ndarray, split: str) -> None:
         row = np.flatnonzero(np.isnan(rows).any(axis=1))[0]
         # fmin and fmax pass over nan.
         low, high = np.fmin.reduce(rows, axis=None), np.fmax.reduce(rows, axis=None)
-        what = f"{split} pixels must be in [0, 1], got nan among {low:g} to {high:g}"
-        raise DataError(what, where=f"row {row}")
+        raise DataError(
+            f"{split} pixels must be in [0, 1], got nan among {low:g} to {high:g}",
+            where=f"row {row}",
+        )
     row = np.flatnonzero((rows.min(axis=1) < 0) | (rows.max(axis=1) > 1))[0]
-    what = f"{split} pixels stored as floats must be in [0, 1], got {low:g} to {high:g}"
-    fix = "Scale them, or store 0..255 as uint8."
-    raise DataError(what, where=f"row {row}", fix=fix)
+    raise DataError(
+        f"{split} pixels stored as floats must be in [0, 1], got {low:g} to {high:g}",
+        where=f"row {row}",
+        fix="Scale them, or store 0..255 as uint8.",
+    )
 
 
 def check_labels(labels: np.ndarray, split: str, num_classes: int | None) -> None:
@@ -127,9 +134,10 @@ def require_labels(splits: Splits, needed_by: str) -> int:
       DataError: the data set has no labels, or does not say how many classes.
     """
     if "label" not in splits.train.shapes:
-        what = f"{needed_by} needs labels and the data set has none"
-        fix = "Give a data set with labels, or a model without them."
-        raise DataError(what, fix=fix)
+        raise DataError(
+            f"{needed_by} needs labels and the data set has none",
+            fix="Give a data set with labels, or a model without them.",
+        )
     if splits.num_classes is None:
         raise DataError(f"{needed_by} needs num_classes, which the data set leaves out")
     return splits.num_classes

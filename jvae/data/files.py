@@ -29,8 +29,9 @@ def existing_folder(path: str, expected: str) -> Path:
         if is_folder:
             os.listdir(root)
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError of ~nobody
-        what = f"the data folder cannot be read: {error}"
-        raise DataError(what, fix=expected) from error
+        raise DataError(
+            f"the data folder cannot be read: {error}", fix=expected
+        ) from error
     if not is_folder:
         problem = "is not a folder" if exists else "does not exist"
         raise DataError(f"the data folder {problem}", where=str(root), fix=expected)
@@ -46,8 +47,9 @@ def read_utf8(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        what = f"byte {error.start} is not UTF-8"
-        raise DataError(what, where=str(file), fix="Convert the file.") from None
+        raise DataError(
+            f"byte {error.start} is not UTF-8", where=str(file), fix="Convert the file."
+        ) from None
     except OSError as error:
         raise DataError(f"{error.strerror}", where=str(file)) from None
 
@@ -74,12 +76,18 @@ def check_size(
     """
     size, memory = math.prod(shape) * item_bytes, memory_bytes()
     if size > stored * (DEFLATE_RATIO if packed else 1):
-        what = f"the header promises an array {shape} of {size} bytes, more than "
-        what += f"{stored} bytes can hold"
-        raise DataError(what, where=where, fix="Fetch it again.")
+        raise DataError(
+            f"the header promises an array {shape} of {size} bytes, more than "
+            f"{stored} bytes can hold",
+            where=where,
+            fix="Fetch it again.",
+        )
     if size > memory:
-        what = f"an array {shape} of {size / 2**30:.1f} GiB does not fit in memory, "
-        raise DataError(f"{what}{memory / 2**30:.1f} GiB", where=where)
+        raise DataError(
+            f"an array {shape} of {size / 2**30:.1f} GiB does not fit in memory, "
+            f"{memory / 2**30:.1f} GiB",
+            where=where,
+        )
     return size
 
 

@@ -21,6 +21,7 @@ def library(module: str, package: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        what = f"{module} cannot be imported: {error}"
-        fix = f"Run: pip install '{package}'."
-        raise ConfigError(what, fix=fix) from error
+        raise ConfigError(
+            f"{module} cannot be imported: {error}",
+            fix=f"Run: pip install '{package}'.",
+        ) from error

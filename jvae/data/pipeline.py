@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from jvae.data.libraries import library
-from jvae.data.sources import Examples, Source, buckets_of, lengths_of, require_data
-from jvae.errors import DataError, require
+from jvae.data.sources import Examples, Source, buckets_of, lengths_of
+from jvae.errors import DataError, require, require_data
 
 ENDLESS = 2**60
 """Steps that no run reaches."""
@@ -145,8 +145,10 @@ def train_batches(
     rows = _process_rows(batch_size, process_index, process_count)
     size, steps = len(source), stack or 1
     if batch_size > size:
-        what = f"batch_size {batch_size} is larger than the {size} training examples"
-        raise DataError(what, fix="Lower batch_size.")
+        raise DataError(
+            f"batch_size {batch_size} is larger than the {size} training examples",
+            fix="Lower batch_size.",
+        )
 
     def read(number: int) -> Examples:
         first = start_step + number * steps

@@ -11,21 +11,6 @@ import numpy as np
 
 from jvae.errors import DataError
 
-
-def require_data(holds: bool, what: str, rule: str, found: Any, **more: str) -> None:
-    """Raises DataError "<what> must <rule>, got <found>." unless the rule `holds`.
-
-    Args:
-      holds: whether data is as it must be.
-      what: the array or number that the rule is about.
-      rule: 'be ...', what must hold.
-      found: what is there instead.
-      **more: `where` and `fix` of the error.
-    """
-    if not holds:
-        raise DataError(f"{what} must {rule}, got {found}", **more)
-
-
 Examples = dict[str, np.ndarray]
 """'image' (uint8, or float32 in [0, 1]) [n, H, W, C]; if any 'label' int32 [n], and
 'factors' int32 [n, K], what an image was made of."""

@@ -119,8 +119,10 @@ def fit_features(
       DataError: images without labels.
     """
     if "label" not in train.shapes:
-        fix = "Set fd_examples to 0."
-        raise DataError("features need labels and the data set has none", fix=fix)
+        raise DataError(
+            "features need labels and the data set has none",
+            fix="Set fd_examples to 0.",
+        )
     model, shape = FeatureNetwork(num_classes), train.shapes["image"]
     params = model.init(jax.random.key(seed), jnp.zeros((1, *shape)))["params"]
     rng = np.random.default_rng(seed)

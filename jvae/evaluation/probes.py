@@ -103,8 +103,9 @@ def evaluate_probes(
       ConfigError: num_train below 1, or a model without one posterior.
     """
     if not trained.model.offers("posterior"):
-        fix = "Set probe_examples to 0."
-        raise ConfigError(f"{trained.name} has no codes to probe", fix=fix)
+        raise ConfigError(
+            f"{trained.name} has no codes to probe", fix="Set probe_examples to 0."
+        )
     require(num_train >= 1, "num_train", "be at least 1", num_train)
     of_train = {**examples, "num_examples": min(num_train, len(train))}
     fresh = untrained(trained, train, jax.random.fold_in(examples["key"], 1))

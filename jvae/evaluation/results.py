@@ -153,8 +153,10 @@ def probe(
     if "label" not in train.shapes:
         if settings.probe_examples is None:  # nobody has asked for them
             return
-        fix = "Set probe_examples to 0."
-        raise DataError("probes need labels and the data set has none", fix=fix)
+        raise DataError(
+            "probes need labels and the data set has none",
+            fix="Set probe_examples to 0.",
+        )
     size, key = settings.batch_size, jax.random.fold_in(key, 4)
     tested = Examples(batch_size=size, key=key, num_examples=results.num_examples)
     results.probes = evaluate_probes(trained, train, source, num_train=count, **tested)

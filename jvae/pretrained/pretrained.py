@@ -205,8 +205,9 @@ class Pretrained(TrainedModel):
           DataError: the training data is not there.
         """
         if self.samplers is None:
-            what = "a model that was not restored has no folder for samplers"
-            raise ConfigError(what)
+            raise ConfigError(
+                "a model that was not restored has no folder for samplers"
+            )
         if name in samplers.names(self.samplers):
             return samplers.load(name, self.samplers)
         if train is None:

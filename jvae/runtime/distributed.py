@@ -14,9 +14,8 @@ from typing import Any, TypeVar, cast
 import jax
 import numpy as np
 
-from jvae.errors import ConfigError, DeviceError, JvaeError, require
+from jvae.errors import ConfigError, DeviceError, JvaeError, first_line, require
 from jvae.runtime import aborts
-from jvae.runtime.log_filters import first_line
 
 Result = TypeVar("Result")
 
@@ -68,9 +67,10 @@ def initialize(
             shutdown_timeout_seconds=join_timeout,
         )
     except (RuntimeError, ValueError) as error:
-        what = f"the processes did not find each other: {first_line(error)}"
-        fix = "Give --coordinator, --num_processes and --process_id."
-        raise DeviceError(what, fix=fix) from error
+        raise DeviceError(
+            f"the processes did not find each other: {first_line(error)}",
+            fix="Give --coordinator, --num_processes and --process_id.",
+        ) from error
 
 
 def _check(
@@ -86,8 +86,10 @@ def _check(
     if coordinator is None and num_processes is None and process_id is None:
         return
     if coordinator is None or num_processes is None or process_id is None:
-        what = "coordinator, num_processes and process_id go together"
-        raise ConfigError(what, fix="Give all three, or none where JAX can find them.")
+        raise ConfigError(
+            "coordinator, num_processes and process_id go together",
+            fix="Give all three, or none where JAX can find them.",
+        )
     require(num_processes >= 1, "num_processes", "be at least 1", num_processes)
     rule = f"be in 0 ... {num_processes - 1}, below num_processes"
     require(0 <= process_id < num_processes, "process_id", rule, process_id)
@@ -106,9 +108,10 @@ def _reach(coordinator: str, seconds: float) -> None:
             return
         except OSError as error:
             if time.monotonic() > end:
-                what = f"cannot reach coordinator {coordinator}: {error}"
-                fix = "Start process 0 there, and look at names and firewalls."
-                raise DeviceError(what, fix=fix) from error
+                raise DeviceError(
+                    f"cannot reach coordinator {coordinator}: {error}",
+                    fix="Start process 0 there, and look at names and firewalls.",
+                ) from error
         time.sleep(RETRY_SECONDS)
 
 
@@ -123,9 +126,10 @@ def _require_free(coordinator: str) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("", port))
     except OSError as error:
-        what = f"port {port} of the coordinator cannot be used: {error.strerror}"
-        fix = "Look for another process 0, or choose another port."
-        raise DeviceError(what, fix=fix) from error
+        raise DeviceError(
+            f"port {port} of the coordinator cannot be used: {error.strerror}",
+            fix="Look for another process 0, or choose another port.",
+        ) from error
 
 
 def is_initialized() -> bool:
@@ -222,13 +226,15 @@ def device_errors() -> Iterator[None]:
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         text = str(error)
         if "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:
-            what = f"too big for the memory of the device: {first_line(error)}"
-            fix = "Lower data.batch_size or raise accumulate_steps."
-            raise DeviceError(what, fix=fix) from error
+            raise DeviceError(
+                f"too big for the memory of the device: {first_line(error)}",
+                fix="Lower data.batch_size or raise accumulate_steps.",
+            ) from error
         if any(word in text for word in LOST_PROCESS):
-            what = f"another process is gone: {first_line(error)}"
-            fix = "Run the same command again; it goes on from the last checkpoint."
-            raise DeviceError(what, fix=fix) from error
+            raise DeviceError(
+                f"another process is gone: {first_line(error)}",
+                fix="Run the same command again; it goes on from the last checkpoint.",
+            ) from error
         raise
 
 
@@ -249,5 +255,7 @@ def check_devices() -> None:
         raise DeviceError(what, where=where, fix=f"{fix}{where}.") from error
     if len(set(owners.values())) > 1:
         counts = ", ".join(str(owners[i]) for i in sorted(owners))
-        what = f"the processes have different numbers of devices: {counts}"
-        raise DeviceError(what, fix="Give each as many as the others.")
+        raise DeviceError(
+            f"the processes have different numbers of devices: {counts}",
+            fix="Give each as many as the others.",
+        )

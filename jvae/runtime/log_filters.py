@@ -116,11 +116,6 @@ def _is_of_orbax(record: logging.LogRecord) -> bool:
     return "orbax" in record.pathname and (bool(record.exc_info) or misses)
 
 
-def first_line(error: BaseException | str) -> str:
-    """Returns the first line of a message, at most 200 characters of it."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
 def redirect_to_devnull(stream: TextIO) -> None:
     """Sends what is still written to a stream that nobody reads to nowhere.
 

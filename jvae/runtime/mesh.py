@@ -39,9 +39,11 @@ def build(data: Literal[-1] | PositiveInt = -1, params: PositiveInt = 1) -> Mesh
     size = count // params if data == -1 else data
     if size * params != count:
         sizes = f"{'all' if data == -1 else data} x {params}"
-        what = f"mesh of {sizes} devices must fit the {count} devices there are"
-        fix = "Set mesh.data to -1 and mesh.params to a divisor."
-        raise ConfigError(what, where="mesh", fix=fix)
+        raise ConfigError(
+            f"mesh of {sizes} devices must fit the {count} devices there are",
+            where="mesh",
+            fix="Set mesh.data to -1 and mesh.params to a divisor.",
+        )
     return jax.make_mesh((size, params), AXES, axis_types=(AxisType.Auto,) * 2)
 
 

@@ -127,9 +127,11 @@ class Sweep:
 
     def _check_folders(self) -> None:
         if (self.root / CONFIG_FILE).exists():
-            what = "workdir is that of a single run"
-            fix = "Name another folder for the sweep."
-            raise WorkdirError(what, where=str(self.root), fix=fix)
+            raise WorkdirError(
+                "workdir is that of a single run",
+                where=str(self.root),
+                fix="Name another folder for the sweep.",
+            )
         for trial in self.trials:
             folder = self.root / trial.name
             if (folder / CONFIG_FILE).exists():
@@ -192,9 +194,11 @@ class Sweep:
             files.write_whole(folder / OUTCOME_FILE, text)
             self.table.write(self.root)
         except OSError as error:
-            what = f"the table cannot be written: {error.strerror or error}"
-            fix = "Mend it and run the same command; no finished run is repeated."
-            raise WorkdirError(what, where=str(self.root), fix=fix) from error
+            raise WorkdirError(
+                f"the table cannot be written: {error.strerror or error}",
+                where=str(self.root),
+                fix="Mend it and run the same command; no finished run is repeated.",
+            ) from error
 
     def _done(self) -> list[Outcome]:
         return [o for o in self.outcomes.values() if o.status == "done"]
@@ -206,8 +210,9 @@ class Sweep:
         known = {name for outcome in self._done() for name in outcome.metrics}
         for name in self.metrics:
             if tried and known and name not in known:
-                fix = nearest(name, known)
-                raise ConfigError(f"metric {name!r} is unknown", fix=fix)
+                raise ConfigError(
+                    f"metric {name!r} is unknown", fix=nearest(name, known)
+                )
 
     @property
     def failed(self) -> list[tuple[Trial, Outcome]]:

@@ -48,8 +48,10 @@ def _check_examples(components: Components) -> None:
     is_text = components.model.target == "tokens"
     needed = "tokens" if is_text else "image"
     if needed not in shapes:
-        what = f"the model reads {needed!r} and the data set has {', '.join(shapes)}"
-        raise ConfigError(what, fix="Choose another data.name or model.name.")
+        raise ConfigError(
+            f"the model reads {needed!r} and the data set has {', '.join(shapes)}",
+            fix="Choose another data.name or model.name.",
+        )
     if expected is not None:
         height, width, channels = shapes["image"]
         actual = (height + 2 * padding, width + 2 * padding, channels)

@@ -136,8 +136,9 @@ def section_fields(name: str, section: Section) -> dict[str, registry.Field]:
 def complete_section(name: str, section: Section) -> dict[str, Any]:
     """Returns the section with defaults filled in, after checking it."""
     if name in NAMED and "name" not in section:
-        fix = f"Known: {', '.join(NAMED[name])}."
-        raise ConfigError(f"{name}.name is missing", fix=fix)
+        raise ConfigError(
+            f"{name}.name is missing", fix=f"Known: {', '.join(NAMED[name])}."
+        )
     known = section_fields(name, section)
     fields = {k: v for k, v in section.items() if k != "name"}
     registry.check_against(known, fields, name)

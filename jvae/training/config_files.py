@@ -85,12 +85,15 @@ def override(config: dict[str, Any], path: str, text: str) -> None:
         if not isinstance(node.get(section), dict):
             where = ".".join(sections[: i + 1])
             if section in node:
-                fix = f"Set --config.{where} whole, e.g. to \"{{'name': 'x'}}\"."
-                raise ConfigError(f"config.{where} has no fields of its own", fix=fix)
+                raise ConfigError(
+                    f"config.{where} has no fields of its own",
+                    fix=f"Set --config.{where} whole, e.g. to \"{{'name': 'x'}}\".",
+                )
             top = section_names() if i == 0 else set(node)
             if i > 0 or section not in top:
-                fix = nearest(section, top)
-                raise ConfigError(f"config.{where} is unknown", fix=fix)
+                raise ConfigError(
+                    f"config.{where} is unknown", fix=nearest(section, top)
+                )
             node[section] = {}
         node = node[section]
     known = known_fields(config, sections)

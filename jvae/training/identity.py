@@ -41,9 +41,11 @@ def check_same_run(stored: Config, given: Config, root: epath.Path) -> None:
     """
     changed = differences(identity(_with_later_fields(stored, given)), identity(given))
     if changed:
-        what = f"the run there has another config: {'; '.join(changed)}"
-        fix = "Use another workdir, or the stored values."
-        raise WorkdirError(what, where=str(root), fix=fix)
+        raise WorkdirError(
+            f"the run there has another config: {'; '.join(changed)}",
+            where=str(root),
+            fix="Use another workdir, or the stored values.",
+        )
 
 
 def check_agreement(values: Mapping[str, Any]) -> None:

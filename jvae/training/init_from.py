@@ -46,9 +46,11 @@ def matching_params(
         if name in theirs and theirs[name].shape == value.shape
     }
     if not loaded:
-        what = "none of its parameters fits this model"
-        fix = "Set init_from to a run of a like model."
-        raise WorkdirError(what, where=str(workdir), fix=fix)
+        raise WorkdirError(
+            "none of its parameters fits this model",
+            where=str(workdir),
+            fix="Set init_from to a run of a like model.",
+        )
     leaves = {**mine, **loaded}.values()
     merged = jax.tree.unflatten(jax.tree.structure(params), leaves)
     new = ", ".join(name for name in mine if name not in loaded) or "-"

@@ -98,9 +98,11 @@ class RunCheckpoints:
             self.states.set_aside(step, damage)
         damaged = self.states.set_asides()
         if damaged:
-            what = f"every checkpoint is damaged: {', '.join(damaged)}"
-            fix = "Use another workdir, or remove them to start at step 0 here."
-            raise WorkdirError(what, where=str(self.states.folder), fix=fix)
+            raise WorkdirError(
+                f"every checkpoint is damaged: {', '.join(damaged)}",
+                where=str(self.states.folder),
+                fix="Use another workdir, or remove them to start at step 0 here.",
+            )
         return None
 
     def _read(self, step: int, like: TrainState) -> TrainState:
@@ -144,9 +146,11 @@ class RunCheckpoints:
             there = stored.get(label, None if label == "vocabulary" else here)
             if there != here:
                 changed = text.format(there=there, here=here)
-                what = f"the data set has changed: {changed}"
-                fix = "Use the data that the run began with, or another workdir."
-                raise WorkdirError(what, where=str(where), fix=fix)
+                raise WorkdirError(
+                    f"the data set has changed: {changed}",
+                    where=str(where),
+                    fix="Use the data that the run began with, or another workdir.",
+                )
 
     def save(self, step: int, state: TrainState) -> None:
         """Begins to save a state, see `Checkpoints.save`.

@@ -105,8 +105,10 @@ def build(
     for coefficient, fields in section.items():
         where = f"schedules.{coefficient}"
         if coefficient not in coefficients:
-            what = f"{where} is no coefficient of the loss or the model"
-            raise ConfigError(what, fix=nearest(coefficient, coefficients))
+            raise ConfigError(
+                f"{where} is no coefficient of the loss or the model",
+                fix=nearest(coefficient, coefficients),
+            )
         options = {"name": "", "end": coefficients[coefficient], **fields}
         built[coefficient] = registry.build(SCHEDULES, where, **options)
     return lambda step: {

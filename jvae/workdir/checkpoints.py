@@ -82,9 +82,10 @@ class Checkpoints(RecoverableSteps):
             try:
                 return ocp.CheckpointManager(self.folder, options=options)
             except OSError as error:
-                what = f"checkpoints cannot be written: {error.strerror or error}"
-                fix = "Make room, or name a folder that can be written."
-                raise self._error(what, fix) from error
+                raise self._error(
+                    f"checkpoints cannot be written: {error.strerror or error}",
+                    "Make room, or name a folder that can be written.",
+                ) from error
 
     def reached_preemption(self, dispatch: int) -> bool:
         """Returns whether all processes are to stop here, as one of them was told."""
@@ -126,8 +127,10 @@ class Checkpoints(RecoverableSteps):
         """
         self.settle()
         if self._failure is not None:
-            fix = "Make room or choose another workdir; older checkpoints are whole."
-            raise self._error(self._failure, fix)
+            raise self._error(
+                self._failure,
+                "Make room or choose another workdir; older checkpoints are whole.",
+            )
 
     def close(self) -> None:
         """Waits and lets go of the folder."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import json
 
-from jvae.runtime.log_filters import first_line
+from jvae.errors import first_line
 
 UNREADABLE = (ValueError, KeyError, OSError, TypeError, AttributeError, RecursionError)
 """What Orbax raises on files that are cut short, missing or garbage."""

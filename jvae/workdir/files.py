@@ -101,9 +101,11 @@ def check_within(folder: epath.Path, root: epath.Path) -> None:
     for part in folder.relative_to(root).parts:
         place = place / part
         if not is_bucket(place) and os.path.islink(place):
-            what = "this is a link, which may lead out of the run"
-            fix = "Remove it, or name another folder with --out."
-            raise WorkdirError(what, where=str(place), fix=fix)
+            raise WorkdirError(
+                "this is a link, which may lead out of the run",
+                where=str(place),
+                fix="Remove it, or name another folder with --out.",
+            )
 
 
 def read_text(path: epath.Path) -> str | None:

@@ -43,8 +43,11 @@ def owner_in(text: str | None) -> list[Any] | None:
 def _in_use(root: epath.Path, text: str) -> WorkdirError:
     owner = owner_in(text)
     by = "pid {} on host {}".format(*owner) if owner else "another run"
-    fix = "Wait for it, stop it, or use another workdir."
-    return WorkdirError(f"workdir in use by {by}", where=str(root), fix=fix)
+    return WorkdirError(
+        f"workdir in use by {by}",
+        where=str(root),
+        fix="Wait for it, stop it, or use another workdir.",
+    )
 
 
 class FolderLock:
@@ -65,9 +68,11 @@ class FolderLock:
         try:
             descriptor = os.open(self._path, flags, 0o666)
         except OSError as error:
-            what = f"cannot be locked: {error.strerror}"
-            fix = "Remove that file if it is a link, or use another workdir."
-            raise WorkdirError(what, where=str(self._path), fix=fix) from error
+            raise WorkdirError(
+                f"cannot be locked: {error.strerror}",
+                where=str(self._path),
+                fix="Remove that file if it is a link, or use another workdir.",
+            ) from error
         self._file = open(descriptor, "a+", encoding="utf-8", errors="replace")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

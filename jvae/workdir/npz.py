@@ -53,6 +53,9 @@ def read_npz(path: epath.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
             leaves = {name: jnp.asarray(archive[name]) for name in names}
             tree = traverse_util.unflatten_dict(leaves, sep="/")
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-        what, fix = f"arrays cannot be read: {error}", "Delete it; it is made again."
-        raise WorkdirError(what, where=str(path), fix=fix) from error
+        raise WorkdirError(
+            f"arrays cannot be read: {error}",
+            where=str(path),
+            fix="Delete it; it is made again.",
+        ) from error
     return tree, about

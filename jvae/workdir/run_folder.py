@@ -54,9 +54,12 @@ def check_name(workdir: epath.PathLike) -> None:
     root = files.absolute(workdir)
     strange = sorted(set(os.fspath(root)) & set(UNREADABLE_CHARACTERS))
     if strange:
-        what = f"checkpoints in a folder with {' '.join(strange)} in its path"
-        what, fix = f"{what} could not be read again", "Use another workdir."
-        raise WorkdirError(what, where=str(root), fix=fix)
+        raise WorkdirError(
+            f"checkpoints in a folder with {' '.join(strange)} in its path could not "
+            "be read again",
+            where=str(root),
+            fix="Use another workdir.",
+        )
 
 
 @contextlib.contextmanager
@@ -97,9 +100,11 @@ def _check_shared(root: epath.Path) -> None:
         end = time.monotonic() + SHARED_SECONDS
         while locks.owner_in(files.read_text(file)) != owner:
             if time.monotonic() > end:
-                what = "this process does not see the folder that process 0 writes to"
-                fix = "Name a folder that all processes share, or a bucket."
-                raise WorkdirError(what, where=str(root), fix=fix)
+                raise WorkdirError(
+                    "this process does not see the folder that process 0 writes to",
+                    where=str(root),
+                    fix="Name a folder that all processes share, or a bucket.",
+                )
             time.sleep(LOOK_SECONDS)
 
     distributed.together(look)
@@ -117,9 +122,11 @@ def locked(root: epath.Path) -> locks.Lock:
     except OSError as error:
         raise _unusable(root, error) from error
     except ImportError as error:  # gcsfs for gs://, s3fs for s3://
-        what = f"this bucket needs one more package: {error}"
-        fix = "Install it, or name a folder."
-        raise WorkdirError(what, where=str(root), fix=fix) from error
+        raise WorkdirError(
+            f"this bucket needs one more package: {error}",
+            where=str(root),
+            fix="Install it, or name a folder.",
+        ) from error
 
 
 def _labelled(root: epath.Path, config: Mapping[str, Any], check: Check) -> None:
@@ -133,9 +140,11 @@ def _labelled(root: epath.Path, config: Mapping[str, Any], check: Check) -> None
 
 
 def _unusable(root: epath.Path, error: OSError) -> WorkdirError:
-    what = f"workdir cannot be made or written: {error.strerror or error}"
-    fix = "Name a folder that can be written."
-    return WorkdirError(what, where=str(root), fix=fix)
+    return WorkdirError(
+        f"workdir cannot be made or written: {error.strerror or error}",
+        where=str(root),
+        fix="Name a folder that can be written.",
+    )
 
 
 def read_config(workdir: epath.PathLike) -> dict[str, Any]:
@@ -146,8 +155,11 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
     """
     file = files.absolute(workdir) / CONFIG_FILE
     if not file.exists():
-        what, fix = f"there is no {CONFIG_FILE}", "Name the workdir of a run."
-        raise WorkdirError(what, where=str(workdir), fix=fix)
+        raise WorkdirError(
+            f"there is no {CONFIG_FILE}",
+            where=str(workdir),
+            fix="Name the workdir of a run.",
+        )
     try:
         config = json.loads(file.read_text())
         for name in ("data", "model"):
@@ -155,6 +167,8 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
                 raise TypeError(f"{name} is no section")
         return config
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        what = f"{CONFIG_FILE} is damaged: {error}"
-        fix = "Remove that file; every checkpoint holds the config too."
-        raise WorkdirError(what, where=str(workdir), fix=fix) from error
+        raise WorkdirError(
+            f"{CONFIG_FILE} is damaged: {error}",
+            where=str(workdir),
+            fix="Remove that file; every checkpoint holds the config too.",
+        ) from error

@@ -12,7 +12,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 import jvae
-from jvae.errors import DamagedError, WorkdirError
+from jvae.errors import DamagedError, WorkdirError, first_line
 from jvae.runtime import distributed, log_filters, mesh
 from jvae.workdir import failures, files, metadata
 
@@ -56,8 +56,9 @@ class StoredSteps:
         if is_number and written > metadata.FORMAT and version != jvae.__version__:
             # Its digest may be another.
             newer = f"jvae {version}, newer than {jvae.__version__}"
-            what = f"checkpoint {step} was written by {newer}"
-            raise self._error(what, "Upgrade jvae.")
+            raise self._error(
+                f"checkpoint {step} was written by {newer}", "Upgrade jvae."
+            )
         if not is_complete:
             raise self._damaged(step, "its JSON has no config or no shapes")
         if metadata.is_changed(meta) or not is_number or written > metadata.FORMAT:
@@ -80,8 +81,10 @@ class StoredSteps:
         meta = self.read_meta(step)
         other = metadata.shape_differences(meta, metadata.shapes_of(like))
         if other:
-            what = f"checkpoint {step} holds other arrays: {'; '.join(other)}"
-            raise self._error(what, "Use the stored config, or another workdir.")
+            raise self._error(
+                f"checkpoint {step} holds other arrays: {'; '.join(other)}",
+                "Use the stored config, or another workdir.",
+            )
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, dict(like))
         return self._read(step, abstract, meta)
 
@@ -129,18 +132,23 @@ class StoredSteps:
             return error
         if not (self.folder / str(step)).exists():
             self._manager.reload()
-            what = f"checkpoint {step} was removed while it was read"
-            return self._error(what, f"Use another step; there are {self.steps()}.")
+            return self._error(
+                f"checkpoint {step} was removed while it was read",
+                f"Use another step; there are {self.steps()}.",
+            )
         if not failures.is_out_of_reach(error):
             return self._damaged(step, failures.explained(error))
-        what = f"checkpoint {step} cannot be read: {log_filters.first_line(error)}"
-        fix = "It may be whole; make it readable and run the same command again."
-        return self._error(what, fix)
+        return self._error(
+            f"checkpoint {step} cannot be read: {first_line(error)}",
+            "It may be whole; make it readable and run the same command again.",
+        )
 
     def _error(self, what: str, fix: str) -> WorkdirError:
         return WorkdirError(what, where=str(self.folder), fix=fix)
 
     def _damaged(self, step: int, why: str) -> DamagedError:
-        what = f"checkpoint {step} is damaged: {why}"
-        fix = f"Use another step; there are {self.steps()}."
-        return DamagedError(what, where=str(self.folder), fix=fix)
+        return DamagedError(
+            f"checkpoint {step} is damaged: {why}",
+            where=str(self.folder),
+            fix=f"Use another step; there are {self.steps()}.",
+        )

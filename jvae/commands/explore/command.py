@@ -75,6 +75,8 @@ def _web() -> tuple[ModuleType, ModuleType]:
     try:
         from jvae.commands.explore import page, server
     except ModuleNotFoundError as error:
-        what = f"the explorer needs one more package: {error}"
-        raise ConfigError(what, fix="pip install 'jvae[app]'.") from error
+        raise ConfigError(
+            f"the explorer needs one more package: {error}",
+            fix="pip install 'jvae[app]'.",
+        ) from error
     return page, server

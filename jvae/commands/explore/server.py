@@ -147,9 +147,10 @@ def bound(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        what = f"cannot listen at {host}:{port}: {reason}"
-        fix = "Give another --port, or --port=0 for a free one."
-        raise ConfigError(what, fix=fix) from error
+        raise ConfigError(
+            f"cannot listen at {host}:{port}: {reason}",
+            fix="Give another --port, or --port=0 for a free one.",
+        ) from error
 
 
 def serve(app: Any, listener: socket.socket) -> None:

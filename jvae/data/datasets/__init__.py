@@ -13,8 +13,8 @@ from jvae.data.checks import check_splits
 from jvae.data.datasets import digits, grammar, idx, images, npz, shapes, text, tfds
 from jvae.data.options import DataOptions
 from jvae.data.pipeline import order
-from jvae.data.sources import Source, Splits, Subset, require_data
-from jvae.errors import ConfigError, DataError, require
+from jvae.data.sources import Source, Splits, Subset
+from jvae.errors import ConfigError, DataError, require, require_data
 from jvae.ranges import NonNegativeInt
 
 DATASETS: dict[str, Callable[..., Splits]] = {
@@ -58,8 +58,9 @@ def build(
     registry.check(function, source_fields, "data")
     splits = function(**source_fields)
     if not isinstance(splits, Splits):
-        what = f"data.name must name a function that returns Splits, got {splits!r}"
-        raise ConfigError(what)
+        raise ConfigError(
+            f"data.name must name a function that returns Splits, got {splits!r}"
+        )
     check_splits(splits)
     if splits.validation is not None or num_validation == 0:
         return splits
@@ -118,6 +119,7 @@ def load_split(
         )
     source = registry.values(splits)[split]
     if source is None:
-        fix = "Set data.num_validation."
-        raise ConfigError(f"the data set has no {split} split", fix=fix)
+        raise ConfigError(
+            f"the data set has no {split} split", fix="Set data.num_validation."
+        )
     return source

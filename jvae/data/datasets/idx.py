@@ -40,8 +40,9 @@ def idx(path: str, prefix: str = "", transpose: bool = False) -> Splits:
     train = _split(root, (f"{prefix}train",), transpose)
     test = _split(root, (f"{prefix}t10k", f"{prefix}test"), transpose)
     if ("label" in train.arrays) != ("label" in test.arrays):
-        what = "labels are there for one split only"
-        raise DataError(what, where=str(root), fix=EXPECTED)
+        raise DataError(
+            "labels are there for one split only", where=str(root), fix=EXPECTED
+        )
     return Splits(train, test, num_classes=count_classes(train, test))
 
 
@@ -58,9 +59,11 @@ def _split(root: Path, stems: tuple[str, ...], transpose: bool) -> ArraySource:
     if label_file is not None:
         arrays["label"] = read_idx(label_file, 1).astype(np.int32)
         if len(image) != len(arrays["label"]):
-            what = f"{len(arrays['label'])} labels for {len(image)} images"
-            fix = "Take both files from the same place."
-            raise DataError(what, where=str(label_file), fix=fix)
+            raise DataError(
+                f"{len(arrays['label'])} labels for {len(image)} images",
+                where=str(label_file),
+                fix="Take both files from the same place.",
+            )
     return ArraySource(arrays)
 
 
@@ -91,8 +94,9 @@ def read_idx(file: Path, ndim: int) -> np.ndarray:
         with gzip.open(file) if packed else open(file, "rb") as stream:
             return _read_stream(stream, file, ndim, packed)  # type: ignore[arg-type]
     except (OSError, EOFError, zlib.error) as error:
-        what, fix = f"cannot be read: {error}", "Fetch it again."
-        raise DataError(what, where=str(file), fix=fix) from error
+        raise DataError(
+            f"cannot be read: {error}", where=str(file), fix="Fetch it again."
+        ) from error
 
 
 def _read_stream(stream: BinaryIO, file: Path, ndim: int, packed: bool) -> np.ndarray:
@@ -100,14 +104,19 @@ def _read_stream(stream: BinaryIO, file: Path, ndim: int, packed: bool) -> np.nd
     header = stream.read(4 * (ndim + 1))
     magic = bytes([0, 0, UBYTE, ndim])
     if len(header) < 4 * (ndim + 1) or header[:4] != magic:
-        what = f"not an idx file of bytes in {ndim} dimensions: it begins with "
-        what += f"{header[:4].hex() or 'nothing'} instead of {magic.hex()}"
-        raise DataError(what, where=str(file))
+        raise DataError(
+            f"not an idx file of bytes in {ndim} dimensions: it begins with "
+            f"{header[:4].hex() or 'nothing'} instead of {magic.hex()}",
+            where=str(file),
+        )
     shape = tuple(int(n) for n in np.frombuffer(header, ">u4", offset=4))
     size = check_size(shape, 1, file.stat().st_size, packed, str(file))
     data = stream.read(size + 1)
     if len(data) != size:
         size_found = f"{len(data)} bytes" if len(data) < size else "more"
-        what = f"the header promises {size} bytes of data and there are {size_found}"
-        raise DataError(what, where=str(file), fix="Fetch it again.")
+        raise DataError(
+            f"the header promises {size} bytes of data and there are {size_found}",
+            where=str(file),
+            fix="Fetch it again.",
+        )
     return np.frombuffer(data, np.uint8).reshape(shape)

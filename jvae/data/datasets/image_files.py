@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from jvae.data.libraries import library
-from jvae.data.sources import require_data
-from jvae.errors import DataError
+from jvae.errors import DataError, require_data
 
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 """Pillow's modes for a 16-bit gray PNG; older versions say 'I'."""
@@ -133,9 +132,11 @@ def _readable(file: Path) -> Iterator[None]:
     except DataError:
         raise
     except (*bombs, *parsers) as error:
-        what = f"the picture cannot be read: {error}"
-        fix = "Remove it, or set data.on_bad_image to 'skip'."
-        raise DataError(what, where=str(file), fix=fix) from error
+        raise DataError(
+            f"the picture cannot be read: {error}",
+            where=str(file),
+            fix="Remove it, or set data.on_bad_image to 'skip'.",
+        ) from error
 
 
 def _eight_bits(picture: Any, file: Path) -> Any:
@@ -155,5 +156,8 @@ def _eight_bits(picture: Any, file: Path) -> Any:
         return picture.convert("L")
     if picture.mode in COLOR:
         return picture.convert("RGB")
-    what = f"pixel format {picture.mode} has no defined conversion to 8 bits"
-    raise DataError(what, where=str(file), fix="Save it as 8-bit gray or RGB.")
+    raise DataError(
+        f"pixel format {picture.mode} has no defined conversion to 8 bits",
+        where=str(file),
+        fix="Save it as 8-bit gray or RGB.",
+    )

@@ -203,8 +203,11 @@ def _pictures_in(root: Path) -> Files:
 
 
 def _refuse(error: OSError) -> None:
-    what = f"a folder of pictures cannot be read: {error.strerror}"
-    raise DataError(what, where=str(error.filename), fix="Make it readable.")
+    raise DataError(
+        f"a folder of pictures cannot be read: {error.strerror}",
+        where=str(error.filename),
+        fix="Make it readable.",
+    )
 
 
 def _leads_back(folder: Path, root: Path) -> bool:
@@ -220,13 +223,17 @@ def _classes(splits: dict[str, Files], root: Path) -> tuple[str, ...]:
     if known == {""}:
         return ()
     if "" in known:
-        what = "some pictures are in class folders and some are not"
-        fix = "Move all into folders, one for each class, or none."
-        raise DataError(what, where=str(root), fix=fix)
+        raise DataError(
+            "some pictures are in class folders and some are not",
+            where=str(root),
+            fix="Move all into folders, one for each class, or none.",
+        )
     strange = known - names["train"]
     if strange:
-        what = f"classes without training pictures: {', '.join(sorted(strange))}"
-        raise DataError(what, where=str(root))
+        raise DataError(
+            f"classes without training pictures: {', '.join(sorted(strange))}",
+            where=str(root),
+        )
     return tuple(sorted(known))
 
 
@@ -276,7 +283,9 @@ def common_size(splits: dict[str, Files]) -> tuple[int, int]:
     for path, other in zip(paths, sizes, strict=True):
         if other != sizes[0]:
             first, second = ("{}x{}".format(*size) for size in (sizes[0], other))
-            what = f"pictures differ in size, {first} and {second}"
-            fix = "Give data.height and data.width."
-            raise DataError(what, where=f"{paths[0].name}, {path}", fix=fix)
+            raise DataError(
+                f"pictures differ in size, {first} and {second}",
+                where=f"{paths[0].name}, {path}",
+                fix="Give data.height and data.width.",
+            )
     return sizes[0]

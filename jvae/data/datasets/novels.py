@@ -100,8 +100,10 @@ def write_splits(
             by_split[split_of(words, held_out)][words] = None
     empty = [split for split in SPLITS if not by_split[split]]
     if empty:
-        fix = "Give more text, or hold out more."
-        raise DataError(f"no sentence for {', '.join(empty)}", fix=fix)
+        raise DataError(
+            f"no sentence for {', '.join(empty)}",
+            fix="Give more text, or hold out more.",
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
         for split in SPLITS:

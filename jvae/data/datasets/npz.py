@@ -12,8 +12,8 @@ import numpy as np
 
 from jvae.data.checks import as_labels
 from jvae.data.files import check_size, count_classes
-from jvae.data.sources import ArraySource, Splits, require_data
-from jvae.errors import DataError
+from jvae.data.sources import ArraySource, Splits
+from jvae.errors import DataError, require_data
 
 EXPECTED = (
     "Write it with numpy.savez(path, train_images=..., test_images=...) and, where "
@@ -57,8 +57,9 @@ def npz(path: str) -> Splits:
     except DataError:
         raise
     except DAMAGED as error:
-        what = f"not a readable .npz file: {error}"
-        raise DataError(what, where=str(file), fix=EXPECTED) from error
+        raise DataError(
+            f"not a readable .npz file: {error}", where=str(file), fix=EXPECTED
+        ) from error
     return Splits(train, test, validation, count_classes(train, test, validation))
 
 
@@ -98,8 +99,11 @@ def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         size = check_size(shape, dtype.itemsize, stored, packed, where)
         there = member.file_size - stream.tell()
         if there != size:
-            what = f"the header promises {size} bytes of data and there are {there}"
-            raise DataError(what, where=where, fix="Write it again.")
+            raise DataError(
+                f"the header promises {size} bytes of data and there are {there}",
+                where=where,
+                fix="Write it again.",
+            )
     with archive.open(member) as stream:
         return np.lib.format.read_array(stream, allow_pickle=False)
 
@@ -111,7 +115,9 @@ def _header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype]:
         raise DataError(f"not an array of numbers, .npy version {version}", where=where)
     shape, _, dtype = HEADERS[version](stream)
     if dtype.hasobject or dtype.fields is not None:
-        what = f"must be an array of numbers, got dtype {dtype}"
-        fix = "Objects would be unpickled, which can run code."
-        raise DataError(what, where=where, fix=fix)
+        raise DataError(
+            f"must be an array of numbers, got dtype {dtype}",
+            where=where,
+            fix="Objects would be unpickled, which can run code.",
+        )
     return shape, dtype

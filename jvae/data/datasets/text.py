@@ -87,8 +87,11 @@ def _sentences(file: Path, max_words: int, on_bad_line: OnBadLine) -> list[list[
     if bad and on_bad_line == "error":
         words = len(sentences[bad[0]])
         problem = f"{words} words, more than {max_words}" if words else "an empty line"
-        fix = "Set data.on_bad_line='skip' to leave such lines out."
-        raise DataError(problem, where=f"{file}, line {bad[0] + 1}", fix=fix)
+        raise DataError(
+            problem,
+            where=f"{file}, line {bad[0] + 1}",
+            fix="Set data.on_bad_line='skip' to leave such lines out.",
+        )
     left = [words for words in sentences if 1 <= len(words) <= max_words]
     if not left:
         raise DataError("no sentence is left", where=str(file), fix=EXPECTED)

@@ -21,9 +21,8 @@ from jvae.data.datasets.tfds_folders import (
 )
 from jvae.data.libraries import library
 from jvae.data.sources import Examples, Shapes, Source, Splits, cached_if_small
-from jvae.errors import DataError, require
+from jvae.errors import DataError, first_line, require
 from jvae.ranges import PositiveInt
-from jvae.runtime.log_filters import first_line
 
 DAMAGED = (ValueError, TypeError, KeyError, AttributeError, OSError, RuntimeError)
 """What tensorflow_datasets raises at metadata and records that are not as it wrote."""
@@ -66,9 +65,11 @@ def tfds(
     require(not alone, "data.height", "be given with data.width and data.crop", height)
     folder = prepared_folder(dataset, data_dir)
     if not has_random_access(folder):
-        fix = f"Convert it: {prepare_command(dataset, data_dir)}"
-        what = "stored as tfrecord, which has no random access"
-        raise DataError(what, where=str(folder), fix=fix)
+        raise DataError(
+            "stored as tfrecord, which has no random access",
+            where=str(folder),
+            fix=f"Convert it: {prepare_command(dataset, data_dir)}",
+        )
     builder = _open(folder)
     layout = _layout(builder, image, label)
     if height is not None:
@@ -178,8 +179,9 @@ class Records:
                 shard = int(np.searchsorted(self.ends(), key))
                 file, first, number = self.shards[shard]
                 record = key - (int(self.ends()[shard]) - number + 1) + first
-                what = f"record {record} cannot be read: {first_line(one)}"
-                return damaged(what, file)
+                return damaged(
+                    f"record {record} cannot be read: {first_line(one)}", file
+                )
         return DataError(f"records cannot be read: {first_line(error)}")
 
 
@@ -204,14 +206,18 @@ def _layout(builder: Any, image: str, label: str) -> Layout:
     features, where = builder.info.features, str(builder.data_path)
     for field, name in {"image": image, "label": label}.items():
         if name not in features and not field == name == "label":
-            what = f"no feature {name!r}, there is {', '.join(sorted(features))}"
-            raise DataError(what, where=where, fix=f"Set data.{field}.")
+            raise DataError(
+                f"no feature {name!r}, there is {', '.join(sorted(features))}",
+                where=where,
+                fix=f"Set data.{field}.",
+            )
     shape = features[image].shape
     if len(shape) == 2:
         shape = (*shape, 1)
     if len(shape) != 3 or shape[-1] is None:
-        what = f"feature {image!r} is no image, its shape is {shape}"
-        raise DataError(what, where=where)
+        raise DataError(
+            f"feature {image!r} is no image, its shape is {shape}", where=where
+        )
     if label not in features:
         return Layout(image, None, shape, None)
     kind = features[label]
@@ -226,8 +232,9 @@ def _split(builder: Any, name: str, layout: Layout) -> Source:
     """Returns one split, after a look into each of its files."""
     where = str(builder.data_path)
     if layout.size is None and None in layout.stored:
-        fix = "Give data.height and data.width."
-        raise DataError("images differ in size", where=where, fix=fix)
+        raise DataError(
+            "images differ in size", where=where, fix="Give data.height and data.width."
+        )
     try:
         # First, since it chooses among the formats on disk and so decides the files.
         reader = builder.as_data_source(name)

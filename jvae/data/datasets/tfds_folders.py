@@ -53,8 +53,10 @@ def find_prepared(dataset: str, data_dir: str | None) -> Path | None:
     if not versions:
         return None
     if version and version not in versions:
-        what = f"{name} has no version {version}, there is {', '.join(versions)}"
-        raise DataError(what, where=str(root))
+        raise DataError(
+            f"{name} has no version {version}, there is {', '.join(versions)}",
+            where=str(root),
+        )
     newest = max(versions, key=lambda v: [int(number) for number in v.split(".")])
     return versions[version or newest]
 
@@ -64,9 +66,11 @@ def _only_config(folder: Path) -> dict[str, Path]:
     inside = sorted(folder.iterdir()) if folder.is_dir() else []
     configs = {d.name: _versions(d) for d in inside if _versions(d)}
     if len(configs) > 1:
-        what = f"{folder.name} has the configurations {', '.join(configs)}"
-        fix = f"Write '{folder.name}/{next(iter(configs))}'."
-        raise DataError(what, where=str(folder), fix=fix)
+        raise DataError(
+            f"{folder.name} has the configurations {', '.join(configs)}",
+            where=str(folder),
+            fix=f"Write '{folder.name}/{next(iter(configs))}'.",
+        )
     return next(iter(configs.values()), {})
 
 
@@ -100,14 +104,18 @@ def missing(dataset: str, data_dir: str | None) -> DataError:
     known = datasets.list_builders(with_community_datasets=False)
     name = re.split("[:/]", dataset)[0]
     if name in known:
-        what = f"TensorFlow data set {dataset!r} is not prepared"
-        fix = f"Run: {prepare_command(dataset, data_dir)}"
-        return DataError(what, where=str(root), fix=fix)
+        return DataError(
+            f"TensorFlow data set {dataset!r} is not prepared",
+            where=str(root),
+            fix=f"Run: {prepare_command(dataset, data_dir)}",
+        )
     local = [d.name for d in root.iterdir() if d.is_dir()] if root.is_dir() else []
     close = difflib.get_close_matches(name, [*local, *known], n=1, cutoff=0.5)
-    what = f"there is no TensorFlow data set {dataset!r}"
-    fix = f"Did you mean {close[0]!r}?" if close else ""
-    return DataError(what, where=str(root), fix=fix)
+    return DataError(
+        f"there is no TensorFlow data set {dataset!r}",
+        where=str(root),
+        fix=f"Did you mean {close[0]!r}?" if close else "",
+    )
 
 
 def prepare_command(dataset: str, data_dir: str | None) -> str:
@@ -148,8 +156,10 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        what = f"not a prepared TensorFlow data set: no {file.name}"
-        raise DataError(what, where=str(file.parent)) from error
+        raise DataError(
+            f"not a prepared TensorFlow data set: no {file.name}",
+            where=str(file.parent),
+        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(f"damaged metadata: {error}", file) from error
     if not isinstance(content, dict):

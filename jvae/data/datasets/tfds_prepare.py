@@ -34,8 +34,10 @@ def prepare_dataset(dataset: str, data_dir: str | None = None) -> Path:
       DataError: there is no such data set, it is damaged, or cannot be downloaded.
     """
     if importlib.util.find_spec("tensorflow") is None:
-        what = "TensorFlow is not installed and preparing data needs it"
-        raise ConfigError(what, fix="Run: pip install 'jvae[tf]'.")
+        raise ConfigError(
+            "TensorFlow is not installed and preparing data needs it",
+            fix="Run: pip install 'jvae[tf]'.",
+        )
     folder = find_prepared(dataset, data_dir)
     if folder is None:
         return _download(dataset, data_dir)
@@ -54,9 +56,11 @@ def _download(dataset: str, data_dir: str | None) -> Path:
     except datasets.core.DatasetNotFoundError as error:
         raise missing(dataset, data_dir) from error
     except OSError as error:
-        what = f"{dataset} cannot be prepared: {error}"
-        fix = "Check the network and the disk, then run this again."
-        raise DataError(what, where=root, fix=fix) from error
+        raise DataError(
+            f"{dataset} cannot be prepared: {error}",
+            where=root,
+            fix="Check the network and the disk, then run this again.",
+        ) from error
     return Path(builder.data_path)
 
 
