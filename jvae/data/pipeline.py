@@ -219,8 +219,8 @@ def _process_rows(batch_size: int, process_index: int, process_count: int) -> sl
     require(batch_size >= 1, "batch_size", "be at least 1", batch_size)
     rule = f"be divisible by the {process_count} processes"
     require_data(batch_size % process_count == 0, "batch_size", rule, batch_size)
-    is_one, rule = 0 <= process_index < process_count, f"be in 0..{process_count - 1}"
-    require(is_one, "process_index", rule, process_index)
+    rule = f"be in 0..{process_count - 1}"
+    require(0 <= process_index < process_count, "process_index", rule, process_index)
     local = batch_size // process_count
     return slice(process_index * local, (process_index + 1) * local)
 

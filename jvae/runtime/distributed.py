@@ -250,9 +250,12 @@ def check_devices() -> None:
     except (RuntimeError, AssertionError) as error:
         platforms = os.environ.get("JAX_PLATFORMS", "default")
         why = first_line(error) if str(error) else "the plugin is missing"
-        what, where = f"no {platforms} devices: {why}", "JAX_PLATFORMS"
-        fix = "Install it, e.g. pip install 'jax[cuda13]' or 'jax[tpu]', or unset "
-        raise DeviceError(what, where=where, fix=f"{fix}{where}.") from error
+        raise DeviceError(
+            f"no {platforms} devices: {why}",
+            where="JAX_PLATFORMS",
+            fix="Install it, e.g. pip install 'jax[cuda13]' or 'jax[tpu]', or unset "
+            "JAX_PLATFORMS.",
+        ) from error
     if len(set(owners.values())) > 1:
         counts = ", ".join(str(owners[i]) for i in sorted(owners))
         raise DeviceError(

@@ -24,7 +24,7 @@ def assemble(experiment: Experiment) -> Components:
     mesh.check_batch_size(fed.batch_size, devices)
     compatibility.check_accumulation(experiment, fed.batch_size, devices)
     model = as_model(models.build(**experiment.model))
-    training_loss = losses.build(model=model, **experiment.loss)
+    loss = losses.build(model=model, **experiment.loss)
     evaluation_loss = losses.build(model=model, train=False, **experiment.loss)
     objective = registry.resolve(losses.LOSSES, experiment.loss["name"], "loss")
     values = {
@@ -34,10 +34,21 @@ def assemble(experiment: Experiment) -> Components:
     values |= model.coefficients
     coefficients = schedules.build(experiment.schedules, values)
     num_steps = max(experiment.num_steps, 1)
-    updates = optimizers.build(num_steps=num_steps, **experiment.optimizer)
+    optimizer, rate = optimizers.build(num_steps=num_steps, **experiment.optimizer)
     transform = transforms.build(fed.transform, fed.num_bits, fed.padding)
     splits = datasets.load_splits(experiment.data)
-    learned = (model, training_loss, evaluation_loss, *updates, coefficients)
-    components = Components(experiment, splits, transform, *learned, devices, fed)
+    components = Components(
+        experiment,
+        splits,
+        transform,
+        model,
+        loss,
+        evaluation_loss,
+        optimizer,
+        rate,
+        coefficients,
+        devices,
+        fed,
+    )
     compatibility.check_fit(components)
     return components

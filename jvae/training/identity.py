@@ -61,17 +61,20 @@ def check_agreement(values: Mapping[str, Any]) -> None:
     for process, other in enumerate(others, 1):
         changed = differences(other, first)
         if changed:
-            what = f"process {process} ('there') and process 0 ('here') differ: "
-            fix = "Start all with the same command, code and data."
-            raise ConfigError(what + "; ".join(changed), fix=fix)
+            raise ConfigError(
+                f"process {process} ('there') and process 0 ('here') differ: "
+                f"{'; '.join(changed)}",
+                fix="Start all with the same command, code and data.",
+            )
 
 
 def identity(config: Config) -> dict[str, Any]:
     """Returns the part of a config that a run cannot change: what is learned, how."""
     config = renamed.current(config)
     fields = {k: v for k, v in config.items() if k not in CHANGEABLE}
-    fed = config["data"].items()
-    fields["data"] = {k: v for k, v in fed if k not in CHANGEABLE_DATA}
+    fields["data"] = {
+        k: v for k, v in config["data"].items() if k not in CHANGEABLE_DATA
+    }
     return fields
 
 

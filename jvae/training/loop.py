@@ -42,8 +42,14 @@ logger = logging.getLogger("jvae")
 def trained_model_of(components: Components, state: TrainState) -> TrainedModel:
     """Returns what evaluation looks at, with averaged parameters if there are any."""
     params = state.params if state.ema is None else state.ema
-    rest = (components.transform, components.devices, components.splits.vocabulary)
-    return TrainedModel(components.model, params, state.state, *rest)
+    return TrainedModel(
+        components.model,
+        params,
+        state.state,
+        components.transform,
+        components.devices,
+        components.splits.vocabulary,
+    )
 
 
 class TrainingRun:
@@ -142,8 +148,9 @@ class TrainingRun:
                 if is_stopped and step < last:
                     self._leave(step)
         self._settle()
-        now = f"Now: jvae eval --workdir={self.root}"
-        self.progress.say(f"done at step {int(self.state.step)}. {now}")
+        self.progress.say(
+            f"done at step {int(self.state.step)}. Now: jvae eval --workdir={self.root}"
+        )
 
     def _is_due(self, step: int, what: str) -> bool:
         every = registry.values(self.experiment)[f"{what}_every_steps"]

@@ -247,8 +247,9 @@ def _gradient_fn(loss: LossFn, accumulate_steps: int) -> Callable[..., Any]:
         micro = jax.tree.map(dealt, (each, dict(batch)))
 
         def body(carry, micro_batch):
-            arguments = (params, carry, *micro_batch, coefficients)
-            (value, aux), grads = value_and_grad(*arguments)
+            (value, aux), grads = value_and_grad(
+                params, carry, *micro_batch, coefficients
+            )
             return aux.state, (value, grads, aux.metrics)
 
         collections, parts = layers.scan(body, collections, micro)

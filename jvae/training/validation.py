@@ -16,7 +16,7 @@ from jvae.data import Source
 from jvae.pretrained import image_grid, likelihood, samples
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.training.components import Components
-from jvae.types import Batch, Key, LossFn, Metrics
+from jvae.types import Batch, Coefficients, Key, LossFn, Metrics
 
 NUM_PICTURES = 64
 """Samples in a picture, and images in the one of reconstructions, in pairs."""
@@ -70,9 +70,13 @@ def validate(
         numbers = {name: e.mean for name, e in estimates.items()}
         return Validation(numbers, "elbo", numbers["elbo"])
     end = components.coefficients(components.experiment.num_steps)
-    common["coefficients"] = tuple(sorted((k, float(v)) for k, v in end.items()))
-    common["loss"] = components.evaluation_loss
-    numbers = trained.mean_over_batches(_metrics, source, **common)
+    numbers = trained.mean_over_batches(
+        _metrics,
+        source,
+        loss=components.evaluation_loss,
+        coefficients=tuple(sorted((k, float(v)) for k, v in end.items())),
+        **common,
+    )
     return Validation(numbers, "loss", -numbers["loss"])
 
 
@@ -85,8 +89,8 @@ def _metrics(
     coefficients: tuple[tuple[str, float], ...],
 ) -> Metrics:
     """Returns the metrics of a loss, which holds the model already."""
-    arguments = (trained.params, trained.state, key, batch, dict(coefficients))
-    return loss(*arguments)[1].metrics
+    values: Coefficients = dict(coefficients)
+    return loss(trained.params, trained.state, key, batch, values)[1].metrics
 
 
 def training_pictures(

@@ -78,9 +78,13 @@ def hold_out(splits: Splits, num_validation: int) -> Splits:
       DataError: there are too few training examples.
     """
     total = len(splits.train)
-    what, rule = "data.num_validation", f"be less than the {total} training examples"
-    fits = num_validation < total
-    require_data(fits, what, rule, num_validation, fix="Hold out fewer.")
+    require_data(
+        num_validation < total,
+        "data.num_validation",
+        f"be less than the {total} training examples",
+        num_validation,
+        fix="Hold out fewer.",
+    )
     shuffled = order(HOLD_OUT_SEED, total, 0, total)
     train, validation = np.split(shuffled, [total - num_validation])
     return dataclasses.replace(

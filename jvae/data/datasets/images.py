@@ -171,7 +171,9 @@ def find(root: Path, test_fraction: float) -> dict[str, Files]:
             "train": [files[i] for i in np.sort(train)],
             "test": [files[i] for i in np.sort(test)],
         }
-    names = ["train", "test"] + ["validation"] * (root / "validation").is_dir()
+    names = ["train", "test"]
+    if (root / "validation").is_dir():
+        names.append("validation")
     folders = {name: existing_folder(str(root / name), EXPECTED) for name in names}
     return {name: _pictures_in(folder) for name, folder in folders.items()}
 
@@ -262,8 +264,10 @@ def without_bad(splits: dict[str, Files], limit: int) -> dict[str, Files]:
             good[name] = [f for f, e in zip(files, errors, strict=True) if not e]
             bad += [e for e in errors if e]
     if len(bad) > limit:
-        what = f"{len(bad)} damaged pictures, max_bad_images is {limit}"
-        raise DataError(f"{what}; the first: {bad[0]}")
+        raise DataError(
+            f"{len(bad)} damaged pictures, max_bad_images is {limit}; the first: "
+            f"{bad[0]}"
+        )
     if bad:
         logger.warning("left out %d damaged pictures: %s", len(bad), "; ".join(bad))
     if not all(good.values()):

@@ -75,8 +75,11 @@ def tfds(
     if height is not None:
         dtype, channels = builder.info.features[image].np_dtype, layout.stored[2]
         if dtype != np.uint8 or channels not in (1, 3, 4):
-            what = "only uint8 images of 1, 3 or 4 channels can be resized"
-            raise DataError(f"{what}, got {dtype} of {channels}", where=str(folder))
+            raise DataError(
+                f"only uint8 images of 1, 3 or 4 channels can be resized, got {dtype} "
+                f"of {channels}",
+                where=str(folder),
+            )
         layout = dataclasses.replace(layout, size=(height, width or height), crop=crop)
     return Splits(
         train=_split(builder, train_split, layout),
@@ -205,7 +208,9 @@ def _layout(builder: Any, image: str, label: str) -> Layout:
     """Returns what to read; the features must be there and of the right kind."""
     features, where = builder.info.features, str(builder.data_path)
     for field, name in {"image": image, "label": label}.items():
-        if name not in features and not field == name == "label":
+        # The default 'label' is a feature that a data set need not have.
+        is_optional = field == "label" and name == "label"
+        if name not in features and not is_optional:
             raise DataError(
                 f"no feature {name!r}, there is {', '.join(sorted(features))}",
                 where=where,
