@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -107,9 +107,17 @@ class Glow(Bijection):
         for *_, channels in shapes[:-1]:
             rule = "be even, as half of them leave at the end of a level"
             require(channels % 2 == 0, "channels", rule, channels)
-        kind: dict[str, Any] = {"hidden": self.hidden, "coupling": self.coupling}
-        kind |= {"mixing": self.mixing, "remat": self.remat}
-        self.steps = [GlowSteps(shape[-1], self.depth, **kind) for shape in shapes]
+        self.steps = [
+            GlowSteps(
+                channels,
+                self.depth,
+                hidden=self.hidden,
+                coupling=self.coupling,
+                mixing=self.mixing,
+                remat=self.remat,
+            )
+            for *_, channels in shapes
+        ]
         self.splits = [Split() for _ in shapes[1:]]
         self.last = ActNorm(shapes[-1][-1])
 

@@ -114,12 +114,17 @@ class Steps(Bijection):
 
     def data_dependent_init(self, x: Array, cond: Array | None = None) -> Array:
         """Sets parameters, each step by what comes out of those before it."""
-        unbound, init = self.clone(parent=None), "data_dependent_init"
+        unbound = self.clone(parent=None)
 
         def body(x, layer):
             params, order = layer
-            step, start = unbound.step(order), {"params": params}
-            y, new = step.apply(start, x, cond, method=init, mutable=["params"])
+            y, new = unbound.step(order).apply(
+                {"params": params},
+                x,
+                cond,
+                method="data_dependent_init",
+                mutable=["params"],
+            )
             return y, new["params"]
 
         y, stack = layers.scan(body, self._promoted(x), self._layers())

@@ -28,9 +28,13 @@ def xla_convolution(
     x: Array, kernel: Array, stride: int, padding: Any, groups: int = 1
 ) -> Array:
     """Returns XLA's own convolution; `groups` of channels are convolved apart."""
-    layout, strides = ("NHWC", "HWIO", "NHWC"), (stride, stride)
     return jax.lax.conv_general_dilated(
-        x, kernel, strides, padding, None, None, layout, groups
+        x,
+        kernel,
+        (stride, stride),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
     )
 
 
@@ -176,9 +180,8 @@ def _loop_strided(x: Array, kernel: Array, stride: int) -> Array:
     taps = [-(-k // stride) for k in (kh, kw)]
     # Pad so that output i reads rows stride*i ... of the padded image, then fold.
     rows, columns = ((n + t - 1) * stride for n, t in zip(out, taps, strict=True))
-    sides = (above, rows - h - above, 0), (beside, columns - w - beside, 0)
-    zero, none = jnp.zeros((), x.dtype), (0, 0, 0)
-    folded = space_to_depth(jax.lax.pad(x, zero, (none, *sides, none)), stride)
+    pads = [(above, rows - h - above), (beside, columns - w - beside)]
+    folded = space_to_depth(_pad_or_crop(x, pads), stride)
     full = jnp.pad(
         kernel, ((0, taps[0] * stride - kh), (0, taps[1] * stride - kw), (0, 0), (0, 0))
     )
@@ -194,6 +197,12 @@ def _strided_same(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """Returns XLA's 'SAME' padding of one axis."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
+
+
+def _pad_or_crop(x: Array, pads: list[tuple[int, int]]) -> Array:
+    return jax.lax.pad(
+        x, jnp.zeros((), x.dtype), [(0, 0, 0), *((a, b, 0) for a, b in pads), (0, 0, 0)]
+    )
 
 
 def upsampling_convolution(x: Array, kernel: Array) -> Array:

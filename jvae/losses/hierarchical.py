@@ -47,6 +47,23 @@ def balance(kl: Array, weights: Array, mask: Array | None = None) -> Array:
     return share / share.mean()
 
 
+def spectral_penalty(
+    kernels: dict[str, Array], left: dict[str, Array], scales: dict[str, Array]
+) -> tuple[Array, Array, dict[str, Array]]:
+    """Returns (sum of largest singular values, sum of largest scales, new vectors).
+
+    Args:
+      kernels: by name [K, O, I], as matrices.
+      left: by name [K, O], the vectors of the step before.
+      scales: by name [K, C], of BatchNorm.
+    """
+    values, left = power_iteration(kernels, left, ITERATIONS)
+    zero = jnp.zeros(())
+    spectral = sum((value.sum() for value in values.values()), zero)
+    largest = (jnp.abs(scale).max(-1).sum() for scale in scales.values())
+    return spectral, sum(largest, zero), left
+
+
 @objective(
     coefficients={"beta": 1.0, "smoothness": 0.0},
     needs=("infer", "likelihood", "conv_kernels", "norm_scales", "group_weights"),
@@ -117,10 +134,7 @@ def negative_hierarchical_elbo(
         apply_model(model, method, params, {}, train=False)[0]
         for method in ("conv_kernels", "norm_scales")
     )
-    values, left = power_iteration(kernels, state[SPECTRAL]["left"], ITERATIONS)
-    zero = jnp.zeros(())
-    spectral = sum((value.sum() for value in values.values()), zero)
-    largest = sum((jnp.abs(scale).max(-1).sum() for scale in scales.values()), zero)
+    spectral, largest, left = spectral_penalty(kernels, state[SPECTRAL]["left"], scales)
     weight = _annealed(coefficients["smoothness"], smoothness_start, beta)
     loss = bound + weight * (spectral + largest)
     if train:

@@ -222,5 +222,10 @@ def infomax(
     loss = coefficients["prior_kl"] * kl / dims
     loss -= coefficients["global_info"] * of_whole
     loss -= coefficients["local_info"] * of_places
-    bounds = {"global_bound": of_whole, "local_bound": of_places}
-    return loss, Aux({"loss": loss, **bounds, "kl": kl}, state)
+    metrics = {
+        "loss": loss,
+        "global_bound": of_whole,
+        "local_bound": of_places,
+        "kl": kl,
+    }
+    return loss, Aux(metrics, state)

@@ -162,8 +162,9 @@ def decompose_kl(
 
 def _check(*, model: Model, dataset_size: int | None, estimator: str) -> None:
     """Raises ConfigError for a model with several groups of latents."""
-    one_group, needed = model.offers("posterior", "prior"), "posterior and prior"
-    require_kind(one_group, NAME, f"a model with {needed}", model, INSTEAD)
+    has_one_group = model.offers("posterior", "prior")
+    needed = "a model with posterior and prior"
+    require_kind(has_one_group, NAME, needed, model, INSTEAD)
 
 
 def _depends(function: Callable[[Batch], Any], batch: Batch) -> bool:

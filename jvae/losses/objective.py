@@ -221,7 +221,12 @@ def require_kind(fits: bool, who: str, needed: str, got: Any, fix: str = "") -> 
 
 def require_methods(loss: str, model: Any, *methods: str) -> None:
     """Raises ConfigError unless `model` offers `methods`, which `loss` calls."""
-    model, fix = as_model(model), "See docs/architecture.md for what a model offers."
+    model = as_model(model)
     for method in methods:
-        needed = f"a model with {method}"
-        require_kind(model.offers(method), f"loss {loss!r}", needed, model, fix)
+        require_kind(
+            model.offers(method),
+            f"loss {loss!r}",
+            f"a model with {method}",
+            model,
+            fix="See docs/architecture.md for what a model offers.",
+        )

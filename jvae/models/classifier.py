@@ -124,7 +124,12 @@ def mlp_classifier(
     Raises:
       ConfigError: an impossible value.
     """
-    encoder = MlpEncoder(tuple(hidden), activation, jnp.dtype(dtype))
-    sizes = (latent_dim, tuple(image_shape), num_classes)
     kind = BottleneckClassifier if noise else Classifier
-    return kind(encoder, tuple(decoder_hidden), activation, *sizes)
+    return kind(
+        encoder=MlpEncoder(tuple(hidden), activation, jnp.dtype(dtype)),
+        hidden=tuple(decoder_hidden),
+        activation=activation,
+        latent_dim=latent_dim,
+        image_shape=tuple(image_shape),
+        num_classes=num_classes,
+    )

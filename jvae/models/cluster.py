@@ -192,12 +192,19 @@ def clusters(
       ConfigError: an impossible value, or components that start equal and would stay
         equal.
     """
-    fields = {**locals(), "classifier_hidden": tuple(classifier_hidden)}
     equal = components == "random" and mean_std == 0.0
     stuck = assignment == "responsibilities" and num_clusters > 1 and equal
     rule = "be positive with responsibilities, as equal components stay equal"
     require(not stuck, "model.clusters.mean_std", rule, mean_std)
-    return fields
+    return {
+        "num_clusters": num_clusters,
+        "assignment": assignment,
+        "classifier_hidden": tuple(classifier_hidden),
+        "mean_std": mean_std,
+        "learned_variances": learned_variances,
+        "learned_weights": learned_weights,
+        "components": components,
+    }
 
 
 def autoencoder(given: Mapping[str, Any] | None, **parts: Any) -> VAE:

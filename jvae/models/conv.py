@@ -140,8 +140,10 @@ class ConvDecoder(nn.Module):
                 x = BatchNorm(dtype=self.dtype)(x, mask)
             x = activation(x)
         last = Conv if x.shape[1] == self.output_shape[0] else ConvTranspose
-        sizes = (self.output_shape[-1], self.kernel_size)
-        return last(*sizes, dtype=self.dtype, name="output")(x)
+        outputs = last(
+            self.output_shape[-1], self.kernel_size, dtype=self.dtype, name="output"
+        )
+        return outputs(x)
 
 
 @registry.checked("model")
@@ -249,6 +251,9 @@ def _start_shape(
             f"model.image_shape {tuple(image_shape)} cannot be halved {halvings} times",
             fix="Resize or pad the images, or give model.channels fewer entries.",
         )
-    given, rule = len(decoder_channels), f"have {halvings - 1} or {halvings} entries"
-    require(halvings - 1 <= given <= halvings, "model.decoder_channels", rule, given)
+    entries = len(decoder_channels)
+    rule = f"have {halvings - 1} or {halvings} entries"
+    require(
+        entries in (halvings - 1, halvings), "model.decoder_channels", rule, entries
+    )
     return height // 2**halvings, width // 2**halvings, channels[-1]

@@ -108,8 +108,8 @@ class PoetryVAE(SentenceVAE):
     def likelihood(self, z: Array, batch: Batch) -> Sentences:
         """Returns p(x|z) of batch['tokens'] [B, up to T], of 'length' [B]."""
         width = batch["tokens"].shape[1]
-        most, rule = self.max_length, f"be at least the data's {width} tokens"
-        require(width <= most, "model.max_length", rule, most)
+        rule = f"be at least the data's {width} tokens"
+        require(width <= self.max_length, "model.max_length", rule, self.max_length)
         return Sentences(self.logits(z)[:, :width], batch["length"])
 
     def write(

@@ -214,14 +214,22 @@ def fvae(
     require(outputs == channels, "model.likelihood", rule, outputs)
     fold = 2**levels
     shape = (height // fold, width // fold, channels * fold**2)
-    steps = (flow_levels, depth, hidden, coupling, mixing)
     return FlowVAE(
         encoder=SqueezeEncoder(levels, blocks, block_hidden, batch_norm),
         decoder=SqueezeDecoder(shape, levels, blocks, block_hidden, batch_norm),
         observation=observation,
         latent_dim=math.prod(image_shape),
         image_shape=tuple(image_shape),
-        flow=Glow(shape, *steps, squeeze_first=False, remat=remat),
+        flow=Glow(
+            shape,
+            flow_levels,
+            depth,
+            hidden,
+            coupling,
+            mixing,
+            squeeze_first=False,
+            remat=remat,
+        ),
         flow_shape=shape,
         posterior_std=posterior_std,
     )

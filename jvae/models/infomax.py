@@ -216,5 +216,11 @@ def infomax(
         activation=activation,
         dtype=jnp.dtype(dtype),
     )
-    views = (critic, tuple(critic_hidden), global_view)
-    return InfoMaxEncoder(encoder, *views, latent_dim, tuple(image_shape))
+    return InfoMaxEncoder(
+        encoder,
+        critic,
+        tuple(critic_hidden),
+        global_view,
+        latent_dim,
+        tuple(image_shape),
+    )

@@ -45,8 +45,11 @@ class Decoder(nn.Module):
     def setup(self):
         """Adds the embedding, the LSTM, and what turns z into a cell, h into logits."""
         init = nn.initializers.uniform(0.2)
-        sizes, start = (self.vocabulary_size, self.embedding_dim), _centered(init, 0.1)
-        self.embedding = nn.Embed(*sizes, embedding_init=start)
+        self.embedding = nn.Embed(
+            self.vocabulary_size,
+            self.embedding_dim,
+            embedding_init=_centered(init, 0.1),
+        )
         self.lstm = Lstm(self.hidden)
         self.first_cell = nn.Dense(self.hidden, use_bias=False)
         self.output = nn.Dense(self.vocabulary_size, use_bias=False)

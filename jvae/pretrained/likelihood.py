@@ -160,8 +160,13 @@ def log_likelihoods(
       ConfigError: a number out of range.
       DataError: num_examples is more than there are.
     """
-    draws = {"num_samples": num_samples, "chunk_size": chunk_size}
-    return trained.map_examples(log_likelihood_per_example, source, **examples, **draws)
+    return trained.map_examples(
+        log_likelihood_per_example,
+        source,
+        num_samples=num_samples,
+        chunk_size=chunk_size,
+        **examples,
+    )
 
 
 def evaluate_log_likelihood(
@@ -181,8 +186,9 @@ def evaluate_log_likelihood(
       chunk_size: draws of every example that are in memory at once.
       **examples: which examples, and the key of the draws.
     """
-    draws = {"num_samples": num_samples, "chunk_size": chunk_size}
-    values = log_likelihoods(trained, source, **draws, **examples)
+    values = log_likelihoods(
+        trained, source, num_samples=num_samples, chunk_size=chunk_size, **examples
+    )
     return Estimate.of(values, num_samples)
 
 

@@ -83,8 +83,10 @@ class Pretrained(TrainedModel):
 
     @property
     def _spelling(self) -> Vocabulary:
-        has_one, fix = self.vocabulary is not None, "Train a model of sentences."
-        self.require(has_one, "has no vocabulary", fix)
+        if self.vocabulary is None:
+            raise ConfigError(
+                f"{self.name} has no vocabulary", fix="Train a model of sentences."
+            )
         return self.vocabulary
 
     def encode(self, x: Array) -> Any:

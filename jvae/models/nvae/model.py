@@ -138,7 +138,7 @@ class NVAE(Model):
         self,
         rows: int,
         context: SamplingContext,
-        seen: tuple | None = None,
+        bottom_up: tuple[Sequence[Array], Array] | None = None,
         z: Any = None,
     ) -> tuple[Latents, list[GroupSample]]:
         """Returns (latents with features, what every scale drew, [groups, B, ...]).
@@ -146,11 +146,11 @@ class NVAE(Model):
         Args:
           rows: B.
           context: what all groups read.
-          seen: what `_bottom_up` returns; None to draw from the prior.
+          bottom_up: what `_bottom_up` returns; None to draw from the prior.
           z: an array, or noise, for each scale, if they are given.
         """
-        bottom_up_features, top = seen or ((None,) * len(self.groups), None)
-        latents = z or (None,) * len(self.groups)
+        missing = (None,) * len(self.groups)
+        bottom_up_features, top = bottom_up or (missing, None)
         start = self.start_state.astype(self.style.dtype)
         state = jnp.broadcast_to(start, (rows, *start.shape))
         samples: list[GroupSample] = []
@@ -158,9 +158,15 @@ class NVAE(Model):
         for i, count in enumerate(self.groups):
             if i > 0:
                 state = self.doublings[i - 1](state, context.mask)
-            given = jax.tree.map(lambda a: a.swapaxes(0, 1), latents[i])
-            inputs = (bottom_up_features[i], top if i == 0 else None, given)
-            state, more = self.scales[i].top_down(state, *inputs, context, begin)
+            z_of_scale = jax.tree.map(lambda a: a.swapaxes(0, 1), (z or missing)[i])
+            state, more = self.scales[i].top_down(
+                state,
+                bottom_up_features[i],
+                top if i == 0 else None,
+                z_of_scale,
+                context,
+                begin,
+            )
             samples.append(more)
             begin += count
         return Latents(tuple(d.z.swapaxes(0, 1) for d in samples), state), samples
@@ -190,8 +196,8 @@ class NVAE(Model):
           batch: as for `infer`.
         """
         context = SamplingContext(None, 1.0, batch.get("mask"))
-        seen = self._bottom_up(batch)
-        samples = self._top_down(batch_size(batch), context, seen)[1]
+        bottom_up = self._bottom_up(batch)
+        samples = self._top_down(batch_size(batch), context, bottom_up)[1]
         return Noise(tuple(of_scale.u.swapaxes(0, 1) for of_scale in samples))
 
     def interpolate(self, start: Noise, end: Noise, fraction: Array) -> Noise:
