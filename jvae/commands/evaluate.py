@@ -11,8 +11,8 @@ from jvae.commands.flags import (
     add_evaluation,
     add_imports,
     evaluation_of,
-    needed,
     parse,
+    require_flag,
 )
 from jvae.errors import ConfigError
 from jvae.training import config_files
@@ -28,14 +28,19 @@ def command(arguments: Sequence[str], prog: str = "jvae eval") -> None:
     parser = Parser(prog, __doc__)
     parser.add_argument("--workdir", help="folder of the run")
     add_evaluation(parser, options)
-    text = "folder for results; WORKDIR/evaluation/SPLIT_STEP if not given"
-    parser.add_argument("--out", help=text)
+    parser.add_argument(
+        "--out", help="folder for results; WORKDIR/evaluation/SPLIT_STEP if not given"
+    )
     add_imports(parser)
     flags = parse(parser, rest)
-    needed("--workdir", flags.workdir, "runs/digits")
-    fields = _data_overrides(overrides)
-    asked = evaluation_of(flags, options) | {"allow_imports": flags.allow_imports}
-    evaluate_run(flags.workdir, out=flags.out, data_fields=fields, **asked)
+    require_flag("--workdir", flags.workdir, "runs/digits")
+    evaluate_run(
+        flags.workdir,
+        out=flags.out,
+        allow_imports=flags.allow_imports,
+        data_fields=_data_overrides(overrides),
+        **evaluation_of(flags, options),
+    )
 
 
 def _data_overrides(overrides: Mapping[str, str]) -> dict[str, Any]:

@@ -39,9 +39,12 @@ class Parser(argparse.ArgumentParser):
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
     """Adds which model of a run is meant, see `choice_of`."""
-    add = parser.add_argument
-    add("--step", default="best", help="'best', 'last' or a step (default best)")
-    add("--params", default="ema", help="'ema' or 'raw' parameters (default ema)")
+    parser.add_argument(
+        "--step", default="best", help="'best', 'last' or a step (default best)"
+    )
+    parser.add_argument(
+        "--params", default="ema", help="'ema' or 'raw' parameters (default ema)"
+    )
 
 
 def choice_of(flags: argparse.Namespace) -> dict[str, Any]:
@@ -86,16 +89,21 @@ def empty_folder(out: epath.PathLike) -> epath.Path:
     Raises:
       WorkdirError: it has files in it.
     """
-    folder, fix = epath.Path(out), "Name a new folder."
+    folder = epath.Path(out)
     if folder.exists() and any(folder.iterdir()):
-        raise WorkdirError("the folder is not empty", where=str(out), fix=fix)
+        raise WorkdirError(
+            "the folder is not empty", where=str(out), fix="Name a new folder."
+        )
     return folder
 
 
 def add_imports(parser: argparse.ArgumentParser) -> None:
     """Adds --allow_imports."""
-    text = "import the model, loss or data set of your own that the run names"
-    parser.add_argument("--allow_imports", action="store_true", help=text)
+    parser.add_argument(
+        "--allow_imports",
+        action="store_true",
+        help="import the model, loss or data set of your own that the run names",
+    )
 
 
 def add_evaluation(
@@ -108,11 +116,14 @@ def add_evaluation(
       options: the fields of `jvae.evaluation.settings.Settings`.
     """
     add_choice(parser)
-    text = "'test', 'validation' or 'train' (default test)"
-    parser.add_argument("--split", default="test", help=text)
+    parser.add_argument(
+        "--split", default="test", help="'test', 'validation' or 'train' (default test)"
+    )
     for name, field in options.items():
-        text = f"{field.meaning} ({field.type_name}, default {field.default})"
-        parser.add_argument(f"--{name}", help=text)
+        parser.add_argument(
+            f"--{name}",
+            help=f"{field.meaning} ({field.type_name}, default {field.default})",
+        )
 
 
 def evaluation_of(
@@ -133,7 +144,7 @@ def chosen(flags: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
     return {name: values[name] for name in names}
 
 
-def needed(flag: str, value: Any, example: str) -> None:
+def require_flag(flag: str, value: Any, example: str) -> None:
     """Raises ConfigError if a flag has no value."""
     if not value:
         raise ConfigError(f"{flag} is missing", fix=f"E.g. {flag}={example}.")

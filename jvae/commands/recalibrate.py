@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import jax
 from etils import epath
 
-from jvae.commands.flags import Parser, add_model, chosen, model_of, needed, parse
+from jvae.commands.flags import Parser, add_model, chosen, model_of, parse, require_flag
 from jvae.errors import ConfigError, WorkdirError, require
 from jvae.pretrained.batch_norm import COLLECTION, sampled
 from jvae.pretrained.restore import Pretrained, restore
@@ -92,8 +92,8 @@ def command(arguments: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0)
     add_model(parser)
     flags = parse(parser, arguments)
-    needed("--workdir", flags.workdir, "runs/nvae")
-    needed("--out", flags.out, "runs/nvae")
+    require_flag("--workdir", flags.workdir, "runs/nvae")
+    require_flag("--out", flags.out, "runs/nvae")
     options = chosen(flags, ("temperature", "num_passes", "batch_size", "seed"))
     model = recalibrate(flags.workdir, flags.out, **options, **model_of(flags))
     print(f"step {model.step} with statistics of its samples in {flags.out}")

@@ -7,7 +7,8 @@ Runs that are finished are not repeated; a sweep that was stopped goes on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Mapping, Sequence
 
 from jvae import registry
 from jvae.commands.flags import (
@@ -15,8 +16,8 @@ from jvae.commands.flags import (
     add_evaluation,
     config_of,
     evaluation_of,
-    needed,
     parse,
+    require_flag,
 )
 from jvae.errors import IncompleteError
 from jvae.sweeps.grid import plan, read_grid
@@ -24,33 +25,46 @@ from jvae.sweeps.sweep import Sweep
 from jvae.training import config_files
 
 
+def _parser(options: Mapping[str, registry.Field]) -> argparse.ArgumentParser:
+    """Returns the flags; `options` are those of the evaluation."""
+    parser = Parser("jvae sweep", __doc__, help_is_flag=True)
+    parser.add_argument("--config", help="config file, e.g. configs/digits.py")
+    parser.add_argument("--workdir", help="folder of the sweep, made if missing")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=5,
+        help="runs of each value, from seed 0 (default 5)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE,VALUE",
+        help="values of a config field, e.g. loss.beta=0.1,1,4; may be repeated, then "
+        "every combination is run",
+    )
+    parser.add_argument(
+        "--metrics", help="names of results.json, with commas (default all)"
+    )
+    add_evaluation(parser, options)
+    return parser
+
+
 def command(arguments: Sequence[str]) -> None:
     """Runs the command."""
     from jvae.evaluation.settings import Settings
 
     options = registry.of(Settings)
-    parser = Parser("jvae sweep", __doc__, help_is_flag=True)
-    add = parser.add_argument
-    add("--config", help="config file, e.g. configs/digits.py")
-    add("--workdir", help="folder of the sweep, made if missing")
-    text = "runs of each value, from seed 0 (default 5)"
-    add("--seeds", type=int, default=5, help=text)
-    text = (
-        "values of a config field, e.g. loss.beta=0.1,1,4; may be repeated, then every "
-        "combination is run"
-    )
-    form = "FIELD=VALUE,VALUE"
-    add("--set", action="append", default=[], metavar=form, help=text)
-    add("--metrics", help="names of results.json, with commas (default all)")
-    add_evaluation(parser, options)
     rest, overrides = config_files.split_overrides(arguments)
+    parser = _parser(options)
     flags = parse(parser, rest)
     if flags.help:
         config = config_of(flags, overrides)
         print(parser.format_help() + config_files.describe_fields(config or None))
         return
-    needed("--config", flags.config, "configs/digits.py")
-    needed("--workdir", flags.workdir, "runs/betas")
+    require_flag("--config", flags.config, "configs/digits.py")
+    require_flag("--workdir", flags.workdir, "runs/betas")
     trials = plan(flags.config, read_grid(flags.set), overrides, flags.seeds)
     metrics = [name for name in (flags.metrics or "").split(",") if name]
     asked = evaluation_of(flags, options)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import jvae
-from jvae.commands.main import COMMANDS, command_of, main, run_command
+from jvae.commands.main import COMMANDS, command_of, main, run_command, script
 from jvae.errors import nearest
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +58,7 @@ def test_version(capsys):
 
 def test_the_installed_program_is_this_one():
     scripts = importlib.metadata.entry_points(group="console_scripts")
-    assert scripts["jvae"].load() is main
+    assert scripts["jvae"].load() is script
 
 
 def test_help_imports_nothing_heavy():

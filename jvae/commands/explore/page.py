@@ -217,8 +217,10 @@ def _moving(explorer: Explorer, ask: Asking, chart: Chart, picture: gr.Image) ->
     for slider in sliders:
         ask.on(slider.input, slid, [z, *sliders], everything[:3])
     if explorer.is_text:
-        text, code = gr.Textbox(label="From a sentence"), explorer.code_of_sentence
-        ask.on(text.submit, lambda s: at(code(s)), text, everything)
+        text = gr.Textbox(label="From a sentence")
+        ask.on(
+            text.submit, lambda s: at(explorer.code_of_sentence(s)), text, everything
+        )
 
 
 def _slider(explorer: Explorer, dim: int, value: float) -> gr.Slider:
