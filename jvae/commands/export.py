@@ -51,15 +51,18 @@ def export(
     unknown = sorted(set(platforms) - set(PLATFORMS))
     if unknown or not platforms:
         raise ConfigError(f"platforms must be of {list(PLATFORMS)}, got {unknown}")
+
     safetensors = _packages()
     folder = empty_folder(out)
     folder.mkdir(parents=True, exist_ok=True)
+
     labels = {"config": json.dumps(model.config), "step": str(model.step)}
     arrays = {  # in C order: of others safetensors writes the wrong values
         path: np.asarray(value, order="C")
         for path, value in by_path(model.variables).items()
     }
     files.write_whole(folder / VARIABLES, safetensors.save(arrays, metadata=labels))
+
     described = {}
     for name, (function, inputs) in functions(model).items():
         exported = jax.export.export(jax.jit(function), platforms=platforms)(
@@ -72,6 +75,7 @@ def export(
             "inputs": {n: _described(a) for n, a in inputs.items()},
             "outputs": [_described(a) for a in exported.out_avals],
         }
+
     about = {
         "step": model.step,
         "platforms": list(platforms),

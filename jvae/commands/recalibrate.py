@@ -56,11 +56,13 @@ def recalibrate(
     sizes = {"num_passes": num_passes, "batch_size": batch_size}
     for name, value in sizes.items():
         require(value >= 1, name, "be at least 1", value)
+
     root = files.absolute(out)
     if (root / checkpoints.CHECKPOINTS).is_dir():
         raise WorkdirError(
             "there are checkpoints", where=str(root), fix="Name another folder."
         )
+
     model = restore(workdir, step, params, allow_imports=allow_imports)
     if COLLECTION not in model.state or not model.model.offers("generate"):
         raise ConfigError(
@@ -68,11 +70,13 @@ def recalibrate(
         )
     key = jax.random.key(seed)
     trained = sampled(model, key=key, temperature=temperature, **sizes)
+
     root.mkdir(parents=True, exist_ok=True)
     files.write_whole(root / CONFIG_FILE, json.dumps(model.config, indent=2) + "\n")
     labels = {"config": model.config, "sampled_at": temperature}
     if model.vocabulary is not None:
         labels["vocabulary"] = list(model.vocabulary.words)
+
     item = {"params": model.params, "ema": None, "state": trained.state}
     folder = checkpoints.Checkpoints(root / checkpoints.CHECKPOINTS, keep=1)
     folder.save(model.step, {"model": item}, labels)

@@ -84,13 +84,17 @@ def check_pixels(images: np.ndarray, split: str) -> None:
     rule = "be [examples, height, width, channels]"
     is_full = len(shape) == 4 and 0 not in shape
     require_data(is_full, f"{split} images", rule, f"shape {shape}")
+
     if dtype == np.uint8:
         return
+
     rule = "be uint8, or float32 in [0, 1]"
     require_data(dtype == np.float32, f"{split} pixels", rule, dtype)
+
     low, high = images.min(), images.max()
     if low >= 0 and high <= 1:
         return
+
     rows = images.reshape(len(images), -1)
     if np.isnan(low):
         row = np.flatnonzero(np.isnan(rows).any(axis=1))[0]
@@ -100,6 +104,7 @@ def check_pixels(images: np.ndarray, split: str) -> None:
             f"{split} pixels must be in [0, 1], got nan among {low:g} to {high:g}",
             where=f"row {row}",
         )
+
     row = np.flatnonzero((rows.min(axis=1) < 0) | (rows.max(axis=1) > 1))[0]
     raise DataError(
         f"{split} pixels stored as floats must be in [0, 1], got {low:g} to {high:g}",

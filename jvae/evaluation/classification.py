@@ -102,10 +102,12 @@ def classification_metrics(classification: Classification) -> dict[str, Metric]:
     """
     labels = classification.labels
     entropy = discrete_entropy(labels)
+
     right = Estimate.of(classification.by_mean == labels)
     text = "by p(y|z) at the code"
     accuracy = Metric.of("Accuracy", right, "of 1", "metric", text)
     rows = {"accuracy": dataclasses.replace(accuracy, num_samples=None)}
+
     lost = Estimate.of(-classification.log_likelihood)
     known = Estimate.of(entropy + classification.log_likelihood)
     text = f"H(y) + E log p(y|z) <= I(z; y) <= H(y) = {entropy:.3f} nats"
@@ -113,6 +115,7 @@ def classification_metrics(classification: Classification) -> dict[str, Metric]:
         ("cross_entropy", "Cross-entropy", lost, "E[-log p(y|z)], one draw of z"),
         ("label_information", "Known of y", known, text),
     ]
+
     if classification.rate is not None:
         by_draws = classification.by_draws == labels
         right = Estimate.of(by_draws, classification.num_samples)
@@ -120,6 +123,7 @@ def classification_metrics(classification: Classification) -> dict[str, Metric]:
         rows["accuracy_of_draws"] = Metric.of(label, right, "of 1", "metric", text)
         text = "E KL(q(z|x) || p(z)), an upper bound on I(z; x)"
         bounds.append(("rate", "Rate", Estimate.of(classification.rate), text))
+
     for name, label, estimate, text in bounds:
         bits = estimate.scaled(1.0 / LN_2)
         rows[name] = Metric.of(label, estimate, "nats", "bound", text)

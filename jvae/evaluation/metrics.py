@@ -72,15 +72,18 @@ def likelihood_metrics(
     draws = f"{log_likelihood.num_samples} importance-weighted draws"
     log_p = f"log p(x{observation.given})"
     bound, nll = elbo["elbo"], log_likelihood.scaled(-1.0)
+
     lower = _said(f"lower bound on {log_p}", observation)
     upper = _said(f"upper bound on -{log_p}, from {draws}", observation)
     metrics = {
         "elbo": Metric.of("ELBO", bound, "nats", kind, lower),
         "nll": Metric.of("NLL", nll, "nats", kind, upper),
     }
+
     is_of_levels = observation.is_discrete and not observation.is_text
     if is_of_levels or observation.bin_bits is not None:
         metrics |= _in_bits(bound, log_likelihood, observation)
+
     first = _said("the ELBO's first term, z from q(z|x)", observation)
     label, estimate = "log p(x|z)", elbo["log_likelihood"]
     metrics["log_likelihood"] = Metric.of(label, estimate, "nats", "estimate", first)

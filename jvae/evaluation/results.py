@@ -89,6 +89,7 @@ def evaluate_all(
         "num_examples": num_examples,
     }
     results, num_samples = EvaluationResults(num_examples), settings.num_samples
+
     if trained.is_generative:
         draws = common | {"chunk_size": settings.chunk_size, "num_samples": num_samples}
         elbo = likelihood.evaluate_elbo(key=elbo_key, **common)
@@ -100,13 +101,16 @@ def evaluate_all(
             lengths = source.read(np.arange(num_examples))["length"]
             each = likelihood.per_token(log_p, lengths, num_samples)
             results.metrics |= sentence_metrics(each)
+
     if trained.makes_images and has_codes(trained):
         near = reconstruction.evaluate_reconstructions(key=elbo_key, **common)
         results.metrics |= reconstruction.reconstruction_metrics(near)
+
     if trained.is_classifier:
         draws = common | {"num_samples": num_samples}
         results.classification = evaluate_classification(key=label_key, **draws)
         results.metrics |= classification_metrics(results.classification)
+
     if trained.has_latents:
         results.latents = evaluate_latents(key=latent_key, **common)
         results.metrics |= latent_metrics(results.latents)
@@ -118,9 +122,11 @@ def evaluate_all(
             scores = disentanglement.evaluate_disentanglement(key=latent_key, **common)
             if scores is not None:
                 results.metrics |= disentanglement.disentanglement_metrics(scores)
+
     if has_clusters(trained):
         results.clusters = clustering.evaluate_clusters(key=label_key, **common)
         results.metrics |= clustering.cluster_metrics(results.clusters)
+
     return results
 
 
@@ -176,6 +182,7 @@ def numbers_of(results: EvaluationResults, trained: TrainedModel) -> dict[str, A
         "metrics": {n: dataclasses.asdict(row) for n, row in results.metrics.items()},
         "left_out": [],
     }
+
     if results.observation is not None:
         numbers["likelihood"] = dataclasses.asdict(results.observation)
     if results.latents is not None:
@@ -184,16 +191,19 @@ def numbers_of(results: EvaluationResults, trained: TrainedModel) -> dict[str, A
         numbers["quality"] = dataclasses.asdict(results.quality)
     if results.scales:
         numbers["scales"] = [dataclasses.asdict(scale) for scale in results.scales]
+
     if results.classification is not None:
         numbers["confusion"] = results.classification.confusion.tolist()
     if results.probes is not None:
         numbers["probes"] = dataclasses.asdict(results.probes)
+
     if results.clusters is not None:
         numbers["cluster_sizes"] = results.clusters.histogram.tolist()
         if results.clusters.labels is not None:
             labels, clusters = results.clusters.labels, results.clusters.assignments
             table = clustering.contingency(labels, clusters)
             numbers["cluster_labels"] = table.tolist()
+
     return numbers
 
 

@@ -120,16 +120,19 @@ def negative_hierarchical_elbo(
     """
     if SPECTRAL not in state:
         raise ConfigError("state must hold the collection 'spectral', as `init` has it")
+
     beta = jnp.asarray(coefficients["beta"])
     log_likelihood, inference, new_state = elbo_terms(
         params, state, key, batch, model=model, train=train
     )
+
     kl = inference.kl
     factors = jnp.ones(kl.shape[1])
     if balanced:
         weights = jnp.asarray(model.group_weights)
         factors = jnp.where(beta < 1.0, balance(kl, weights, batch.get("mask")), 1.0)
     bound = masked_mean(beta * (kl @ factors) - log_likelihood, batch)
+
     kernels, scales = (
         apply_model(model, method, params, {}, train=False)[0]
         for method in ("conv_kernels", "norm_scales")
@@ -137,6 +140,7 @@ def negative_hierarchical_elbo(
     spectral, largest, left = spectral_penalty(kernels, state[SPECTRAL]["left"], scales)
     weight = _annealed(coefficients["smoothness"], smoothness_start, beta)
     loss = bound + weight * (spectral + largest)
+
     if train:
         new_state = {**new_state, SPECTRAL: {"left": left}}
     metrics = bound_terms(loss, log_likelihood, kl.sum(-1), batch)

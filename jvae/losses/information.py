@@ -101,16 +101,20 @@ def decompose_kl_per_example(
     if mask is not None:  # what is in a padding row may be nan, and -inf + nan is nan
         is_real = mask.astype(bool)[:, None]
         q, z = jax.tree.map(lambda a: jnp.where(is_real, a, 0.0), (q, z))
+
     log_weights = mixture_log_weights(z.shape[0], dataset_size, estimator, mask)
     repeated = jnp.broadcast_to(z[:, None], (len(z), *z.shape))
     components = jax.vmap(q.log_prob_per_dim)(repeated)  # log q(z_i,d | x_j), [i, j, d]
+
     log_q_z = jax.nn.logsumexp(log_weights + components.sum(-1), axis=1)
     log_q_dims = jax.nn.logsumexp(log_weights[..., None] + components, axis=1)
     log_q_given_x = q.log_prob(z)
+
     p = DiagGaussian.standard(*z.shape) if prior is None else prior
     chex.assert_equal_shape([z, p.mean, p.log_var])
     log_p_dims = p.log_prob_per_dim(z)
     product = sum_events(log_q_dims)
+
     return {
         "kl": log_q_given_x - sum_events(log_p_dims),
         "mutual_info": log_q_given_x - log_q_z,

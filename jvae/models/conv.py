@@ -127,18 +127,21 @@ class ConvDecoder(nn.Module):
         activation = ACTIVATIONS[self.activation]
         h, w, c = self.start_shape
         x = z
+
         for width in self.hidden:
             x = activation(nn.Dense(width, dtype=self.dtype, kernel_init=_GLOROT)(x))
         x = nn.Dense(h * w * c, dtype=self.dtype, kernel_init=_GLOROT)(x)
         x = x.reshape(z.shape[0], h, w, c)
         if self.start_activation:
             x = activation(x)
+
         layers = (*(Conv,) * (self.convs_per_level - 1), ConvTranspose)
         for width, layer in itertools.product(self.channels, layers):
             x = layer(width, self.kernel_size, dtype=self.dtype)(x)
             if self.batch_norm:
                 x = BatchNorm(dtype=self.dtype)(x, mask)
             x = activation(x)
+
         last = Conv if x.shape[1] == self.output_shape[0] else ConvTranspose
         outputs = last(
             self.output_shape[-1], self.kernel_size, dtype=self.dtype, name="output"
@@ -206,10 +209,12 @@ def conv(
     if decoder_channels is None:
         decoder_channels = tuple(channels)[::-1]
     start = _start_shape(image_shape, channels, decoder_channels)
+
     observation = likelihoods.build(likelihood)
     *size, depth = image_shape
     common: dict[str, Any] = {"kernel_size": kernel_size, "batch_norm": batch_norm}
     common |= {"dtype": jnp.dtype(dtype), "convs_per_level": convs_per_level}
+
     encoder = ConvEncoder(
         channels=tuple(channels),
         hidden=tuple(hidden),
@@ -219,6 +224,7 @@ def conv(
         activation=activation,
         **common,
     )
+
     decoder = ConvDecoder(
         channels=tuple(decoder_channels),
         start_shape=start,
@@ -228,6 +234,7 @@ def conv(
         activation=decoder_activation or activation,
         **common,
     )
+
     return autoencoder(
         clusters,
         encoder=encoder,

@@ -208,12 +208,15 @@ def fvae(
     """
     height, width, channels = image_shape
     check_squeezes((height, width), levels + flow_levels - 1)
+
     observation = likelihoods.build(likelihood)
     outputs = observation.num_outputs(channels)
     rule = f"need the {channels} outputs a pixel that the decoder has"
     require(outputs == channels, "model.likelihood", rule, outputs)
+
     fold = 2**levels
     shape = (height // fold, width // fold, channels * fold**2)
+
     return FlowVAE(
         encoder=SqueezeEncoder(levels, blocks, block_hidden, batch_norm),
         decoder=SqueezeDecoder(shape, levels, blocks, block_hidden, batch_norm),

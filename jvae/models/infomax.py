@@ -205,6 +205,7 @@ def infomax(
     smallest = min(image_shape[:2]) // 2 ** len(channels)
     rule = f"be at least {2 ** len(channels)} high and wide for its levels"
     require(smallest >= 1, "model.image_shape", rule, tuple(image_shape))
+
     encoder = ConvEncoder(
         channels=tuple(channels),
         top_channels=tuple(top_channels),
@@ -216,6 +217,7 @@ def infomax(
         activation=activation,
         dtype=jnp.dtype(dtype),
     )
+
     return InfoMaxEncoder(
         encoder,
         critic,

@@ -52,17 +52,21 @@ def restore(
     """
     devices = mesh or meshes.build()
     require(params in ("ema", "raw"), "params", "be 'ema' or 'raw'", params)
+
     folder, number = checkpoints.choose(workdir, step)
     item, meta = folder.restore_model(number, devices)
     config = renamed.current(meta["config"])
+
     with import_paths.allowed(allow_imports):
         model = as_model(models.build(**config["model"]))
         section = config["data"]
         padding = section.get("padding", 0)  # not in runs of earlier releases
         name, num_bits = section["transform"], section["num_bits"]
         transform = transforms.build(name, num_bits, padding)
+
     weights = params_of(item, params)
     check_scales(weights, f"{workdir}, step {number}", "Take another step.")
+
     return Pretrained(
         config=config,
         step=number,

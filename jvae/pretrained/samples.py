@@ -119,6 +119,7 @@ def prior_samples(
     require(n >= 1, "n", "be at least 1", n)
     require(temperature >= 0.0, "temperature", "be at least 0", temperature)
     require(chunk_size >= 1, "chunk_size", "be at least 1", chunk_size)
+
     num_classes = trained.model.num_classes
     if label is None and num_classes is not None:
         label = np.arange(n) % num_classes
@@ -126,8 +127,10 @@ def prior_samples(
         of_clusters = trained.model.num_clusters
         classes = of_clusters if num_classes is None else num_classes
         label = checked_label(label, n, classes)
+
     # A multiple of the devices, which then share a chunk; the last one overshoots.
     size = -(-min(chunk_size, n) // trained.mesh.size) * trained.mesh.size
+
     parts = []
     for start in range(0, n, size):
         index = np.arange(start, start + size) % n
@@ -135,6 +138,7 @@ def prior_samples(
         placed = jax.device_put({"index": index, **chunk}, rows(trained.mesh))
         images = trained.run(_generate, key, placed, temperature, sampler)
         parts.append(np.asarray(images))
+
     return np.concatenate(parts)[:n]
 
 

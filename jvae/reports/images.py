@@ -79,8 +79,10 @@ def _images(
     """Returns the pictures of images that a model of images makes."""
     temperatures = (1.0,) if trained.has_uniform_prior else settings.temperatures
     data_key, draw_key, sample_key = jax.random.split(key, 3)
+
     examples = source.read(np.arange(min(len(source), 2 * COLUMNS)))
     x = np.asarray(trained.prepare(examples["image"], data_key))
+
     shown = [_reconstructions(trained, x, draw_key)]
     if samples.has_codes(trained) and len(x) > 1:
         shown.append(_interpolations(trained, x))
@@ -88,11 +90,13 @@ def _images(
             shown.append(_interpolations(trained, x, spherical=True))
     if samples.has_codes(trained) and len(x) >= 4:
         shown.append(_corners(trained, x))
+
     if trained.model.offers("generate"):
         n = settings.num_images
         shown += [_samples(trained, sample_key, n, t) for t in temperatures]
     if trained.model.offers("resample"):
         shown += _variations(trained, jax.random.fold_in(sample_key, 1), temperatures)
+
     kl = None if results.latents is None else results.latents.kl_per_dim
     if samples.has_codes(trained) and kl is not None:
         shown.append(_traversals(trained, x, kl, settings.reach))
@@ -223,9 +227,11 @@ def _cluster(
     data_key, sample_key = jax.random.split(jax.random.fold_in(key, cluster))
     (places,) = np.nonzero(clusters.assignments == cluster)
     count = CLUSTER_ROWS * COLUMNS
+
     draws = samples.prior_samples(trained, sample_key, count, 1.0, cluster)
     images = draws
     text = f"No members. Rows: means of p(x|z), z from p(z|{cluster})."
+
     if len(places):
         # Repeated, then blanked: one shape, so that nothing is compiled anew.
         shown = np.resize(places[:count], count)
@@ -238,5 +244,6 @@ def _cluster(
             f"{len(places):,} members. Upper {CLUSTER_ROWS} rows: the first of them; "
             f"lower: means of p(x|z), z from p(z|{cluster})."
         )
+
     png = sheet(trained, images, COLUMNS)
     return Picture(f"cluster_{cluster:03d}.png", f"Cluster {cluster}", text, png)

@@ -74,6 +74,7 @@ def scale_bars(scales: Sequence[ScaleStatistics]) -> bytes:
     """
     figure, panels = style.panels(2, height=2.2)
     begin = 0
+
     for i, scale in enumerate(scales):
         places = begin + np.arange(len(scale.kl))
         begin += len(scale.kl)
@@ -84,11 +85,13 @@ def scale_bars(scales: Sequence[ScaleStatistics]) -> bytes:
         panels[0].bar(places, kl, label=label, **look)
         share = np.asarray(scale.active) / scale.num_latents
         panels[1].bar(places, share, **look)
+
     style.title(panels[0], "KL to the prior, nats")
     style.title(panels[1], "share of active latents")
     shares = [n / scale.num_latents for scale in scales for n in scale.active]
     panels[1].set_ylim(0.0, max(1.1 * max(shares), MIN_AXIS))
     panels[1].set_xlabel("group of latents, from the top")
+
     if begin <= MAX_TICKS:
         panels[1].set_xticks(np.arange(begin))
     style.legend(panels[0])

@@ -127,10 +127,12 @@ def _map(
     latents: Any = results.latents
     means = latents.means[:MAX_ON_MAP]
     examples = source.read(np.arange(len(means)))
+
     signs, are = examples.get("label"), "labels"
     if signs is None and results.clusters is not None:
         signs, are = results.clusters.assignments[: len(means)], "clusters"
     places, names = _places(means, projection)
+
     thumbnails = []
     if "image" in examples:
         indices = apart(places)
@@ -138,6 +140,7 @@ def _map(
         x = trained.prepare(examples["image"][indices], each)
         unit = np.clip(np.asarray(trained.transform.to_unit(x)), 0.0, 1.0)
         thumbnails = list(zip(indices, unit, strict=True))
+
     text = f"Means of q(z|x) of {len(means):,} examples."
     if signs is not None and len(np.unique(signs)) <= latent_plots.MAX_SIGNS:
         text += f" Their numbers are {are}."

@@ -79,15 +79,19 @@ def evaluate(
     """
     settings = settings or Settings()
     heat = settings.temperatures
+
     if train is not None and settings.statistics == "train":
         draw_key, size = jax.random.fold_in(key, 5), settings.batch_size
         trained = recomputed_statistics(trained, train, batch_size=size, key=draw_key)
+
     number_key, picture_key = jax.random.split(key)
     found = evaluate_all(trained, source, key=number_key, settings=settings)
     if train is not None:
         probe(found, trained, source, train, key=number_key, settings=settings)
+
     more: dict[str, Any] = {"history": history, "samplers": samplers}
     shown = images.make_images(trained, source, found, picture_key, settings, **more)
+
     if features is not None and trained.makes_images:
         found.quality = evaluate_quality(
             trained,
@@ -99,9 +103,11 @@ def evaluate(
             samplers=samplers,
             others=None if split == "train" else train,
         )
+
     written = []
     if trained.vocabulary is not None:
         written = passages.make_passages(trained, source, picture_key, heat)
+
     results = strict_json(
         {
             **numbers_of(found, trained),
@@ -119,6 +125,7 @@ def evaluate(
             },
         }
     )
+
     if jax.process_index() == 0:
         write_report(out_dir, results, shown)
     return results

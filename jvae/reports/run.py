@@ -66,6 +66,7 @@ def evaluate_run(
     restored = restore.restore(workdir, step, params, allow_imports=allow_imports)
     if settings.get("statistics") != "train":  # which are measured anew
         restored.require_statistics_of_data()
+
     checked, config = Settings(**settings), restored.config
     with import_paths.allowed(allow_imports):
         section = config["data"] | dict(data_fields or {})
@@ -73,13 +74,16 @@ def evaluate_run(
         source = datasets.load_split(section, split, vocabulary)
         needed = checked.needs_training_split(restored)
         train = datasets.load_split(section, "train", vocabulary) if needed else None
+
     folder = epath.Path(out or workdir).expanduser()
     if out is None:
         folder = folder / "evaluation" / f"{split}_{restored.step:08d}"
         files.check_within(folder, epath.Path(workdir).expanduser())
+
     features = None
     if checked.fd_examples > 0 and restored.makes_images:
         features = load_or_fit(workdir, section, checked.features)
+
     results = report.evaluate(
         restored,
         source,
@@ -94,6 +98,7 @@ def evaluate_run(
         features=features,
         settings=checked,
     )
+
     for name, row in results["metrics"].items():
         print(f"{name:18s} {_with_error(row)} {row['unit']}  ({row['kind']})")
     if "verdict" in results:

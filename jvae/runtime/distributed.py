@@ -52,10 +52,12 @@ def initialize(
         found.
     """
     _check(coordinator, num_processes, process_id, join_timeout, silence_timeout)
+
     if coordinator is not None and process_id != 0:
         _reach(coordinator, join_timeout)
     elif coordinator is not None:
         _require_free(coordinator)
+
     aborts.become_device_errors()
     try:
         jax.distributed.initialize(

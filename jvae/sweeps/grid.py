@@ -77,6 +77,7 @@ def split_values(field: str, text: str) -> list[str]:
       ConfigError: there are none, or one is empty.
     """
     values, depth, quote = [""], 0, ""
+
     for character in text:
         if character == "," and not depth and not quote:
             values.append("")
@@ -88,6 +89,7 @@ def split_values(field: str, text: str) -> list[str]:
             quote = character
         else:
             depth += (character in "([{") - (character in ")]}")
+
     values = [value.strip() for value in values]
     if not all(values):
         what = f"--set {field} has no values" if values == [""] else ""

@@ -23,9 +23,11 @@ def assemble(experiment: Experiment) -> Components:
     fed = DataOptions.of(experiment.data)
     mesh.check_batch_size(fed.batch_size, devices)
     compatibility.check_accumulation(experiment, fed.batch_size, devices)
+
     model = as_model(models.build(**experiment.model))
     loss = losses.build(model=model, **experiment.loss)
     evaluation_loss = losses.build(model=model, train=False, **experiment.loss)
+
     objective = registry.resolve(losses.LOSSES, experiment.loss["name"], "loss")
     values = {
         name: float(experiment.loss.get(name, default))
@@ -33,10 +35,12 @@ def assemble(experiment: Experiment) -> Components:
     }
     values |= model.coefficients
     coefficients = schedules.build(experiment.schedules, values)
+
     num_steps = max(experiment.num_steps, 1)
     optimizer, rate = optimizers.build(num_steps=num_steps, **experiment.optimizer)
     transform = transforms.build(fed.transform, fed.num_bits, fed.padding)
     splits = datasets.load_splits(experiment.data)
+
     components = Components(
         experiment,
         splits,

@@ -47,11 +47,13 @@ def _check_examples(components: Components) -> None:
     expected = components.model.image_shape
     is_text = components.model.target == "tokens"
     needed = "tokens" if is_text else "image"
+
     if needed not in shapes:
         raise ConfigError(
             f"the model reads {needed!r} and the data set has {', '.join(shapes)}",
             fix="Choose another data.name or model.name.",
         )
+
     if expected is not None:
         height, width, channels = shapes["image"]
         actual = (height + 2 * padding, width + 2 * padding, channels)
@@ -59,6 +61,7 @@ def _check_examples(components: Components) -> None:
         rule += f" with data.padding {padding}" if padding else ""
         fits = tuple(expected) == actual
         require(fits, "model.image_shape", rule, tuple(expected))
+
     if (components.transform.support == "tokens") != is_text:
         how = "" if is_text else "not "
         raise ConfigError(f"data.transform must {how}be 'tokens' for {needed!r}")

@@ -81,6 +81,7 @@ def override(config: dict[str, Any], path: str, text: str) -> None:
     """
     *sections, name = path.split(".")
     node: Any = config
+
     for i, section in enumerate(sections):
         if not isinstance(node.get(section), dict):
             where = ".".join(sections[: i + 1])
@@ -96,11 +97,13 @@ def override(config: dict[str, Any], path: str, text: str) -> None:
                 )
             node[section] = {}
         node = node[section]
+
     known = known_fields(config, sections)
     if sections == ["model"] and renamed.is_earlier(node.get("name"), name):
         known = None  # what it is called now is checked with the whole config
     if known is not None and name not in known:
         raise ConfigError(f"config.{path} is unknown", fix=nearest(name, known))
+
     annotation = known[name].type if known is not None else Any
     node[name] = parse_value(path, text, annotation)
 

@@ -73,10 +73,12 @@ def dry_run(config: Mapping[str, Any]) -> dict[str, float]:
     experiment = configs.parse_experiment(config)
     distributed.check_devices()
     components = assembly.assemble(experiment)
+
     state = components.create_state()
     size = sum(x.size for x in jax.tree.leaves(state.params))
     # Others of sentences may be wider.
     batch = next(batches.training_batches(components, 0))
+
     compiled = components.compile_step(state).lower(state, batch).compile()
     memory = compiled.memory_analysis()
     state, _ = compiled(state, batch)
@@ -85,16 +87,19 @@ def dry_run(config: Mapping[str, Any]) -> dict[str, float]:
     state, _ = compiled(state, batch)
     jax.block_until_ready(state)
     seconds = time.monotonic() - began
+
     trained = loop.trained_model_of(components, state)
     few = min(64, len(components.splits.test))
     scores = validation.validate(components, trained, components.splits.test, few)
     images = experiment.data["batch_size"] * experiment.steps_per_dispatch
+
     costs = {
         "parameters": size,
         "bytes": memory.temp_size_in_bytes + memory.argument_size_in_bytes,
         "examples_per_second": images / seconds,
         scores.measure: scores.numbers[scores.measure],
     }
+
     print(
         f"parameters {size:,}; memory per device {costs['bytes'] / 2**20:,.0f} MiB; "
         f"{costs['examples_per_second']:,.0f} examples/s in one step; "

@@ -39,18 +39,21 @@ def matching_params(
     item, meta = folder.restore_model(step, devices)
     if vocabulary_of(meta) != vocabulary:
         raise WorkdirError("has another vocabulary than this run", where=str(workdir))
+
     theirs, mine = by_path(params_of(item, "ema")), by_path(params)
     loaded = {
         name: theirs[name].astype(value.dtype)
         for name, value in mine.items()
         if name in theirs and theirs[name].shape == value.shape
     }
+
     if not loaded:
         raise WorkdirError(
             "none of its parameters fits this model",
             where=str(workdir),
             fix="Set init_from to a run of a like model.",
         )
+
     leaves = {**mine, **loaded}.values()
     merged = jax.tree.unflatten(jax.tree.structure(params), leaves)
     new = ", ".join(name for name in mine if name not in loaded) or "-"

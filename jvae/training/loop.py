@@ -65,6 +65,7 @@ class TrainingRun:
         self.components, self.experiment = components, components.experiment
         self.folder, self.root = folder, folder.root
         self.stop, self.report = stop, ""
+
         self.checkpoints = RunCheckpoints(
             self.root,
             self.experiment.to_dict(),
@@ -73,9 +74,11 @@ class TrainingRun:
             vocabulary=components.splits.vocabulary,
             data_digest=components.data_digest,
         )
+
         like = components.abstract_state()
         self.state = self.checkpoints.restored(like) or self._fresh()
         self.start = int(self.state.step)
+
         is_first = distributed.is_first()
         self.writer = MetricsWriter(self.root, self.start) if is_first else None
         num_steps = self.experiment.num_steps
@@ -115,27 +118,33 @@ class TrainingRun:
         last = self.experiment.num_steps
         if self._lacks_evaluation() and not self.evaluate(self.start):
             self._leave(self.start)
+
         if self.start >= last or self._out_of_patience(self.start):
             self.progress.say(f"already at step {self.start} of {last}")
             return
+
         n, best = self.experiment.steps_per_dispatch, self.checkpoints.best
         step_fn = self.components.compile_step(self.state)
         train_batches = batches.training_batches(self.components, self.start)
         pending_metrics: tuple[int, Metrics] | None = None
         in_flight: collections.deque[Metrics] = collections.deque()
+
         for step in range(self.start + n, last + 1, n):
             self.state, metrics = step_fn(self.state, next(train_batches))
             in_flight.append(metrics)
             if len(in_flight) > MAX_IN_FLIGHT:
                 jax.block_until_ready(in_flight.popleft())
+
             # Fetching the step before leaves the device busy with this one.
             if pending_metrics is not None:
                 self._log(*pending_metrics)
             due = step % self.experiment.log_every_steps == 0 or step == last
             pending_metrics = (step, metrics) if due else None
+
             reached = self.checkpoints.states.reached_preemption
             is_stopped = self.stop.is_requested(step, reached)
             is_due = self._is_due(step, "eval") or self._is_due(step, "checkpoint")
+
             if is_due or is_stopped:
                 if pending_metrics is not None:
                     self._log(*pending_metrics)
@@ -147,6 +156,7 @@ class TrainingRun:
                     break
                 if is_stopped and step < last:
                     self._leave(step)
+
         self._settle()
         self.progress.say(
             f"done at step {int(self.state.step)}. Now: jvae eval --workdir={self.root}"

@@ -223,10 +223,12 @@ def choose(workdir: epath.PathLike, step: str | int) -> tuple[Checkpoints, int]:
         if (root / name).is_dir()
     }
     steps = {name: c.steps() for name, c in folders.items()}
+
     if not any(steps.values()):
         raise WorkdirError(
             "there is no checkpoint", where=str(root), fix="Name the workdir of a run."
         )
+
     order = [CHECKPOINTS, BEST] if step != "best" else [BEST, CHECKPOINTS]
     for name in order:
         if step in ("best", "last") and steps.get(name):
@@ -234,6 +236,7 @@ def choose(workdir: epath.PathLike, step: str | int) -> tuple[Checkpoints, int]:
             return folders[name], steps[name][-1]
         if step in steps.get(name, []):
             return folders[name], int(step)
+
     there = sorted({s for numbers in steps.values() for s in numbers})
     raise WorkdirError(
         f"there is no checkpoint {step!r}", where=str(root), fix=f"There are {there}."

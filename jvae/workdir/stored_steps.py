@@ -52,6 +52,7 @@ class StoredSteps:
             is_complete = metadata.is_complete(meta)
         except failures.UNREADABLE as error:
             raise self._unreadable(step, error) from error
+
         is_number = isinstance(written, int)
         if is_number and written > metadata.FORMAT and version != jvae.__version__:
             # Its digest may be another.
@@ -59,6 +60,7 @@ class StoredSteps:
             raise self._error(
                 f"checkpoint {step} was written by {newer}", "Upgrade jvae."
             )
+
         if not is_complete:
             raise self._damaged(step, "its JSON has no config or no shapes")
         if metadata.is_changed(meta) or not is_number or written > metadata.FORMAT:

@@ -41,16 +41,20 @@ def command(arguments: Sequence[str]) -> None:
     parser.add_argument("--port", type=int, default=7860, help="0 takes a free one")
     parser.add_argument("--no_browser", action="store_true", help="open no browser")
     add_model(parser)
+
     flags = parse(parser, arguments)
     if not flags.workdir:
         raise ConfigError("WORKDIR is missing", where=parser.prog)
+
     page, server = _web()
     model = restore(flags.workdir, **model_of(flags))
     section, words = model.config["data"], model.vocabulary
     with import_paths.allowed(flags.allow_imports):
         source = datasets.load_split(section, flags.split, words)
+
     is_local = flags.host in LOOPBACK
     listener = server.bound(flags.host, flags.port)
+
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(listener):
         os.environ["GRADIO_TEMP_DIR"] = folder  # the page's pictures, gone at the end
         explorer = Explorer.of(model, source, flags.num_examples)

@@ -50,6 +50,7 @@ def _sides(subject: str, nouns: str, verbs: str) -> dict[str, list[Rule]]:
     rules: dict[str, list[Rule]] = {}
     pairs = [f"Noun-{n}-{subject} Verb-{n}-{subject}" for n in NUMBERS]
     rules[f"Sentence-{subject}"] = _evenly(pairs)
+
     for number, ending in NUMBERS.items():
         one = number == "one"
         words = [w if one else PLURALS.get(w, w + ending) for w in nouns.split()]
@@ -57,6 +58,7 @@ def _sides(subject: str, nouns: str, verbs: str) -> dict[str, list[Rule]]:
             (THIRD_PERSON.get(v, v + "s") if one else v) + f" Object-{subject}"
             for v in verbs.split()
         ]
+
         noun, name = f"Noun-{number}-{subject}", f"Word-{number}-{subject}"
         article = "the" if not one else "Article"
         who = f"who {'sees' if one else 'see'} Object-{subject}"
@@ -66,9 +68,11 @@ def _sides(subject: str, nouns: str, verbs: str) -> dict[str, list[Rule]]:
             (0.2, (article, name, *who.split())),
         ]
         rules[name] = _evenly(words)
+
         verb = f"Verb-{number}-{subject}"
         rules[verb] = [(p * 0.6, right) for p, right in _evenly(acts)]
         rules[verb] += [(p * 0.4, (*right, "Place")) for p, right in _evenly(acts)]
+
     objects = [f"Article Word-one-{subject}", f"the Word-many-{subject}"]
     rules[f"Object-{subject}"] = _evenly(objects)
     return rules

@@ -142,20 +142,24 @@ def _readable(file: Path) -> Iterator[None]:
 def _eight_bits(picture: Any, file: Path) -> Any:
     """Returns the picture in mode 'L' or 'RGB', without transparency."""
     image = _pillow()
+
     if picture.mode in DEEP and picture.format == "PNG":
         if "transparency" in picture.info:
             raise DataError("16-bit gray with transparency", where=str(file))
         # v / 257, rounded; Pillow's own conversion cuts everything above 255.
         deep = np.asarray(picture).astype(np.uint32)
         return image.fromarray(((deep + 128) // 257).astype(np.uint8))
+
     if picture.has_transparency_data:
         colors = picture.convert("RGBA")
         white = image.new("RGBA", colors.size, "white")
         return image.alpha_composite(white, colors).convert("RGB")
+
     if picture.mode in ("1", "L"):
         return picture.convert("L")
     if picture.mode in COLOR:
         return picture.convert("RGB")
+
     raise DataError(
         f"pixel format {picture.mode} has no defined conversion to 8 bits",
         where=str(file),

@@ -181,6 +181,7 @@ def find(root: Path, test_fraction: float) -> dict[str, Files]:
 def _pictures_in(root: Path) -> Files:
     """Returns the pictures under `root` but for hidden ones; names other files."""
     pictures, others = [], []
+
     for place, folders, names in os.walk(root, onerror=_refuse, followlinks=True):
         folders[:] = [
             name
@@ -189,18 +190,22 @@ def _pictures_in(root: Path) -> Files:
         ]
         inside = Path(place).relative_to(root).parts
         label = inside[0] if inside else ""
+
         for name in names:
             if name.lower().endswith(ENDINGS) and not name.startswith("."):
                 pictures.append(File(Path(place, name), label))
             elif not name.startswith("."):
                 others.append(name)
+
     if not pictures:
         raise DataError("no pictures", where=str(root), fix=EXPECTED)
+
     if others:
         named = ", ".join(map(ascii, sorted(others)[:NUM_NAMED]))
         more = ", ..." if len(others) > NUM_NAMED else ""
         text = "jvae: %d files in %s are no pictures and left out: %s%s"
         logger.warning(text, len(others), root, named, more)
+
     return sorted(pictures, key=lambda file: file.path.as_posix())
 
 

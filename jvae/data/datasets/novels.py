@@ -94,16 +94,19 @@ def write_splits(
     """
     require(1 <= min_words <= max_words, "min_words", "be in 1..max_words", min_words)
     require(0.0 < held_out < 0.5, "held_out", "be within (0, 0.5)", held_out)
+
     by_split: dict[str, dict[tuple[str, ...], None]] = collections.defaultdict(dict)
     for book in books:
         for words in sentences(read_utf8(book), min_words, max_words):
             by_split[split_of(words, held_out)][words] = None
+
     empty = [split for split in SPLITS if not by_split[split]]
     if empty:
         raise DataError(
             f"no sentence for {', '.join(empty)}",
             fix="Give more text, or hold out more.",
         )
+
     try:
         out.mkdir(parents=True, exist_ok=True)
         for split in SPLITS:

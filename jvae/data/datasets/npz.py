@@ -90,6 +90,7 @@ def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     if f"{name}.npy" not in archive.namelist():
         known = ", ".join(archive.namelist()) or "nothing"
         raise DataError(f"no array {name}, there is {known}", where=where, fix=EXPECTED)
+
     member = archive.getinfo(f"{name}.npy")
     with archive.open(member) as stream:
         shape, dtype = _header(stream, where)
@@ -104,6 +105,7 @@ def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
                 where=where,
                 fix="Write it again.",
             )
+
     with archive.open(member) as stream:
         return np.lib.format.read_array(stream, allow_pickle=False)
 

@@ -84,6 +84,7 @@ def _sentences(file: Path, max_words: int, on_bad_line: OnBadLine) -> list[list[
     lines = read_utf8(file).removesuffix("\n").split("\n")
     sentences = [line.split() for line in lines]
     bad = [n for n, words in enumerate(sentences) if not 1 <= len(words) <= max_words]
+
     if bad and on_bad_line == "error":
         words = len(sentences[bad[0]])
         problem = f"{words} words, more than {max_words}" if words else "an empty line"
@@ -92,9 +93,11 @@ def _sentences(file: Path, max_words: int, on_bad_line: OnBadLine) -> list[list[
             where=f"{file}, line {bad[0] + 1}",
             fix="Set data.on_bad_line='skip' to leave such lines out.",
         )
+
     left = [words for words in sentences if 1 <= len(words) <= max_words]
     if not left:
         raise DataError("no sentence is left", where=str(file), fix=EXPECTED)
+
     if bad:
         count = f"{len(bad):,} of {len(sentences):,} lines"
         logger.warning(

@@ -63,6 +63,7 @@ def tfds(
     """
     alone = height is None and (width is not None or crop is not None)
     require(not alone, "data.height", "be given with data.width and data.crop", height)
+
     folder = prepared_folder(dataset, data_dir)
     if not has_random_access(folder):
         raise DataError(
@@ -70,6 +71,7 @@ def tfds(
             where=str(folder),
             fix=f"Convert it: {prepare_command(dataset, data_dir)}",
         )
+
     builder = _open(folder)
     layout = _layout(builder, image, label)
     if height is not None:
@@ -81,6 +83,7 @@ def tfds(
                 where=str(folder),
             )
         layout = dataclasses.replace(layout, size=(height, width or height), crop=crop)
+
     return Splits(
         train=_split(builder, train_split, layout),
         test=_split(builder, test_split, layout),
@@ -216,6 +219,7 @@ def _layout(builder: Any, image: str, label: str) -> Layout:
                 where=where,
                 fix=f"Set data.{field}.",
             )
+
     shape = features[image].shape
     if len(shape) == 2:
         shape = (*shape, 1)
@@ -223,6 +227,7 @@ def _layout(builder: Any, image: str, label: str) -> Layout:
         raise DataError(
             f"feature {image!r} is no image, its shape is {shape}", where=where
         )
+
     if label not in features:
         return Layout(image, None, shape, None)
     kind = features[label]

@@ -62,6 +62,7 @@ def nvae(
     """
     height, width, colors = image_shape
     halvings = blocks + len(groups) - 1
+
     for side in (height, width):
         if (side + 2 * padding) % 2**halvings:
             raise ConfigError(
@@ -71,6 +72,7 @@ def nvae(
                 fix="Set model.padding, or fewer model.blocks or model.groups.",
             )
     require(channels % 2 == 0, "model.channels", "be even", channels)
+
     depth = 2 * (blocks * block_cells + group_cells * sum(groups))
     return NVAE(
         observation=likelihoods.build(likelihood),

@@ -195,6 +195,7 @@ class LatentGroup(nn.Module):
         index, features, z = inputs
         with layers.loop_body():
             state, numbers = self._prior(state, context.mask)
+
             prior = gaussian(*numbers)
             if isinstance(z, Noise):
                 sample = GroupSample(prior.mean + prior.std * z.u)
@@ -211,6 +212,7 @@ class LatentGroup(nn.Module):
                 joint = features if self.is_first else features + self.combine(state)
                 q = gaussian(*_add(numbers, _two(self.posterior_head(joint))))
                 sample = self._draw(q, prior, context.keys, index)
+
             both = jnp.concatenate([state, sample.z.astype(state.dtype)], axis=-1)
             return self.merge(both), sample
 

@@ -101,22 +101,27 @@ class NVAE(Model):
         cell_up = cell_type(BottomUpCell, remat, in_loop=False)
         cell_down = cell_type(TopDownCell, remat, in_loop=False)
         same = ("none",) * (self.block_cells - 1)
+
         self.stem = style.convolution(self.channels, 3)
         self.before = [cell_up(style, size) for size in (*same, "down") * self.blocks]
+
         num_scales = len(self.groups)
         width = self.channels * 2 ** (self.blocks + num_scales - 1)
         self.halvings = [cell_up(style, "down") for _ in range(num_scales - 1)]
         kind: Any = Scale
         if self.features == "recompute":  # the gradient keeps a scale's input alone
             kind = nn.remat(Scale, methods=["top_down"], static_argnums=(6,))
+
         self.scales = [
             kind(style, self.sizes, width >> i, count, i == 0, self.features)
             for i, count in enumerate(self.groups)
         ]
         self.doublings = [cell_down(style, 6, "up") for _ in range(num_scales - 1)]
+
         self.top = style.convolution(width, 1)
         shape = (*self.latent_shapes[0][1:3], width)
         self.start_state = self.param("start", nn.initializers.uniform(1.0), shape)
+
         self.after = [cell_down(style, 3, size) for size in ("up", *same) * self.blocks]
         outputs = self.observation.num_outputs(self.image_shape[-1])
         self.head = style.head(outputs, 3)
@@ -151,10 +156,12 @@ class NVAE(Model):
         """
         missing = (None,) * len(self.groups)
         bottom_up_features, top = bottom_up or (missing, None)
+
         start = self.start_state.astype(self.style.dtype)
         state = jnp.broadcast_to(start, (rows, *start.shape))
         samples: list[GroupSample] = []
         begin = 0
+
         for i, count in enumerate(self.groups):
             if i > 0:
                 state = self.doublings[i - 1](state, context.mask)
@@ -169,6 +176,7 @@ class NVAE(Model):
             )
             samples.append(more)
             begin += count
+
         return Latents(tuple(d.z.swapaxes(0, 1) for d in samples), state), samples
 
     def infer(self, batch: Batch, key: Key) -> Inference:
