@@ -1,4 +1,4 @@
-"""Whether a data set is the one that a run began with: a digest of a sample of it."""
+"""A digest of a data set, by which a resumed run detects that its data changed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ NUM_SAMPLED = 64
 
 
 def data_digest(splits: Splits) -> str:
-    """Returns 16 hex digits of what a run learns from: training and validation data.
+    """Returns 16 hex digits that identify the training and validation data.
 
-    Sizes and shapes count, and the contents of 64 examples of each split as they are
-    stored, so that another version of a decoder is no other data; of files also all
-    names. Cheap: a change between the examples that are looked at is not seen.
+    Hashes sizes, shapes and 64 examples of each split as stored, before any decoding,
+    which may differ between library versions; for folders of files also all names. It
+    is cheap, and does not detect a change in other examples.
 
     Args:
       splits: the data set.

@@ -224,7 +224,6 @@ def conv(
         activation=activation,
         **common,
     )
-
     decoder = ConvDecoder(
         channels=tuple(decoder_channels),
         start_shape=start,

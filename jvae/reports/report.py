@@ -79,7 +79,6 @@ def evaluate(
     """
     settings = settings or Settings()
     heat = settings.temperatures
-
     if train is not None and settings.statistics == "train":
         draw_key, size = jax.random.fold_in(key, 5), settings.batch_size
         trained = recomputed_statistics(trained, train, batch_size=size, key=draw_key)
@@ -103,7 +102,6 @@ def evaluate(
             samplers=samplers,
             others=None if split == "train" else train,
         )
-
     written = []
     if trained.vocabulary is not None:
         written = passages.make_passages(trained, source, picture_key, heat)
@@ -118,17 +116,21 @@ def evaluate(
             "settings": dataclasses.asdict(settings),
             "config": config,
             "versions": versions(),
-            "checksums": {
-                "parameters": json_digest(checksums(trained.params)),
-                "state": json_digest(checksums(trained.state)),
-                "config": json_digest(strict_json(config)),
-            },
+            "checksums": _checksums(trained, config),
         }
     )
-
     if jax.process_index() == 0:
         write_report(out_dir, results, shown)
     return results
+
+
+def _checksums(trained: TrainedModel, config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns digests of what was evaluated, by which results can be matched."""
+    return {
+        "parameters": json_digest(checksums(trained.params)),
+        "state": json_digest(checksums(trained.state)),
+        "config": json_digest(strict_json(config)),
+    }
 
 
 def write_report(

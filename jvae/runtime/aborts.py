@@ -1,8 +1,8 @@
-"""How a process ends that JAX aborts, as it does where another is gone or late.
+"""One line and an exit status where JAX aborts a process.
 
-JAX's coordination service notices that a process is gone, silent or absent in a thread
-of C++, logs a stack and calls abort(). No Python code is asked, so the words and the
-exit status that a command promises are said by a handler of the signal itself.
+When another process is lost, JAX's coordination service logs a stack trace and calls
+abort() from a C++ thread, without running Python code. A handler of SIGABRT replaces
+the trace by the message and exit status of a DeviceError.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Standard streams that outlive whoever reads them.
+"""Standard streams whose write errors do not end a command.
 
-A run goes on when its terminal is closed, `| head` has seen enough, or the disk that it
-is logged to is full; what it was to say is lost, what it was to save is not.
+A run continues when its terminal is closed, `| head` exits, or the disk that holds its
+log is full. Only the output is lost.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 
 def open_closed() -> None:
-    """Opens streams that were closed, as by `2>&-`; before any file is opened.
+    """Opens standard streams that the shell closed, for example with `2>&-`.
 
-    The file would get the number of the stream, and all that is written to that.
+    Must run before any file is opened: the file would get the descriptor of the stream,
+    and everything that is printed.
     """
     for number, (name, mode) in enumerate(STREAMS):
         try:

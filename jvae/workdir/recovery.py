@@ -1,6 +1,7 @@
-"""Steps that were never finished, lost a file, or are damaged: found and set aside.
+"""Recovery of checkpoints that are incomplete or damaged.
 
-Nothing that may be a checkpoint, and nothing that no save has written, is deleted.
+Only the remains of an interrupted save are deleted. Anything that may be a checkpoint
+is renamed, and files that are not jvae's are left alone.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ COMPLETE = "complete"
 
 
 class RecoverableSteps(StoredSteps):
-    """The steps of a folder that may be written, so that what is wrong can be mended.
+    """The steps of a folder opened for writing, which can be repaired.
 
     Args:
       folder: WORKDIR/checkpoints or WORKDIR/best.
@@ -47,11 +48,11 @@ class RecoverableSteps(StoredSteps):
     """
 
     def recover(self, read: Callable[[int], object]) -> None:
-        """Looks at the steps that lack the commit file, which nobody else lists.
+        """Verifies the steps without commit file, which `steps` does not list.
 
-        Most are of a save that was killed before its arrays were written, and are
-        removed. One may have lost that file alone, in a copy say: if its checksums are
-        right it is a checkpoint like others. All others are set aside.
+        Usually such a step is a save that was killed before its arrays were written; it
+        is deleted. A step may also have lost only that file, for example in a copy: if
+        its checksums are right, it is used. All others are renamed.
 
         Args:
           read: reads a step and raises DamagedError if it is not what was written.
@@ -73,8 +74,8 @@ class RecoverableSteps(StoredSteps):
     def _commit_unfinished(self) -> list[tuple[int, str]]:
         """Adds the commit files that steps lack, so that they can be read.
 
-        A note beside a step says that it is to be verified, also to the next start if
-        this one is killed before it has done so.
+        A file N.unverified marks a step until it is verified, so that the next start
+        verifies it if this one is killed first.
 
         Returns:
           (step, `COMPLETE` if all its items had theirs, else '').
@@ -108,7 +109,7 @@ class RecoverableSteps(StoredSteps):
         return self.folder / f"{name}.unverified"
 
     def _end_recovery(self, step: int, is_whole: bool) -> None:
-        """Says that a step is whole, or takes it out of the way."""
+        """Logs that a step is whole, or removes or renames it; removes its mark."""
         folder = self.folder / str(step)
         if is_whole:
             logger.warning(
@@ -120,7 +121,7 @@ class RecoverableSteps(StoredSteps):
         self._note(folder.name).unlink(missing_ok=True)
 
     def _discard(self, folder: epath.Path) -> None:
-        """Removes what an interrupted save left; renames what may be more than that."""
+        """Deletes the remains of an interrupted save; renames a folder with arrays."""
         parts = [part for part in folder.iterdir() if part.name != COMMIT_FILE]
         inner = [p for part in parts if part.is_dir() for p in part.iterdir()]
         has_arrays = any(path.name == MANIFEST for path in inner)

@@ -18,7 +18,7 @@ from jvae.workdir import files, locks
 
 CONFIG_FILE = "config.json"
 UNREADABLE_CHARACTERS = "[]*?\\"
-"""In a path, of which Orbax takes a pattern when it looks for what it has written."""
+"""Orbax reads a path with one of these as a glob pattern, and finds no checkpoint."""
 SHARED_SECONDS, LOOK_SECONDS = 10.0, 0.2
 """How long a file of process 0 may take to be seen by others, and between two looks."""
 Check = Callable[[Mapping[str, Any], Mapping[str, Any], epath.Path], None]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.runs import (
+    ROOT,
     arrays,
     free_port,
     metrics,
@@ -176,55 +177,52 @@ def test_a_process_that_waits_alone_ends_in_one_line(config, tmp_path):
     assert line.startswith(ABORTED)
 
 
-def test_processes_with_other_configs_end_together_and_name_the_field(config, tmp_path):
-    port = free_port()
-    two = [
-        train(
-            config,
-            tmp_path / "run",
-            f"--coordinator=127.0.0.1:{port}",
-            "--num_processes=2",
-            f"--process_id={i}",
-            f"--config.loss.beta={i + 1}.0",
-        )
-        for i in range(2)
+def train_apart(config, workdirs, *flags):
+    """Starts two processes of one run, each with its own workdir and flags."""
+    together = (f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2")
+    return [
+        train(config, workdir, *together, f"--process_id={i}", *own)
+        for i, (workdir, own) in enumerate(zip(workdirs, flags, strict=True))
     ]
+
+
+def test_processes_with_other_configs_end_together_and_name_the_field(config, tmp_path):
+    flags = [(f"--config.loss.beta={beta}",) for beta in (1.0, 2.0)]
+    two = train_apart(config, [tmp_path / "run"] * 2, *flags)
     assert wait_all(two) == [2, 2], texts(two)
     assert all("loss.beta: 2.0 there, 1.0 here" in last_line(p) for p in two)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_config_that_one_process_cannot_use_ends_both(config, tmp_path):
-    """As where its host lacks the data."""
-    port = free_port()
-    missing = ("--config.data={'name': 'npz', 'path': '/nowhere.npz'}",)
+def test_data_that_one_process_cannot_read_end_both(config, tmp_path):
+    """Each process sees its own file at the path, as on two hosts."""
+    data = "--config.data={'name': 'npz', 'path': 'data.npz'}"
+    folders = [tmp_path / name for name in ("one", "other")]
+    for folder in folders:
+        folder.mkdir()
+    images = np.zeros((200, 8, 8), np.uint8)
+    np.savez(folders[0] / "data.npz", train_images=images, test_images=images)
+    address = f"--coordinator=127.0.0.1:{free_port()}"
     two = [
         train(
             config,
             tmp_path / "run",
-            f"--coordinator=127.0.0.1:{port}",
+            data,
+            address,
             "--num_processes=2",
             f"--process_id={i}",
-            *missing,
+            cwd=folder,
+            PYTHONPATH=str(ROOT),
         )
-        for i in range(2)
+        for i, folder in enumerate(folders)
     ]
     assert wait_all(two) == [3, 3], texts(two)
-    assert all("/nowhere.npz" in last_line(p) for p in two)
+    assert "process 1: " in last_line(two[0]) and "data.npz" in last_line(two[0])
+    assert "data.npz" in last_line(two[1])
 
 
 def test_processes_that_do_not_share_the_workdir_say_so(config, tmp_path):
-    port = free_port()
-    two = [
-        train(
-            config,
-            tmp_path / f"run{i}",
-            f"--coordinator=127.0.0.1:{port}",
-            "--num_processes=2",
-            f"--process_id={i}",
-        )
-        for i in range(2)
-    ]
+    two = train_apart(config, [tmp_path / "one", tmp_path / "other"], (), ())
     assert wait_all(two) == [4, 4], texts(two)
     assert all("does not see the folder" in last_line(p) for p in two)
 

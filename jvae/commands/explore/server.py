@@ -27,9 +27,9 @@ ADDRESSES = re.compile(
     r"/|/config|/theme\.css|/favicon\.ico|/(static|assets|svelte)/[\w./@+-]+"
     r"|/gradio_api/(startup-events|run/predict|heartbeat/\w+|file=/.+)"
 )
-"""What the page asks for; 'file=' gives what the page itself has made, nothing else.
+"""The requests that the page makes; 'file=' serves files that the page has written.
 
-Of a URL after 'file=' Gradio would fetch what is there.
+'file=' must be followed by a local path: Gradio would download a URL.
 """
 MAX_BODY = 2**20
 """Bytes of a request; those of the page have some thousands."""
@@ -68,7 +68,7 @@ def _refusal(scope: Any) -> int:
     if not ADDRESSES.fullmatch(scope["path"]):
         return 404
     headers = dict(scope["headers"])
-    if b"transfer-encoding" in headers:  # whose length nobody knows
+    if b"transfer-encoding" in headers:  # the length of the body is unknown
         return 411
     size = headers.get(b"content-length", b"0" if scope["method"] != "POST" else b"")
     if not size.isdigit():
@@ -77,7 +77,7 @@ def _refusal(scope: Any) -> int:
 
 
 async def _read(receive: Callable) -> bytes:
-    """Returns the body of a request, whose length has been looked at."""
+    """Returns the body of a request; `_refusal` has checked its length."""
     body, is_more = b"", True
     while is_more:
         message = await receive()
@@ -87,9 +87,10 @@ async def _read(receive: Callable) -> bytes:
 
 
 def _is_plain(body: bytes) -> bool:
-    """Returns whether a request gives numbers and words, as the page does.
+    """Returns whether all inputs of a request are numbers or strings.
 
-    Of an object with a path or a URL Gradio would fetch, or copy, what is there.
+    The page sends no others. Gradio would read the file, or download the URL, that an
+    input object names.
     """
     try:
         values = json.loads(body)["data"]
@@ -100,7 +101,7 @@ def _is_plain(body: bytes) -> bool:
 
 
 class _Replay:
-    """Gives a body that has been read once more, then what comes after it."""
+    """An ASGI `receive` that returns a body already read, then further messages."""
 
     def __init__(self, body: bytes, receive: Callable):
         self.messages = [{"type": "http.request", "body": body}]
@@ -160,9 +161,9 @@ def serve(app: Any, listener: socket.socket) -> None:
       app: from `application`.
       listener: from `bound`.
     """
-    # A bad request is an answer with its status; its traceback tells the user nothing.
+    # Bad requests are answered with their status; no traceback is logged for them.
     config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1)
-    signal.signal(signal.SIGTERM, _stop)  # which uvicorn raises again at its end
+    signal.signal(signal.SIGTERM, _stop)  # uvicorn raises the signal again at its end
     uvicorn.Server(config).run(sockets=[listener])
 
 
