@@ -121,3 +121,24 @@ def test_few_examples_are_read_of_a_large_split():
     source = Counting({"image": np.zeros((100_000, 1, 1, 1), np.uint8)})
     data_digest(Splits(source, split()))
     assert Counting.total <= 2 * NUM_SAMPLED
+
+
+def test_the_order_of_a_subset_counts_between_the_examples_that_are_sampled():
+    order = np.arange(200)
+    swapped = order.copy()
+    swapped[[1, 2]] = 2, 1
+    sampled = np.linspace(0, 199, NUM_SAMPLED).astype(np.int64)
+    assert not {1, 2} & set(sampled.tolist())
+    a, b = (data_digest(Splits(Subset(split(), i), split())) for i in (order, swapped))
+    assert a != b
+
+
+def test_the_name_of_every_picture_counts(tmp_path):
+    """Of 300 of one content, one that is not sampled gets another name."""
+    Image.new("L", (4, 4), 7).save(tmp_path / "0000.png")
+    content = (tmp_path / "0000.png").read_bytes()
+    for i in range(1, 300):
+        (tmp_path / f"{i:04d}.png").write_bytes(content)
+    before = of(tmp_path)
+    (tmp_path / "0002.png").rename(tmp_path / "0002b.png")
+    assert of(tmp_path) != before

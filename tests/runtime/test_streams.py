@@ -73,3 +73,22 @@ def test_a_script_goes_on_and_its_files_get_none_of_it(tmp_path, closed):
     )
     assert ended.returncode == 0, ended.stderr
     assert file.read_text() == "mine"
+
+
+EXEC = """
+import os, sys
+from jvae.runtime import streams
+streams.open_closed()
+code = "import os; here = os.path.samestat(os.fstat(2), os.stat(os.devnull)); "
+code += "open({path!r}, 'w').write(str(here))"
+os.execv(sys.executable, [sys.executable, "-c", code])
+"""
+
+
+def test_a_stream_stays_open_when_the_process_starts_over(tmp_path):
+    """As it does for large pages of memory."""
+    file = tmp_path / "file"
+    (tmp_path / "script.py").write_text(EXEC.format(path=str(file)))
+    command = f"{sys.executable} {tmp_path / 'script.py'} 2>&-"
+    assert subprocess.run(["bash", "-c", command], timeout=60).returncode == 0
+    assert file.read_text() == "True"
