@@ -52,6 +52,8 @@ class TrainedModel:
       transform: from stored pixels to the support of the likelihood.
       mesh: the devices.
       vocabulary: of sentences, a `jvae.data.vocabulary.Vocabulary`; None of others.
+      before_batch: called before each batch of a loop over a split, such as to show
+        progress; what it raises ends the loop.
     """
 
     model: Model
@@ -60,6 +62,7 @@ class TrainedModel:
     transform: Transform
     mesh: Mesh
     vocabulary: Any = None
+    before_batch: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         """Fills in what a model of another class lacks."""
@@ -237,6 +240,7 @@ class TrainedModel:
         options |= {"function": function}
         running = None
         for batch in batches:
+            self.before_batch()
             placed = mesh.put_batch(batch, self.mesh)
             started = self.run(_prepared, key, placed, **options)
             # One batch is computed while the next is read, and no more wait in memory.

@@ -47,9 +47,10 @@ def initialize(
       silence_timeout: seconds after which a process that says nothing counts as gone.
 
     Raises:
-      ConfigError: only some of the first three are given, or one is out of range.
-      DeviceError: the coordinator cannot be reached, its port is in use, or nothing is
-        found.
+      ConfigError: only some of the first three are given, one is out of range, or
+        num_processes is another in another process.
+      DeviceError: the coordinator cannot be reached, its port is in use, nothing is
+        found, or as `check_devices`.
     """
     _check(coordinator, num_processes, process_id, join_timeout, silence_timeout)
 
@@ -73,6 +74,14 @@ def initialize(
             f"the processes did not find each other: {first_line(error)}",
             fix="Give --coordinator, --num_processes and --process_id.",
         ) from error
+
+    check_devices()
+    told = gathered(num_processes)  # JAX believes process 0
+    if len(set(told)) > 1:
+        raise ConfigError(
+            f"the processes were told different num_processes: {told}",
+            fix="Start all with the same.",
+        )
 
 
 def _check(

@@ -29,6 +29,7 @@ class StopSignal:
 
     def __init__(self):
         self.signal: int | None = None
+        self._num_asked = 0
         self._is_at_once = False
         self._is_distributed = jax.distributed.is_initialized()
         self._before: dict[int, Any] = {}
@@ -67,7 +68,8 @@ class StopSignal:
     def at_once(self) -> Iterator[None]:
         """A context with nothing to save, which a signal ends by a StoppedError.
 
-        In a run of several processes it does nothing, as they stop together.
+        In a run of several processes it does nothing, as they stop together: they ask
+        `is_requested` between two batches.
         """
         if self._is_distributed:
             yield
@@ -80,16 +82,17 @@ class StopSignal:
             self._is_at_once = False
         self.check()  # an exception out of a handler may be lost, in a callback of C
 
-    def is_requested(self, dispatch: int, reached: Callable[[int], bool]) -> bool:
-        """Returns whether to stop now; every process calls this at every dispatch.
+    def is_requested(self, reached: Callable[[int], bool]) -> bool:
+        """Returns whether to stop now; all processes ask at the same places.
 
         Args:
-          dispatch: number of the call of the device, growing by one.
-          reached: `Checkpoints.reached_preemption`, whether all processes stop here.
+          reached: `Checkpoints.reached_preemption`. Processes agree on the next number
+            that none has asked for yet, so the numbers grow by one.
         """
         if not self._is_distributed:
             return self.signal is not None
-        return reached(dispatch)
+        self._num_asked += 1
+        return reached(self._num_asked)
 
     @property
     def name(self) -> str:

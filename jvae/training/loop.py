@@ -141,8 +141,7 @@ class TrainingRun:
             due = step % self.experiment.log_every_steps == 0 or step == last
             pending_metrics = (step, metrics) if due else None
 
-            reached = self.checkpoints.states.reached_preemption
-            is_stopped = self.stop.is_requested(step, reached)
+            is_stopped = self._is_stopped()
             is_due = self._is_due(step, "eval") or self._is_due(step, "checkpoint")
 
             if is_due or is_stopped:
@@ -161,6 +160,9 @@ class TrainingRun:
         self.progress.say(
             f"done at step {int(self.state.step)}. Now: jvae eval --workdir={self.root}"
         )
+
+    def _is_stopped(self) -> bool:
+        return self.stop.is_requested(self.checkpoints.states.reached_preemption)
 
     def _is_due(self, step: int, what: str) -> bool:
         every = registry.values(self.experiment)[f"{what}_every_steps"]
@@ -252,6 +254,7 @@ class TrainingRun:
         if source is None:
             return True
         trained = trained_model_of(self.components, self.state)
+        trained = dataclasses.replace(trained, before_batch=self._end_if_stopped)
         examples = self.experiment.eval_examples
         try:
             with self.stop.at_once():
@@ -266,6 +269,11 @@ class TrainingRun:
             self.progress.say(f"step {step}  {scores.sentence}")
             self._write_pictures(step, grids)
         return True
+
+    def _end_if_stopped(self) -> None:
+        """Ends what has nothing to save, in all processes at the same batch."""
+        if self._is_stopped():
+            raise StoppedError("stopped", exit_code=self.stop.exit_code)
 
     def _write_pictures(self, step: int, grids: dict[str, np.ndarray]) -> None:
         folder = self.root / "pictures"

@@ -87,9 +87,13 @@ class Checkpoints(RecoverableSteps):
                     "Make room, or name a folder that can be written.",
                 ) from error
 
-    def reached_preemption(self, dispatch: int) -> bool:
-        """Returns whether all processes are to stop here, as one of them was told."""
-        return self._manager.reached_preemption(dispatch)
+    def reached_preemption(self, count: int) -> bool:
+        """Returns whether all processes are to stop here, as one of them was told.
+
+        Args:
+          count: how often each has asked, this time included.
+        """
+        return self._manager.reached_preemption(count)
 
     def save(
         self, step: int, items: Mapping[str, Any], meta: Mapping[str, Any]

@@ -115,6 +115,66 @@ def test_a_notice_to_one_process_stops_both_at_one_step(config, tmp_path):
     assert f"resumed from step {stops[0][0]}" in again[0].text
 
 
+def test_a_notice_is_heard_where_a_dispatch_does_several_steps(long, tmp_path):
+    config = write_config(tmp_path, long | {"steps_per_dispatch": 10})
+    two = train_together(config, tmp_path / "run", devices=1)
+    assert two[0].wait_for("step 50/"), texts(two)
+    two[1].send(signal.SIGTERM)
+    assert wait_all(two) == [143, 143], texts(two)
+    assert steps(tmp_path / "run")[-1] < long["num_steps"]
+
+
+SLOW = """
+import dataclasses, pathlib, time
+from jvae.data.datasets.digits import digits
+
+class Slow:
+    def __init__(self, source):
+        self.source, self.shapes = source, source.shapes
+
+    def __len__(self):
+        return len(self.source)
+
+    def read(self, indices):
+        if len(indices) == 4:  # of more the digest of the data
+            pathlib.Path({begun!r}).touch()
+            time.sleep(1)
+        return self.source.read(indices)
+
+def slow():
+    splits = digits()
+    return dataclasses.replace(splits, validation=Slow(splits.test))
+"""
+
+
+def test_a_notice_in_a_validation_ends_it_in_both_processes(long, tmp_path):
+    """It would take 20 s: 160 examples in batches of 8, of which each process reads 4.
+
+    At the next start it is made up for.
+    """
+    begun, workdir = tmp_path / "begun", tmp_path / "run"
+    (tmp_path / "slow.py").write_text(SLOW.format(begun=str(begun)))
+    long["data"] = {"name": "slow:slow", "batch_size": 8, "transform": "binarize"}
+    long |= {"num_steps": 20, "eval_every_steps": 10, "eval_examples": 160}
+    config = write_config(tmp_path, long)
+    path = f"{tmp_path}:{ROOT}"
+
+    two = train_together(config, workdir, devices=1, PYTHONPATH=path)
+    assert two[0].wait_until(begun.exists), texts(two)
+    two[1].send(signal.SIGTERM)
+    sent = time.monotonic()
+    assert wait_all(two) == [143, 143], texts(two)
+    assert time.monotonic() - sent < 10
+    assert steps(workdir) == [10]
+    assert not [row for row in metrics(workdir) if row["split"] == "validation"]
+
+    few = "--config.eval_examples=16"
+    again = train_together(config, workdir, few, devices=1, PYTHONPATH=path)
+    assert wait_all(again) == [0, 0], texts(again)
+    rows = [row for row in metrics(workdir) if row["split"] == "validation"]
+    assert [row["step"] for row in rows] == [10, 20]
+
+
 def test_ctrl_c_reaches_both_processes(config, tmp_path):
     two = train_together(config, tmp_path / "run", devices=1)
     assert two[0].wait_for("step 50/"), texts(two)
@@ -192,6 +252,16 @@ def test_processes_with_other_configs_end_together_and_name_the_field(config, tm
     assert wait_all(two) == [2, 2], texts(two)
     assert all("loss.beta: 2.0 there, 1.0 here" in last_line(p) for p in two)
     assert not (tmp_path / "run").exists()
+
+
+def test_processes_that_were_told_other_numbers_of_processes_end_together(
+    config, tmp_path
+):
+    """JAX takes the number of process 0."""
+    flags = [(), ("--num_processes=3",)]
+    two = train_apart(config, [tmp_path / "run"] * 2, *flags)
+    assert wait_all(two) == [2, 2], texts(two)
+    assert all("different num_processes: [2, 3]" in last_line(p) for p in two)
 
 
 def test_data_that_one_process_cannot_read_end_both(config, tmp_path):

@@ -22,9 +22,9 @@ def test_a_signal_is_a_request_with_its_exit_code(name):
     number = getattr(signal, name)
     before = signal.getsignal(number)
     with StopSignal() as stop:
-        assert not stop.is_requested(0, lambda _: False)
+        assert not stop.is_requested(lambda _: False)
         os.kill(os.getpid(), number)
-        assert stop.is_requested(1, lambda _: False)
+        assert stop.is_requested(lambda _: False)
         with pytest.raises(StoppedError, match=f"stopped by {name}") as stopped:
             stop.check()
         assert stopped.value.exit_code == stop.exit_code == 128 + number
@@ -36,4 +36,4 @@ def test_a_closed_terminal_is_ignored_where_it_was_before():
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with StopSignal() as stop:
         os.kill(os.getpid(), signal.SIGHUP)
-        assert not stop.is_requested(0, lambda _: False)
+        assert not stop.is_requested(lambda _: False)
