@@ -40,7 +40,7 @@ PUBLIC = {
         elbo_terms in_batch_negatives info_nce infomax information_bottleneck
         iwae_terms jensen_shannon label_information log_weights
         negative_cluster_elbo negative_decomposed_elbo negative_elbo
-        negative_hierarchical_elbo negative_iwae prior_kl
+        negative_hierarchical_elbo negative_iwae num_examples prior_kl
     """.split(),
     "jvae.losses.elbo": "elbo_terms".split(),
     "jvae.contract": "Model TRAINING as_model".split(),

@@ -38,7 +38,12 @@ from jvae.losses.information import (
     negative_decomposed_elbo,
 )
 from jvae.losses.iwae import iwae_terms, log_weights, negative_iwae
-from jvae.losses.objective import check_options, config_fields, requirements_of
+from jvae.losses.objective import (
+    check_options,
+    config_fields,
+    num_examples,
+    requirements_of,
+)
 from jvae.types import Aux, LossFn, batch_size
 
 LOSSES: dict[str, Callable] = {
@@ -77,6 +82,7 @@ __all__ = [
     "negative_hierarchical_elbo",
     "negative_iwae",
     "in_batch_negatives",
+    "num_examples",
     "prior_kl",
 ]
 

@@ -191,8 +191,22 @@ def blank_padding(batch: Batch) -> Batch:
     return jax.tree.map(blank, dict(batch))
 
 
+def num_examples(batch: Batch) -> Array:
+    """Returns how many rows of a batch count, a float32 scalar.
+
+    It is the weight of the batch's loss, metrics and gradient, means over these rows,
+    in those of several batches: parts of a larger one, or the shards of devices.
+    """
+    rows = jnp.ones(batch_size(batch)) if "mask" not in batch else batch["mask"]
+    return rows.astype(jnp.float32).sum()
+
+
 def masked_mean(values: Array, batch: Batch) -> Array:
-    """Returns the mean of [B] values over the rows that `batch['mask']` keeps."""
+    """Returns the mean of [B] values over the rows that `batch['mask']` keeps.
+
+    Of no rows it is 0. The mean of several batches' means is that of all their rows
+    only if each has the weight `num_examples`.
+    """
     if "mask" not in batch:
         return values.mean()
     mask = batch["mask"].astype(values.dtype)

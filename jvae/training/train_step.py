@@ -13,6 +13,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from jvae import keys, layers
+from jvae.losses import num_examples
 from jvae.runtime import mesh, xla_options
 from jvae.types import (
     Array,
@@ -167,7 +168,7 @@ def make_train_step(
       The step; its metrics are those of the loss, 'gradient_norm', 'skipped_updates'
       and 'skipped_in_a_row'.
     """
-    gradients = _gradient_fn(loss, accumulate_steps)
+    gradients = gradient_fn(loss, accumulate_steps)
 
     def updated(state, grads, collections):
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -226,13 +227,13 @@ def with_gathered_variables(loss: LossFn, devices: Mesh) -> LossFn:
     return at_whole
 
 
-def _gradient_fn(loss: LossFn, accumulate_steps: int) -> Callable[..., Any]:
+def gradient_fn(loss: LossFn, accumulate_steps: int) -> Callable[..., Any]:
     """Returns ((loss, aux), gradient) as a function of the arguments of `loss`.
 
     Args:
       loss: what is differentiated by its first argument.
       accumulate_steps: parts of the batch, one after the other; losses, metrics and
-        gradients are averaged, collections handed on.
+        gradients are averaged, weighted by the rows that count, collections handed on.
     """
     value_and_grad = jax.value_and_grad(loss, has_aux=True)
     if accumulate_steps == 1:
@@ -253,10 +254,21 @@ def _gradient_fn(loss: LossFn, accumulate_steps: int) -> Callable[..., Any]:
             return aux.state, (value, grads, aux.metrics)
 
         collections, parts = layers.scan(body, collections, micro)
-        value, grads, metrics = jax.tree.map(lambda part: part.mean(0), parts)
+        sizes = jax.vmap(num_examples)(micro[1]) if "mask" in batch else None
+        value, grads, metrics = jax.tree.map(lambda a: _mean_of_parts(a, sizes), parts)
         return (value, Aux(metrics, collections)), grads
 
     return accumulated
+
+
+def _mean_of_parts(parts: Array, sizes: Array | None) -> Array:
+    """Returns the mean of [N, ...], weighted by [N] sizes, None for equal ones."""
+    if sizes is None:
+        return parts.mean(0)
+    weights = (sizes / jnp.maximum(sizes.sum(), 1)).astype(parts.dtype)
+    weights = weights.reshape(-1, *(1,) * (parts.ndim - 1))
+    # What couples examples may be nan where there is none.
+    return jnp.where(weights > 0, weights * parts, 0).sum(0)
 
 
 def _is_usual(norm: Array, guard: Guard, spike_factor: float | None) -> Array:

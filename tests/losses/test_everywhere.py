@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec
 
 from jvae import losses, models
 from jvae.runtime import mesh
+from jvae.training import train_step
 from tests.losses.classifier import Classifier
 from tests.losses.hierarchy import TwoGroups
 from tests.tiers import others_slow
@@ -206,6 +207,84 @@ def test_value_and_gradient_are_the_same_on_eight_devices_with_padding(name, kin
     found = value_and_grad(name, kind)(params, state, each, padded, {})
     for part, wanted in zip(found, reference(name, kind), strict=True):
         assert_trees_close(part, wanted, rtol=1e-6 if "batch_norm" in kind else 1e-5)
+
+
+def ragged(kind):
+    """[B] keys and the batch, in 24 rows: 3, 0, 3, 1, 3, 3, 0 and 3 for 8 devices.
+
+    What does not count is nan.
+    """
+    mask = (np.arange(3) < np.array([[3, 0, 3, 1, 3, 3, 0, 3]]).T).reshape(-1)
+    places = np.cumsum(mask) - 1
+    batch = {k: v[places] for k, v in example(kind)[3].items()}
+    batch["image"][~mask] = np.nan
+    return EACH[places], {**batch, "mask": mask}
+
+
+def share(axes, batch):
+    """Returns the part of all examples that this device has."""
+    size = losses.num_examples(batch)
+    return size / jax.lax.psum(size, axes)
+
+
+def weighted_shards(loss, params, state, each, batch):
+    """The gradient of what every device has is summed by shard_map itself."""
+    everywhere, split = PartitionSpec(), PartitionSpec(mesh.AXES)
+
+    def shard(params, state, each, batch):
+        part = share(mesh.AXES, batch)
+
+        def local(params):
+            value, aux = loss(params, state, each, batch, {})
+            return part * value, aux.metrics
+
+        (value, metrics), gradient = jax.value_and_grad(local, has_aux=True)(params)
+        metrics = jax.tree.map(lambda a: part * a, metrics)
+        return jax.lax.psum((value, metrics), mesh.AXES), gradient
+
+    specs = {"in_specs": (everywhere, everywhere, split, split)}
+    mapped = jax.shard_map(shard, mesh=mesh.build(), **specs, out_specs=everywhere)
+    return jax.jit(mapped)(params, state, each, batch)
+
+
+def weighted_pmaps(loss, params, state, each, batch):
+    function = jax.value_and_grad(loss, has_aux=True)
+
+    def shard(each, batch):
+        part = share("devices", batch)
+        (value, aux), gradient = function(params, state, each, batch, {})
+        found = jax.tree.map(lambda a: part * a, ((value, aux.metrics), gradient))
+        return jax.lax.psum(found, "devices")
+
+    found = jax.pmap(shard, axis_name="devices")(*shards((each, batch)))
+    return jax.tree.map(lambda a: a[0], found)
+
+
+def accumulated(loss, params, state, each, batch):
+    """Part i of 8 has rows i, i + 8 and i + 16, in part 3 no example."""
+    parts = jax.jit(train_step.gradient_fn(loss, 8))
+    (value, aux), gradient = parts(params, state, each, batch, {})
+    return (value, aux.metrics), gradient
+
+
+@pytest.mark.parametrize(
+    ("name", "mapped"),
+    others_slow(
+        [
+            (name, mapped)
+            for name in UNCOUPLED
+            for mapped in (weighted_shards, weighted_pmaps, accumulated)
+        ],
+        ("elbo", weighted_shards),
+        ("elbo", accumulated),
+    ),
+)
+def test_parts_weighted_by_their_examples_are_the_ragged_batch(name, mapped):
+    kind = kind_of(name)
+    _, params, state, _ = example(kind)
+    found = mapped(build(name, kind), params, state, *ragged(kind))
+    (value, aux), gradient = reference(name, kind)
+    assert_trees_close(found, ((value, aux.metrics), gradient))
 
 
 @pytest.mark.parametrize("name", others_slow(list(losses.LOSSES), "elbo"))
