@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import chex
 import flax.struct
 import jax
@@ -9,34 +11,44 @@ import jax.numpy as jnp
 
 from jvae.distributions.discrete import softplus
 from jvae.distributions.events import Distribution, draw, flat_noise, sum_events
+from jvae.errors import require
 from jvae.types import Array, Key
 
-EDGE = 0.999
-"""Only the last level of 8 bits or fewer is above."""
 LOOSE_EDGE = 0.99
-"""Of 8 bits the last but one is above too, which then has the last one's mass as well:
-the probabilities of a pixel add up to more than 1. For comparisons alone."""
+"""Of 8 bits the last but one level is above too, which then has the last one's mass as
+well: the probabilities of a pixel add up to more than 1. For comparisons alone."""
+WIDE = 60.0
+"""Larger log scales make bins of a width whose logarithm float32 has from here on."""
+MAX_BITS = 16
+"""Of more, float32 does not tell the levels of [-1, 1] apart by enough."""
 
 
 def _log_bin_mass(
-    x: Array, mean: Array, log_scale: Array, num_bits: int, edge: float = EDGE
+    x: Array, mean: Array, log_scale: Array, num_bits: int, edge: float | None = None
 ) -> Array:
     """Returns log P(bin of x) under a logistic discretised to 2^num_bits levels.
 
     With a and b the standardised right and left edges of the bin,
     sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(-(a - b))), which needs
-    no case for narrow bins. The outermost bins take the whole tail: the levels of x
-    are 2k / (2^num_bits - 1) - 1, so only the last one passes `EDGE`.
+    no case for narrow bins. The outermost bins, and those above `edge` if there is one,
+    take the whole tail: the levels of x are 2k / (2^num_bits - 1) - 1.
     """
+    require(1 <= num_bits <= MAX_BITS, "num_bits", f"be in 1 .. {MAX_BITS}", num_bits)
     half_bin = 1.0 / (2**num_bits - 1)
-    inverse_scale = jnp.exp(-log_scale)
+    last = 1.0 - half_bin if edge is None else edge
+
+    inverse_scale = jnp.exp(-jnp.minimum(log_scale, WIDE))
     right = (x + half_bin - mean) * inverse_scale
     left = (x - half_bin - mean) * inverse_scale
     log_cdf, log_survival = -softplus(-right), -softplus(left)
-    # Twice half_bin * inverse_scale, not right - left, which cancels in float32.
+
+    # log(1 - exp(-width)). Not of right - left, which cancels in float32.
     log_width = jnp.log(-jnp.expm1(-2.0 * half_bin * inverse_scale))
-    inside = log_cdf + log_survival + log_width
-    return jnp.where(x < -EDGE, log_cdf, jnp.where(x > edge, log_survival, inside))
+    tiny = math.log(2.0 * half_bin) - log_scale  # the same of a width near 0
+    inside = log_cdf + log_survival + jnp.where(log_scale > WIDE, tiny, log_width)
+
+    lower = jnp.where(x < half_bin - 1.0, log_cdf, inside)
+    return jnp.where(x > last, log_survival, lower)
 
 
 def _round_to_level(x: Array, num_bits: int) -> Array:
@@ -56,8 +68,8 @@ class DiscretizedLogistic(Distribution):
 
     Attributes:
       loc: [B, ...], where the logistic is centred.
-      log_scale: [B, ...], log of its scale, finite at any value >= -30.
-      num_bits: bits per pixel.
+      log_scale: [B, ...], log of its scale; from -30 on log_prob is finite.
+      num_bits: bits per pixel, 1 to 16.
 
     Kingma et al., 2016, https://arxiv.org/abs/1606.04934.
     """
@@ -113,8 +125,8 @@ class DiscretizedLogisticMixture(Distribution):
       log_scale: [B, H, W, C, K].
       coefficients: [B, H, W, 3, K] for C = 3: green on red, blue on red, blue on
         green; None for independent channels.
-      num_bits: bits per channel.
-      edge: the levels above take the whole upper tail.
+      num_bits: bits per channel, 1 to 16.
+      edge: levels above take the whole upper tail; None for the last one alone.
 
     Salimans et al., 2017, https://arxiv.org/abs/1701.05517.
     """
@@ -124,7 +136,7 @@ class DiscretizedLogisticMixture(Distribution):
     log_scale: Array
     coefficients: Array | None = None
     num_bits: int = flax.struct.field(pytree_node=False, default=8)
-    edge: float = flax.struct.field(pytree_node=False, default=EDGE)
+    edge: float | None = flax.struct.field(pytree_node=False, default=None)
 
     support = "signed"
     is_discrete = True
@@ -137,7 +149,7 @@ class DiscretizedLogisticMixture(Distribution):
     @property
     def is_normalized(self) -> bool:
         """Whether only one level is above `edge`, so that probabilities add up to 1."""
-        return 1.0 - 2.0 / (self.num_levels - 1) <= self.edge
+        return self.edge is None or 1.0 - 2.0 / (self.num_levels - 1) <= self.edge
 
     def log_prob(self, x: Array) -> Array:
         """Returns [B], the log probability of the levels x [B, H, W, C] in nats."""

@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from jvae import distributions, registry
 from jvae.contract import with_defaults
-from jvae.distributions.discretized_logistic import EDGE, LOOSE_EDGE
+from jvae.distributions.discretized_logistic import LOOSE_EDGE
 from jvae.layers import bounded
 from jvae.ranges import Bits, PositiveFloat, PositiveInt
 from jvae.types import Array
@@ -132,14 +132,14 @@ class DiscretizedLogisticMixtureHead(Head):
     Attributes:
       num_components: logistics per pixel.
       num_bits: bits per channel, as the data's.
-      edge: the levels above take the whole upper tail.
+      edge: levels above take the whole upper tail; None for the last one alone.
     """
 
     pixels = "signed"
 
     num_components: int = 5
     num_bits: int = 8
-    edge: float = EDGE
+    edge: float | None = None
 
     def num_outputs(self, channels: int) -> int:
         """Returns K (1 + 2 C), and 3 K more for the colours of C = 3."""

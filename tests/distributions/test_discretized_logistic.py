@@ -4,6 +4,7 @@ import functools
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
@@ -11,6 +12,7 @@ import scipy.stats
 
 from jvae.distributions import DiscretizedLogistic, DiscretizedLogisticMixture
 from jvae.distributions.discretized_logistic import LOOSE_EDGE
+from jvae.errors import ConfigError
 from tests.distributions.jitted import log_prob, mean, normal, sample
 
 KEY = jax.random.key(0)
@@ -43,15 +45,35 @@ def test_discretized_logistic_has_its_known_values():
     np.testing.assert_allclose(found[[0, 255]], 4.72134604e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("num_bits", range(1, 9))
+@pytest.mark.parametrize("num_bits", [*range(1, 9), 10, 12, 16])
 @pytest.mark.parametrize("log_scale", [-30.0, -7.0, -1.0, 3.0, 7.0])
 def test_discretized_logistic_levels_sum_to_one(num_bits, log_scale):
     loc = np.array([-1.7, -1.0, 0.003, 0.9, 5.0])
     x = np.tile(levels(num_bits)[:, None], (5, 1))
     centers = np.repeat(loc, 2**num_bits)[:, None]
     p = DiscretizedLogistic(centers, np.full_like(centers, log_scale), num_bits)
-    total = np.exp(log_prob(p, x)).reshape(5, -1).sum(-1)
-    np.testing.assert_allclose(total, np.ones(5), atol=2e-6)
+    total = np.exp(log_prob(p, x), dtype=np.float64).reshape(5, -1).sum(-1)
+    # Levels of 16 bits lie 3e-5 apart, and float32 moves each by up to 3e-8.
+    np.testing.assert_allclose(total, np.ones(5), atol=5e-6 if num_bits > 12 else 2e-6)
+
+
+def test_levels_that_float32_does_not_tell_apart_are_refused():
+    zero = np.zeros((1, 1))
+    with pytest.raises(ConfigError, match="num_bits must be in 1 .. 16, got 17"):
+        DiscretizedLogistic(zero, zero, 17).log_prob(zero)
+
+
+@pytest.mark.parametrize("log_scale", [30.0, 59.9, 60.1, 87.0, 110.0, 1e4])
+def test_of_a_wide_logistic_a_bin_has_its_width_times_the_density(log_scale):
+    """1 / (4 scale), whatever its centre: so the slope by the log scale is -1."""
+
+    def at(log_scale):
+        one = jnp.ones((1, 1))
+        return DiscretizedLogistic(0.1 * one, log_scale * one, 8).log_prob(one / 255)[0]
+
+    value, slope = jax.value_and_grad(at)(log_scale)
+    np.testing.assert_allclose(value, math.log(2 / 255 / 4) - log_scale, rtol=1e-6)
+    np.testing.assert_allclose(slope, -1.0, rtol=1e-6)
 
 
 def test_only_the_outermost_levels_take_a_tail():
