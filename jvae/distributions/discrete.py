@@ -7,15 +7,28 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jvae.distributions.events import Distribution, draw, flat_noise, sum_events
+from jvae.distributions.events import (
+    Distribution,
+    at_least_float32,
+    draw,
+    flat_noise,
+    sum_events,
+)
 from jvae.runtime import random_bits
 from jvae.types import Array, Key
 
 
+@jax.custom_jvp
 def softplus(x: Array) -> Array:
-    """Returns log(1 + exp(x)), finite with finite gradients at any finite x."""
-    # min(x, -x), not -abs(x): at 0 the gradient of abs is 1 and the slope would be 0.
+    """Returns log(1 + exp(x)), finite with finite derivatives at any finite x."""
     return jnp.maximum(x, 0.0) + jnp.log1p(jnp.exp(jnp.minimum(x, -x)))
+
+
+@softplus.defjvp
+def _(primals, tangents):
+    """The slope is a sigmoid; of the maximum it would be a step, which has none."""
+    (x,), (dx,) = primals, tangents
+    return softplus(x), jax.nn.sigmoid(x) * dx
 
 
 @flax.struct.dataclass
@@ -34,7 +47,8 @@ class Bernoulli(Distribution):
     def log_prob(self, x: Array) -> Array:
         """Returns [B], sum of x log p + (1 - x) log(1 - p) in nats."""
         chex.assert_equal_shape([x, self.logits])
-        return sum_events(x * self.logits - softplus(self.logits))
+        logits = at_least_float32(self.logits)
+        return sum_events(x * logits - softplus(logits))
 
     @property
     def mean(self) -> Array:

@@ -10,7 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from jvae.distributions.discrete import softplus
-from jvae.distributions.events import Distribution, draw, flat_noise, sum_events
+from jvae.distributions.events import (
+    Distribution,
+    at_least_float32,
+    draw,
+    flat_noise,
+    sum_events,
+)
 from jvae.errors import require
 from jvae.types import Array, Key
 
@@ -34,6 +40,7 @@ def _log_bin_mass(
     take the whole tail: the levels of x are 2k / (2^num_bits - 1) - 1.
     """
     require(1 <= num_bits <= MAX_BITS, "num_bits", f"be in 1 .. {MAX_BITS}", num_bits)
+    mean, log_scale = map(at_least_float32, (mean, log_scale))
     half_bin = 1.0 / (2**num_bits - 1)
     last = 1.0 - half_bin if edge is None else edge
 

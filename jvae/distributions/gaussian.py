@@ -7,11 +7,13 @@ from typing import Any
 
 import chex
 import flax.struct
+import jax
 import jax.numpy as jnp
 
 from jvae.distributions.events import (
     Distribution,
     as_distribution,
+    at_least_float32,
     draw,
     flat_noise,
     sum_events,
@@ -52,17 +54,19 @@ class DiagGaussian(Distribution):
 
     def log_prob_per_dim(self, z: Array) -> Array:
         """Returns [B, ...], the log density of every dimension of z."""
-        error = jnp.square(z - self.mean) * jnp.exp(-self.log_var)
-        return -0.5 * (LOG_TWO_PI + self.log_var + error)
+        mean, log_var = map(at_least_float32, (self.mean, self.log_var))
+        error = jnp.square(z - mean) * jnp.exp(-log_var)
+        return -0.5 * (LOG_TWO_PI + log_var + error)
 
     def entropy(self) -> Array:
         """Returns [B], the differential entropy in nats."""
-        return sum_events(0.5 * (LOG_TWO_PI + 1.0 + self.log_var))
+        return sum_events(0.5 * (LOG_TWO_PI + 1.0 + at_least_float32(self.log_var)))
 
     def kl_per_dim(self, other: DiagGaussian) -> Array:
         """Returns [B, ...], KL(self || other) of every dimension, >= 0."""
-        log_ratio = self.log_var - other.log_var
-        shift = jnp.square(self.mean - other.mean) * jnp.exp(-other.log_var)
+        q, p = jax.tree.map(at_least_float32, (self, other))
+        log_ratio = q.log_var - p.log_var
+        shift = jnp.square(q.mean - p.mean) * jnp.exp(-p.log_var)
         # expm1(r) - r is exact near r = 0, where exp(r) - 1 - r would cancel.
         return 0.5 * (jnp.expm1(log_ratio) - log_ratio + shift)
 

@@ -34,7 +34,7 @@ class GumbelSoftmax(Distribution):
     `mean`, `mode`, `entropy` and the KL are always those of the categorical variables.
 
     Attributes:
-      logits: [B, N, K].
+      logits: [B, N, K]; -inf rules a value out, which a relaxed density does not take.
       temperature: positive, a scalar or [B]; None for the categorical variables.
     """
 
@@ -137,7 +137,8 @@ class GumbelSoftmax(Distribution):
         """
         log_p = self._log_probs()
         if self.temperature is None:
-            return (log_z * log_p).sum(-1)
+            is_ruled_out = jnp.isneginf(log_p) & (log_z == 0.0)
+            return (log_z * jnp.where(is_ruled_out, 0.0, log_p)).sum(-1)
         t, k = self._temperatures(), log_z.shape[-1]
         scores = log_p - t * log_z
         constant = math.lgamma(k) + (k - 1) * jnp.log(t[..., 0])
@@ -147,7 +148,7 @@ class GumbelSoftmax(Distribution):
     def entropy(self) -> Array:
         """Returns [B], the entropy of the categorical variables in nats."""
         log_p = self._log_probs()
-        return -sum_events(jnp.exp(log_p) * log_p)
+        return -sum_events(_expected(log_p, log_p))
 
     def kl_per_dim(self, other: GumbelSoftmax) -> Array:
         """Returns [B, N], KL(self || other) of every categorical variable, in nats.
@@ -156,4 +157,9 @@ class GumbelSoftmax(Distribution):
         expectation of the log ratio of the relaxed densities.
         """
         log_p, log_q = self._log_probs(), other._log_probs()
-        return (jnp.exp(log_p) * (log_p - log_q)).sum(-1)
+        return _expected(log_p, log_p - log_q).sum(-1)
+
+
+def _expected(log_p: Array, values: Array) -> Array:
+    """Returns p values [B, N, K], 0 where a logit of -inf rules a value out."""
+    return jnp.exp(log_p) * jnp.where(jnp.isneginf(log_p), 0.0, values)

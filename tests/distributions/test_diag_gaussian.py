@@ -111,6 +111,14 @@ def test_monte_carlo_kl_agrees_with_the_closed_form():
     assert np.all(error < 0.02 * 3)
 
 
+def test_of_bfloat16_parameters_kl_and_entropy_are_those_of_float32():
+    arrays = (jnp.asarray(normal(i, 4, 256), jnp.bfloat16) for i in range(2))
+    narrow = DiagGaussian(*arrays)
+    wide = jax.tree.map(lambda a: a.astype(jnp.float32), narrow)
+    for reduction in (DiagGaussian.kl_to_standard_normal, DiagGaussian.entropy):
+        np.testing.assert_allclose(reduction(narrow), reduction(wide), rtol=1e-6)
+
+
 def test_reductions_are_float32_for_bfloat16_parameters():
     q = DiagGaussian(*2 * (jnp.ones((2, 3), jnp.bfloat16),))
     reductions = jax.eval_shape(

@@ -39,6 +39,13 @@ def test_every_kind_has_densities_means_and_samples_of_one_shape(p):
     assert log_prob(p, x).dtype == jnp.float32
 
 
+def test_parameters_of_bfloat16_are_widened_before_anything_is_computed(p):
+    narrow = jax.tree.map(lambda a: jnp.asarray(a, jnp.bfloat16), p)
+    wide = jax.tree.map(lambda a: a.astype(jnp.float32), narrow)
+    x = sample(wide, KEY)
+    np.testing.assert_allclose(log_prob(narrow, x), log_prob(wide, x), rtol=1e-6)
+
+
 def test_data_of_another_shape_are_refused_instead_of_broadcast(p):
     if not isinstance(p, DiagGaussian):  # a likelihood
         with pytest.raises(AssertionError):
@@ -136,6 +143,13 @@ def test_softplus_is_finite_everywhere_and_its_gradient_the_sigmoid(x):
     value, slope = softplus_and_slope(x)
     np.testing.assert_allclose(value, np.logaddexp(0.0, x), rtol=1e-6, atol=1e-37)
     np.testing.assert_allclose(slope, scipy.special.expit(x), rtol=1e-6, atol=1e-37)
+
+
+@pytest.mark.parametrize("x", [-200.0, -1.0, -1e-6, 0.0, 2.0, 200.0])
+def test_the_second_derivative_of_softplus_is_the_slope_of_the_sigmoid(x):
+    p = scipy.special.expit(x)
+    found = jax.grad(jax.grad(softplus))(x)
+    np.testing.assert_allclose(found, p * (1.0 - p), rtol=1e-6, atol=1e-37)
 
 
 @pytest.mark.parametrize("log_var_shape", [(1, 1, 1, 1), (3, 2, 2, 1)])

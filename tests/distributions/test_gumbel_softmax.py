@@ -114,6 +114,30 @@ def test_a_group_of_the_kl_is_a_variable():
     np.testing.assert_allclose(kl_to(q, q), 0.0, atol=1e-6)
 
 
+def test_a_value_that_is_ruled_out_counts_for_nothing():
+    """Numbers and gradients are those of the variable without it."""
+
+    def numbers(logits, uniform):
+        q = GumbelSoftmax(logits)
+        first = jax.nn.one_hot(jnp.zeros((1, 1), int), logits.shape[-1])
+        return q.kl_to(uniform), q.entropy(), q.log_prob(first)
+
+    left = jnp.array([[[0.5, 1.0, -0.3]]])
+    with_it = jnp.concatenate([left, jnp.full((1, 1, 1), -jnp.inf)], axis=-1)
+    wanted = jax.jit(numbers)(left, GumbelSoftmax.uniform(1, 1, 3))
+    found = jax.jit(numbers)(with_it, GumbelSoftmax.uniform(1, 1, 4))
+    wanted = (wanted[0] + math.log(4 / 3), *wanted[1:])  # of the larger uniform
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    slopes = jax.jacrev(numbers)(with_it, GumbelSoftmax.uniform(1, 1, 4))
+    for slope, other in zip(
+        slopes, jax.jacrev(numbers)(left, GumbelSoftmax.uniform(1, 1, 3)), strict=True
+    ):
+        np.testing.assert_allclose(slope[..., :3], other, atol=1e-6)
+        np.testing.assert_array_equal(slope[..., 3], 0.0)
+    never = GumbelSoftmax(with_it).log_prob(jax.nn.one_hot(jnp.full((1, 1), 3), 4))
+    assert np.isneginf(never)
+
+
 def test_without_a_temperature_log_prob_is_that_of_the_categorical():
     q = GumbelSoftmax(LOGITS)
     z = np.asarray(sample(q, KEY))
