@@ -41,34 +41,38 @@ def mixture_log_weights(
 
     Every row sums to one, and the own component, which is always in the batch, has
     its true weight 1/N. 'weighted': the others share the rest equally. 'stratified':
-    one other has (N - M) / (N M), the rest 1/M, M = B - 1.
+    one other has (N - M) / (N M), the rest 1/M, M = B - 1. Where the batch is all of
+    the data every weight is 1/B, and where a mask leaves one row it is all there is.
 
     Args:
       num_examples: B, the batch.
       dataset_size: N, the data set that the batch was drawn from; None if the batch
-        is all of it, then every weight is 1/B.
+        is all of it.
       estimator: see above.
       mask: [B] bool; rows that are False have no weight and B counts the others.
 
     Raises:
-      ConfigError: N < B, or B = 1 of a larger data set.
+      ConfigError: N < B, or B = 1 of a larger data set; not where there is a mask.
     """
     b, n = num_examples, dataset_size or num_examples
     rule = f"be at least the batch, {b}, and the batch at least 2"
-    require(n >= b and (b > 1 or n == 1), "dataset_size", rule, n)
+    fits = mask is not None or (n >= b and (b > 1 or n == 1))
+    require(fits, "dataset_size", rule, n)
+
     is_real = jnp.ones(b, bool) if mask is None else mask.astype(bool)
-    count = jnp.maximum(is_real.sum(), 1)
-    if n == b:
-        return jnp.log(jnp.broadcast_to(is_real / count, (b, b)))
+    count = jnp.maximum(is_real.sum(dtype=jnp.int32), 1)
+    equal = jnp.broadcast_to(is_real.astype(jnp.float32) / count, (b, b))
+    if dataset_size is None:
+        return jnp.log(equal)
+
     m = jnp.maximum(count - 1.0, 1.0)
-    own = jnp.eye(b, dtype=bool)
-    if estimator == "weighted":
-        weights = jnp.full((b, b), (n - 1) / (n * m))
-    else:
-        rank = jnp.cumsum(is_real) - 1
+    others = jnp.broadcast_to((n - 1) / (n * m), (b, b))
+    if estimator == "stratified":
+        rank = jnp.cumsum(is_real, dtype=jnp.int32) - 1
         heavy = rank[None, :] == (rank[:, None] + 1) % count
-        weights = jnp.where(heavy, (n - m) / (n * m), 1.0 / m)
-    return jnp.log(jnp.where(own, 1.0 / n, weights) * is_real[None, :])
+        others = jnp.where(heavy, (n - m) / (n * m), 1.0 / m)
+    weights = jnp.where(jnp.eye(b, dtype=bool), 1.0 / n, others) * is_real[None, :]
+    return jnp.log(jnp.where((count == 1) | (count >= n), equal, weights))
 
 
 def decompose_kl_per_example(
@@ -149,7 +153,8 @@ def decompose_kl(
       dataset_size: N, the size of the data set that the batch was drawn from; None
         if the batch is the data set.
       estimator: 'weighted' or 'stratified', see `mixture_log_weights`.
-      mask: [B] bool; rows that are False do not count.
+      mask: [B] bool; rows that are False do not count. One row that is left has no
+        'mutual_info' and no 'total_correlation', 0.
       prior: p(z), a diagonal Gaussian [B, D] that is the same in every row; None for
         N(0, I). The parts are those of one p(z): class means are not.
 

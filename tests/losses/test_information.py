@@ -129,6 +129,29 @@ def test_masked_rows_do_not_count_whatever_they_hold(estimator, dataset_size):
         np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("n", [1, 3, 4, 1000])
+def test_a_row_that_is_left_alone_shares_nothing_with_others(estimator, n):
+    """Its aggregate posterior is its posterior, whatever the data set's size."""
+    q = DiagGaussian(jnp.ones((4, 6)), jnp.zeros((4, 6)))
+    mask = jnp.arange(4) == 2
+    z = q.sample(jax.random.key(0))
+    found = decompose(q, z, mask, dataset_size=n, estimator=estimator)
+    assert found["mutual_info"] == found["total_correlation"] == 0.0
+    np.testing.assert_allclose(found["dimension_wise_kl"], found["kl"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("n", [3, 5, 7])
+def test_padding_changes_no_weights_beside_a_small_data_set(estimator, n):
+    """5 rows of which the last two are padding: N may be 3, as without them."""
+    mask = jnp.arange(5) < 3
+    padded = np.exp(information.mixture_log_weights(5, n, estimator, mask))
+    plain = np.exp(information.mixture_log_weights(3, n, estimator))
+    np.testing.assert_allclose(padded[:3, :3], plain, rtol=1e-6)
+    np.testing.assert_array_equal(padded[:, 3:], 0.0)
+
+
 @pytest.mark.parametrize("devices", [1, 8])
 def test_separated_posteriors_keep_the_log_of_their_number(devices):
     """64 posteriors far apart: z says which it was, whatever the sharding."""
