@@ -9,48 +9,53 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from jvae.errors import ConfigError, require
 
 NEIGHBOURS = 5
 """The radius of an example is the distance to so many neighbours."""
+CHUNK = 1024
+"""Examples whose distances to all others are in memory at once."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
     """Mean and covariance of features, added up over any parts.
 
+    Deviations are from the mean of their own part, so that a mean far from 0 cancels
+    nothing. Chan et al., 1979, Updating formulae for computing sample variances.
+
     Attributes:
       count: examples.
-      total: [F], their sum.
-      products: [F, F], the sum of their outer products.
+      mean: [F].
+      scatter: [F, F], the sum of the outer products of deviations from the mean.
     """
 
     count: int
-    total: np.ndarray
-    products: np.ndarray
+    mean: np.ndarray
+    scatter: np.ndarray
 
     @classmethod
     def of(cls, features: np.ndarray) -> Moments:
         """Returns those of features [N, F]."""
         rows = np.asarray(features, np.float64)
-        return cls(len(rows), rows.sum(0), rows.T @ rows)
+        mean = rows.mean(0)
+        deviations = rows - mean
+        return cls(len(rows), mean, deviations.T @ deviations)
 
     def __add__(self, other: Moments) -> Moments:
         """Returns those of both together."""
-        total, products = self.total + other.total, self.products + other.products
-        return Moments(self.count + other.count, total, products)
-
-    @property
-    def mean(self) -> np.ndarray:
-        """[F]."""
-        return self.total / self.count
+        count = self.count + other.count
+        apart = other.mean - self.mean
+        mean = self.mean + apart * (other.count / count)
+        between = np.outer(apart, apart) * (self.count * other.count / count)
+        return Moments(count, mean, self.scatter + other.scatter + between)
 
     @property
     def covariance(self) -> np.ndarray:
         """[F, F], unbiased."""
-        centered = self.products - self.count * np.outer(self.mean, self.mean)
-        return centered / (self.count - 1)
+        return self.scatter / (self.count - 1)
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
@@ -70,8 +75,8 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     """
     fewest = min(a.count, b.count)
     require(fewest >= 2, "examples", "be at least 2", fewest)
-    if a.total.shape != b.total.shape:
-        shapes = f"{list(a.total.shape)} and {list(b.total.shape)}"
+    if a.mean.shape != b.mean.shape:
+        shapes = f"{list(a.mean.shape)} and {list(b.mean.shape)}"
         raise ConfigError(f"features must be the same, got shapes {shapes}")
     return between_gaussians(a.mean, a.covariance, b.mean, b.covariance)
 
@@ -121,26 +126,35 @@ def overlap(
     Raises:
       ConfigError: too few examples.
     """
-    from sklearn.metrics import pairwise_distances
-
     rule = f"be from 1 to {min(len(real), len(fake)) - 1}"
     require(1 <= k < min(len(real), len(fake)), "k", rule, k)
     real, fake = (np.asarray(a, np.float64) for a in (real, fake))
     radii_real, radii_fake = _radii(real, k), _radii(fake, k)
-    distances = pairwise_distances(real, fake)
-    in_real = distances <= radii_real[:, None]
-    in_fake = distances <= radii_fake[None, :]
+
+    covered = recalled = 0
+    num_around = np.zeros(len(fake))
+    for start in range(0, len(real), CHUNK):
+        distances = cdist(real[start : start + CHUNK], fake)
+        in_real = distances <= radii_real[start : start + CHUNK, None]
+        num_around += in_real.sum(0)
+        covered += in_real.any(1).sum()
+        recalled += (distances <= radii_fake[None, :]).any(1).sum()
+
     return {
-        "precision": float(in_real.any(0).mean()),
-        "recall": float(in_fake.any(1).mean()),
-        "density": float(in_real.sum(0).mean() / k),
-        "coverage": float(in_real.any(1).mean()),
+        "precision": float((num_around > 0).mean()),
+        "recall": float(recalled / len(real)),
+        "density": float(num_around.mean() / k),
+        "coverage": float(covered / len(real)),
     }
 
 
 def _radii(points: np.ndarray, k: int) -> np.ndarray:
-    """Returns [N], the distance to the k-th nearest of the others."""
-    from sklearn.neighbors import NearestNeighbors
+    """Returns [N], the distance to the k-th nearest of the others.
 
-    distances = NearestNeighbors(n_neighbors=k + 1).fit(points).kneighbors(points)[0]
-    return distances[:, -1]  # the point itself is the first
+    From the same distances as all others, so that equal points are equally far.
+    """
+    radii = []
+    for start in range(0, len(points), CHUNK):
+        distances = cdist(points[start : start + CHUNK], points)
+        radii.append(np.partition(distances, k, axis=1)[:, k])  # 0 is to the point
+    return np.concatenate(radii)

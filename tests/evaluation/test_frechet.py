@@ -5,6 +5,7 @@ import pytest
 from scipy.linalg import sqrtm
 
 from jvae.errors import ConfigError
+from jvae.evaluation import frechet
 from jvae.evaluation.frechet import Moments, frechet_distance, overlap
 
 RNG = np.random.default_rng(0)
@@ -13,8 +14,7 @@ RNG = np.random.default_rng(0)
 def gaussian(mean, covariance, count=1000):
     """Moments that are exactly these."""
     mean = np.broadcast_to(mean, len(covariance)).astype(float)
-    products = (count - 1) * covariance + count * np.outer(mean, mean)
-    return Moments(count, count * mean, products)
+    return Moments(count, mean, (count - 1) * covariance)
 
 
 def test_distances_in_closed_form():
@@ -50,6 +50,14 @@ def test_parts_add_up_to_the_whole():
     )
 
 
+@pytest.mark.parametrize("mean", [1e6, 1e9])
+def test_a_mean_far_from_zero_cancels_nothing(mean):
+    near = RNG.integers(0, 64, size=(300, 3)) / 64  # exact beside either mean
+    far = near + mean
+    pooled = Moments.of(far[:100]) + Moments.of(far[100:])
+    np.testing.assert_allclose(pooled.covariance, np.cov(near.T), rtol=1e-6, atol=1e-7)
+
+
 def test_features_that_do_not_vary_leave_it_finite():
     flat = Moments.of(np.concatenate([RNG.normal(size=(20, 2)), np.ones((20, 3))], 1))
     assert frechet_distance(flat, flat) == pytest.approx(0.0, abs=1e-9)
@@ -62,6 +70,42 @@ def test_too_few_examples_and_other_features_are_refused():
         frechet_distance(gaussian(0.0, np.eye(2)), gaussian(0.0, np.eye(3)))
     with pytest.raises(ConfigError, match="k must be from 1 to 2, got 5"):
         overlap(np.ones((3, 2)), np.ones((9, 2)))
+
+
+def counted(real, fake, k):
+    """The four shares from all distances, as their papers write them."""
+
+    def distances(a, b):
+        return np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1))
+
+    radii_real = np.sort(distances(real, real))[:, k, None]
+    radii_fake = np.sort(distances(fake, fake))[None, :, k]
+    between = distances(real, fake)
+    return {
+        "precision": (between <= radii_real).any(0).mean(),
+        "recall": (between <= radii_fake).any(1).mean(),
+        "density": (between <= radii_real).sum(0).mean() / k,
+        "coverage": (between <= radii_real).any(1).mean(),
+    }
+
+
+@pytest.mark.parametrize("dims", [3, 64])
+def test_copies_of_the_real_examples_overlap_wholly(dims):
+    """So do they where each comes several times, and its radius is 0."""
+    real = RNG.normal(size=(150, dims))
+    several = np.repeat(RNG.normal(size=(20, dims)), 8, axis=0)
+    for a, b in ((real, real.copy()), (several, RNG.permutation(several))):
+        found = overlap(a, b)
+        assert found["precision"] == found["recall"] == found["coverage"] == 1.0
+        assert found == pytest.approx(counted(a, b, 5))
+
+
+def test_overlaps_are_those_of_all_distances(monkeypatch):
+    monkeypatch.setattr(frechet, "CHUNK", 7)
+    real, fake = RNG.normal(size=(40, 3)), 1.5 * RNG.normal(size=(30, 3))
+    collapsed = np.repeat(real[:1], 30, axis=0)
+    for other in (fake, collapsed):
+        assert overlap(real, other, 4) == pytest.approx(counted(real, other, 4))
 
 
 def test_equal_sets_overlap_and_distant_ones_do_not():
