@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
+
+import numpy as np
 
 from jvae.evaluation.latents import Information, LatentStatistics
 from jvae.evaluation.scales import ScaleStatistics
@@ -57,24 +59,30 @@ class Metric:
 
 
 def likelihood_metrics(
-    elbo: dict[str, Estimate], log_likelihood: Estimate, observation: Observation
+    bounds: Mapping[str, np.ndarray], num_samples: int, observation: Observation
 ) -> dict[str, Metric]:
     """Returns the ELBO, its parts and the importance-weighted bound, in nats.
 
     Bits per dimension come with them where the likelihood is that of levels.
 
     Args:
-      elbo: from `evaluate_elbo`.
-      log_likelihood: from `evaluate_log_likelihood`.
+      bounds: from `evaluate_bounds`.
+      num_samples: draws of z for each example.
       observation: what log p(x|z) is; its caution is written beside every number.
     """
-    kind: Kind = "bound" if observation.is_likelihood else "metric"
-    draws = f"{log_likelihood.num_samples} importance-weighted draws"
-    log_p = f"log p(x{observation.given})"
-    bound, nll = elbo["elbo"], log_likelihood.scaled(-1.0)
+    fit, kl = bounds["log_likelihood"], bounds["kl"].sum(-1)
 
-    lower = _said(f"lower bound on {log_p}", observation)
+    def estimate(values: np.ndarray) -> Estimate:
+        return Estimate.of(values, num_samples)
+
+    kind: Kind = "bound" if observation.is_likelihood else "metric"
+    draws = f"{num_samples} importance-weighted draws"
+    log_p = f"log p(x{observation.given})"
+    bound, weighted = estimate(fit - kl), estimate(bounds["log_p"])
+
+    lower = _said(f"lower bound on {log_p}, the mean over all draws", observation)
     upper = _said(f"upper bound on -{log_p}, from {draws}", observation)
+    nll = weighted.scaled(-1.0)
     metrics = {
         "elbo": Metric.of("ELBO", bound, "nats", kind, lower),
         "nll": Metric.of("NLL", nll, "nats", kind, upper),
@@ -82,14 +90,15 @@ def likelihood_metrics(
 
     is_of_levels = observation.is_discrete and not observation.is_text
     if is_of_levels or observation.bin_bits is not None:
-        metrics |= _in_bits(bound, log_likelihood, observation)
+        metrics |= _in_bits(bound, weighted, observation)
 
     first = _said("the ELBO's first term, z from q(z|x)", observation)
-    label, estimate = "log p(x|z)", elbo["log_likelihood"]
-    metrics["log_likelihood"] = Metric.of(label, estimate, "nats", "estimate", first)
+    metrics["log_likelihood"] = Metric.of(
+        "log p(x|z)", estimate(fit), "nats", "estimate", first
+    )
     label = f"KL(q(z|x) || p(z{observation.given}))"
     second = "the ELBO's second term"
-    metrics["kl"] = Metric.of(label, elbo["kl"], "nats", "estimate", second)
+    metrics["kl"] = Metric.of(label, estimate(kl), "nats", "estimate", second)
     return metrics
 
 

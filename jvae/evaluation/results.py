@@ -92,14 +92,12 @@ def evaluate_all(
 
     if trained.is_generative:
         draws = common | {"chunk_size": settings.chunk_size, "num_samples": num_samples}
-        elbo = likelihood.evaluate_elbo(key=elbo_key, **common)
-        log_p = likelihood.log_likelihoods(key=weights_key, **draws)
-        weighted = likelihood.Estimate.of(log_p, num_samples)
+        bounds = likelihood.evaluate_bounds(key=weights_key, **draws)
         results.observation = likelihood.observation(trained, source)
-        results.metrics |= likelihood_metrics(elbo, weighted, results.observation)
+        results.metrics |= likelihood_metrics(bounds, num_samples, results.observation)
         if results.observation.is_text:
             lengths = source.read(np.arange(num_examples))["length"]
-            each = likelihood.per_token(log_p, lengths, num_samples)
+            each = likelihood.per_token(bounds["log_p"], lengths, num_samples)
             results.metrics |= sentence_metrics(each)
 
     if trained.makes_images and has_codes(trained):
@@ -113,6 +111,9 @@ def evaluate_all(
 
     if trained.has_latents:
         results.latents = evaluate_latents(key=latent_key, **common)
+        if trained.is_generative:  # one number for the KL, that of the table
+            kl = np.asarray(bounds["kl"], np.float64).mean(0)
+            results.latents = dataclasses.replace(results.latents, kl=kl)
         results.metrics |= latent_metrics(results.latents)
         if has_scales(trained):
             kl = results.latents.kl

@@ -15,7 +15,7 @@ from jvae.data.sources import Source
 from jvae.distributions import Bernoulli, as_distribution
 from jvae.errors import require
 from jvae.losses.elbo import elbo_terms
-from jvae.losses.iwae import log_weight, sample_keys
+from jvae.losses.iwae import sample_keys
 from jvae.pretrained.trained_model import Examples, TrainedModel
 from jvae.types import Array, Batch, Key, batch_size
 
@@ -45,10 +45,18 @@ def elbo_per_example(trained: TrainedModel, key: Key, batch: Batch) -> dict[str,
 def log_likelihood_per_example(
     trained: TrainedModel, key: Key, batch: Batch, num_samples: int, chunk_size: int
 ) -> Array:
-    """Returns [B], log (1/K) sum_k p(x, z_k) / q(z_k|x) in nats, z_k ~ q(z|x).
+    """Returns [B], the 'log_p' of `bounds_per_example`, whose arguments these are."""
+    return bounds_per_example(trained, key, batch, num_samples, chunk_size)["log_p"]
 
-    Its expectation is at most log p(x) and approaches it as K = num_samples grows.
-    The chunks change memory and time, not the draws.
+
+def bounds_per_example(
+    trained: TrainedModel, key: Key, batch: Batch, num_samples: int, chunk_size: int
+) -> dict[str, Array]:
+    """Returns each example's bounds on log p(x) and their parts, from the same K draws.
+
+    The expectation of log (1/K) sum_k p(x, z_k) / q(z_k|x), z_k ~ q(z|x), is at most
+    log p(x) and approaches it as K = num_samples grows. That of the ELBO is the same
+    for any K. The chunks change memory and time, not the draws.
 
     Burda et al., 2016, https://arxiv.org/abs/1509.00519.
 
@@ -60,34 +68,53 @@ def log_likelihood_per_example(
       num_samples: K, exactly as many draws are made.
       chunk_size: draws of every example that are in memory at once.
 
+    Returns:
+      'log_p' [B], the importance-weighted bound, and means over the draws of
+      'log_likelihood' [B], log p(x|z), and 'kl' [B, groups]; all in nats.
+
     Raises:
       ConfigError: num_samples or chunk_size below 1.
     """
     require(num_samples >= 1, "num_samples", "be at least 1", num_samples)
     require(chunk_size >= 1, "chunk_size", "be at least 1", chunk_size)
-    rows = batch_size(batch)
+    variables = trained.params, trained.state
 
     def one_draw(draw_keys):
-        return trained.call(log_weight, batch, draw_keys)
+        log_likelihood, inference, _ = elbo_terms(
+            *variables, draw_keys, batch, model=trained.model, train=False
+        )
+        log_w = log_likelihood - inference.log_ratio
+        return log_w, (log_likelihood, inference.kl)
 
     def add_chunk(total, chunk_keys):
         # The weights as exp(peak) * mass: the peak is exact and the mass is near 1.
-        peak, mass = total
-        log_w = jax.vmap(one_draw)(chunk_keys)
+        peak, mass, sums = total
+        log_w, terms = jax.vmap(one_draw)(chunk_keys)
         new_peak = jnp.maximum(peak, log_w.max(0))
         added = jnp.exp(log_w - new_peak[None]).sum(0)
-        return (new_peak, mass * jnp.exp(peak - new_peak) + added), None
+        mass = mass * jnp.exp(peak - new_peak) + added
+        return (
+            new_peak,
+            mass,
+            jax.tree.map(lambda s, t: s + t.sum(0), sums, terms),
+        ), None
 
-    draws = sample_keys(key, rows, num_samples)
+    draws = sample_keys(key, batch_size(batch), num_samples)
+    shapes = jax.eval_shape(one_draw, draws[0])
+    mass, sums = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    total = jnp.full_like(mass, jnp.finfo(mass.dtype).min), mass, sums
+
     chunk = min(chunk_size, num_samples)
     whole = num_samples // chunk
-    total = jnp.full((rows,), jnp.finfo(jnp.float32).min), jnp.zeros((rows,))
-    chunks = draws[: whole * chunk].reshape(whole, chunk, rows)
+    chunks = draws[: whole * chunk].reshape(whole, chunk, -1)
     total, _ = jax.lax.scan(add_chunk, total, chunks)
     if num_samples % chunk:
         total, _ = add_chunk(total, draws[whole * chunk :])
-    peak, mass = total
-    return peak + jnp.log(mass) - math.log(num_samples)
+
+    peak, mass, sums = total
+    log_likelihood, kl = jax.tree.map(lambda s: s / num_samples, sums)
+    log_p = peak + jnp.log(mass) - math.log(num_samples)
+    return {"log_p": log_p, "log_likelihood": log_likelihood, "kl": kl}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,15 +166,15 @@ def evaluate_elbo(
     return {name: Estimate.of(values) for name, values in terms.items()}
 
 
-def log_likelihoods(
+def evaluate_bounds(
     trained: TrainedModel,
     source: Source,
     *,
     num_samples: int,
     chunk_size: int,
     **examples: Unpack[Examples],
-) -> np.ndarray:
-    """Returns the importance-weighted bound on log p(x) of each example, in nats.
+) -> dict[str, np.ndarray]:
+    """Returns `bounds_per_example` of the examples of a split.
 
     Args:
       trained: what is evaluated.
@@ -160,13 +187,8 @@ def log_likelihoods(
       ConfigError: a number out of range.
       DataError: num_examples is more than there are.
     """
-    return trained.map_examples(
-        log_likelihood_per_example,
-        source,
-        num_samples=num_samples,
-        chunk_size=chunk_size,
-        **examples,
-    )
+    counts = {"num_samples": num_samples, "chunk_size": chunk_size}
+    return trained.map_examples(bounds_per_example, source, **counts, **examples)
 
 
 def evaluate_log_likelihood(
@@ -177,7 +199,7 @@ def evaluate_log_likelihood(
     chunk_size: int,
     **examples: Unpack[Examples],
 ) -> Estimate:
-    """Returns the mean of `log_likelihoods` over a split, in nats.
+    """Returns the mean of the importance-weighted bound over a split, in nats.
 
     Args:
       trained: what is evaluated.
@@ -186,8 +208,9 @@ def evaluate_log_likelihood(
       chunk_size: draws of every example that are in memory at once.
       **examples: which examples, and the key of the draws.
     """
-    values = log_likelihoods(
-        trained, source, num_samples=num_samples, chunk_size=chunk_size, **examples
+    counts = {"num_samples": num_samples, "chunk_size": chunk_size}
+    values = trained.map_examples(
+        log_likelihood_per_example, source, **counts, **examples
     )
     return Estimate.of(values, num_samples)
 

@@ -8,23 +8,24 @@ from jvae.evaluation.latents import Information, LatentStatistics
 from jvae.evaluation.metrics import format_metric, latent_metrics, likelihood_metrics
 from jvae.pretrained.likelihood import GREY_BERNOULLI, Estimate, Observation
 
-ELBO = {
-    "elbo": Estimate(-90.0, 1.0, 10),
-    "log_likelihood": Estimate(-70.0, 1.0, 10),
-    "kl": Estimate(20.0, 0.5, 10),
+BOUNDS = {
+    "log_p": np.array([-84.0, -88.0]),
+    "log_likelihood": np.array([-70.0, -70.0]),
+    "kl": np.array([[12.0, 6.0], [20.0, 2.0]]),
 }
-WEIGHTED = Estimate(-86.0, 2.0, 10, 100)
 
 
 def rows(observation):
     seen = dataclasses.replace(observation, num_dims=784)
-    return likelihood_metrics(ELBO, WEIGHTED, seen)
+    return likelihood_metrics(BOUNDS, 100, seen)
 
 
 def test_nll_is_positive_and_both_bounds_have_bits_where_levels_are_discrete():
     found = rows(Observation("Bernoulli", True, True, ""))
     assert (found["nll"].value, found["nll"].standard_error) == (86.0, 2.0)
-    assert found["nll"].num_samples == 100 and found["elbo"].num_samples == 1
+    assert (found["elbo"].value, found["elbo"].standard_error) == (-90.0, 2.0)
+    assert (found["kl"].value, found["log_likelihood"].value) == (20.0, -70.0)
+    assert {row.num_samples for row in found.values()} == {100}
     assert found["nll_bits"].value == pytest.approx(86.0 / (784 * math.log(2)))
     assert found["elbo_bits"].value == pytest.approx(90.0 / (784 * math.log(2)))
     assert {row.kind for row in found.values()} == {"bound", "estimate"}
@@ -50,7 +51,7 @@ def test_with_a_prior_per_class_the_bounds_are_on_the_density_given_the_class(
     given, x, z
 ):
     found = rows(Observation("Bernoulli", True, True, "", given))
-    assert found["elbo"].meaning == f"lower bound on log p({x})"
+    assert found["elbo"].meaning.startswith(f"lower bound on log p({x}), the mean")
     assert found["nll"].meaning.startswith(f"upper bound on -log p({x}), from 100")
     assert found["kl"].label == f"KL(q(z|x) || p({z}))"
 

@@ -11,10 +11,12 @@ from jvae import losses, models
 from jvae.data import transforms
 from jvae.data.sources import ArraySource
 from jvae.errors import ConfigError
+from jvae.losses.iwae import sample_keys
 from jvae.pretrained.likelihood import (
     GREY_BERNOULLI,
     Estimate,
     bits_per_dim,
+    bounds_per_example,
     elbo_per_example,
     evaluate_elbo,
     evaluate_log_likelihood,
@@ -57,6 +59,28 @@ def test_the_draws_are_as_many_as_asked_and_the_same_in_chunks(
     whole = logsumexp(np.asarray(weights, np.float64), 0) - np.log(num_samples)
     found = iw(model, KEY, X, num_samples, chunk_size)
     np.testing.assert_allclose(found, whole, atol=1e-5)
+
+
+def test_the_parts_of_the_elbo_are_means_over_the_same_draws():
+    """So the ELBO with a Monte Carlo KL is the mean of their log weights."""
+    sizes = {"image_shape": (1, 2, 1), "latent_dim": 3, "hidden": (4,)}
+    model = models.build("mlp", **sizes, likelihood="gaussian")
+    variables = model.init(KEY, X, KEY)
+    trained = as_trained(model, params=variables["params"])
+    num_samples, total = 7, 0.0
+    draws = sample_keys(KEY, 5, num_samples)
+    for each in draws:
+        terms = elbo_per_example(trained, each, X)
+        total += np.asarray(terms["log_likelihood"])
+    kl = elbo_per_example(trained, KEY, X)["kl"]  # closed form: the same at any draw
+
+    for chunk_size in (1, 3, 7):
+        found = functools.partial(bounds_per_example, trained, KEY, X)
+        found = jax.jit(found, static_argnums=(0, 1))(num_samples, chunk_size)
+        wanted = total / num_samples
+        np.testing.assert_allclose(found["log_likelihood"], wanted, rtol=1e-5)
+        assert found["kl"].shape == (5, 3)
+        np.testing.assert_allclose(found["kl"].sum(-1), kl, rtol=1e-5)
 
 
 def test_every_weight_of_the_exact_posterior_is_the_evidence(toys):
