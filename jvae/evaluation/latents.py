@@ -54,6 +54,16 @@ class Information:
         """Whether the mutual information is so near its cap that it may be larger."""
         return self.terms["mutual_info"].mean > self.cap - 0.1
 
+    @property
+    def at_most(self) -> tuple[str, ...]:
+        """The terms that say nothing but an upper bound, as the information is capped.
+
+        What it is over its cap is counted as theirs. Single dimensions show no more
+        than a few nats each, so that the dimension-wise KL is not among them.
+        """
+        capped = ("marginal_kl", "total_correlation") if self.is_capped else ()
+        return tuple(name for name in capped if name in self.terms)
+
 
 @dataclasses.dataclass(frozen=True)
 class LatentStatistics:

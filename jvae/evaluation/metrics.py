@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from jvae.evaluation import aggregate
 from jvae.evaluation.latents import Information, LatentStatistics
 from jvae.evaluation.scales import ScaleStatistics
 from jvae.pretrained.likelihood import Estimate, Observation, bits_per_dim
@@ -182,7 +183,37 @@ def latent_metrics(latents: LatentStatistics) -> dict[str, Metric]:
         if name in latents.information.terms:
             text = meaning + _reservation(name, latents.information)
             term = latents.information.terms[name]
-            metrics[name] = Metric.of(label, term, "nats", "estimate", text)
+            is_bound = name in latents.information.at_most
+            label = f"{label}, at most" if is_bound else label
+            kind: Kind = "bound" if is_bound else "estimate"
+            metrics[name] = Metric.of(label, term, "nats", kind, text)
+    if latents.draws is not None:
+        metrics |= _aggregate_metrics(latents.draws)
+    return metrics
+
+
+def _aggregate_metrics(codes: np.ndarray) -> dict[str, Metric]:
+    """Returns how far codes [N, D] miss N(0, I), as many as N can show."""
+    (count, dims), metrics = codes.shape, {}
+    if count > dims:
+        bias = aggregate.moment_kl_bias(count, dims)
+        metrics["moment_kl"] = Metric.score(
+            "KL(q(z) || p(z)), at least",
+            aggregate.moment_kl(codes),
+            "KL of the Gaussian with the codes' mean and covariance to the prior; of "
+            f"{count:,} draws of the prior itself about {bias:.2g}",
+            count,
+            "nats",
+        )
+    if count >= aggregate.MIN_CODES:
+        accuracy, used = aggregate.told_from_prior(codes)
+        metrics["told_from_prior"] = Metric.score(
+            "Codes told from the prior",
+            accuracy,
+            f"right decisions between {used // 2:,} held-out codes and draws of the "
+            "prior, by a forest of trees; 0.5 where they cannot be told apart",
+            used,
+        )
     return metrics
 
 
@@ -236,7 +267,7 @@ def _reservation(name: str, information: Information) -> str:
     if name == "mutual_info":
         more = ": it is there, the truth may be larger" if information.is_capped else ""
         return f"; cannot exceed {cap}{more}"
-    if name != "dimension_wise_kl" and information.is_capped:
+    if name in information.at_most:
         return f"; too large by what the mutual information is over its cap {cap}"
     return ""
 

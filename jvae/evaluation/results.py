@@ -238,4 +238,5 @@ def _numbers_of_latents(
     if latents.information is not None:
         numbers["mutual_info_cap"] = latents.information.cap
         numbers["clamped"] = list(latents.information.clamped)
+        numbers["at_most"] = list(latents.information.at_most)
     return numbers

@@ -140,9 +140,11 @@ def decompose_kl(
     """Returns Monte Carlo estimates of E KL(q(z|x) || p(z)) and its parts, in nats.
 
     'kl' = 'mutual_info' + 'marginal_kl' and 'marginal_kl' = 'total_correlation' +
-    'dimension_wise_kl', exactly. 'mutual_info' cannot exceed log N. From a batch of a
-    larger data set they are biased: log q(z) comes out too small on average, so that
-    'mutual_info' is too large and 'marginal_kl' too small, less with a larger batch.
+    'dimension_wise_kl', exactly. 'mutual_info' cannot exceed log N; what it is over
+    that is counted as 'marginal_kl' and 'total_correlation', which then are upper
+    bounds of those of the data that the N come from. From a batch of a larger data set
+    they are biased: log q(z) comes out too small on average, so that 'mutual_info' is
+    too large and 'marginal_kl' too small, less with a larger batch.
 
     An array-level function that couples the batch: under pmap or shard_map gather q and
     z ([B, D] each) first, a mean over devices of per-device values is something else.

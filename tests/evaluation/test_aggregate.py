@@ -1,0 +1,76 @@
+"""Codes beside a standard normal prior, where the truth is known."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from jvae.distributions import DiagGaussian
+from jvae.evaluation import aggregate
+from jvae.evaluation.latents import LatentStatistics, information
+from jvae.evaluation.metrics import latent_metrics
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def test_the_kl_of_moments_is_that_of_their_gaussian():
+    codes = normal(200, 3) @ normal(3, 3, seed=1) + [1.0, 0.0, -2.0]
+    mean, covariance = codes.mean(0), np.cov(codes.T, bias=True)
+    values = np.linalg.eigvalsh(covariance)
+    wanted = 0.5 * (values - 1.0 - np.log(values)).sum() + 0.5 * mean @ mean
+    assert aggregate.moment_kl(codes) == pytest.approx(wanted)
+    assert aggregate.moment_kl(codes[:, :1]) < wanted
+
+
+def test_draws_of_the_prior_have_the_bias_that_is_said():
+    """The mean of 200 sets of 400 draws, whose standard error is 0.003."""
+    found = [aggregate.moment_kl(normal(400, 8, seed=s)) for s in range(200)]
+    assert np.mean(found) == pytest.approx(aggregate.moment_kl_bias(400, 8), abs=0.01)
+
+
+def test_codes_of_a_ring_are_told_from_the_prior_though_their_moments_are_its():
+    """Half of 2,000 decisions have the standard error 0.011."""
+    angle = 2.0 * np.pi * np.random.default_rng(0).random(2000)
+    ring = math.sqrt(2.0) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    assert aggregate.moment_kl(ring) < 0.01
+    accuracy, count = aggregate.told_from_prior(ring)
+    assert accuracy > 0.9 and count == 2000
+    same, _ = aggregate.told_from_prior(normal(2000, 2))
+    assert abs(same - 0.5) < 0.05
+
+
+def test_numbers_that_no_cap_limits_stand_beside_those_that_it_does():
+    """2,000 narrow posteriors whose mixture over all data would be exactly N(0, I).
+
+    log 2,000 of their 37 nats are seen as information, 29 as a miss of the prior.
+    """
+    width, shape = 0.1, (2000, 16)
+    means = math.sqrt(1.0 - width**2) * normal(*shape)
+    q = DiagGaussian(np.float32(means), np.full(shape, 2 * math.log(width), "float32"))
+    z = q.sample(jax.random.key(0))
+    log_prior = DiagGaussian.standard(*shape).log_prob(z)
+    parts = information(q, z, log_prior=log_prior)
+    assert parts.at_most == ("marginal_kl", "total_correlation")
+    assert parts.terms["marginal_kl"].mean > 25.0
+
+    found = latent_metrics(
+        LatentStatistics(np.ones(16), 2000, means, parts, np.asarray(z))
+    )
+    for name in parts.at_most:
+        assert found[name].label.endswith(", at most") and found[name].kind == "bound"
+        assert "too large by" in found[name].meaning
+    assert found["dimension_wise_kl"].value < 0.2
+    assert found["moment_kl"].value < 2 * aggregate.moment_kl_bias(*shape)
+    assert abs(found["told_from_prior"].value - 0.5) < 0.05
+
+
+def test_few_codes_have_no_such_numbers():
+    parts = information(
+        DiagGaussian(np.zeros((8, 8), "float32"), np.zeros((8, 8), "float32")),
+        np.zeros((8, 8), "float32"),
+    )
+    statistics = LatentStatistics(np.ones(8), 8, np.eye(8), parts, np.eye(8))
+    assert not {"moment_kl", "told_from_prior"} & set(latent_metrics(statistics))
