@@ -31,11 +31,16 @@ def allowed(paths: Allowed) -> Iterator[None]:
         _may_import.reset(token)
 
 
+def is_one(name: str) -> bool:
+    """Returns whether a text is an import path."""
+    return re.fullmatch(r"[\w.-]+:\w+", name) is not None
+
+
 def named(config: Any) -> frozenset[str]:
     """Returns the import paths that a config names, in any of its sections."""
     if isinstance(config, Mapping):
         return frozenset().union(*map(named, config.values()))
-    if isinstance(config, str) and re.fullmatch(r"[\w.-]+:\w+", config):
+    if isinstance(config, str) and is_one(config):
         return frozenset((config,))
     return frozenset()
 

@@ -10,7 +10,21 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jvae.errors import require
 from jvae.types import Array, Key
+
+NUM_SEEDS = 2**32
+"""JAX takes larger seeds modulo this number, so that they would repeat."""
+
+
+def of_seed(seed: int) -> Key:
+    """Returns the key of a seed.
+
+    Raises:
+      ConfigError: it is not in 0 .. 2^32 - 1.
+    """
+    require(0 <= seed < NUM_SEEDS, "seed", f"be in 0 .. {NUM_SEEDS - 1}", seed)
+    return jax.random.key(seed)
 
 
 def per_example(key: Key, num_examples: int) -> Key:

@@ -261,7 +261,7 @@ def resolve(registry: Mapping[str, Callable], name: str, where: str) -> Callable
         raise ConfigError(f"{where}.name must be str, got {name!r}")
     if name in registry:
         return registry[name]
-    if ":" not in name:
+    if not import_paths.is_one(name):
         raise ConfigError(
             f"{where}.name {name!r} is unknown", fix=nearest(name, registry)
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from jvae import registry
 from jvae.commands.flags import (
@@ -43,9 +42,9 @@ def command(arguments: Sequence[str], prog: str = "jvae eval") -> None:
     )
 
 
-def _data_overrides(overrides: Mapping[str, str]) -> dict[str, Any]:
+def _data_overrides(overrides: Mapping[str, str]) -> dict[str, str]:
     """Returns the fields of --config.data.FIELD=VALUE; no others are taken."""
-    section: dict[str, Any] = {}
+    section: dict[str, str] = {}
     for path, text in overrides.items():
         head, _, name = path.partition(".")
         if head != "data" or not name:
@@ -53,5 +52,5 @@ def _data_overrides(overrides: Mapping[str, str]) -> dict[str, Any]:
                 f"--config.{path} cannot change a trained run",
                 fix="Only --config.data.FIELD is taken, where the data lies here.",
             )
-        section[name] = config_files.parse_value(path, text, Any)
+        section[name] = text
     return section

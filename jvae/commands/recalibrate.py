@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-import jax
 from etils import epath
 
+from jvae import keys
 from jvae.commands.flags import Parser, add_model, chosen, model_of, parse, require_flag
 from jvae.errors import ConfigError, WorkdirError, require
 from jvae.pretrained.batch_norm import COLLECTION, sampled
@@ -68,7 +68,7 @@ def recalibrate(
         raise ConfigError(
             f"{model.name} has no BatchNorm whose samples could be measured"
         )
-    key = jax.random.key(seed)
+    key = keys.of_seed(seed)
     trained = sampled(model, key=key, temperature=temperature, **sizes)
 
     root.mkdir(parents=True, exist_ok=True)

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from jvae import keys
 from jvae.commands.flags import chosen, empty_folder, model_parser, restored
 from jvae.errors import ConfigError
 from jvae.evaluation.quality import PRIOR
@@ -52,7 +52,7 @@ def write_images(
     name = None if sampler == PRIOR else sampler
     if name is not None:
         model.sampler(name)
-    images = model.sample(jax.random.key(seed), n, temperature, sampler=name)
+    images = model.sample(keys.of_seed(seed), n, temperature, sampler=name)
     unit = np.clip(np.asarray(model.transform.to_unit(jnp.asarray(images))), 0.0, 1.0)
     folder.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(np.round(255.0 * unit).astype(np.uint8)):

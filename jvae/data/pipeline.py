@@ -144,11 +144,7 @@ def train_batches(
     require(start_step >= 0, "start_step", "be at least 0", start_step)
     rows = _process_rows(batch_size, process_index, process_count)
     size, steps = len(source), stack or 1
-    if batch_size > size:
-        raise DataError(
-            f"batch_size {batch_size} is larger than the {size} training examples",
-            fix="Lower batch_size.",
-        )
+    require_a_batch(size, batch_size)
 
     def read(number: int) -> Examples:
         first = start_step + number * steps
@@ -162,6 +158,16 @@ def train_batches(
         return {k: v.reshape(*mine.shape, *v.shape[1:]) for k, v in examples.items()}
 
     return _batches(read, ENDLESS, num_threads, prefetch)
+
+
+def require_a_batch(num_examples: int, batch_size: int) -> None:
+    """Raises DataError if a training split has not as many examples as a batch."""
+    if batch_size > num_examples:
+        raise DataError(
+            f"batch_size {batch_size} is larger than the {num_examples} training "
+            "examples",
+            fix="Lower batch_size.",
+        )
 
 
 def eval_batches(

@@ -15,6 +15,7 @@ from jvae.evaluation.settings import Settings
 from jvae.pretrained import restore
 from jvae.reports import report
 from jvae.runtime import distributed
+from jvae.training import config_files
 from jvae.workdir import files
 from jvae.workdir.metrics import read_metrics
 
@@ -47,7 +48,8 @@ def evaluate_run(
       params: 'ema' or 'raw'.
       split: 'test', 'validation' or 'train'.
       out: folder for the results; None for WORKDIR/evaluation/SPLIT_STEP.
-      data_fields: fields of the data set that are different here, such as its path.
+      data_fields: fields of the data set that are different here, such as its path;
+        text is read as that of --config.data.NAME.
       allow_imports: whether the modules that its config names may be imported, which
         runs their code; or the import paths that may.
       **settings: fields of `jvae.evaluation.settings.Settings`.
@@ -69,7 +71,7 @@ def evaluate_run(
 
     checked, config = Settings(**settings), restored.config
     with import_paths.allowed(allow_imports):
-        section = config["data"] | dict(data_fields or {})
+        section = config_files.with_data_fields(config, data_fields or {})
         vocabulary = restored.vocabulary
         source = datasets.load_split(section, split, vocabulary)
         needed = checked.needs_training_split(restored)

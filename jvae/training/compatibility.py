@@ -9,6 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from jvae.data.checks import require_labels
+from jvae.data.pipeline import require_a_batch
 from jvae.data.sources import lengths_of
 from jvae.distributions import as_distribution
 from jvae.errors import ConfigError, DataError, require
@@ -28,6 +29,8 @@ def check_accumulation(experiment: Experiment, batch_size: int, devices: Mesh) -
 def check_fit(components: Components) -> None:
     """Checks that data, model and likelihood belong together, without computing."""
     _check_examples(components)
+    size = len(components.splits.train)
+    require_a_batch(size, components.data_options.batch_size)
     classes = components.model.num_classes
     if classes is not None:
         is_classifier = components.model.target == "label"

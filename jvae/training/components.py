@@ -50,7 +50,7 @@ class Components:
     @property
     def keys(self) -> dict[str, Key]:
         """The run's keys by purpose, all from the seed."""
-        root = jax.random.key(self.experiment.seed)
+        root = keys.of_seed(self.experiment.seed)
         names = ("init", "steps", "evaluation", "start")
         return {name: jax.random.fold_in(root, i) for i, name in enumerate(names)}
 

@@ -11,6 +11,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
+from ml_collections import ConfigDict
+
 from jvae import data, losses, models, registry
 from jvae.data.options import DataOptions
 from jvae.errors import ConfigError, require
@@ -97,7 +99,7 @@ class Experiment:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the config as JSON can hold it."""
-        return _plain(registry.values(self))
+        return plain(registry.values(self))
 
 
 def parse_experiment(config: Mapping[str, Any]) -> Experiment:
@@ -106,10 +108,13 @@ def parse_experiment(config: Mapping[str, Any]) -> Experiment:
     Fields that are not given get the defaults of this release, so that what is stored
     with a run does not change with a later one.
 
+    Args:
+      config: a mapping, or an ml_collections.ConfigDict.
+
     Raises:
       ConfigError: an unknown, missing or impossible field, with the nearest name.
     """
-    config = renamed.current(config)
+    config = renamed.current(plain(config))
     registry.check(Experiment, config, "config")
     sections = {name: complete_section(name, config.get(name, {})) for name in SECTIONS}
     return Experiment(**{**config, **sections})
@@ -148,7 +153,7 @@ def complete_section(name: str, section: Section) -> dict[str, Any]:
 
 def section_defaults(name: str, section: Section) -> dict[str, Any]:
     """Returns the defaults of a section's fields, as JSON can hold them."""
-    return _plain(_defaults(section_fields(name, section)))
+    return plain(_defaults(section_fields(name, section)))
 
 
 def top_level_defaults() -> dict[str, Any]:
@@ -163,10 +168,12 @@ def _defaults(fields: Mapping[str, registry.Field]) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
-    """Returns mappings as dicts and sequences as lists, as JSON has them."""
+def plain(value: Any) -> Any:
+    """Returns mappings, ConfigDicts among them, as dicts, and sequences as lists."""
+    if isinstance(value, ConfigDict):
+        value = value.to_dict()
     if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return value

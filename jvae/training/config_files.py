@@ -30,10 +30,17 @@ BROKEN = (
 def load_config(path: str) -> Any:
     """Returns get_config() of a Python file: an ml_collections.ConfigDict, locked.
 
+    Args:
+      path: the file; of 'FILE:TEXT' get_config(TEXT).
+
     Raises:
       ConfigError: no such file, no get_config, or it fails.
     """
+    arguments: list[str] = []
     file = Path(path).expanduser()
+    if not file.exists() and ":" in path:
+        path, _, argument = path.rpartition(":")
+        file, arguments = Path(path).expanduser(), [argument]
     if not file.is_file():
         raise ConfigError(f"config file {path} does not exist", fix="See configs/.")
     spec = importlib.util.spec_from_file_location(f"jvae_config_{file.stem}", file)
@@ -45,7 +52,7 @@ def load_config(path: str) -> Any:
     try:
         spec.loader.exec_module(module)
         if "get_config" in dir(module):
-            return module.get_config()
+            return module.get_config(*arguments)
     except BROKEN as error:
         raise ConfigError(f"config file {path} fails: {error}") from error
     finally:
@@ -91,7 +98,8 @@ def override(config: dict[str, Any], path: str, text: str) -> None:
                     fix=f"Set --config.{where} whole, e.g. to \"{{'name': 'x'}}\".",
                 )
             top = section_names() if i == 0 else set(node)
-            if i > 0 or section not in top:
+            is_schedule = i == 1 and sections[0] == "schedules"
+            if not is_schedule and (i > 0 or section not in top):
                 raise ConfigError(
                     f"config.{where} is unknown", fix=nearest(section, top)
                 )
@@ -140,6 +148,7 @@ def parse_value(path: str, text: str, annotation: Any) -> Any:
     if text.lower() in words:
         candidates.append(words[text.lower()])
     candidates += [text, [word.strip() for word in text.split(",")]]
+    candidates += [[value] for value in candidates]  # one number where a list is meant
     for value in candidates:
         if registry.accepts(annotation, value):
             return float(value) if registry.base_type(annotation) is float else value
@@ -149,14 +158,34 @@ def parse_value(path: str, text: str, annotation: Any) -> Any:
 
 def experiment_config(path: str, overrides: Mapping[str, str]) -> dict[str, Any]:
     """Returns the config of a file as a plain dict, overrides applied and checked."""
-    loaded = load_config(path)
-    config = dict(loaded) if isinstance(loaded, Mapping) else loaded.to_dict()
-    config = renamed.current(config)
+    config = renamed.current(configs.plain(load_config(path)))
     # Names first: they decide which other fields there are.
     for name in sorted(overrides, key=lambda n: not n.endswith(".name")):
         override(config, name, overrides[name])
         config = renamed.current(config)  # so that the last one to be set counts
     return config
+
+
+def with_data_fields(
+    config: Mapping[str, Any], fields: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns the data section of a config with other fields.
+
+    Args:
+      config: of a run.
+      fields: values by name; text is read as that of --config.data.NAME.
+
+    Raises:
+      ConfigError: text that is no value of its field.
+    """
+    changed = {"data": dict(config["data"])}
+    for name in sorted(fields, key=lambda n: n != "name"):  # which decides the others
+        value = fields[name]
+        if isinstance(value, str):
+            override(changed, f"data.{name}", value)
+        else:
+            changed["data"][name] = value
+    return changed["data"]
 
 
 def describe_fields(config: Mapping[str, Any] | None) -> str:

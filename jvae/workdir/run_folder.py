@@ -130,13 +130,20 @@ def locked(root: epath.Path) -> locks.Lock:
 
 
 def _labelled(root: epath.Path, config: Mapping[str, Any], check: Check) -> None:
+    """Writes config.json; of a run that has saved something only if it is the same."""
     file = root / CONFIG_FILE
-    if file.exists():
+    if file.exists() and _has_steps(root):
         check(read_config(root), config, root)
     try:
         files.write_whole(file, json.dumps(config, indent=2) + "\n")
     except OSError as error:
         raise _unusable(root, error) from error
+
+
+def _has_steps(root: epath.Path) -> bool:
+    """Returns whether there may be a checkpoint, whole or not, of any state."""
+    folders = (root / name for name in ("checkpoints", "best"))
+    return any(p.name[:1].isdigit() for f in folders if f.is_dir() for p in f.iterdir())
 
 
 def _unusable(root: epath.Path, error: OSError) -> WorkdirError:

@@ -45,6 +45,13 @@ def ran(monkeypatch):
             {"name": "gaussian", "std": 0.1},
         ),
         ("--config.optimizer.clip_norm=none", ("optimizer", "clip_norm"), None),
+        ("--config.model.hidden=512", ("model", "hidden"), [512]),
+        ("--config.model.likelihood=2024", ("model", "likelihood"), "2024"),
+        (
+            "--config.schedules.beta.name=linear",
+            ("schedules", "beta", "name"),
+            "linear",
+        ),
         ("--config.mesh.params=2", ("mesh", "params"), 2),
         ("--config.data.num_validation=9", ("data", "num_validation"), 9),
         ("--config.model.batch_norm=true", ("model", "batch_norm"), True),
@@ -94,6 +101,15 @@ def test_a_wrong_command_line_is_one_line_and_exit_2(capsys, arguments, words):
 def test_what_is_needed_is_asked_for(capsys, arguments, words):
     assert status(train.command, *arguments) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_config_file_may_take_an_argument(ran, tmp_path):
+    file = tmp_path / "sized.py"
+    text = "def get_config(size='8'):\n    return {'seed': int(size)}"
+    file.write_text(text)
+    for path, seed in ((file, 8), (f"{file}:64", 64)):
+        assert status(train.command, f"--config={path}", "--workdir=w") == 0
+        assert ran[-1][0] == {"seed": seed}
 
 
 @pytest.mark.parametrize(
@@ -178,6 +194,18 @@ def test_eval_finds_the_data_where_it_is_told(monkeypatch, trained):
     arguments = [f"--workdir={trained}", "--config.data.path=/here", "--num_samples=5"]
     assert status(evaluate.command, *arguments) == 0
     assert seen["data_fields"] == {"path": "/here"} and seen["num_samples"] == 5
+
+
+def test_fields_of_data_have_the_type_of_the_data_set():
+    config = {"data": {"name": "images", "path": "old", "batch_size": 8}}
+    given = {"path": "2024", "height": "12", "test_fraction": 0.5}
+    found = config_files.with_data_fields(config, given)
+    assert (found["path"], found["height"], found["test_fraction"]) == ("2024", 12, 0.5)
+    assert config["data"]["path"] == "old"
+    npz = config_files.with_data_fields(config, {"path": "x", "name": "npz"})
+    assert npz["name"] == "npz"
+    with pytest.raises(ConfigError, match="config.data.height must be .*'tall'"):
+        config_files.with_data_fields(config, {"height": "tall"})
 
 
 def test_a_data_set_that_is_not_there_is_exit_3(capsys, tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jvae.errors import ConfigError
+from jvae.errors import ConfigError, DataError
 from jvae.training import assembly, config, experiment, train_step
 
 
@@ -24,6 +24,20 @@ def test_a_loss_that_cannot_be_leaves_no_workdir(
         experiment.run(tiny, tmp_path / "run")
     assert message in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_larger_than_the_data_leaves_no_workdir(tiny, tmp_path):
+    """So that the command with another batch size runs in the same one."""
+    tiny["data"]["batch_size"] = 4096
+    with pytest.raises(DataError, match="batch_size 4096 is larger than the 1362"):
+        experiment.run(tiny, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("seed", [2**32, 2**63])
+def test_a_seed_that_would_repeat_another_is_refused(tiny, tmp_path, seed):
+    with pytest.raises(ConfigError, match="seed must be in 0 .. 4294967295, got"):
+        experiment.run(tiny | {"seed": seed}, tmp_path / "run")
 
 
 def test_the_first_state_is_traced_once(monkeypatch, tiny):

@@ -4,6 +4,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from jvae import data, losses, models
 from jvae import registry as fields
@@ -93,12 +94,21 @@ def test_every_field_has_a_meaning_and_a_type(name, known):
         ({"loss": {"name": "elbo", "betta": 1.0}}, "Did you mean 'beta'"),
         ({"optimizer": {"lerning_rate": 1.0}}, "Did you mean 'learning_rate'"),
         ({"data": {"name": "digit"}}, "Did you mean 'digits'"),
+        ({"data": {"name": "{name: digits}"}}, "Did you mean 'digits'"),
         ({"data": {"name": "digits", "batchsize": 3}}, "Did you mean 'batch_size'"),
     ],
 )
 def test_a_wrong_config_is_refused_with_what_to_do(tiny, change, words):
     with pytest.raises(ConfigError, match=words):
         configs.parse_experiment(tiny | change)
+
+
+@pytest.mark.parametrize("kind", [ConfigDict, FrozenConfigDict])
+def test_a_config_dict_is_a_config_whole_or_in_part(tiny, kind):
+    wanted = configs.parse_experiment(tiny).to_dict()
+    assert configs.parse_experiment(kind(tiny)).to_dict() == wanted
+    part = {**tiny, "model": kind(tiny["model"])}
+    assert configs.parse_experiment(part).to_dict() == wanted
 
 
 @pytest.mark.parametrize(

@@ -108,9 +108,23 @@ def test_another_run_in_the_workdir_is_refused_with_the_difference(
         experiment.run(tiny, trained)
 
 
-def test_another_run_is_refused_before_its_first_checkpoint_too(tiny, tmp_path):
+def test_a_run_without_a_checkpoint_may_begin_again_as_another(tiny, tmp_path):
+    """Its rows go, and a config.json that is damaged is no obstacle."""
+    experiment.run(tiny | {"num_steps": 0}, tmp_path)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 2, "split": "train"}\n')
+    experiment.run(tiny | {"seed": 1, "num_steps": 0}, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 1
+    assert not metrics(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    experiment.run(tiny | {"seed": 2, "num_steps": 0}, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 2
+
+
+@pytest.mark.parametrize("remains", ["checkpoints/4", "best/4.damaged"])
+def test_what_may_be_a_checkpoint_keeps_its_config(tiny, tmp_path, remains):
     experiment.run(tiny | {"num_steps": 0}, tmp_path)
     before = (tmp_path / "config.json").read_text()
+    (tmp_path / remains).mkdir(parents=True)
     with pytest.raises(WorkdirError, match="seed: 0 there, 1 here"):
         experiment.run(tiny | {"seed": 1}, tmp_path)
     assert (tmp_path / "config.json").read_text() == before

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jvae import keys
 from jvae.distributions import DiagGaussian
 from jvae.errors import require
 from jvae.flows import FlowPrior, VectorSteps
@@ -94,7 +95,7 @@ def fit_flow(
     mean, std = codes.mean(0), np.maximum(codes.std(0), 1e-6)
     scaled = np.asarray((codes - mean) / std, np.float32)
     flow = flow_of(size, depth, width)
-    params = _trained(scaled, jax.random.key(seed), flow, num_steps)
+    params = _trained(scaled, keys.of_seed(seed), flow, num_steps)
     mean, std = (jnp.asarray(a, jnp.float32) for a in (mean, std))
     return FlowSampler(mean, std, params, depth, width)
 
