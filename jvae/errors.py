@@ -10,6 +10,9 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+LONGEST = 2_000
+"""Characters of a message; of a longer one the middle is left out."""
+
 
 class JvaeError(Exception):
     """An error that is not a bug: the message says what to do about it.
@@ -25,7 +28,15 @@ class JvaeError(Exception):
     def __init__(self, what: str, *, where: str = "", fix: str = ""):
         self.what, self.where, self.fix = what, where, fix
         message = what.rstrip(".") + (f" ({where})" if where else "") + "."
-        super().__init__(" ".join((message + (f" {fix}" if fix else "")).split()))
+        super().__init__(_one_line(message + (f" {fix}" if fix else "")))
+
+
+def _one_line(message: str) -> str:
+    """Returns a message as one line of any terminal, whatever values it quotes."""
+    line = " ".join(message.split())
+    if len(line) > LONGEST:
+        line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 class ConfigError(JvaeError, ValueError):

@@ -23,6 +23,13 @@ def test_a_message_is_one_line_of_what_where_and_how_to_fix_it(arguments, messag
     assert error.what == "no such step."
 
 
+def test_a_message_moves_no_cursor_and_fits_a_terminal():
+    error = errors.DataError("no class '\x1b[2J'", where="x" * 10**6, fix="Rename it.")
+    assert str(error).startswith(r"no class '\x1b[2J' (xxx")
+    assert str(error).endswith("xxx). Rename it.")
+    assert len(str(error)) < 2_100
+
+
 @pytest.mark.parametrize(
     ("kind", "status"),
     [

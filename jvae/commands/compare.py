@@ -76,11 +76,11 @@ def write_page(text: str, out: epath.PathLike) -> None:
     file = epath.Path(out).expanduser()
     about = {"where": str(out), "fix": "Name another with --out."}
     try:
-        head = file.read_text()[:1000] if file.exists() else MARKS[0]
-        if not any(mark in head for mark in MARKS):
+        there = files.read_text(file)
+        if there is not None and not any(mark in there[:1000] for mark in MARKS):
             raise WorkdirError("this file is no comparison and is kept", **about)
         files.write_whole(file, text)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise WorkdirError(f"the page cannot be written: {error}", **about) from error
 
 

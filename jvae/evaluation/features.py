@@ -182,8 +182,11 @@ def read_features(path: epath.PathLike) -> Features:
       WorkdirError: no such file, or one that is damaged.
     """
     params, about = npz.read_npz(path)
-    shape = tuple(about["image_shape"])
-    return Features(params, about["num_classes"], about["accuracy"], shape)
+    try:
+        shape = tuple(about["image_shape"])
+        return Features(params, about["num_classes"], about["accuracy"], shape)
+    except (KeyError, TypeError) as error:
+        raise npz.damaged(path, error) from error
 
 
 def load_or_fit(

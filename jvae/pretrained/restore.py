@@ -12,7 +12,7 @@ from jvae import import_paths, models
 from jvae.contract import as_model
 from jvae.data import transforms
 from jvae.data.vocabulary import Vocabulary
-from jvae.errors import require
+from jvae.errors import WorkdirError, require
 from jvae.flows import check_scales
 from jvae.pretrained.pretrained import Pretrained
 from jvae.pretrained.samplers.store import folder_of
@@ -56,6 +56,13 @@ def restore(
     folder, number = checkpoints.choose(workdir, step)
     item, meta = folder.restore_model(number, devices)
     config = renamed.current(meta["config"])
+    for name in ("data", "model"):
+        if not isinstance(config.get(name), Mapping):
+            raise WorkdirError(
+                f"the config of checkpoint {number} has no section {name}",
+                where=str(workdir),
+                fix="Take another step.",
+            )
 
     with import_paths.allowed(allow_imports):
         model = as_model(models.build(**config["model"]))

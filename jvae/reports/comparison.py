@@ -10,12 +10,13 @@ from typing import Any
 
 from etils import epath
 
+from jvae import registry
 from jvae.errors import WorkdirError, require
 from jvae.pretrained import image_grid
 from jvae.reports import html, latent_plots, plots
 from jvae.reports.report import flat_fields
 from jvae.workdir import renamed
-from jvae.workdir.files import is_own
+from jvae.workdir.files import is_own, read_own
 
 HIGHER = frozenset(
     "elbo accuracy accuracy_of_draws label_information label_information_bits "
@@ -33,7 +34,28 @@ OF_DATA = frozenset(
 """Those that say something only beside others of the same data."""
 ERRORS = 2.0
 """Standard errors of a difference that the best is ahead by, at least."""
-NEEDED = ("metrics", "step", "split", "config", "pictures", "num_examples")
+Numbers = Sequence[float | None]
+NEEDED: dict[str, Any] = {
+    "metrics": Mapping,
+    "step": int,
+    "split": str,
+    "config": Mapping,
+    "pictures": Mapping,
+    "num_examples": int,
+}
+"""What results.json has, each of a type."""
+OPTIONAL: dict[str, Any] = dict.fromkeys(
+    ("likelihood", "settings", "versions", "checksums"), Mapping | None
+) | {"kl_per_group": Numbers}
+CELL: dict[str, Any] = {
+    "label": str,
+    "unit": str,
+    "value": float | None,
+    "standard_error": float | None,
+    "num_examples": int,
+    "num_samples": int | None,
+}
+"""What each of its metrics has."""
 COMPARED = ("config", "settings", "versions")
 SAME_DATA = ("data.name", "data.transform", "data.num_bits", "data.padding")
 
@@ -91,13 +113,29 @@ def read_results(folder: epath.Path) -> dict[str, Any]:
     file = folder / "results.json"
     about = {"where": str(file), "fix": "Evaluate the run again."}
     try:
-        results = json.loads(file.read_text())
-        missing = [name for name in NEEDED if name not in results]
-    except (OSError, ValueError, TypeError) as error:
+        results = json.loads(read_own(file))
+    except (OSError, ValueError, RecursionError) as error:
         raise WorkdirError(f"results cannot be read: {error}", **about) from error
-    if missing:
-        raise WorkdirError(f"results lack {', '.join(missing)}", **about)
+    wrong = _wrong_entries(results, NEEDED)
+    if not wrong:
+        there = {name: kind for name, kind in OPTIONAL.items() if name in results}
+        wrong = _wrong_entries(results, there)
+        for name, cell in results["metrics"].items():
+            wrong += [f"{name}.{entry}" for entry in _wrong_entries(cell, CELL)]
+    if wrong:
+        raise WorkdirError(f"results lack {', '.join(wrong)}", **about)
     return results
+
+
+def _wrong_entries(entries: Any, kinds: Mapping[str, Any]) -> list[str]:
+    """Returns the names of entries that are missing, or of another kind."""
+    if not isinstance(entries, Mapping):
+        return list(kinds)
+    return [
+        name
+        for name, kind in kinds.items()
+        if name not in entries or not registry.accepts(kind, entries[name])
+    ]
 
 
 def rows_of(runs: Sequence[EvaluatedRun]) -> list[ComparedMetric]:

@@ -143,11 +143,11 @@ class Sweep:
     def _stored(self, trial: Trial) -> Outcome | None:
         """Returns how a run ended that need not run again."""
         try:
-            text = (self.root / trial.name / OUTCOME_FILE).read_text()
+            text = files.read_own(self.root / trial.name / OUTCOME_FILE)
             outcome = Outcome(**json.loads(text))
             config = renamed.current(dict(outcome.asked["config"]))
             same = {**outcome.asked, "config": config} == self._asked_of(trial)
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
         return outcome if same and outcome.status in FINAL else None
 

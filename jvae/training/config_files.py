@@ -10,21 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from jvae import registry
-from jvae.errors import ConfigError, nearest
+from jvae.errors import ConfigError, first_line, nearest
 from jvae.training import config as configs
 from jvae.workdir import renamed
-
-BROKEN = (
-    SyntaxError,
-    ImportError,
-    NameError,
-    AttributeError,
-    KeyError,
-    TypeError,
-    ValueError,
-)
-"""What a config file with a mistake in it raises."""
 
 
 def load_config(path: str) -> Any:
@@ -51,13 +42,22 @@ def load_config(path: str) -> Any:
     sys.path.insert(0, str(file.parent.resolve()))
     try:
         spec.loader.exec_module(module)
-        if "get_config" in dir(module):
-            return module.get_config(*arguments)
-    except BROKEN as error:
-        raise ConfigError(f"config file {path} fails: {error}") from error
+        if "get_config" not in dir(module):
+            raise ConfigError(f"config file {path} has no get_config()")
+        config = module.get_config(*arguments)
+    except ConfigError:
+        raise
+    except (Exception, SystemExit) as error:  # it is somebody's program
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise ConfigError(f"config file {path} fails: {why}") from error
     finally:
         sys.path.pop(0)
-    raise ConfigError(f"config file {path} has no get_config()")
+    if not isinstance(config, Mapping | ConfigDict):
+        kind = type(config).__name__
+        raise ConfigError(
+            f"get_config() of {path} must return a ConfigDict, got {kind}"
+        )
+    return config
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:

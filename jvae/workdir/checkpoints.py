@@ -25,7 +25,7 @@ from etils import epath
 from jvae.errors import DamagedError, WorkdirError
 from jvae.runtime import distributed, log_filters
 from jvae.workdir import failures, files, metadata
-from jvae.workdir.recovery import RecoverableSteps
+from jvae.workdir.recovery import STEP, RecoverableSteps
 
 logger = logging.getLogger("jvae")
 
@@ -61,6 +61,9 @@ class Checkpoints(RecoverableSteps):
                 where=str(self.folder),
                 fix="Remove it, or use another workdir.",
             )
+        if self.folder.is_dir():
+            for step in filter(lambda p: STEP.fullmatch(p.name), self.folder.iterdir()):
+                files.check_files(step)
         super().__init__(self.folder, self._open(keep, read_only))
         self._begun: tuple[int, str] | None = None
         self._failure: str | None = None

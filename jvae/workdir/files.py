@@ -104,14 +104,52 @@ def check_within(folder: epath.Path, root: epath.Path) -> None:
             raise WorkdirError(
                 "this is a link, which may lead out of the run",
                 where=str(place),
-                fix="Remove it, or name another folder with --out.",
+                fix="Remove it, or name another folder.",
             )
 
 
-def read_text(path: epath.Path) -> str | None:
-    """Returns the text of a file, None if it is not there; garbage is no error."""
+def check_files(folder: epath.Path) -> None:
+    """Checks that there are files and folders alone in a folder, which may be missing.
+
+    Raises:
+      WorkdirError: a link, which may lead elsewhere, or a pipe or device, which may
+        have no end.
+    """
+    places = [] if is_bucket(folder) else [("", [folder], []), *os.walk(folder)]
+    for place, folders, names in places:
+        for name in (*folders, *names):
+            _require_own(os.path.join(place, name))
+
+
+def _require_own(path: epath.PathLike) -> None:
     try:
-        return path.read_bytes().decode(errors="replace")
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise WorkdirError(
+            "this is no file but a link, a pipe or a device",
+            where=os.fspath(path),
+            fix="Remove it, or put a file in its place.",
+        )
+
+
+def read_own(path: epath.Path) -> str:
+    """Returns the text of a file of a run; garbage is no error.
+
+    Raises:
+      OSError: it is not there, or cannot be read.
+      WorkdirError: it is a link, a pipe or a device.
+    """
+    if not is_bucket(path):
+        _require_own(path)
+    return path.read_bytes().decode(errors="replace")
+
+
+def read_text(path: epath.Path) -> str | None:
+    """Returns `read_own` of a file, None if it is not there."""
+    try:
+        return read_own(path)
     except FileNotFoundError:
         return None
 

@@ -72,14 +72,20 @@ def changed_arrays(manifest: Mapping[str, Any], items: Mapping[str, Any]) -> lis
 
 
 def is_complete(manifest: Mapping[str, Any]) -> bool:
-    """Returns whether a manifest has a config and shapes that can be ones."""
+    """Returns whether a manifest has the parts that restoring reads, each of its kind.
+
+    Its digest says whether they are those that were written.
+    """
     config, shapes = manifest["config"], manifest["shapes"]
+    words = manifest.get("vocabulary") or []
     return (
         isinstance(config, dict)
+        and isinstance(config.get("seed", 0), int)
+        and isinstance(words, list)
+        and all(isinstance(word, str) for word in words)
         and isinstance(shapes, dict)
-        and all(
-            isinstance(entry, list) and _is_shape(*entry) for entry in shapes.values()
-        )
+        and all(isinstance(s, list) and _is_shape(*s) for s in shapes.values())
+        and not any(path.rpartition("/")[0] in shapes for path in shapes)
     )
 
 

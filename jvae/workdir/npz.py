@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tokenize
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,18 @@ from jvae.workdir import files
 from jvae.workdir.checksums import by_path
 
 ABOUT = "about"
+DAMAGED = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    MemoryError,
+    RecursionError,
+    zipfile.BadZipFile,
+    tokenize.TokenError,
+)
+"""What NumPy raises at files that are damaged, or promise more than there is."""
 
 
 def write_npz(path: epath.PathLike, tree: Any, about: Mapping[str, Any]) -> None:
@@ -46,16 +59,23 @@ def read_npz(path: epath.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
       WorkdirError: no such file, or one that is damaged.
     """
     try:
+        if not epath.Path(path).is_file():  # of a pipe there would be no end
+            raise FileNotFoundError("there is no such file")
         blob = io.BytesIO(epath.Path(path).read_bytes())
         with np.load(blob, allow_pickle=False) as archive:
-            about = json.loads(str(archive[ABOUT]))
+            about = dict(json.loads(str(archive[ABOUT])))
             names = [name for name in archive.files if name != ABOUT]
             leaves = {name: jnp.asarray(archive[name]) for name in names}
             tree = traverse_util.unflatten_dict(leaves, sep="/")
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-        raise WorkdirError(
-            f"arrays cannot be read: {error}",
-            where=str(path),
-            fix="Delete it; it is made again.",
-        ) from error
+    except DAMAGED as error:
+        raise damaged(path, error) from error
     return tree, about
+
+
+def damaged(path: epath.PathLike, error: Exception) -> WorkdirError:
+    """Returns the error of a file that is not what `write_npz` has written."""
+    return WorkdirError(
+        f"arrays cannot be read: {error}",
+        where=str(path),
+        fix="Delete it; it is made again.",
+    )

@@ -33,7 +33,7 @@ MANIFEST = "manifest.ocdbt"
 """What an item of arrays has once they are written."""
 INNER = re.compile(
     r"_sharding|_METADATA|array_metadatas|d|ocdbt\.process_[0-9]+|metadata|"
-    rf"{MANIFEST}|{COMMIT_FILE}|.*\.orbax-checkpoint-tmp.*"
+    rf"{MANIFEST}|{COMMIT_FILE}|.*\.__lock|.*\.orbax-checkpoint-tmp.*"
 )
 """The names of what a save puts in an item."""
 COMPLETE = "complete"
@@ -93,7 +93,7 @@ class RecoverableSteps(StoredSteps):
                 note.write_text("" if lacking else COMPLETE)
             for place in (*lacking, folder):
                 (place / COMMIT_FILE).write_text("")
-            steps.append((int(folder.name), note.read_text()))
+            steps.append((int(folder.name), files.read_own(note)))
         return sorted(steps)
 
     def _unfinished(self) -> list[epath.Path]:

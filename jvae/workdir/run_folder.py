@@ -17,6 +17,8 @@ from jvae.runtime import distributed
 from jvae.workdir import files, locks
 
 CONFIG_FILE = "config.json"
+FOLDERS = ("checkpoints", "best", "pictures", "tensorboard")
+"""What training writes to, beside files."""
 UNREADABLE_CHARACTERS = "[]*?\\"
 """Orbax reads a path with one of these as a glob pattern, and finds no checkpoint."""
 SHARED_SECONDS, LOOK_SECONDS = 10.0, 0.2
@@ -83,6 +85,7 @@ def opened(
     root = files.absolute(workdir)
     lock = distributed.on_process_zero(lambda: locked(root))
     try:
+        distributed.on_process_zero(lambda: _check_within(root))
         distributed.on_process_zero(lambda: _labelled(root, config, check))
         _check_shared(root)
         yield RunFolder(root, lock)
@@ -140,6 +143,12 @@ def _labelled(root: epath.Path, config: Mapping[str, Any], check: Check) -> None
         raise _unusable(root, error) from error
 
 
+def _check_within(root: epath.Path) -> None:
+    """Raises WorkdirError if a folder that a run writes to is a link to another."""
+    for name in FOLDERS:
+        files.check_within(root / name, root)
+
+
 def _has_steps(root: epath.Path) -> bool:
     """Returns whether there may be a checkpoint, whole or not, of any state."""
     folders = (root / name for name in ("checkpoints", "best"))
@@ -168,7 +177,7 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
             fix="Name the workdir of a run.",
         )
     try:
-        config = json.loads(file.read_text())
+        config = json.loads(files.read_own(file))
         for name in ("data", "model"):
             if not isinstance(config[name], dict):
                 raise TypeError(f"{name} is no section")

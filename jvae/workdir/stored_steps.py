@@ -62,7 +62,7 @@ class StoredSteps:
             )
 
         if not is_complete:
-            raise self._damaged(step, "its JSON has no config or no shapes")
+            raise self._damaged(step, "its JSON is not that of a checkpoint")
         if metadata.is_changed(meta) or not is_number or written > metadata.FORMAT:
             raise self._damaged(step, "the digest of its JSON differs")
         if meta.get("step", step) != step:

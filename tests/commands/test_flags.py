@@ -116,10 +116,14 @@ def test_a_config_file_may_take_an_argument(ran, tmp_path):
     "text, words",
     [
         ("def get_config(:", "fails"),
-        ("import no_such_module", "fails: No module named"),
+        ("import no_such_module", "fails: ModuleNotFoundError: No module named"),
         ("x = 1", "has no get_config"),
-        ("def get_config():\n    return {}['x']", "fails: 'x'"),
-        ("def get_config():\n    return unknown", "fails: name 'unknown'"),
+        ("def get_config():\n    return {}['x']", "fails: KeyError: 'x'"),
+        ("def get_config():\n    return unknown", "fails: NameError: name 'unknown'"),
+        ("def get_config():\n    return 1 / 0", "fails: ZeroDivisionError"),
+        ("def get_config():\n    return get_config()", "fails: RecursionError"),
+        ("raise SystemExit(0)", "fails: SystemExit: 0"),
+        ("def get_config():\n    pass", "must return a ConfigDict, got NoneType"),
     ],
 )
 def test_a_broken_config_file_is_named(capsys, tmp_path, text, words):

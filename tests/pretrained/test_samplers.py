@@ -137,6 +137,10 @@ def test_a_damaged_file_is_one_line(tmp_path):
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(WorkdirError, match="arrays cannot be read"):
         samplers.load("gaussian", tmp_path)
+    for about in ({"fields": {}}, {"kind": "os.system", "fields": {}}, {"kind": "x"}):
+        npz.write_npz(file, {"a": np.zeros(3)}, about)
+        with pytest.raises(WorkdirError, match="arrays cannot be read"):
+            samplers.load("gaussian", tmp_path)
     with pytest.raises(
         ConfigError, match="'gmm' was not fitted .* there are: gaussian"
     ):

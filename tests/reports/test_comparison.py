@@ -48,6 +48,11 @@ def run(name, folder="nowhere", config=CONFIG, history=(), **metrics):
     return EvaluatedRun(name, results, epath.Path(folder), history)
 
 
+def results(**changes):
+    """The text of results.json, other entries in it."""
+    return json.dumps({**run("a").results, **changes})
+
+
 def row(name, *cells, **options):
     """The row of one measure of as many runs; None for a run that lacks it."""
     runs = [
@@ -181,6 +186,13 @@ def test_one_run_is_no_comparison():
         ("{", "cannot be read"),
         ("[]", "lack metrics"),
         (json.dumps({"metrics": {}, "step": 1}), "lack split, config"),
+        ("[" * 100_000, "cannot be read"),
+        (results(step="x", config=3), "lack step, config"),
+        (results(metrics=[1]), "lack metrics"),
+        (results(metrics={"elbo": {}}), "lack elbo.label, elbo.unit, elbo.value"),
+        (results(metrics={"elbo": measure("<b>")}), "lack elbo.value"),
+        (results(kl_per_group=["a"]), "lack kl_per_group"),
+        (results(versions=3), "lack versions"),
     ],
 )
 def test_results_that_are_none_are_one_line(tmp_path, text, words):

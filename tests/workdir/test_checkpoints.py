@@ -238,6 +238,10 @@ def test_a_step_that_was_copied_to_another_number_is_damaged(tmp_path):
         {"shapes": {"model/params/a": [["q"], "float32"]}},
         {"shapes": {"model/params/a": [[3]]}},
         {"shapes": {"model/params/a": None}},
+        {"shapes": {"model/params/a": [[3], "int8"], "model/params": [[3], "int8"]}},
+        {"config": {"seed": "x"}},
+        {"vocabulary": 5},
+        {"vocabulary": [5]},
     ],
     ids=str,
 )
@@ -248,5 +252,5 @@ def test_a_description_without_digest_that_cannot_be_one_is_damage(tmp_path, cha
     meta = json.loads(file.read_text()) | change
     del meta["digest"]
     file.write_text(json.dumps(meta))
-    with pytest.raises(DamagedError, match="its JSON has no config or no shapes"):
+    with pytest.raises(DamagedError, match="its JSON is not that of a checkpoint"):
         Checkpoints(tmp_path, read_only=True).restore_model(1, mesh.build())

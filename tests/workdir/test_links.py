@@ -5,11 +5,15 @@ import os
 import pytest
 from etils import epath
 
+from jvae.commands import compare
 from jvae.errors import WorkdirError
 from jvae.evaluation.settings import Settings
 from jvae.pretrained.image_grid import Picture
 from jvae.reports import comparison, report
+from jvae.training import experiment
 from jvae.workdir import files, locks
+from jvae.workdir.checkpoints import Checkpoints
+from jvae.workdir.run_folder import FOLDERS, read_config
 
 
 @pytest.fixture
@@ -64,6 +68,36 @@ def test_a_folder_that_is_a_link_leads_out_of_a_run(run, precious):
     itself = run.parent / "other_name"
     os.symlink(run, itself)  # a run may be reached by one
     files.check_within(itself / "checkpoints", itself)
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "device"])
+def test_what_is_no_file_is_named_and_not_read(run, precious, kind):
+    """A pipe would be waited for, /dev/zero read until the memory is full."""
+    file = run / "300" / "model" / "manifest.ocdbt"
+    file.parent.mkdir(parents=True)
+    if kind == "pipe":
+        os.mkfifo(file)
+    else:
+        os.symlink(precious if kind == "link" else "/dev/zero", file)
+    for read in (files.read_own, files.read_text, lambda _: files.check_files(run)):
+        with pytest.raises(WorkdirError, match="no file but a link.*manifest.ocdbt"):
+            read(file)
+    with pytest.raises(WorkdirError, match="no file but a link.*manifest.ocdbt"):
+        Checkpoints(run, read_only=True)
+    os.rename(file, run / "config.json")
+    with pytest.raises(WorkdirError, match="no file but a link.*config.json"):
+        read_config(run)
+    os.rename(run / "config.json", run / "page.html")
+    with pytest.raises(WorkdirError, match="no file but a link.*page.html"):
+        compare.write_page("text", run / "page.html")
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_training_writes_into_no_folder_that_is_a_link(tiny, run, precious, name):
+    os.symlink(precious.parent, run / name)
+    with pytest.raises(WorkdirError, match=f"this is a link.*{name}"):
+        experiment.run(tiny, run)
+    assert os.listdir(precious.parent) == ["precious"]
 
 
 def test_a_comparison_embeds_no_link_and_waits_for_no_pipe(run, precious):

@@ -63,6 +63,16 @@ def test_a_step_that_lost_its_commit_files_is_whole_by_its_checksums(
     assert Checkpoints(folder, read_only=True).steps() == [4, 8]
 
 
+def test_a_lock_of_a_save_that_was_killed_is_among_what_it_leaves(folder, caplog):
+    """So the step is one that was never written, not somebody's, nor damaged."""
+    unfinished(folder, "meta", "model/manifest.ocdbt")
+    (folder / "8" / "model" / "manifest.ocdbt.__lock").write_text("")
+    with caplog.at_level(logging.WARNING, "jvae"):
+        manager = recovered(folder)
+    assert manager.steps() == [4] and manager.set_asides() == []
+    assert messages(caplog) == []
+
+
 def test_a_complete_step_that_was_changed_is_set_aside_with_the_reason(folder, caplog):
     (folder / "8" / COMMIT_FILE).unlink()
     file = folder / "8" / "meta" / "metadata"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -19,10 +20,17 @@ EXPECTED = (
     "Write it with numpy.savez(path, train_images=..., test_images=...) and, where "
     "they exist, train_labels, test_labels, validation_images, validation_labels."
 )
-DAMAGED = (OSError, EOFError, ValueError, RuntimeError, NotImplementedError) + (
+DAMAGED = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    NotImplementedError,
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
+    tokenize.TokenError,
 )
 """What zipfile and numpy raise at a damaged, encrypted or foreign file."""
 HEADERS = {

@@ -55,7 +55,9 @@ def save(
     numbers = {name: fields[name] for name in ("depth", "width") if name in fields}
     kind = next(name for name, cls in KINDS.items() if type(sampler) is cls)
     said = {"kind": kind, "fields": numbers, **about}
-    npz.write_npz(epath.Path(folder) / f"{name}.npz", sampler, said)
+    path = epath.Path(folder)
+    files.check_within(path, path.parent.parent)
+    npz.write_npz(path / f"{name}.npz", sampler, said)
 
 
 def load(name: str, folder: epath.PathLike) -> Any:
@@ -77,4 +79,7 @@ def load(name: str, folder: epath.PathLike) -> Any:
             fix="jvae sample WORKDIR OUT --sampler=NAME fits one.",
         )
     tree, about = npz.read_npz(path)
-    return KINDS[about["kind"]](**tree, **about["fields"])
+    try:
+        return KINDS[about["kind"]](**tree, **about["fields"])
+    except (KeyError, TypeError) as error:
+        raise npz.damaged(path, error) from error
