@@ -61,6 +61,10 @@ class DamagedError(WorkdirError):
     """A checkpoint whose files are not what was written."""
 
 
+class AloneError(WorkdirError):
+    """A failure that the other processes of a run do not know of, and will wait for."""
+
+
 class DivergedError(JvaeError):
     """Training whose updates were all skipped for a while."""
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 import jvae
 from jvae.errors import (
+    AloneError,
     ConfigError,
     DeviceError,
     JvaeError,
@@ -135,6 +136,9 @@ def _status(command: Command, arguments: Sequence[str]) -> int:
         if "--debug" in arguments:
             traceback.print_exc()
         print(f"jvae: error: {error}", file=sys.stderr)
+        if isinstance(error, AloneError):
+            sys.stderr.flush()
+            os._exit(error.exit_code)
         return error.exit_code
     except (OSError, MemoryError) as error:
         if "--debug" in arguments:

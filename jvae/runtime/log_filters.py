@@ -11,6 +11,7 @@ import functools
 import inspect
 import logging
 import os
+import queue
 import re
 import sys
 import threading
@@ -110,8 +111,26 @@ def _is_in_orbax(code: types.CodeType) -> bool:
     return "orbax" in Path(code.co_filename).parts
 
 
+_failed_saves: queue.SimpleQueue[Exception] = queue.SimpleQueue()
+
+
+def failed_save() -> Exception | None:
+    """Returns what a thread that saves has failed with and said so, None if none has.
+
+    Of several processes Orbax raises it after the others have come to a barrier, which
+    they do not where one has failed.
+    """
+    try:
+        return _failed_saves.get_nowait()
+    except queue.Empty:
+        return None
+
+
 def _is_of_orbax(record: logging.LogRecord) -> bool:
     """Returns whether it is of a thread that saves: a traceback, a folder it misses."""
+    error = record.exc_info[1] if record.exc_info else None
+    if record.threadName == "async_save" and isinstance(error, Exception):
+        _failed_saves.put(error)
     misses = any(words in record.msg for words in MISSING) if record.args else False
     return "orbax" in record.pathname and (bool(record.exc_info) or misses)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jvae import registry
-from jvae.errors import DeviceError, DivergedError, StoppedError
+from jvae.errors import AloneError, DeviceError, DivergedError, StoppedError
 from jvae.pretrained import image_grid
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.runtime import distributed
@@ -305,6 +305,6 @@ class TrainingRun:
         self.progress.close()
         if self.writer is not None:
             self.writer.close()
-        if kind is not None and issubclass(kind, DeviceError):
+        if kind is not None and issubclass(kind, DeviceError | AloneError):
             return  # a save in flight would wait for a process that is gone
         self.checkpoints.close()

@@ -16,13 +16,14 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from concurrent import futures
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from jvae.errors import DamagedError, WorkdirError
+from jvae.errors import AloneError, DamagedError, WorkdirError
 from jvae.runtime import distributed, log_filters
 from jvae.workdir import failures, files, metadata
 from jvae.workdir.recovery import STEP, RecoverableSteps
@@ -106,6 +107,9 @@ class Checkpoints(RecoverableSteps):
         A failure, of this save or of the one that was still being written, is a
         warning, and the next save tries again; `wait` raises if the last one failed.
 
+        Raises:
+          AloneError: a failure in a run of several processes, which others wait for.
+
         Args:
           step: its number.
           items: pytrees of arrays by name.
@@ -150,17 +154,38 @@ class Checkpoints(RecoverableSteps):
         if self._begun is None:
             return
         try:  # Orbax tells of a failure only once
-            self._manager.wait_until_finished()
+            self._wait_for_manager()
             self._manager.check_for_errors()
         except (ValueError, OSError) as error:
             self._fail(self._begun, failures.failed_save(error))
         else:
             self._failure = self._begun = None
 
+    def _wait_for_manager(self) -> None:
+        """Waits for what Orbax has begun, or for the failure of this process's part."""
+        if jax.process_count() == 1:
+            self._manager.wait_until_finished()
+            return
+        finish = self._manager.wait_until_finished
+        waiting = futures.ThreadPoolExecutor(1).submit(finish)
+        while not waiting.done():
+            futures.wait([waiting], timeout=LOOK_SECONDS)
+            failure = log_filters.failed_save()
+            if failure is not None:
+                raise failure
+        waiting.result()
+
     def _fail(self, begun: tuple[int, str], why: str, remove: bool = True) -> None:
         """Notes that a save failed, and removes what there is of it."""
         step, what = begun
         self._failure, self._begun = f"{what} was not written: {why}", None
+        if jax.process_count() > 1:  # the others wait for this one's part
+            raise AloneError(
+                self._failure,
+                where=str(self.folder),
+                fix="Make room and run the same command again; it goes on from the "
+                "last checkpoint.",
+            )
         logger.warning("jvae: %s (%s)", self._failure, self.folder)
         # Its other threads have more to tell, which would pass for the next save's.
         for tell in (self._manager.wait_until_finished, self._manager.check_for_errors):

@@ -1,6 +1,7 @@
 """Two processes of one run on this machine, and runs that change their number."""
 
 import re
+import resource
 import signal
 import time
 
@@ -225,6 +226,23 @@ def test_a_process_that_is_gone_or_silent_ends_the_other_in_one_line(
     finally:
         two[victim].send(signal.SIGKILL)
         two[victim].wait()
+
+
+def test_a_save_that_fails_in_one_process_ends_both(short, tmp_path):
+    """As its disk is full, of parameters of which it writes a part.
+
+    The other waits for it to write its part, and finds that it is gone.
+    """
+    short["model"]["hidden"] = [2048]
+    config = write_config(tmp_path, short)
+    flags = ("--config.mesh.params=2", "--silence_timeout=12")
+    two = train_together(config, tmp_path / "run", *flags, devices=1)
+    assert two[0].wait_for("new run in"), texts(two)
+    limit = (4000, 4000)  # bytes of a file
+    resource.prlimit(two[1].process.pid, resource.RLIMIT_FSIZE, limit)
+    assert wait_all(two) == [6, 4], texts(two)
+    assert "was not written" in last_line(two[1])
+    assert steps(tmp_path / "run") == []
 
 
 def test_a_process_that_waits_alone_ends_in_one_line(config, tmp_path):
