@@ -13,6 +13,9 @@ from jvae import registry
 from jvae.errors import ConfigError, WorkdirError, nearest
 from jvae.training import config_files
 
+MOST_DIGITS = 19
+"""Of a step; Python refuses to read thousands."""
+
 
 class Parser(argparse.ArgumentParser):
     """Flags of a command; says what is wrong with them in one line.
@@ -49,7 +52,8 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 
 def choice_of(flags: argparse.Namespace) -> dict[str, Any]:
     """Returns 'step' and 'params' as `jvae.restore` takes them."""
-    step = int(flags.step) if flags.step.isdigit() else flags.step
+    is_number = flags.step.isdecimal() and len(flags.step) < MOST_DIGITS
+    step = int(flags.step) if is_number else flags.step
     return {"step": step, "params": flags.params}
 
 

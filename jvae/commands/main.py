@@ -24,6 +24,7 @@ from jvae.errors import (
     WorkdirError,
     nearest,
 )
+from jvae.runtime import aborts
 from jvae.runtime.start import end_process, prepare_process
 from jvae.runtime.streams import lasting
 
@@ -136,6 +137,7 @@ def _status(command: Command, arguments: Sequence[str]) -> int:
         if "--debug" in arguments:
             traceback.print_exc()
         print(f"jvae: error: {error}", file=sys.stderr)
+        aborts.say_no_more()
         if isinstance(error, AloneError):
             sys.stderr.flush()
             os._exit(error.exit_code)

@@ -39,9 +39,17 @@ def silence_stacks(arguments: Sequence[str]) -> None:
         os.environ[LOG_LEVEL] = "4"
 
 
+_left_to_say = [MESSAGE.encode()]
+
+
+def say_no_more() -> None:
+    """From now on an abort says nothing, as the command has said its error."""
+    _left_to_say.clear()
+
+
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _leave(_: int) -> None:
-    os.write(2, MESSAGE.encode())
+    os.write(2, b"".join(_left_to_say))
     os._exit(DeviceError.exit_code)
 
 

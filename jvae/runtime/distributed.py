@@ -21,6 +21,8 @@ Result = TypeVar("Result")
 
 JOIN_SECONDS, SILENCE_SECONDS, RETRY_SECONDS = 300, 100, 0.5
 """How long others may take to come, or say nothing; how often to look for the first."""
+MOST_SECONDS, MOST_PROCESSES = 86_400, 100_000
+"""Of what JAX can count, a day and more processes than there are anywhere."""
 LOST_PROCESS = ("Gloo", "NCCL", "coordination service", "Connection reset by peer")
 """What is in the messages of collectives whose other side is gone."""
 
@@ -93,7 +95,8 @@ def _check(
 ) -> None:
     """Raises ConfigError for what cannot be right, before anything waits."""
     for name, seconds in (("join", join_timeout), ("silence", silence_timeout)):
-        require(seconds >= 1, f"{name}_timeout", "be at least 1 second", seconds)
+        rule = f"be from 1 to {MOST_SECONDS} seconds"
+        require(1 <= seconds <= MOST_SECONDS, f"{name}_timeout", rule, seconds)
     if coordinator is None and num_processes is None and process_id is None:
         return
     if coordinator is None or num_processes is None or process_id is None:
@@ -101,12 +104,14 @@ def _check(
             "coordinator, num_processes and process_id go together",
             fix="Give all three, or none where JAX can find them.",
         )
-    require(num_processes >= 1, "num_processes", "be at least 1", num_processes)
+    rule = f"be from 1 to {MOST_PROCESSES}"
+    require(1 <= num_processes <= MOST_PROCESSES, "num_processes", rule, num_processes)
     rule = f"be in 0 ... {num_processes - 1}, below num_processes"
     require(0 <= process_id < num_processes, "process_id", rule, process_id)
     _, _, port = coordinator.rpartition(":")
-    is_port = port.isdecimal() and 0 < int(port) < 2**16
-    require(is_port, "coordinator", "be 'host:port'", coordinator)
+    is_port = port.isdecimal() and len(port) < 6 and 0 < int(port) < 2**16
+    is_address = is_port and coordinator.isascii() and coordinator.isprintable()
+    require(is_address, "coordinator", "be 'host:port'", coordinator)
 
 
 def _reach(coordinator: str, seconds: float) -> None:
@@ -115,10 +120,11 @@ def _reach(coordinator: str, seconds: float) -> None:
     end = time.monotonic() + seconds
     while True:
         try:
-            socket.create_connection((host, int(port)), timeout=5).close()
+            address = host.strip("[]"), int(port)  # of IPv6 in brackets
+            socket.create_connection(address, timeout=5).close()
             return
-        except OSError as error:
-            if time.monotonic() > end:
+        except (OSError, UnicodeError) as error:
+            if isinstance(error, UnicodeError) or time.monotonic() > end:
                 raise DeviceError(
                     f"cannot reach coordinator {coordinator}: {error}",
                     fix="Start process 0 there, and look at names and firewalls.",

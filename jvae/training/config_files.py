@@ -142,7 +142,7 @@ def parse_value(path: str, text: str, annotation: Any) -> Any:
       ConfigError: it is none.
     """
     candidates: list[Any] = []
-    with contextlib.suppress(ValueError, SyntaxError):
+    with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
         candidates.append(ast.literal_eval(text))
     words = {"true": True, "false": False, "none": None}
     if text.lower() in words:

@@ -43,9 +43,7 @@ def run(
     check_name(workdir)
     distributed.check_devices()
     experiment = distributed.together(lambda: configs.parse_experiment(config))
-    code = {"jvae": jvae.__version__, "jax": jax.__version__}
-    code["floats"] = str(jnp.result_type(float))  # other ones with JAX_ENABLE_X64
-    check_agreement({**code, **experiment.to_dict()})
+    check_agreement({**_code(), **experiment.to_dict()})
     with StopSignal() if stop is None else contextlib.nullcontext(stop) as stop:
         components = distributed.together(lambda: assembly.assemble(experiment))
         check_agreement({"data set": components.data_digest})
@@ -55,6 +53,19 @@ def run(
             distributed.device_errors(),
         ):
             run_.train()
+
+
+def _code() -> dict[str, str]:
+    """Returns what else decides the draws and the programs of a process."""
+    jax_config: Any = jax.config
+    return {
+        "jvae": jvae.__version__,
+        "jax": jax.__version__,
+        "floats": str(jnp.result_type(float)),  # other ones with JAX_ENABLE_X64
+        "jax_threefry_partitionable": str(jax_config.jax_threefry_partitionable),
+        "jax_default_prng_impl": jax_config.jax_default_prng_impl,
+        "jax_disable_jit": str(jax_config.jax_disable_jit),
+    }
 
 
 @distributed.device_errors()

@@ -74,6 +74,13 @@ class FolderLock:
                 fix="Remove that file if it is a link, or use another workdir.",
             ) from error
         self._file = open(descriptor, "a+", encoding="utf-8", errors="replace")
+        if os.fstat(descriptor).st_nlink > 1:
+            self._file.close()
+            raise WorkdirError(
+                "cannot be locked: it is a file of another place too, a hard link",
+                where=str(self._path),
+                fix="Remove it.",
+            )
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -38,7 +38,10 @@ def _read(file: epath.Path) -> tuple[list[dict[str, Any]], list[int]]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
+        kinds = {"step": int, "split": str}
+        if isinstance(row, dict) and all(
+            isinstance(row.get(name), kind) for name, kind in kinds.items()
+        ):
             rows.append(row)
         elif number < len(lines):
             bad.append(number)

@@ -118,6 +118,8 @@ class RecoverableSteps(StoredSteps):
             )
         elif folder.exists():
             self._discard(folder)
+            if folder.exists():  # as somebody's file is among what is left of a save
+                (folder / COMMIT_FILE).unlink(missing_ok=True)
         self._note(folder.name).unlink(missing_ok=True)
 
     def _discard(self, folder: epath.Path) -> None:

@@ -76,6 +76,8 @@ def test_an_override_reaches_the_run(ran, text, path, value):
         (["--config.num_steps=1e3"], "config.num_steps must be int >= 0, got '1e3'"),
         (["--config.loss.beta=abc"], "config.loss.beta must be float >= 0, got 'abc'"),
         (["--config.loss.beta=nan"], "loss.beta"),
+        (["--config.num_steps=" + "-" * 90_000 + "1"], "num_steps must be int"),
+        (["--config.num_steps=" + "(" * 90_000], "num_steps must be int"),
         (["--config.seed"], "config.seed has no value"),
         (["stray"], "argument 'stray' is unknown"),
         (["--workdr=x"], "flag '--workdr=x' is unknown.*Did you mean '--workdir'"),
@@ -188,6 +190,8 @@ def test_eval_of_no_run_is_exit_4_and_of_a_wrong_flag_exit_2(capsys, tmp_path, t
     assert status(evaluate.command, f"--workdir={tmp_path}") == 4
     assert status(evaluate.command, f"--workdir={trained}", "--step=77") == 4
     assert "There are" in capsys.readouterr().err
+    for step in ("\u00b2", "9" * 5000):
+        assert status(evaluate.command, f"--workdir={trained}", f"--step={step}") == 4
     for wrong in ("--num_sampels=3", "--num_samples=x", "--config.model.latent_dim=1"):
         assert status(evaluate.command, f"--workdir={trained}", wrong) == 2
 

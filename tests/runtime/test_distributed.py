@@ -54,7 +54,11 @@ def abortable(monkeypatch):
         (("h:1", 2, None), "go together"),
         (("nowhere", 2, 1), "coordinator must be 'host:port', got 'nowhere'"),
         (("h:65536", 2, 1), "coordinator must be 'host:port'"),
-        (("h:1", 0, 0), "num_processes must be at least 1, got 0"),
+        (("h:1", 0, 0), "num_processes must be from 1 to 100000, got 0"),
+        (("h:1", 10**9, 0), "num_processes must be from 1 to 100000"),
+        (("h:\uff11\uff12", 2, 0), "coordinator must be 'host:port'"),
+        (("h:" + "1" * 5000, 2, 0), "coordinator must be 'host:port'"),
+        (("\udcff:1", 2, 0), "coordinator must be 'host:port'"),
         (("h:1", 2, 2), "process_id must be in 0 ... 1, below num_processes, got 2"),
         (("h:1", 2, -1), "process_id must be in 0 ... 1"),
     ],
@@ -66,9 +70,10 @@ def test_an_address_that_cannot_be_right_is_refused_at_once(given, text):
 
 
 @pytest.mark.parametrize("name", ["join_timeout", "silence_timeout"])
-def test_a_timeout_is_at_least_a_second(name):
-    with pytest.raises(ConfigError, match=f"{name} must be at least 1 second, got 0"):
-        distributed.initialize(**{name: 0})
+def test_a_timeout_is_a_second_to_a_day(name):
+    for seconds in (0, 86_401, 10**18):
+        with pytest.raises(ConfigError, match=f"{name} must be from 1 to 86400 second"):
+            distributed.initialize(**{name: seconds})
 
 
 def test_where_nothing_tells_jax_about_other_processes_it_says_so(abortable):

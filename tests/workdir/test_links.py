@@ -49,6 +49,12 @@ def test_a_lock_that_is_a_link_is_refused(run, precious):
         locks.lock(run)
 
 
+def test_a_lock_that_is_another_file_too_is_refused(run, precious):
+    os.link(precious, run / locks.LOCK_FILE)
+    with pytest.raises(WorkdirError, match="a hard link"):
+        locks.lock(run)
+
+
 def test_a_report_is_written_over_links_and_not_through_them(
     run, precious, monkeypatch
 ):

@@ -84,7 +84,18 @@ def test_rows_end_before_the_first_that_is_none(tmp_path, last):
 
 
 @pytest.mark.parametrize(
-    "bad", ["", "nonsense", "[1, 2]", '{"split": "train"}', '{"step": "x"}', "[" * 9999]
+    "bad",
+    [
+        "",
+        "nonsense",
+        "[1, 2]",
+        '{"split": "train"}',
+        '{"step": "x"}',
+        '{"step": 9}',
+        '{"step": 9, "split": [1]}',
+        "[" * 9999,
+    ],
+    ids=lambda bad: bad[:20],
 )
 def test_a_line_that_is_no_row_loses_no_other(tmp_path, caplog, bad):
     rows = [{"step": step, "split": "train", "loss": 0.5} for step in (1, 2, 3)]

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from jvae.commands.explore.page import CSS
-from jvae.errors import ConfigError, StoppedError
+from jvae.errors import ConfigError, StoppedError, require
 
 NAMES = ["127.0.0.1", "localhost"]
 """Of this machine, as a browser on it calls it."""
@@ -93,11 +93,19 @@ def _is_plain(body: bytes) -> bool:
     input object names.
     """
     try:
-        values = json.loads(body)["data"]
+        request = json.loads(body, parse_constant=_refuse_constant)
+        values, function = request["data"], request["fn_index"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return False
     plain = str | int | float | None
-    return isinstance(values, list) and all(isinstance(v, plain) for v in values)
+    is_function = type(function) is int and function >= 0
+    are_plain = isinstance(values, list) and all(isinstance(v, plain) for v in values)
+    return is_function and are_plain
+
+
+def _refuse_constant(name: str) -> None:
+    """Raises ValueError for NaN and Infinity, which JSON does not have."""
+    raise ValueError(name)
 
 
 class _Replay:
@@ -143,10 +151,11 @@ def bound(host: str, port: int) -> socket.socket:
     Raises:
       ConfigError: the address is taken, or not this machine's.
     """
+    require(bool(host), "--host", "be an address, such as 0.0.0.0 for all", host)
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(
             f"cannot listen at {host}:{port}: {reason}",
@@ -161,7 +170,7 @@ def serve(app: Any, listener: socket.socket) -> None:
       app: from `application`.
       listener: from `bound`.
     """
-    # Bad requests are answered with their status; no traceback is logged for them.
+    # What the page's functions refuse is 500, and Gradio prints why.
     config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1)
     signal.signal(signal.SIGTERM, _stop)  # uvicorn raises the signal again at its end
     uvicorn.Server(config).run(sockets=[listener])
