@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from jvae import import_paths, models
 from jvae.contract import as_model
-from jvae.data import transforms
+from jvae.data import rules, transforms
 from jvae.data.vocabulary import Vocabulary
 from jvae.errors import require
 from jvae.flows import check_scales
@@ -56,6 +56,7 @@ def restore(
     folder, number = checkpoints.choose(workdir, step)
     item, meta = folder.restore_model(number, devices)
     config = renamed.current(meta["config"])
+    config["data"] = rules.of_stored(config["data"])
 
     with import_paths.allowed(allow_imports):
         model = as_model(models.build(**config["model"]))

@@ -130,9 +130,9 @@ def locked(root: epath.Path) -> locks.Lock:
 
 
 def _labelled(root: epath.Path, config: Mapping[str, Any], check: Check) -> None:
-    file = root / CONFIG_FILE
-    if file.exists():
-        check(read_config(root), config, root)
+    file, stored = root / CONFIG_FILE, read_config_if_any(root)
+    if stored is not None:
+        check(stored, config, root)
     try:
         files.write_whole(file, json.dumps(config, indent=2) + "\n")
     except OSError as error:
@@ -145,6 +145,12 @@ def _unusable(root: epath.Path, error: OSError) -> WorkdirError:
         where=str(root),
         fix="Name a folder that can be written.",
     )
+
+
+def read_config_if_any(workdir: epath.PathLike) -> dict[str, Any] | None:
+    """Returns WORKDIR/config.json; None if there is none. Raises as `read_config`."""
+    exists = (files.absolute(workdir) / CONFIG_FILE).exists()
+    return read_config(workdir) if exists else None
 
 
 def read_config(workdir: epath.PathLike) -> dict[str, Any]:
