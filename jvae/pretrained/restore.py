@@ -76,16 +76,10 @@ def restore(
         state=item["state"],
         transform=transform,
         mesh=devices,
-        vocabulary=vocabulary_of(meta),
+        vocabulary=Vocabulary.of_labels(meta),
         samplers=folder_of(workdir, number, params),
         sampled_at=meta.get("sampled_at"),
     )
-
-
-def vocabulary_of(meta: Mapping[str, Any]) -> Vocabulary | None:
-    """Returns the vocabulary that a checkpoint's description has; None without one."""
-    words = meta.get("vocabulary")
-    return None if words is None else Vocabulary(tuple(words))
 
 
 def params_of(item: Mapping[str, Any], params: str) -> Params:
