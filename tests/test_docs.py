@@ -101,4 +101,5 @@ def test_every_test_that_the_table_of_faults_names_is_there():
         assert f"def {name}(" in found.read_text(), f"{file}::{name}"
         names += 1
     rows = re.findall(r"^\| (\d+) \|", text, re.M)
-    assert rows == [str(i) for i in range(1, 93)] and names > 120
+    assert rows == [str(i) for i in range(1, len(rows) + 1)] and len(rows) > 90
+    assert names > 120

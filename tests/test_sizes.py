@@ -19,7 +19,6 @@ ASKED = {
     "import_paths.py": (2, "what an import path names"),
     "registry.py": (1, "fields of a dataclass by name"),
     "runtime/log_filters.py": (2, "coroutines of Orbax; a stream without a descriptor"),
-    "training/config_files.py": (1, "what a config file with a mistake in it raises"),
     "workdir/failures.py": (1, "what Orbax raises at a damaged checkpoint"),
 }
 """{file: (how often, why)}; nowhere else, and never of an object of our own class."""

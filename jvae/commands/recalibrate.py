@@ -75,7 +75,7 @@ def recalibrate(
     files.write_whole(root / CONFIG_FILE, json.dumps(model.config, indent=2) + "\n")
     labels = {"config": model.config, "sampled_at": temperature}
     if model.vocabulary is not None:
-        labels["vocabulary"] = list(model.vocabulary.words)
+        labels |= model.vocabulary.labels
 
     item = {"params": model.params, "ema": None, "state": trained.state}
     folder = checkpoints.Checkpoints(root / checkpoints.CHECKPOINTS, keep=1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -11,10 +13,15 @@ from jvae.errors import DataError, require_data
 
 FIRST_ROWS = 64
 """How many examples are looked at where reading all of them would take long."""
+ROUNDING = 1e-5
+"""How far floats may be outside [0, 1] by rounding; 1/400 of a level of 8 bits."""
 
 
-def check_splits(splits: Splits) -> None:
+def check_splits(splits: Splits) -> Splits:
     """Checks sizes, shapes, pixels and labels: all in memory, else the first rows.
+
+    Returns:
+      The splits, with pixels in memory that are outside [0, 1] by rounding clipped.
 
     Raises:
       DataError: a split is empty, splits differ in shape, pixels are not uint8 or
@@ -30,6 +37,32 @@ def check_splits(splits: Splits) -> None:
                 fix="All splits must have the same arrays of the same shapes.",
             )
         check_examples(_rows(source), name, splits.num_classes)
+    sources: dict[str, Any] = {k: _clipped(s) for k, s in splits.present().items()}
+    return dataclasses.replace(splits, **sources)
+
+
+def _clipped(source: Source) -> Source:
+    """Returns a source in memory with its pixels clipped; others as they are."""
+    if not isinstance(source, ArraySource) or "image" not in source.arrays:
+        return source
+    image = source.arrays["image"]
+    clipped = clip_rounding(image)
+    if clipped is image:
+        return source
+    return ArraySource({**source.arrays, "image": clipped})
+
+
+def clip_rounding(pixels: np.ndarray) -> np.ndarray:
+    """Returns pixels of any shape clipped to [0, 1] if they are outside by rounding.
+
+    Such as 1.0000001, of resizing or of sums in float32. Pixels that need no clipping
+    are returned as they are, and so are those that are further outside.
+    """
+    if not np.issubdtype(pixels.dtype, np.floating) or pixels.size == 0:
+        return pixels
+    low, high = pixels.min(), pixels.max()
+    is_rounding = (low < 0 or high > 1) and low >= -ROUNDING and high <= 1 + ROUNDING
+    return pixels.clip(0, 1) if is_rounding else pixels
 
 
 def _rows(source: Source) -> Mapping[str, np.ndarray]:
@@ -75,7 +108,7 @@ def as_labels(label: np.ndarray, where: str) -> np.ndarray:
 
 
 def check_pixels(images: np.ndarray, split: str) -> None:
-    """Checks that `images` is [n, H, W, C], uint8 or float32 in [0, 1].
+    """Checks that `images` is [n, H, W, C], uint8 or float32 in [0, 1], to rounding.
 
     Raises:
       DataError: it is not; the message names the row and the range found.
@@ -92,7 +125,7 @@ def check_pixels(images: np.ndarray, split: str) -> None:
     require_data(dtype == np.float32, f"{split} pixels", rule, dtype)
 
     low, high = images.min(), images.max()
-    if low >= 0 and high <= 1:
+    if low >= -ROUNDING and high <= 1 + ROUNDING:
         return
 
     rows = images.reshape(len(images), -1)
@@ -101,13 +134,15 @@ def check_pixels(images: np.ndarray, split: str) -> None:
         # fmin and fmax pass over nan.
         low, high = np.fmin.reduce(rows, axis=None), np.fmax.reduce(rows, axis=None)
         raise DataError(
-            f"{split} pixels must be in [0, 1], got nan among {low:g} to {high:g}",
+            f"{split} pixels must be in [0, 1], got nan among {low:.9g} to {high:.9g}",
             where=f"row {row}",
         )
 
-    row = np.flatnonzero((rows.min(axis=1) < 0) | (rows.max(axis=1) > 1))[0]
+    outside = np.maximum(-rows.min(axis=1), rows.max(axis=1) - 1)
+    row = np.flatnonzero(outside > ROUNDING)[0]
     raise DataError(
-        f"{split} pixels stored as floats must be in [0, 1], got {low:g} to {high:g}",
+        f"{split} pixels stored as floats must be in [0, 1], got {low:.9g} to "
+        f"{high:.9g}",
         where=f"row {row}",
         fix="Scale them, or store 0..255 as uint8.",
     )

@@ -42,16 +42,21 @@ def read_utf8(file: Path) -> str:
     """Returns the text of a file in UTF-8.
 
     Raises:
-      DataError: it cannot be read, or is not UTF-8.
+      DataError: it cannot be read, is not UTF-8, or is empty.
     """
     try:
-        return file.read_text(encoding="utf-8-sig")
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"byte {error.start} is not UTF-8", where=str(file), fix="Convert the file."
         ) from None
     except OSError as error:
         raise DataError(f"{error.strerror}", where=str(file)) from None
+    if not text.strip():
+        raise DataError(
+            "the file is empty", where=str(file), fix="Give it text, or remove it."
+        )
+    return text
 
 
 def memory_bytes() -> int:

@@ -1,14 +1,16 @@
 """Sentences as padded rows of tokens, and the vocabulary that encodes them.
 
-A token is a word's place in the vocabulary; token 0 ends a sentence, stands before
-it and fills the rest of its row, token 1 stands for words that are not known.
+A token is the place of a word, or character, in the vocabulary; token 0 ends a
+sentence, stands before it and fills the rest of its row, token 1 stands for words that
+are not known.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,6 +22,12 @@ from jvae.ranges import PositiveInt
 END, UNKNOWN = 0, 1
 END_WORD, UNKNOWN_WORD = "</s>", "<unk>"
 Words = Sequence[str]
+Unit = Literal["word", "character"]
+
+
+def split_sentence(text: str, unit: Unit) -> list[str]:
+    """Returns the words, or the characters (code points), of a sentence."""
+    return text.split() if unit == "word" else list(text.strip())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +36,11 @@ class Vocabulary:
 
     Attributes:
       words: word s is that of token s; the first two are '</s>' and '<unk>'.
+      unit: what a word is: a 'word' between spaces, or a 'character', spaces too.
     """
 
     words: tuple[str, ...]
+    unit: Unit = "word"
 
     def __post_init__(self) -> None:
         """Checks the first two words, and that none is there twice."""
@@ -43,7 +53,11 @@ class Vocabulary:
 
     @classmethod
     def of(
-        cls, sentences: Iterable[Words], min_count: int = 1, max_size: int | None = None
+        cls,
+        sentences: Iterable[Words],
+        min_count: int = 1,
+        max_size: int | None = None,
+        unit: Unit = "word",
     ) -> Vocabulary:
         """Returns the words of sentences, the most frequent first.
 
@@ -51,6 +65,7 @@ class Vocabulary:
           sentences: each a sequence of words.
           min_count: words that occur less often are not known.
           max_size: at most so many tokens, the two special ones among them.
+          unit: what the words are.
 
         Raises:
           DataError: no word is left.
@@ -69,7 +84,22 @@ class Vocabulary:
                 f"{min_count} times",
                 fix="Lower data.min_count, or give more text.",
             )
-        return cls((END_WORD, UNKNOWN_WORD, *words))
+        return cls((END_WORD, UNKNOWN_WORD, *words), unit)
+
+    @classmethod
+    def of_labels(cls, labels: Mapping[str, Any]) -> Vocabulary | None:
+        """Returns that of a checkpoint's labels; None of a model without sentences.
+
+        Releases up to 0.2.0 stored no unit, and knew words alone.
+        """
+        words = labels.get("vocabulary")
+        unit = labels.get("vocabulary_unit", "word")
+        return None if words is None else cls(tuple(words), unit)
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """What checkpoints say of it."""
+        return {"vocabulary": list(self.words), "vocabulary_unit": self.unit}
 
     def __len__(self) -> int:
         """The number of tokens."""
@@ -96,9 +126,10 @@ class Vocabulary:
         """
         rows = np.asarray(tokens)
         rows = np.where(rows < len(self.words), rows, UNKNOWN)
+        space = " " if self.unit == "word" else ""
         ends = [np.flatnonzero(row == END) for row in rows]
         return [
-            " ".join(self.words[s] for s in row[: end[0] if end.size else None])
+            space.join(self.words[s] for s in row[: end[0] if end.size else None])
             for row, end in zip(rows, ends, strict=True)
         ]
 

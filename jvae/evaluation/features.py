@@ -186,7 +186,7 @@ def read_features(path: epath.PathLike) -> Features:
         shape = tuple(about["image_shape"])
         return Features(params, about["num_classes"], about["accuracy"], shape)
     except (KeyError, TypeError) as error:
-        raise npz.damaged(path, error) from error
+        raise npz.unreadable(path, error) from error
 
 
 def load_or_fit(

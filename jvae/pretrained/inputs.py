@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jvae.data.checks import ROUNDING
 from jvae.errors import ConfigError, require
 from jvae.pretrained.trained_model import TrainedModel
 from jvae.types import Array
@@ -16,7 +18,9 @@ RANGES = {"binary": (0, 1), "unit": (0, 1), "signed": (-1, 1), "levels": (0, 255
 
 
 def checked_input(trained: TrainedModel, x: Array) -> Array:
-    """Returns x; refuses values that no image has, where they are known.
+    """Returns x, zeros and ones without rounding; refuses values that no image has.
+
+    Values that a caller traces are not looked at.
 
     Args:
       trained: the model that is given them.
@@ -32,15 +36,16 @@ def checked_input(trained: TrainedModel, x: Array) -> Array:
     if trained.vocabulary is not None:
         low, high = 0, trained.model.vocabulary_size - 1
     # The mean of a Gaussian, decoded and encoded again, may lie a little outside.
-    slack = high - low if support in ("unit", "signed") else 0.0
+    slack = high - low if support in ("unit", "signed") else ROUNDING
     least, most = float(np.min(x)), float(np.max(x))
     if not (low - slack <= least and most <= high + slack):  # nor is nan inside
         raise ConfigError(
             f"{'images' if trained.vocabulary is None else 'tokens'} must be within "
-            f"[{low:g}, {high:g}], got {least:g} to {most:g}",
+            f"[{low:g}, {high:g}], got {least:.9g} to {most:.9g}",
             fix="Use `prepare` for stored pixels, `tokenize` for sentences.",
         )
-    return x
+    is_rounding = support == "binary" and (least < low or most > high)
+    return jnp.clip(x, low, high) if is_rounding else x
 
 
 def checked_label(label: Any, n: int, classes: int | None) -> np.ndarray:

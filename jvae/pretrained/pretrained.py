@@ -13,7 +13,7 @@ from etils import epath
 
 from jvae.data import datasets
 from jvae.data.sources import Source
-from jvae.data.vocabulary import Vocabulary
+from jvae.data.vocabulary import Vocabulary, split_sentence
 from jvae.distributions import Distribution
 from jvae.errors import ConfigError, require
 from jvae.losses.iwae import sample_keys
@@ -65,13 +65,15 @@ class Pretrained(TrainedModel):
         Words that the vocabulary does not have become the token of unknown words.
 
         Args:
-          sentences: words between spaces, written as in training.
+          sentences: written as in training: words between spaces, or, of a vocabulary
+            of characters, these one after the other.
 
         Raises:
           ConfigError: the model is not one of sentences.
         """
-        tokens, _ = self._spelling.encode([text.split() for text in sentences])
-        return jnp.asarray(tokens)
+        spelling = self._spelling
+        words = [split_sentence(text, spelling.unit) for text in sentences]
+        return jnp.asarray(spelling.encode(words)[0])
 
     def detokenize(self, tokens: Array) -> list[str]:
         """Returns the sentences that tokens [B, T] spell, each up to its end.

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from jvae import import_paths, models
 from jvae.contract import as_model
-from jvae.data import transforms
+from jvae.data import rules, transforms
 from jvae.data.vocabulary import Vocabulary
 from jvae.errors import WorkdirError, require
 from jvae.flows import check_scales
@@ -63,6 +63,7 @@ def restore(
                 where=str(workdir),
                 fix="Take another step.",
             )
+    config["data"] = rules.of_stored(config["data"])
 
     with import_paths.allowed(allow_imports):
         model = as_model(models.build(**config["model"]))
@@ -82,16 +83,10 @@ def restore(
         state=item["state"],
         transform=transform,
         mesh=devices,
-        vocabulary=vocabulary_of(meta),
+        vocabulary=Vocabulary.of_labels(meta),
         samplers=folder_of(workdir, number, params),
         sampled_at=meta.get("sampled_at"),
     )
-
-
-def vocabulary_of(meta: Mapping[str, Any]) -> Vocabulary | None:
-    """Returns the vocabulary that a checkpoint's description has; None without one."""
-    words = meta.get("vocabulary")
-    return None if words is None else Vocabulary(tuple(words))
 
 
 def params_of(item: Mapping[str, Any], params: str) -> Params:

@@ -114,7 +114,7 @@ def _is_in_orbax(code: types.CodeType) -> bool:
 _failed_saves: queue.SimpleQueue[Exception] = queue.SimpleQueue()
 
 
-def failed_save() -> Exception | None:
+def save_failure() -> Exception | None:
     """Returns what a thread that saves has failed with and said so, None if none has.
 
     Of several processes Orbax raises it after the others have come to a barrier, which

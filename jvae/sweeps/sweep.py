@@ -33,8 +33,8 @@ from jvae.errors import (
 from jvae.runtime.preemption import StopSignal
 from jvae.sweeps import table as tables
 from jvae.sweeps.grid import Trial
-from jvae.training.identity import check_same_run
-from jvae.workdir import files, renamed
+from jvae.training.identity import check_same_run, with_later_fields, with_rule
+from jvae.workdir import files
 from jvae.workdir.run_folder import CONFIG_FILE, locked, read_config
 
 OUTCOME_FILE = "outcome.json"
@@ -145,8 +145,9 @@ class Sweep:
         try:
             text = files.read_own(self.root / trial.name / OUTCOME_FILE)
             outcome = Outcome(**json.loads(text))
-            config = renamed.current(dict(outcome.asked["config"]))
-            same = {**outcome.asked, "config": config} == self._asked_of(trial)
+            config = with_later_fields(dict(outcome.asked["config"]), trial.config)
+            asked = self._asked_of(trial) | {"config": with_rule(trial.config, config)}
+            same = {**outcome.asked, "config": config} == asked
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
         return outcome if same and outcome.status in FINAL else None

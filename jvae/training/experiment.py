@@ -16,8 +16,8 @@ from jvae.runtime import distributed
 from jvae.runtime.preemption import StopSignal
 from jvae.training import assembly, batches, loop, validation
 from jvae.training import config as configs
-from jvae.training.identity import check_agreement, check_same_run
-from jvae.workdir.run_folder import check_name, opened
+from jvae.training.identity import check_agreement, check_same_run, with_rule
+from jvae.workdir.run_folder import check_name, opened, read_saved_config
 
 
 @distributed.device_errors()
@@ -43,6 +43,8 @@ def run(
     check_name(workdir)
     distributed.check_devices()
     experiment = distributed.together(lambda: configs.parse_experiment(config))
+    stored = distributed.from_first(lambda: read_saved_config(workdir))
+    experiment = configs.parse_experiment(with_rule(experiment.to_dict(), stored))
     check_agreement({**_code(), **experiment.to_dict()})
     with StopSignal() if stop is None else contextlib.nullcontext(stop) as stop:
         components = distributed.together(lambda: assembly.assemble(experiment))

@@ -7,6 +7,7 @@ from typing import Any
 
 from etils import epath
 
+from jvae.data import rules
 from jvae.errors import ConfigError, WorkdirError
 from jvae.runtime import distributed
 from jvae.training.config import SECTIONS, section_defaults, top_level_defaults
@@ -39,7 +40,9 @@ def check_same_run(stored: Config, given: Config, root: epath.Path) -> None:
       given: a config that is complete.
       root: workdir of the run, for the message.
     """
-    changed = differences(identity(_with_later_fields(stored, given)), identity(given))
+    stored = with_later_fields(stored, given)
+    given = with_rule(given, stored)
+    changed = differences(identity(stored), identity(given))
     if changed:
         raise WorkdirError(
             f"the run there has another config: {'; '.join(changed)}",
@@ -90,10 +93,23 @@ def differences(stored: Config, given: Config, prefix: str = "") -> list[str]:
     return texts
 
 
-def _with_later_fields(stored: Config, given: Config) -> dict[str, Any]:
+def with_rule(given: Config, stored: Config | None) -> dict[str, Any]:
+    """Returns a config whose data are read by a rule with a number.
+
+    Args:
+      given: a config that is complete.
+      stored: that of the run that goes on, whose rule it takes unless it names one;
+        None for a new run, which takes the newest.
+    """
+    section = None if stored is None else stored["data"]
+    return {**given, "data": rules.settled(given["data"], section)}
+
+
+def with_later_fields(stored: Config, given: Config) -> dict[str, Any]:
     """Returns a stored config with the fields that came after its release.
 
-    The default of a new field does what was done before there was one.
+    The default of a new field does what was done before there was one; of the rule by
+    which data are read that is number 1.
 
     Args:
       stored: config of a run, of any release.
@@ -107,4 +123,6 @@ def _with_later_fields(stored: Config, given: Config) -> dict[str, Any]:
         is_section = isinstance(section, Mapping)  # not in a file that is damaged
         if is_section and section.get("name") == given[name].get("name"):
             complete[name] = {**section_defaults(name, given[name]), **section}
+            if name == "data":
+                complete[name] |= rules.of_stored(section)
     return complete

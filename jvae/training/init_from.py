@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from jvae.data.vocabulary import Vocabulary
 from jvae.errors import WorkdirError
-from jvae.pretrained.restore import params_of, vocabulary_of
+from jvae.pretrained.restore import params_of
 from jvae.types import Params
 from jvae.workdir import checkpoints
 from jvae.workdir.checksums import by_path
@@ -37,7 +37,7 @@ def matching_params(
     """
     folder, step = checkpoints.choose(workdir, "best")
     item, meta = folder.restore_model(step, devices)
-    if vocabulary_of(meta) != vocabulary:
+    if Vocabulary.of_labels(meta) != vocabulary:
         raise WorkdirError("has another vocabulary than this run", where=str(workdir))
 
     theirs, mine = by_path(params_of(item, "ema")), by_path(params)

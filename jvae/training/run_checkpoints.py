@@ -59,7 +59,7 @@ class RunCheckpoints:
         self._is_proven = False
         self._labels: dict[str, Any] = {"config": config, "num_examples": num_examples}
         if vocabulary is not None:
-            self._labels["vocabulary"] = list(vocabulary.words)
+            self._labels |= vocabulary.labels
         if data_digest is not None:
             self._labels["data_digest"] = data_digest
         self.states = Checkpoints(root / CHECKPOINTS, keep=keep)

@@ -62,8 +62,9 @@ class Checkpoints(RecoverableSteps):
                 where=str(self.folder),
                 fix="Remove it, or use another workdir.",
             )
-        if self.folder.is_dir():
-            for step in filter(lambda p: STEP.fullmatch(p.name), self.folder.iterdir()):
+        there = self.folder.iterdir() if self.folder.is_dir() else ()
+        for step in there:
+            if STEP.fullmatch(step.name) and files.is_own_folder(step):
                 files.check_files(step)
         super().__init__(self.folder, self._open(keep, read_only))
         self._begun: tuple[int, str] | None = None
@@ -170,7 +171,7 @@ class Checkpoints(RecoverableSteps):
         waiting = futures.ThreadPoolExecutor(1).submit(finish)
         while not waiting.done():
             futures.wait([waiting], timeout=LOOK_SECONDS)
-            failure = log_filters.failed_save()
+            failure = log_filters.save_failure()
             if failure is not None:
                 raise failure
         waiting.result()

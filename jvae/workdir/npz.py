@@ -68,11 +68,11 @@ def read_npz(path: epath.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
             leaves = {name: jnp.asarray(archive[name]) for name in names}
             tree = traverse_util.unflatten_dict(leaves, sep="/")
     except DAMAGED as error:
-        raise damaged(path, error) from error
+        raise unreadable(path, error) from error
     return tree, about
 
 
-def damaged(path: epath.PathLike, error: Exception) -> WorkdirError:
+def unreadable(path: epath.PathLike, error: Exception) -> WorkdirError:
     """Returns the error of a file that is not what `write_npz` has written."""
     return WorkdirError(
         f"arrays cannot be read: {error}",

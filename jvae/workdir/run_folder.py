@@ -134,9 +134,9 @@ def locked(root: epath.Path) -> locks.Lock:
 
 def _labelled(root: epath.Path, config: Mapping[str, Any], check: Check) -> None:
     """Writes config.json; of a run that has saved something only if it is the same."""
-    file = root / CONFIG_FILE
-    if file.exists() and _has_steps(root):
-        check(read_config(root), config, root)
+    file, stored = root / CONFIG_FILE, read_saved_config(root)
+    if stored is not None:
+        check(stored, config, root)
     try:
         files.write_whole(file, json.dumps(config, indent=2) + "\n")
     except OSError as error:
@@ -161,6 +161,17 @@ def _unusable(root: epath.Path, error: OSError) -> WorkdirError:
         where=str(root),
         fix="Name a folder that can be written.",
     )
+
+
+def read_saved_config(workdir: epath.PathLike) -> dict[str, Any] | None:
+    """Returns the config of a run that may have a checkpoint; None of any other.
+
+    Raises:
+      WorkdirError: there is such a run and its config.json is damaged.
+    """
+    root = files.absolute(workdir)
+    is_saved = (root / CONFIG_FILE).exists() and _has_steps(root)
+    return read_config(root) if is_saved else None
 
 
 def read_config(workdir: epath.PathLike) -> dict[str, Any]:

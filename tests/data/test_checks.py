@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from jvae.data.checks import check_examples, check_splits, require_labels
+from jvae.data.checks import (
+    ROUNDING,
+    check_examples,
+    check_splits,
+    clip_rounding,
+    require_labels,
+)
 from jvae.data.sources import ArraySource, Splits, Subset
 from jvae.errors import DataError
 
@@ -26,6 +32,8 @@ def with_pixel(value, row=4):
         (with_pixel(-1.0), r"got -1 to 0 \(row 4\)"),
         (with_pixel(255.0), r"got 0 to 255 \(row 4\)\. Scale them"),
         (with_pixel(np.inf), r"got 0 to inf \(row 4\)"),
+        (with_pixel(1 + 2 * ROUNDING), r"got 0 to 1\.0000\d+ \(row 4\)"),
+        (with_pixel(-2 * ROUNDING), r"got -\S+e-05 to 0 \(row 4\)"),
         (images(np.float64), "uint8, or float32.*float64"),
         (images(np.int64), "got int64"),
         (images(shape=(6, 2, 2)), r"\[examples, height, width, channels\]"),
@@ -94,3 +102,30 @@ def test_a_conditional_model_needs_labels_and_their_number():
         require_labels(Splits(source(), source()), "a conditional model")
     with pytest.raises(DataError, match="num_classes"):
         require_labels(Splits(labelled, labelled), "a conditional model")
+
+
+@pytest.mark.parametrize("value", [np.nextafter(1, 2, dtype="f4"), 1 + 9e-6, -1e-7])
+def test_floats_outside_by_rounding_are_clipped(value):
+    """Of all that is in memory; what is read later is let through."""
+    image = with_pixel(value)
+    given = ArraySource({"image": image})
+    splits = check_splits(Splits(given, given, Subset(given, np.arange(6))))
+    clipped = np.clip(image, 0, 1)
+    for source in (splits.train, splits.test):
+        np.testing.assert_array_equal(source.arrays["image"], clipped)
+    assert image[4, 1, 0, 0] == np.float32(value) and splits.validation.source is given
+
+
+@pytest.mark.parametrize("image", [images(), with_pixel(0.5), with_pixel(1.1)])
+def test_pixels_that_need_no_clipping_are_not_copied(image):
+    assert clip_rounding(image) is image
+
+
+def test_a_message_has_the_digits_that_are_wrong():
+    """Of a row that is outside by more than rounding, whatever comes before it."""
+    image = with_pixel(np.float32(1.0000121))
+    image[0] = 1 + ROUNDING / 2
+    with pytest.raises(DataError) as error:
+        check_examples({"image": image}, "train")
+    most = str(error.value).split(" to ")[1].split()[0]
+    assert np.float32(most) == image.max() and "(row 4)" in str(error.value)

@@ -103,6 +103,11 @@ def test_pictures_count_as_files(folder, change):
     assert of(folder) != before
 
 
+def test_pictures_that_are_turned_are_other_data(folder):
+    plain = data_digest(images(str(folder), channels=1, rule=1))
+    assert plain != of(folder)
+
+
 def test_pictures_may_move_to_another_folder(folder, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "pictures"
     before = of(folder)

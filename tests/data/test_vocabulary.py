@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import logging
 
 import numpy as np
@@ -10,7 +11,12 @@ import pytest
 from jvae.data import build, eval_batches, train_batches
 from jvae.data.pipeline import POOL, batch_indices, order
 from jvae.data.sources import Subset
-from jvae.data.vocabulary import SentenceSource, Vocabulary, sources
+from jvae.data.vocabulary import (
+    SentenceSource,
+    Vocabulary,
+    sources,
+    split_sentence,
+)
 from jvae.errors import ConfigError, DataError
 
 SENTENCES = [text.split() for text in ("b a b", "c b", "a d b", "b")]
@@ -189,9 +195,24 @@ def test_without_test_sentences_those_of_validation_are_the_test(tmp_path):
         (
             {"train": "a\n", "test": "a a a\n"},
             {"max_words": 2},
-            "3 words, more than 2 (.*line 1",
+            "3 words, more than data.max_words 2 (.*line 1",
         ),
-        ({"train": "", "test": "a"}, {"on_bad_line": "skip"}, "no sentence is left"),
+        ({"train": "", "test": "a"}, {}, "the file is empty (.*train.txt"),
+        (
+            {"train": "a", "test": b"\xef\xbb\xbf\n \n"},
+            {},
+            "the file is empty (.*test.txt",
+        ),
+        (
+            {"train": "a a", "test": "a"},
+            {"on_bad_line": "skip", "max_words": 1},
+            "no sentence is left",
+        ),
+        (
+            {"train": "abc", "test": "a"},
+            {"unit": "character", "max_words": 2},
+            "3 characters, more than data.max_words 2 (.*line 1",
+        ),
         ({"train": "a b", "test": "a"}, {"min_count": 2}, "the vocabulary is empty"),
     ],
 )
@@ -223,3 +244,44 @@ def test_bad_lines_that_are_left_out_are_counted(tmp_path, caplog):
 def test_numbers_out_of_range_are_refused(tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
         build(**write(tmp_path, train="a", test="a"), **options)
+
+
+VERSES = "春眠不觉晓\n处处闻啼鸟\n夜来 风雨声\n"
+
+
+def test_text_without_spaces_is_read_by_characters(tmp_path):
+    given = write(tmp_path, train=VERSES, test=" 花落 啼鸟\u3000\n")
+    splits = build(**given, unit="character")
+    assert set(splits.vocabulary.words[2:]) == set(VERSES) - {"\n"}
+    assert splits.vocabulary.decode(splits.train.tokens) == VERSES.splitlines()
+    assert splits.vocabulary.decode(splits.test.tokens) == ["<unk><unk> 啼鸟"]
+    np.testing.assert_array_equal(splits.train.lengths, [6, 6, 7])
+    assert len(build(**given, unit="character", vocabulary_size=5).vocabulary) == 5
+
+
+@pytest.mark.parametrize(
+    ("train", "fields", "warns"),
+    [
+        (VERSES.replace(" ", ""), {}, True),
+        ("a b\n" + "ab\n" * 19, {}, True),
+        ("a b\n" + "ab\n" * 8, {}, False),
+        (VERSES, {"unit": "character"}, False),
+        ("春\n夏\n", {"unit": "character"}, False),
+    ],
+)
+def test_lines_of_one_word_are_said(tmp_path, caplog, train, fields, warns):
+    with caplog.at_level(logging.WARNING, logger="jvae"):
+        build(**write(tmp_path, train=train, test="a"), **fields)
+    assert ("one word each; set data.unit='character'" in caplog.text) == warns
+
+
+def test_a_checkpoint_tells_characters_from_words():
+    sentences = [split_sentence("bab a", "character")]
+    of_characters = Vocabulary.of(sentences, unit="character")
+    of_words = Vocabulary(of_characters.words)
+    for vocabulary in (of_characters, of_words):
+        labels = json.loads(json.dumps(vocabulary.labels))
+        assert Vocabulary.of_labels(labels) == vocabulary
+    assert of_words != of_characters and Vocabulary.of_labels({}) is None
+    earlier = {"vocabulary": list(of_words.words)}
+    assert Vocabulary.of_labels(earlier) == of_words

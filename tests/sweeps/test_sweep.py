@@ -404,3 +404,20 @@ def test_an_outcome_that_says_nothing_of_its_run_is_none(tmp_path, tiny, asked):
     whole = sweep._asked_of(trial)
     (folder / OUTCOME_FILE).write_text(json.dumps({**done, "asked": whole}))
     assert sweep._stored(trial).status == "done"
+
+
+def test_an_outcome_of_a_run_without_a_rule_counts(tmp_path, tiny):
+    """Its config was stored before pictures were read by a rule with a number."""
+    tiny["data"] |= {"name": "images", "path": "pictures"}
+    (trial,) = trials.plan(write_config(tmp_path, tiny), {}, {}, 1)
+    sweep = Sweep([trial], tmp_path / "sweep")
+    folder = tmp_path / "sweep" / trial.name
+    folder.mkdir(parents=True)
+    earlier = json.loads(json.dumps(sweep._asked_of(trial)))
+    del earlier["config"]["data"]["rule"], earlier["config"]["max_skips"]
+    done = {"status": "done", "metrics": {}, "error": "", "exit_code": 0}
+    (folder / OUTCOME_FILE).write_text(json.dumps({**done, "asked": earlier}))
+    assert sweep._stored(trial).status == "done"
+    earlier["config"]["seed"] = 9
+    (folder / OUTCOME_FILE).write_text(json.dumps({**done, "asked": earlier}))
+    assert sweep._stored(trial) is None

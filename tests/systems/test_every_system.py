@@ -268,6 +268,23 @@ def test_a_dry_run_of_sentences_and_one_that_starts_from_another(config, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("config", ["text"], indirect=True)
+def test_a_model_of_characters_reads_and_writes_without_spaces(config, tmp_path):
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.txt").write_text("花落知多少\n" * 40, encoding="utf-8")
+    fields = {"name": "text", "path": str(tmp_path), "unit": "character"}
+    config["data"] = {**fields, "transform": "tokens", "batch_size": 32}
+    experiment.run(config | {"num_steps": 1, "eval_every_steps": 0}, tmp_path / "run")
+    restored = jvae.restore(tmp_path / "run")
+    tokens = restored.tokenize(["花落知多少", "花鸟"])
+    assert tokens.shape == (2, 6)
+    assert restored.detokenize(tokens) == ["花落知多少", "花<unk>"]
+    evaluate_run(tmp_path / "run", num_samples=1, out=str(tmp_path / "out"))
+    report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "花落知多少" in report and "花 落" not in report
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["bottleneck"], indirect=True)
 def test_a_classifier_reports_and_classifies(config, tmp_path):
     experiment.run(config, tmp_path)

@@ -14,6 +14,7 @@ import numpy as np
 
 from jvae.commands.explore.chart import Chart
 from jvae.data.sources import Source
+from jvae.data.vocabulary import split_sentence
 from jvae.errors import ConfigError, require
 from jvae.evaluation.latents import LatentStatistics, evaluate_latents
 from jvae.evaluation.scales import has_scales
@@ -297,11 +298,11 @@ class Explorer:
     def _read(self, sentence: str) -> Array:
         if not self.is_text:
             raise ConfigError("this model reads no sentences")
-        words = str(sentence).split()
-        most = self.x.shape[1] - 1
-        rule = f"have from 1 to {most} words"
-        require(1 <= len(words) <= most, "a sentence", rule, len(words))
-        return self._wide(self.model.tokenize([" ".join(words)]))
+        unit = self.model.vocabulary.unit
+        length, most = len(split_sentence(str(sentence), unit)), self.x.shape[1] - 1
+        rule = f"have from 1 to {most} {unit}s"
+        require(1 <= length <= most, "a sentence", rule, length)
+        return self._wide(self.model.tokenize([str(sentence)]))
 
     def _wide(self, x: Array) -> Array:
         """Returns sentences as wide as the examples, so that little is compiled."""

@@ -61,7 +61,7 @@ def build(
         raise ConfigError(
             f"data.name must name a function that returns Splits, got {splits!r}"
         )
-    check_splits(splits)
+    splits = check_splits(splits)
     if splits.validation is not None or num_validation == 0:
         return splits
     return hold_out(splits, num_validation)

@@ -23,6 +23,10 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 """What is read, by its content; of others Pillow may start a program."""
 MAX_PIXELS = 2**25
 """Of a picture: decoded it takes 100 MB, and a thread for every core decodes one."""
+ORIENTATION = 0x0112
+"""The EXIF tag that says how a picture is turned, 1 to 8."""
+PARSERS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+"""What Pillow raises at files that are not what they say."""
 COLOR = ("RGB", "CMYK", "YCbCr", "LAB", "HSV", "P")
 
 
@@ -31,17 +35,20 @@ def refuse_bombs() -> None:
     warnings.simplefilter("error", _pillow().DecompressionBombWarning)
 
 
-def size(file: Path) -> tuple[int, int]:
+def size(file: Path, turned: bool = True) -> tuple[int, int]:
     """Returns (height, width) from the header of a picture.
 
     Args:
       file: of one of `FORMATS`.
+      turned: whether it is turned as its EXIF says.
 
     Raises:
       DataError: it is no picture, or larger than Pillow allows.
     """
     with _open(file) as picture:
-        return picture.height, picture.width
+        is_on_its_side = turned and _orientation(picture) in (5, 6, 7, 8)
+        width, height = picture.size
+        return (width, height) if is_on_its_side else (height, width)
 
 
 def content(file: Path) -> bytes:
@@ -54,23 +61,27 @@ def content(file: Path) -> bytes:
         return file.read_bytes()
 
 
-def decode(file: Path) -> Any:
+def decode(file: Path, turned: bool = True) -> Any:
     """Returns Pillow's image of `file` in mode 'L' or 'RGB'.
 
     Transparent parts are laid over white. 16-bit gray is scaled to 8 bits; of 16-bit
     colour Pillow keeps the high byte. Palettes and CMYK become RGB. Of an animation the
-    first frame counts. An EXIF rotation is not applied.
+    first frame counts. EXIF that cannot be read is passed over.
 
     Args:
       file: of one of `FORMATS`.
+      turned: whether it is turned and mirrored as its EXIF says, the way viewers show
+        it; Pillow turns TIFF files in any case.
 
     Raises:
       DataError: it is damaged, larger than Pillow allows, or of a pixel format without
         a defined conversion.
     """
     with _open(file) as picture, _readable(file):
+        orientation = _orientation(picture) if turned else 1
         picture.load()
-        return _eight_bits(picture, file)
+        pixels, turn = _eight_bits(picture, file), _turns().get(orientation)
+        return pixels if turn is None else pixels.transpose(turn)
 
 
 def fit(
@@ -124,19 +135,49 @@ def _readable(file: Path) -> Iterator[None]:
     It does at files that are damaged, huge or no pictures.
     """
     bombs = (_pillow().DecompressionBombError, _pillow().DecompressionBombWarning)
-    parsers = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
     try:
-        if not stat.S_ISREG(os.stat(file).st_mode):  # of a pipe open would not return
+        status = os.stat(file)
+        if not stat.S_ISREG(status.st_mode):  # of a pipe open would not return
             raise OSError("it is no file")
+        if status.st_size == 0:
+            raise OSError("it is empty")
         yield
     except DataError:
         raise
-    except (*bombs, *parsers) as error:
+    except (*bombs, *PARSERS) as error:
         raise DataError(
             f"the picture cannot be read: {error}",
             where=str(file),
             fix="Remove it, or set data.on_bad_image to 'skip'.",
         ) from error
+
+
+def _orientation(picture: Any) -> Any:
+    """Returns how a picture is turned, 1 to 8, by its header; anything of damaged EXIF.
+
+    Pillow turns TIFF files itself, and would decode a PNG to look for EXIF behind it.
+    """
+    has_no_exif = picture.format == "PNG" and "exif" not in picture.info
+    if has_no_exif or picture.format == "TIFF":
+        return 1
+    try:
+        return picture.getexif().get(ORIENTATION, 1)
+    except PARSERS:
+        return 1
+
+
+def _turns() -> dict[int, Any]:
+    """Returns what makes a picture upright, by its orientation; 1 needs nothing."""
+    turn = _pillow().Transpose
+    return {
+        2: turn.FLIP_LEFT_RIGHT,
+        3: turn.ROTATE_180,
+        4: turn.FLIP_TOP_BOTTOM,
+        5: turn.TRANSPOSE,
+        6: turn.ROTATE_270,
+        7: turn.TRANSVERSE,
+        8: turn.ROTATE_90,
+    }
 
 
 def _eight_bits(picture: Any, file: Path) -> Any:

@@ -56,6 +56,8 @@ def npz(path: str) -> Splits:
     file = Path(path).expanduser()
     if not file.is_file():
         raise DataError("no such file", where=str(file), fix=EXPECTED)
+    if file.stat().st_size == 0:
+        raise DataError("the file is empty", where=str(file), fix=EXPECTED)
     try:
         with zipfile.ZipFile(file) as archive:
             train = _split(archive, "train")

@@ -1,4 +1,4 @@
-"""Sentences from text files: one on a line, words between spaces."""
+"""Sentences from text files: one on a line, in words or characters."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import logging
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from jvae import registry
 from jvae.data.files import existing_folder, read_utf8
 from jvae.data.sources import Splits
-from jvae.data.vocabulary import Vocabulary, sources
+from jvae.data.vocabulary import Unit, Vocabulary, sources, split_sentence
 from jvae.errors import DataError
 from jvae.ranges import PositiveInt, VocabularySize
 
 OnBadLine = Literal["error", "skip"]
 EXPECTED = "It must hold train.txt and test.txt or valid.txt, a sentence on each line."
+
+SINGLE_WORDS = 0.9
+"""Share of lines of one word above which text may be written without spaces."""
 
 logger = logging.getLogger("jvae")
 
@@ -28,6 +33,7 @@ def text(
     max_sentences: PositiveInt | None = None,
     num_buckets: PositiveInt = 4,
     on_bad_line: OnBadLine = "error",
+    unit: Unit = "word",
 ) -> Splits:
     """Returns the sentences of text files in UTF-8, and the words of those of training.
 
@@ -43,16 +49,24 @@ def text(
       num_buckets: how many widths batches may have; with 1 lengths are mixed.
       on_bad_line: 'error', or 'skip' to leave out empty and over-long lines and say
         how many.
+      unit: what a word is, here and in the other fields: 'word', what stands between
+        spaces, or 'character', for text that is written without spaces.
 
     Raises:
       ConfigError: a number out of range.
-      DataError: a file is missing or not UTF-8, a line is empty or over-long, no
+      DataError: a file is missing, empty or not UTF-8, a line is empty or over-long, no
         sentence or no word is left.
     """
     files = _files(existing_folder(path, EXPECTED))
-    by_split = {k: _sentences(f, max_words, on_bad_line) for k, f in files.items()}
-    by_split["train"] = by_split["train"][:max_sentences]
-    vocabulary = Vocabulary.of(by_split["train"], min_count, vocabulary_size)
+    by_split = {
+        split: _sentences(file, max_words, on_bad_line, unit)
+        for split, file in files.items()
+    }
+    by_split["train"] = train = by_split["train"][:max_sentences]
+    if unit == "word" and np.mean([len(words) == 1 for words in train]) > SINGLE_WORDS:
+        text = "jvae: %s: lines are one word each; set data.unit='character' for %s"
+        logger.warning(text, files["train"], "text without spaces")
+    vocabulary = Vocabulary.of(train, min_count, vocabulary_size, unit)
     encoded = [vocabulary.encode(sentences) for sentences in by_split.values()]
     splits = dict(zip(by_split, sources(encoded, num_buckets), strict=True))
     return Splits(**splits, num_classes=None, vocabulary=vocabulary)
@@ -75,21 +89,23 @@ def _files(root: Path) -> dict[str, Path]:
     return files
 
 
-def _sentences(file: Path, max_words: int, on_bad_line: OnBadLine) -> list[list[str]]:
+def _sentences(
+    file: Path, max_words: int, on_bad_line: OnBadLine, unit: Unit
+) -> list[list[str]]:
     """Returns the words of each line.
 
     Raises:
-      DataError: bytes that are not UTF-8, a bad line that is not skipped, nothing left.
+      DataError: no text in UTF-8, a bad line that is not skipped, nothing left.
     """
     lines = read_utf8(file).removesuffix("\n").split("\n")
-    sentences = [line.split() for line in lines]
+    sentences = [split_sentence(line, unit) for line in lines]
     bad = [n for n, words in enumerate(sentences) if not 1 <= len(words) <= max_words]
 
     if bad and on_bad_line == "error":
         words = len(sentences[bad[0]])
-        problem = f"{words} words, more than {max_words}" if words else "an empty line"
+        too_long = f"{words} {unit}s, more than data.max_words {max_words}"
         raise DataError(
-            problem,
+            too_long if words else "an empty line",
             where=f"{file}, line {bad[0] + 1}",
             fix="Set data.on_bad_line='skip' to leave such lines out.",
         )
@@ -100,7 +116,6 @@ def _sentences(file: Path, max_words: int, on_bad_line: OnBadLine) -> list[list[
 
     if bad:
         count = f"{len(bad):,} of {len(sentences):,} lines"
-        logger.warning(
-            "jvae: %s: %s left out, empty or over %d words", file, count, max_words
-        )
+        text = "jvae: %s: %s left out, empty or over %d %ss"
+        logger.warning(text, file, count, max_words, unit)
     return left

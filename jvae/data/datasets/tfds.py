@@ -11,7 +11,7 @@ import numpy as np
 
 from jvae import registry
 from jvae.data import digest
-from jvae.data.checks import as_labels
+from jvae.data.checks import as_labels, clip_rounding
 from jvae.data.datasets import image_files
 from jvae.data.datasets.tfds_folders import (
     damaged,
@@ -114,7 +114,7 @@ class Layout:
     def pixels(self, stored: np.ndarray, where: str) -> np.ndarray:
         """Returns the image [height, width, channels] as it was asked for."""
         if np.issubdtype(stored.dtype, np.floating):
-            stored = stored.astype(np.float32)
+            stored = clip_rounding(stored.astype(np.float32))
         if self.size is None:
             return stored.reshape(self.shape)
         image = library("PIL.Image", "pillow")

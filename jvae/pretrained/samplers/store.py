@@ -82,4 +82,4 @@ def load(name: str, folder: epath.PathLike) -> Any:
     try:
         return KINDS[about["kind"]](**tree, **about["fields"])
     except (KeyError, TypeError) as error:
-        raise npz.damaged(path, error) from error
+        raise npz.unreadable(path, error) from error

@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import pytest
 
 from jvae.data.datasets import image_files
@@ -219,3 +220,73 @@ def test_every_format_that_is_named_is_read(tmp_path, kind):
     PIL.Image.fromarray(levels).save(file, kind)
     found = np.asarray(image_files.decode(file).convert("L")).astype(int)
     assert np.abs(found - levels).max() <= 8 and image_files.size(file) == (8, 8)
+
+
+def turned_picture(file, orientation, **options):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 3), dtype=np.uint8)
+    tag = PIL.Image.Exif()
+    tag[image_files.ORIENTATION] = orientation
+    PIL.Image.fromarray(pixels).save(file, exif=tag, **options)
+    return file
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_as_viewers_do(tmp_path, ending, orientation):
+    file = turned_picture(tmp_path / f"x.{ending}", orientation)
+    with PIL.Image.open(file) as picture:
+        stored = np.asarray(picture.convert("RGB"))
+    with PIL.Image.open(file) as picture:
+        picture.load()
+        viewed = PIL.ImageOps.exif_transpose(picture).convert("RGB")
+    picture = image_files.decode(file)
+    np.testing.assert_array_equal(np.asarray(picture), np.asarray(viewed))
+    assert image_files.size(file) == (viewed.height, viewed.width)
+    if ending != "tif":  # which Pillow turns
+        as_stored = image_files.decode(file, turned=False)
+        np.testing.assert_array_equal(np.asarray(as_stored), stored)
+        assert image_files.size(file, turned=False) == (8, 16)
+
+
+def exif_with(kind, value, count=1):
+    """EXIF whose only tag is an orientation of some kind of number or text."""
+    entry = struct.pack(">HHHI", 1, image_files.ORIENTATION, kind, count)
+    return b"Exif\0\0MM\0*\0\0\0\x08" + entry + value + b"\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"junk",
+        b"Exif\0\0" + b"junk" * 5,
+        b"Exif\0\0MM\0*",
+        exif_with(2, b"up\0\0", count=3),
+        exif_with(11, b"\x7f\x80\0\0"),
+        exif_with(3, b"\0\0\0\0"),
+        exif_with(3, b"\0\x09\0\0"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_exif_that_is_none_turns_nothing(tmp_path, exif):
+    PIL.Image.new("RGB", (8, 4), "red").save(tmp_path / "x.jpg", exif=exif)
+    assert image_files.decode(tmp_path / "x.jpg").size == (8, 4)
+    assert image_files.size(tmp_path / "x.jpg") == (4, 8)
+
+
+@pytest.mark.parametrize("error", [SyntaxError, struct.error])
+def test_exif_that_pillow_gives_up_on_turns_nothing(tmp_path, monkeypatch, error):
+    """As some of its versions do."""
+    file = turned_picture(tmp_path / "x.jpg", 6)
+
+    def getexif(picture):
+        raise error("not a TIFF file")
+
+    monkeypatch.setattr(PIL.Image.Image, "getexif", getexif)
+    assert image_files.decode(file).size == (16, 8)
+    assert image_files.size(file) == (8, 16)
+
+
+def test_an_empty_file_is_called_empty(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"it is empty \(.*x\.png\)"):
+        image_files.size(tmp_path / "x.png")

@@ -86,6 +86,29 @@ def test_other_and_hidden_files_are_passed_over(tmp_path):
     assert len(splits.train) + len(splits.test) == 4
 
 
+def test_what_many_links_lead_to_is_read_once(tmp_path):
+    """30 folders, each with two links to the next: there are 2^29 ways to the last."""
+    folders = [tmp_path / "all" / f"{i:02d}" for i in range(30)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    for folder, following in zip(folders, folders[1:], strict=False):
+        for name in "ab":
+            (folder / name).symlink_to(following)
+    for i in range(4):
+        PIL.Image.new("L", (4, 4), i).save(folders[-1] / f"{i}.png")
+    splits = data.build("images", path=str(folders[0]))
+    assert len(splits.train) + len(splits.test) == 4
+
+
+def test_folders_too_deep_are_one_line(tmp_path, monkeypatch):
+    def deep(*_, **__):
+        raise RecursionError
+
+    monkeypatch.setattr(os, "walk", deep)
+    with pytest.raises(DataError, match="folders too deep in folders"):
+        data.build("images", path=str(tmp_path))
+
+
 def test_links_that_lead_back_are_not_followed(tmp_path):
     """Two of them in one folder would be 2^40 places; others are followed."""
     fill(tmp_path / "data" / "a", 3)
@@ -188,7 +211,7 @@ def test_a_split_of_damaged_pictures_only_is_refused(tmp_path):
     "folders, words",
     [
         (["."], r"no pictures.*Expected PNG or JPEG files"),
-        (["train/a"], "test.*Expected PNG or JPEG files"),
+        (["test/a"], "test/ and no train/.*Expected PNG or JPEG files"),
         (["train/a", "test/b"], "classes without training pictures: b"),
         (["train/a", "train", "test/a"], "some pictures are in class folders"),
     ],
@@ -267,6 +290,5 @@ def test_every_ending_is_read_and_other_files_are_counted_and_named(tmp_path, ca
         splits = load(tmp_path)
     assert len(splits.train) + len(splits.test) == 7
     (line,) = [r.getMessage() for r in caplog.records]
-    assert line.startswith("jvae: 2 files in ") and line.endswith(
-        "'a.csv', 'notes.txt'"
-    )
+    assert line.startswith("jvae: left out of ")
+    assert line.endswith("'a.csv', 'notes.txt' (2 in all)")

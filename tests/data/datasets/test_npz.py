@@ -163,7 +163,13 @@ def test_a_member_that_lies_about_its_size_is_refused(tmp_path):
         load(path)
 
 
-@pytest.mark.parametrize("cut", [0, 10, -30])
+def test_an_empty_file_is_called_empty(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"")
+    with pytest.raises(DataError, match=r"the file is empty \(.*a\.npz\)"):
+        load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("cut", [1, 10, -30])
 def test_a_damaged_archive_is_named(tmp_path, cut):
     path = tmp_path / "a.npz"
     save(path, **GOOD)

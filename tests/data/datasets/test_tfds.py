@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jvae import data
-from jvae.data.datasets.tfds import tfds
+from jvae.data.datasets.tfds import Layout, tfds
 from jvae.data.sources import Cached
 from jvae.errors import ConfigError, DataError
 
@@ -95,6 +95,12 @@ def test_a_float_feature_is_an_image_too(prepared):
     depth = load(prepared, image="depth").test.read(np.arange(8))["image"]
     assert depth.shape == (8, 2, 2, 1) and depth.dtype == np.float32
     np.testing.assert_allclose(np.sort(depth[:, 1, 1, 0]), np.arange(8) / 30, rtol=1e-6)
+
+
+def test_a_float_outside_by_rounding_is_clipped():
+    layout = Layout("image", None, (1, 2, 1), None)
+    assert layout.pixels(np.array([[1 + 1e-7, 0.5]]), "x").max() == 1.0
+    assert layout.pixels(np.array([[1.5, 0.5]]), "x").max() == 1.5
 
 
 def test_gray_images_can_be_resized(prepared):
