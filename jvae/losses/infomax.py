@@ -206,7 +206,8 @@ def infomax(
     require(num_negatives < size, "loss.num_negatives", rule, num_negatives)
     mask = batch.get("mask")
     each = keys.per_example(key, size)
-    first = each[0 if mask is None else jnp.argmax(mask)]
+    # Of the draws of one example, too, which is meant.
+    first = jax.random.clone(each[0 if mask is None else jnp.argmax(mask)])
     others = in_batch_negatives(jax.random.fold_in(first, 1), size, num_negatives, mask)
 
     def score(model, batch, key):

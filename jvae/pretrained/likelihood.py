@@ -262,7 +262,8 @@ def observation(trained: TrainedModel, source: Source) -> Observation:
     def trace(params, state, batch, key):
         traced = dataclasses.replace(trained, params=params, state=state)
         ready = transforms.prepare(batch, key, trained.transform)
-        return traced.call(at_draw, ready, key), ready[trained.model.target]
+        again = jax.random.clone(key)  # of shapes alone
+        return traced.call(at_draw, ready, again), ready[trained.model.target]
 
     key, variables = jax.random.key(0), (trained.params, trained.state)
     likelihood, data = jax.eval_shape(trace, *variables, example, key)

@@ -239,13 +239,13 @@ def gradient_fn(loss: LossFn, accumulate_steps: int) -> Callable[..., Any]:
     if accumulate_steps == 1:
         return value_and_grad
 
-    def dealt(a):
-        """Returns [B, ...] -> [steps, B / steps, ...], so that shards stay equal."""
-        return a.reshape(-1, accumulate_steps, *a.shape[1:]).swapaxes(0, 1)
+    def rows(a):
+        """Returns [B, ...] as [B / steps, steps, ...], so that shards stay equal."""
+        return a.reshape(-1, accumulate_steps, *a.shape[1:])
 
     def accumulated(params, collections, key, batch, coefficients):
-        each = keys.per_example(key, batch_size(batch))
-        micro = jax.tree.map(dealt, (each, dict(batch)))
+        each = keys.swapped(rows(keys.per_example(key, batch_size(batch))))
+        micro = each, jax.tree.map(lambda a: rows(a).swapaxes(0, 1), dict(batch))
 
         def body(carry, micro_batch):
             (value, aux), grads = value_and_grad(

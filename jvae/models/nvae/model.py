@@ -256,7 +256,8 @@ class NVAE(Model):
         likelihood = super().__call__(batch, key)
         if self.is_initializing():
             kernels = self.conv_kernels()
-            start = power_start(key if key.ndim == 0 else key[0], kernels)
+            first = jax.random.clone(keys.typed(key).reshape(-1)[0])  # it has drawn z
+            start = power_start(first, kernels)
             left = power_iteration(kernels, start, FIRST_ITERATIONS)[1]
             self.put_variable(SPECTRAL, "left", left)
         return likelihood
