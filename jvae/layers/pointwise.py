@@ -35,28 +35,6 @@ def by_rows(layer: Callable[[Array], Array], x: Array) -> Array:
     return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def bounded(x: Array, low: float, high: float) -> Array:
-    """Returns x clipped, with a gradient outside that leads back.
-
-    Outside the bounds x gets the gradient by which a descent comes nearer to them, and
-    none the other way; behind `jnp.clip` it would stay where it is for ever.
-    """
-    return jnp.clip(x, low, high)
-
-
-def _bounded_forward(x, low, high):
-    return jnp.clip(x, low, high), x
-
-
-def _bounded_backward(low, high, x, g):
-    leaves = ((x < low) & (g > 0)) | ((x > high) & (g < 0))
-    return (jnp.where(leaves, 0.0, g),)
-
-
-bounded.defvjp(_bounded_forward, _bounded_backward)
-
-
 def dropout(x: Array, rate: float, key: Key | None) -> Array:
     """Returns x with entries set to 0 at random, the others scaled to keep the mean.
 
