@@ -27,7 +27,7 @@ def per_example(key: Key, num_examples: int) -> Key:
     """Returns [B] keys: `key` itself if it is one per example, else its split.
 
     Args:
-      key: one typed key, or [B] keys.
+      key: one key, or [B] keys.
       num_examples: B.
 
     Raises:

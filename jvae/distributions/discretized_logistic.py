@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import chex
 import flax.struct
 import jax
@@ -9,7 +11,7 @@ import jax.numpy as jnp
 
 from jvae.distributions.discrete import softplus
 from jvae.distributions.events import Distribution, draw, flat_noise, sum_events
-from jvae.types import Array, Key
+from jvae.types import Array, Key, at_least_float32
 
 EDGE = 0.999
 """Only the last level of 8 bits or fewer is above."""
@@ -46,8 +48,11 @@ def _round_to_level(x: Array, num_bits: int) -> Array:
     return 2.0 * level / top - 1.0
 
 
+_standard_logistic = functools.partial(jax.random.logistic, dtype=jnp.float32)
+
+
 def _logistic(key: Key, mean: Array, log_scale: Array) -> Array:
-    return mean + jnp.exp(log_scale) * flat_noise(jax.random.logistic, key, mean)
+    return mean + jnp.exp(log_scale) * flat_noise(_standard_logistic, key, mean)
 
 
 @flax.struct.dataclass
@@ -67,6 +72,7 @@ class DiscretizedLogistic(Distribution):
     num_bits: int = flax.struct.field(pytree_node=False, default=8)
 
     support = "signed"
+    data_dtypes = (jnp.floating,)
     is_discrete = True
 
     def log_prob(self, x: Array) -> Array:
@@ -127,6 +133,7 @@ class DiscretizedLogisticMixture(Distribution):
     edge: float = flax.struct.field(pytree_node=False, default=EDGE)
 
     support = "signed"
+    data_dtypes = (jnp.floating,)
     is_discrete = True
 
     @property
@@ -146,7 +153,7 @@ class DiscretizedLogisticMixture(Distribution):
         by_channel = _log_bin_mass(
             x[..., None], loc, self.log_scale, self.num_bits, self.edge
         )
-        log_weights = jax.nn.log_softmax(self.logits.astype(jnp.float32))
+        log_weights = jax.nn.log_softmax(at_least_float32(self.logits))
         per_pixel = jax.nn.logsumexp(log_weights + by_channel.sum(-2), axis=-1)
         return sum_events(per_pixel)
 

@@ -17,7 +17,7 @@ from jvae.distributions.events import (
     sum_events,
 )
 from jvae.runtime import random_bits
-from jvae.types import Array, Key
+from jvae.types import Array, Key, at_least_float32
 
 LOG_TWO_PI = math.log(2.0 * math.pi)
 
@@ -34,7 +34,7 @@ class DiagGaussian(Distribution):
     @classmethod
     def standard(cls, num_examples: int, *shape: int) -> DiagGaussian:
         """Returns N(0, I) over arrays of `shape`, for each of `num_examples`."""
-        zeros = jnp.zeros((num_examples, *shape))
+        zeros = jnp.zeros((num_examples, *shape), jnp.float32)
         return cls(zeros, zeros)
 
     @property
@@ -90,7 +90,7 @@ def kl_per_group(q: Any, p: Any) -> Array | None:
         return None if total is None else total[:, None]
     if not is_same:
         return None
-    kl = q.kl_per_dim(p).astype(jnp.float32)
+    kl = at_least_float32(q.kl_per_dim(p))
     return kl.reshape(kl.shape[0], -1)
 
 
@@ -106,6 +106,7 @@ class Gaussian(Distribution):
     log_var: Array
 
     support = "real"
+    data_dtypes = (jnp.floating,)
 
     def _diagonal(self) -> DiagGaussian:
         return DiagGaussian(self.mean, jnp.broadcast_to(self.log_var, self.mean.shape))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,15 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "swish": nn.swish,
     "tanh": nn.tanh,
 }
+
+
+def compute_dtype(name: str) -> Any:
+    """Returns the dtype of layers by its name in a config.
+
+    None for 'float32', which Flax takes as that of input and parameters: these are in
+    float32, unless somebody has them in float64.
+    """
+    return None if name == "float32" else jnp.dtype(name)
 
 
 def by_rows(layer: Callable[[Array], Array], x: Array) -> Array:

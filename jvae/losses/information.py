@@ -19,11 +19,20 @@ import jax
 import jax.numpy as jnp
 
 from jvae.contract import Model
-from jvae.distributions import DiagGaussian, sum_events
+from jvae.distributions import DiagGaussian, data_log_prob, sum_events
 from jvae.errors import ConfigError, require
 from jvae.losses.objective import apply_to_rows, masked_mean, objective, require_kind
 from jvae.ranges import Ge
-from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State
+from jvae.types import (
+    Array,
+    Aux,
+    Batch,
+    Coefficients,
+    Key,
+    Params,
+    State,
+    float_dtype,
+)
 
 Estimator = Literal["weighted", "stratified"]
 NAME, INSTEAD = "loss 'decomposed_elbo'", "Use loss 'elbo'."
@@ -36,6 +45,7 @@ def mixture_log_weights(
     dataset_size: int | None,
     estimator: Estimator,
     mask: Array | None = None,
+    dtype: Any = jnp.float32,
 ) -> Array:
     """Returns [B, B] logs of the weights of q(z_i|x_j) in the estimate of q(z_i).
 
@@ -49,6 +59,7 @@ def mixture_log_weights(
         is all of it, then every weight is 1/B.
       estimator: see above.
       mask: [B] bool; rows that are False have no weight and B counts the others.
+      dtype: of the result.
 
     Raises:
       ConfigError: N < B, or B = 1 of a larger data set.
@@ -57,10 +68,10 @@ def mixture_log_weights(
     rule = f"be at least the batch, {b}, and the batch at least 2"
     require(n >= b and (b > 1 or n == 1), "dataset_size", rule, n)
     is_real = jnp.ones(b, bool) if mask is None else mask.astype(bool)
-    count = jnp.maximum(is_real.sum(), 1)
+    count, is_one = jnp.maximum(is_real.sum(), 1), is_real.astype(dtype)
     if n == b:
-        return jnp.log(jnp.broadcast_to(is_real / count, (b, b)))
-    m = jnp.maximum(count - 1.0, 1.0)
+        return jnp.log(jnp.broadcast_to(is_one / count.astype(dtype), (b, b)))
+    m = jnp.maximum(count.astype(dtype) - 1.0, 1.0)
     own = jnp.eye(b, dtype=bool)
     if estimator == "weighted":
         weights = jnp.full((b, b), (n - 1) / (n * m))
@@ -68,7 +79,7 @@ def mixture_log_weights(
         rank = jnp.cumsum(is_real) - 1
         heavy = rank[None, :] == (rank[:, None] + 1) % count
         weights = jnp.where(heavy, (n - m) / (n * m), 1.0 / m)
-    return jnp.log(jnp.where(own, 1.0 / n, weights) * is_real[None, :])
+    return jnp.log(jnp.where(own, 1.0 / n, weights) * is_one[None, :])
 
 
 def decompose_kl_per_example(
@@ -102,7 +113,8 @@ def decompose_kl_per_example(
         is_real = mask.astype(bool)[:, None]
         q, z = jax.tree.map(lambda a: jnp.where(is_real, a, 0.0), (q, z))
 
-    log_weights = mixture_log_weights(z.shape[0], dataset_size, estimator, mask)
+    weighting = (dataset_size, estimator, mask, float_dtype(q, z))
+    log_weights = mixture_log_weights(z.shape[0], *weighting)
     repeated = jnp.broadcast_to(z[:, None], (len(z), *z.shape))
     components = jax.vmap(q.log_prob_per_dim)(repeated)  # log q(z_i,d | x_j), [i, j, d]
 
@@ -254,7 +266,8 @@ def negative_decomposed_elbo(
     def infer_and_score(model, batch, key):
         q, p = model.posterior(batch), model.prior(batch)
         z = _require_diagonal("posterior", q).sample(key)
-        return q, p, z, model.likelihood(z, batch).log_prob(batch[model.target])
+        likelihood = model.likelihood(z, batch)
+        return q, p, z, data_log_prob(likelihood, batch[model.target])
 
     (q, p, z, log_likelihood), state = apply_to_rows(
         model, infer_and_score, params, state, key, batch, train=train

@@ -17,7 +17,7 @@ from jvae.errors import require
 from jvae.losses.elbo import elbo_terms
 from jvae.losses.iwae import log_weight, sample_keys
 from jvae.pretrained.trained_model import Examples, TrainedModel
-from jvae.types import Array, Batch, Key, batch_size
+from jvae.types import Array, Batch, Key, batch_size, float_dtype
 
 GREY_BERNOULLI = "binary cross-entropy on grey values: not a likelihood"
 
@@ -65,7 +65,7 @@ def log_likelihood_per_example(
     """
     require(num_samples >= 1, "num_samples", "be at least 1", num_samples)
     require(chunk_size >= 1, "chunk_size", "be at least 1", chunk_size)
-    rows = batch_size(batch)
+    rows, dtype = batch_size(batch), float_dtype(trained.params, dict(batch))
 
     def one_draw(draw_keys):
         return trained.call(log_weight, batch, draw_keys)
@@ -73,7 +73,7 @@ def log_likelihood_per_example(
     def add_chunk(total, chunk_keys):
         # The weights as exp(peak) * mass: the peak is exact and the mass is near 1.
         peak, mass = total
-        log_w = jax.vmap(one_draw)(chunk_keys)
+        log_w = jax.vmap(one_draw)(chunk_keys).astype(dtype)
         new_peak = jnp.maximum(peak, log_w.max(0))
         added = jnp.exp(log_w - new_peak[None]).sum(0)
         return (new_peak, mass * jnp.exp(peak - new_peak) + added), None
@@ -81,7 +81,8 @@ def log_likelihood_per_example(
     draws = sample_keys(key, rows, num_samples)
     chunk = min(chunk_size, num_samples)
     whole = num_samples // chunk
-    total = jnp.full((rows,), jnp.finfo(jnp.float32).min), jnp.zeros((rows,))
+    least = jnp.full((rows,), jnp.finfo(jnp.float32).min, dtype)
+    total = least, jnp.zeros_like(least)
     chunks = draws[: whole * chunk].reshape(whole, chunk, rows)
     total, _ = jax.lax.scan(add_chunk, total, chunks)
     if num_samples % chunk:

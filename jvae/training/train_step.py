@@ -53,7 +53,7 @@ class Guard:
         """Returns the guard of a run that has skipped nothing."""
         zero = jnp.zeros((), jnp.int32)
         none = spike_factor is None
-        return cls(zero, zero, None if none else jnp.full(WINDOW, jnp.inf))
+        return cls(zero, zero, None if none else jnp.full(WINDOW, jnp.inf, jnp.float32))
 
 
 @flax.struct.dataclass
@@ -177,7 +177,9 @@ def make_train_step(
         if ema is not None:
             # A young average looks back a ninth of its age, or the first, useless
             # parameters would stay in it for 1 / (1 - decay) steps.
-            weight = jnp.maximum(1.0 - ema_decay, 9.0 / (10.0 + state.step))
+            weight = jnp.maximum(
+                1.0 - ema_decay, 9.0 / (10.0 + state.step.astype(jnp.float32))
+            )
             ema = optax.incremental_update(params, ema, weight)
         return params, opt_state, collections, ema
 
@@ -296,7 +298,7 @@ def _global_norm(tree: Any) -> Array:
     As dot products, which XLA:CPU vectorises better than a sum of squares.
     """
     squares = [jnp.vdot(x, x, precision="highest") for x in jax.tree.leaves(tree)]
-    return jnp.sqrt(sum(squares, jnp.zeros(())))
+    return jnp.sqrt(sum(squares, jnp.zeros((), jnp.float32)))
 
 
 def compile_train_step(
