@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import Mesh
@@ -106,7 +107,7 @@ class StoredSteps:
         """Returns the JSON of a step whose arrays JAX can hold as they are."""
         meta = self.read_meta(step)
         wide = metadata.wide_arrays(meta)
-        if wide and not jax.config.read("jax_enable_x64"):
+        if wide and jnp.result_type(float) != jnp.float64:
             path, dtype = next(iter(wide.items()))
             more = f" and {len(wide) - 1} more" if len(wide) > 1 else ""
             raise self._error(
