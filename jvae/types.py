@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 Array = jax.Array
 Key = jax.Array
-"""A typed PRNG key, or an array of them with one key per example."""
+"""A PRNG key, or an array of them with one key per example; see `jvae.keys`."""
 Params = Mapping[str, Any]
 """The trained parameters of a model: Flax's 'params' collection."""
 State = Mapping[str, Any]
@@ -72,3 +73,18 @@ LossFn = Callable[[Params, State, Key, Batch, Coefficients], tuple[Array, Aux]]
 def batch_size(batch: Batch) -> int:
     """Returns B, the number of rows of `batch` (masked ones included)."""
     return jax.tree.leaves(batch)[0].shape[0]
+
+
+def float_dtype(*trees: Any) -> Any:
+    """Returns float64 if any array of the trees is in float64, else float32.
+
+    What goes in decides the precision of what comes out: JAX's own default, float64
+    wherever JAX_ENABLE_X64 is set, is used nowhere.
+    """
+    is_double = any(a.dtype == jnp.float64 for a in jax.tree.leaves(trees))
+    return jnp.float64 if is_double else jnp.float32
+
+
+def at_least_float32(x: Array) -> Array:
+    """Returns x in float32, or in float64 if that is what it is in."""
+    return x.astype(float_dtype(x))

@@ -22,7 +22,7 @@ PUBLIC = {
         Bernoulli Categorical DiagGaussian DiscretizedLogistic
         DiscretizedLogisticMixture Distribution Gaussian GaussianMixture
         GumbelSoftmax LOG_TWO_PI Sentences UniformOnSphere VonMisesFisher arc
-        as_distribution draw kl_per_group slerp softplus sum_events
+        as_distribution data_log_prob draw kl_per_group slerp softplus sum_events
     """.split(),
     "jvae.evaluation.settings": "Settings".split(),
     "jvae.flows": """

@@ -85,7 +85,10 @@ def mirrored(batch: Batch, key: Key) -> dict[str, Array]:
     if "image" not in batch:
         return dict(batch)
     image = batch["image"]
-    turn = jax.vmap(jax.random.bernoulli)(per_example(key, image.shape[0]))
+    half = jnp.float32(0.5)
+    turn = jax.vmap(lambda k: jax.random.bernoulli(k, half))(
+        per_example(key, image.shape[0])
+    )
     image = jnp.where(turn[:, None, None, None], image[:, :, ::-1], image)
     return {**batch, "image": image}
 

@@ -12,7 +12,13 @@ from jvae.distributions.discretized_logistic import (
     DiscretizedLogistic,
     DiscretizedLogisticMixture,
 )
-from jvae.distributions.events import Distribution, as_distribution, draw, sum_events
+from jvae.distributions.events import (
+    Distribution,
+    as_distribution,
+    data_log_prob,
+    draw,
+    sum_events,
+)
 from jvae.distributions.gaussian import LOG_TWO_PI, DiagGaussian, Gaussian, kl_per_group
 from jvae.distributions.gumbel_softmax import GumbelSoftmax
 from jvae.distributions.mixture import GaussianMixture
@@ -40,6 +46,7 @@ __all__ = [
     "VonMisesFisher",
     "arc",
     "as_distribution",
+    "data_log_prob",
     "draw",
     "kl_per_group",
     "slerp",

@@ -7,15 +7,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jvae.distributions.events import (
-    Distribution,
-    at_least_float32,
-    draw,
-    flat_noise,
-    sum_events,
-)
+from jvae.distributions.events import Distribution, draw, flat_noise, sum_events
 from jvae.runtime import random_bits
-from jvae.types import Array, Key
+from jvae.types import Array, Key, at_least_float32
 
 
 @jax.custom_jvp
@@ -42,6 +36,7 @@ class Bernoulli(Distribution):
     logits: Array
 
     support = "binary"
+    data_dtypes = (jnp.floating, jnp.bool_)
     is_discrete = True
 
     def log_prob(self, x: Array) -> Array:
@@ -72,12 +67,13 @@ class Categorical(Distribution):
     logits: Array
 
     support = "levels"
+    data_dtypes = (jnp.integer, jnp.bool_)
     is_discrete = True
 
     def log_prob(self, x: Array) -> Array:
         """Returns [B], the log probability of the integers x [B, ...] in nats."""
         chex.assert_shape(x, self.logits.shape[:-1])
-        log_p = jax.nn.log_softmax(self.logits.astype(jnp.float32))
+        log_p = jax.nn.log_softmax(at_least_float32(self.logits))
         index = x.astype(jnp.int32)[..., None]
         return sum_events(jnp.take_along_axis(log_p, index, axis=-1)[..., 0])
 
@@ -94,4 +90,4 @@ class Categorical(Distribution):
 
     def sample(self, key: Key, n: int | None = None) -> Array:
         """Returns int32 symbols, [B, ...] or [n, B, ...]."""
-        return draw(jax.random.categorical, key, n, self.logits)
+        return draw(jax.random.categorical, key, n, self.logits).astype(jnp.int32)

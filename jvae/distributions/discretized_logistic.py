@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import chex
@@ -10,15 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from jvae.distributions.discrete import softplus
-from jvae.distributions.events import (
-    Distribution,
-    at_least_float32,
-    draw,
-    flat_noise,
-    sum_events,
-)
+from jvae.distributions.events import Distribution, draw, flat_noise, sum_events
 from jvae.errors import require
-from jvae.types import Array, Key
+from jvae.types import Array, Key, at_least_float32
 
 LOOSE_EDGE = 0.99
 """Of 8 bits the last but one level is above too, which then has the last one's mass as
@@ -65,8 +60,11 @@ def _round_to_level(x: Array, num_bits: int) -> Array:
     return 2.0 * level / top - 1.0
 
 
+_standard_logistic = functools.partial(jax.random.logistic, dtype=jnp.float32)
+
+
 def _logistic(key: Key, mean: Array, log_scale: Array) -> Array:
-    return mean + jnp.exp(log_scale) * flat_noise(jax.random.logistic, key, mean)
+    return mean + jnp.exp(log_scale) * flat_noise(_standard_logistic, key, mean)
 
 
 @flax.struct.dataclass
@@ -86,6 +84,7 @@ class DiscretizedLogistic(Distribution):
     num_bits: int = flax.struct.field(pytree_node=False, default=8)
 
     support = "signed"
+    data_dtypes = (jnp.floating,)
     is_discrete = True
 
     def log_prob(self, x: Array) -> Array:
@@ -146,6 +145,7 @@ class DiscretizedLogisticMixture(Distribution):
     edge: float | None = flax.struct.field(pytree_node=False, default=None)
 
     support = "signed"
+    data_dtypes = (jnp.floating,)
     is_discrete = True
 
     @property
@@ -165,7 +165,7 @@ class DiscretizedLogisticMixture(Distribution):
         by_channel = _log_bin_mass(
             x[..., None], loc, self.log_scale, self.num_bits, self.edge
         )
-        log_weights = jax.nn.log_softmax(self.logits.astype(jnp.float32))
+        log_weights = jax.nn.log_softmax(at_least_float32(self.logits))
         per_pixel = jax.nn.logsumexp(log_weights + by_channel.sum(-2), axis=-1)
         return sum_events(per_pixel)
 

@@ -13,13 +13,12 @@ import jax.numpy as jnp
 from jvae.distributions.events import (
     Distribution,
     as_distribution,
-    at_least_float32,
     draw,
     flat_noise,
     sum_events,
 )
 from jvae.runtime import random_bits
-from jvae.types import Array, Key
+from jvae.types import Array, Key, at_least_float32
 
 LOG_TWO_PI = math.log(2.0 * math.pi)
 
@@ -36,7 +35,7 @@ class DiagGaussian(Distribution):
     @classmethod
     def standard(cls, num_examples: int, *shape: int) -> DiagGaussian:
         """Returns N(0, I) over arrays of `shape`, for each of `num_examples`."""
-        zeros = jnp.zeros((num_examples, *shape))
+        zeros = jnp.zeros((num_examples, *shape), jnp.float32)
         return cls(zeros, zeros)
 
     @property
@@ -94,7 +93,7 @@ def kl_per_group(q: Any, p: Any) -> Array | None:
         return None if total is None else total[:, None]
     if not is_same:
         return None
-    kl = q.kl_per_dim(p).astype(jnp.float32)
+    kl = at_least_float32(q.kl_per_dim(p))
     return kl.reshape(kl.shape[0], -1)
 
 
@@ -110,6 +109,7 @@ class Gaussian(Distribution):
     log_var: Array
 
     support = "real"
+    data_dtypes = (jnp.floating,)
 
     def _diagonal(self) -> DiagGaussian:
         return DiagGaussian(self.mean, jnp.broadcast_to(self.log_var, self.mean.shape))

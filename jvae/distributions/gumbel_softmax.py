@@ -6,6 +6,7 @@ https://arxiv.org/abs/1611.00712; Su, 2019, https://kexue.fm/archives/6705.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import chex
@@ -14,7 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from jvae.distributions.events import Distribution, draw, flat_noise, sum_events
-from jvae.types import Array, Key
+from jvae.types import Array, Key, at_least_float32, float_dtype
+
+_standard_gumbel = functools.partial(jax.random.gumbel, dtype=jnp.float32)
 
 SMALLEST = 1e-37
 """Coordinates of a relaxed draw below it are read as it by `log_prob`."""
@@ -52,16 +55,16 @@ class GumbelSoftmax(Distribution):
         temperature: Array | float | None = None,
     ) -> GumbelSoftmax:
         """Returns uniform variables, for each of `num_examples`."""
-        logits = jnp.zeros((num_examples, num_variables, num_values))
-        return cls(logits, temperature)
+        shape = (num_examples, num_variables, num_values)
+        return cls(jnp.zeros(shape, jnp.float32), temperature)
 
     def _log_probs(self) -> Array:
         chex.assert_rank(self.logits, 3)
-        return jax.nn.log_softmax(self.logits.astype(jnp.float32))
+        return jax.nn.log_softmax(at_least_float32(self.logits))
 
     def _temperatures(self) -> Array:
         """Returns the temperature of every example, [B, 1, 1]."""
-        temperature = jnp.asarray(self.temperature, jnp.float32)
+        temperature = jnp.asarray(self.temperature, float_dtype(self.logits))
         each = temperature if temperature.ndim else temperature[None]
         return jnp.broadcast_to(each, self.logits.shape[:1])[:, None, None]
 
@@ -76,14 +79,14 @@ class GumbelSoftmax(Distribution):
         return self._one_hot(self.logits)
 
     def _one_hot(self, scores: Array) -> Array:
-        values = scores.shape[-1]
-        return jax.nn.one_hot(jnp.argmax(scores, axis=-1), values, dtype=jnp.float32)
+        place, values = jnp.argmax(scores, axis=-1), scores.shape[-1]
+        return jax.nn.one_hot(place, values, dtype=float_dtype(scores))
 
     def _scores(self, key: Key, n: int | None = None) -> Array:
         """Returns logits + Gumbel noise, whose argmax is a draw of the categorical."""
 
         def sample(key, log_probs):
-            return log_probs + flat_noise(jax.random.gumbel, key, log_probs)
+            return log_probs + flat_noise(_standard_gumbel, key, log_probs)
 
         return draw(sample, key, n, self._log_probs())
 

@@ -46,7 +46,7 @@ class GaussianMixture:
         """Returns [B, K], log p(z, y) in nats, for z [B, D]."""
         terms = self.log_prob_per_dim(z)
         # A product with ones for the reason of `events.sum_events`.
-        log_p = jnp.dot(terms, jnp.ones(terms.shape[-1]), precision="highest")
+        log_p = jnp.dot(terms, jnp.ones_like(terms[0, 0]), precision="highest")
         return log_p + self.log_weights[None]
 
     def log_prob(self, z: Array) -> Array:
@@ -68,7 +68,7 @@ class GaussianMixture:
         component_key, z_key = keys.split_each(keys.per_example(key, n), 2)
         logits = jnp.broadcast_to(self.logits[None], (n, *self.logits.shape))
         component = draw(jax.random.categorical, component_key, None, logits)
-        one_hot = jax.nn.one_hot(component, logits.shape[-1])
+        one_hot = jax.nn.one_hot(component, logits.shape[-1], dtype=logits.dtype)
         return self.component(one_hot).tempered(temperature).sample(z_key)
 
     def component(self, one_hot: Array) -> DiagGaussian:
@@ -97,7 +97,7 @@ class GaussianMixture:
         def from_start(key):
             means = _apart(z, num_components, key)
             spread = jnp.broadcast_to(jnp.log(_floored(z.var(0)))[None], means.shape)
-            mixture = cls(jnp.zeros(num_components), means, spread)
+            mixture = cls(jnp.zeros_like(means[:, 0]), means, spread)
             return jax.lax.fori_loop(0, steps, lambda _, m: m.refitted(z), mixture)
 
         mixtures = jax.lax.map(from_start, jax.random.split(key, starts))
@@ -131,7 +131,7 @@ def _apart(z: Array, n: int, key: Key) -> Array:
     The first is drawn evenly; so is one that would be drawn where all distances are 0.
     """
     first, *rest = jax.random.split(key, n)
-    points = [jax.random.choice(first, z)]
+    points = [z[jax.random.randint(first, (), 0, len(z), jnp.int32)]]
     nearest = jnp.square(z - points[0][None]).sum(-1)
     for each in rest:
         weights = jnp.where(nearest.max() > 0.0, nearest, 1.0)

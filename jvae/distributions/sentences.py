@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jvae.distributions.events import Distribution, draw
-from jvae.types import Array, Key
+from jvae.types import Array, Key, at_least_float32
 
 
 @flax.struct.dataclass
@@ -25,6 +25,7 @@ class Sentences(Distribution):
     length: Array
 
     support = "tokens"
+    data_dtypes = (jnp.integer,)
     is_discrete = True
 
     def log_prob(self, x: Array) -> Array:
@@ -34,7 +35,7 @@ class Sentences(Distribution):
     def log_prob_per_token(self, x: Array) -> Array:
         """Returns [B, T], log p(x_t | x_1 ... x_t-1, z), 0 for padding."""
         chex.assert_shape(x, self.logits.shape[:-1])
-        logits = self.logits.astype(jnp.float32)
+        logits = at_least_float32(self.logits)
         index = x.astype(jnp.int32)[..., None]
         logit = jnp.take_along_axis(logits, index, axis=-1)[..., 0]
         log_p = logit - jax.nn.logsumexp(logits, axis=-1)
@@ -51,4 +52,4 @@ class Sentences(Distribution):
 
         Not sentences of the model, whose tokens follow on its own: see `generate`.
         """
-        return draw(jax.random.categorical, key, n, self.logits)
+        return draw(jax.random.categorical, key, n, self.logits).astype(jnp.int32)

@@ -28,7 +28,7 @@ import numpy as np
 
 from jvae.distributions.events import Distribution, draw
 from jvae.errors import require
-from jvae.types import Array, Key
+from jvae.types import Array, Key, at_least_float32, float_dtype
 
 NUM_ANGLES = 8192
 """Nodes of the table of angles. The distribution function is exact at each of them and
@@ -125,7 +125,7 @@ def _tangent(key: Key, mean: Array) -> Array:
     has the same mean, but grows as 1 / |projection|, with a variance that is infinite
     for d = 3. First derivatives only.
     """
-    side = jax.random.normal(key, mean.shape, mean.dtype)
+    side = jax.random.normal(key, mean.shape, jnp.float32).astype(mean.dtype)
     for _ in range(2):  # the second round removes what the first one's rounding left
         side -= jnp.dot(side, mean, precision="highest") * mean
         side /= jnp.maximum(jnp.linalg.norm(side), 1e-30)
@@ -179,10 +179,11 @@ class VonMisesFisher(Distribution):
 
         def sample(key, mean):
             angle_key, side_key = jax.random.split(key)
-            angle = jnp.interp(jax.random.uniform(angle_key), cdf, angles)
+            uniform = jax.random.uniform(angle_key, dtype=jnp.float32)
+            angle = jnp.interp(uniform, cdf, angles).astype(mean.dtype)
             return jnp.cos(angle) * mean + jnp.sin(angle) * _tangent(side_key, mean)
 
-        return draw(sample, key, n, self.mean_direction.astype(jnp.float32))
+        return draw(sample, key, n, at_least_float32(self.mean_direction))
 
     def log_prob(self, z: Array) -> Array:
         """Returns [B], the log density at unit vectors z [B, d] in nats."""
@@ -191,12 +192,12 @@ class VonMisesFisher(Distribution):
         at_mode = kappa - _log_normalizer_ratio(dim, kappa) - log_area(dim)
         cosine = jnp.einsum("bd,bd->b", z, self.mean_direction, precision="highest")
         # Relative to the mode, as kappa and the normaliser cancel to a small number.
-        return at_mode + kappa * (cosine.astype(jnp.float32) - 1.0)
+        return at_mode + kappa * (at_least_float32(cosine) - 1.0)
 
     def entropy(self) -> Array:
         """Returns [B], the differential entropy on the sphere in nats."""
         dim, kappa = self._checked()
-        return jnp.full(len(self.mean_direction), log_area(dim) - _kl(dim, kappa))
+        return _constant(log_area(dim) - _kl(dim, kappa), self.mean_direction)
 
     def kl_to(self, other: VonMisesFisher | UniformOnSphere) -> Array | None:
         """Returns [B], KL(self || other) in closed form; None for another kind.
@@ -205,7 +206,7 @@ class VonMisesFisher(Distribution):
         """
         dim, kappa = self._checked()
         if isinstance(other, UniformOnSphere):
-            return jnp.full(len(self.mean_direction), _kl(dim, kappa))
+            return _constant(_kl(dim, kappa), self.mean_direction)
         if not isinstance(other, VonMisesFisher):
             return None
         pair = (self.mean_direction, other.mean_direction)
@@ -213,6 +214,11 @@ class VonMisesFisher(Distribution):
         k = other.concentration
         constant = _kl(dim, kappa) + _log_normalizer_ratio(*other._checked())
         return constant - mean_length(dim, kappa) * k * cosine
+
+
+def _constant(value: float, like: Array) -> Array:
+    """Returns a number for each row of `like` [B, d], in its precision."""
+    return jnp.full(like.shape[0], value, float_dtype(like))
 
 
 def _kl(dim: int, kappa: float) -> float:
@@ -230,14 +236,14 @@ class UniformOnSphere(Distribution):
     @property
     def mean(self) -> Array:
         """The centre of the sphere, [B, d]."""
-        return jnp.zeros((self.num_examples, self.dim))
+        return jnp.zeros((self.num_examples, self.dim), jnp.float32)
 
     def sample(self, key: Key, n: int | None = None) -> Array:
         """Returns unit vectors, [B, d] or [n, B, d]."""
         check_dim(self.dim)
 
         def sample(key, like):
-            z = jax.random.normal(key, like.shape)
+            z = jax.random.normal(key, like.shape, jnp.float32)
             return z / jnp.linalg.norm(z)
 
         return draw(sample, key, n, self.mean)
@@ -246,7 +252,7 @@ class UniformOnSphere(Distribution):
         """Returns [B], minus the log of the sphere's area, whatever z [B, d]."""
         check_dim(self.dim)
         chex.assert_shape(z, (None, self.dim))
-        return jnp.full(z.shape[0], -log_area(self.dim))
+        return _constant(-log_area(self.dim), z)
 
     def entropy(self) -> Array:
         """Returns [B], the log of the sphere's area in nats."""

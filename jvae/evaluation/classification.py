@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Unpack
 
+import jax
 import numpy as np
 
 from jvae.data.sources import Source
@@ -58,7 +59,7 @@ def _predict(
     log_likelihood, _, inference, _ = bottleneck_terms(
         trained.params, trained.state, key, batch, model=trained.model, train=False
     )
-    draws = sample_keys(key, len(key), num_samples)
+    draws = sample_keys(jax.random.clone(key), len(key), num_samples)
     return {
         "labels": batch["label"],
         "by_mean": label_probs(trained, batch).argmax(-1),

@@ -124,7 +124,9 @@ def fit_features(
             fix="Set fd_examples to 0.",
         )
     model, shape = FeatureNetwork(num_classes), train.shapes["image"]
-    params = model.init(jax.random.key(seed), jnp.zeros((1, *shape)))["params"]
+    params = model.init(jax.random.key(seed), jnp.zeros((1, *shape), jnp.float32))[
+        "params"
+    ]
     rng = np.random.default_rng(seed)
 
     def batches():

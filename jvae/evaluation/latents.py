@@ -123,7 +123,7 @@ def posterior_terms(trained: TrainedModel, key: Key, batch: Batch) -> dict[str, 
         q, p = map(as_distribution, (model.posterior(batch), model.prior(batch)))
         if not (_has_density(q, len(key)) and p.has_density):
             return {"kl": inference.kl}
-        z = q.sample(key)
+        z = q.sample(jax.random.clone(key))  # the draw that `infer` makes
         values = {"kl": inference.kl, "posterior": q, "z": z}
         one_prior = jnp.full(len(key), model.uniform_prior)
         if isinstance(p, DiagGaussian):

@@ -75,8 +75,10 @@ def untrained(trained: TrainedModel, source: Source, key: Key) -> TrainedModel:
       key: of the parameters.
     """
     one = source.read(np.zeros(1, np.int64))
-    batch = {**one, "image": trained.prepare(one["image"], key)}
-    variables = dict(trained.model.init(key, batch, key))
+    # One key thrice: of the batch and the draw init takes the shapes alone.
+    data_key, draw_key = jax.random.clone(key), jax.random.clone(key)
+    batch = {**one, "image": trained.prepare(one["image"], data_key)}
+    variables = dict(trained.model.init(key, batch, draw_key))
     params = variables.pop("params")
     return dataclasses.replace(trained, params=params, state=variables)
 

@@ -101,7 +101,7 @@ def reconstruction_metrics(errors: dict[str, np.ndarray]) -> dict[str, Metric]:
     text = "of intensities, between x and the mean of p(x|z) at the mode of q(z|x)"
     rows = {"mse": Metric.of("Squared error", error, "per pixel", "metric", text)}
     if error.mean > 0.0:
-        value, count = float(psnr(error.mean)), error.num_examples
+        value, count = float(psnr(jnp.float32(error.mean))), error.num_examples
         text = "10 log10(1 / squared error), of the mean over all examples"
         rows["psnr"] = Metric.score("PSNR", value, text, count, "dB")
     text = "structural similarity of x and its reconstruction, 1 if they are equal"

@@ -32,15 +32,15 @@ class ActNorm(Bijection):
 
     def setup(self):
         """Adds shift and log scale."""
-        zeros = nn.initializers.zeros
-        self.shift = self.param("shift", zeros, (self.features,))
-        self.log_scale = self.param("log_scale", zeros, (self.features,))
+        zeros = (nn.initializers.zeros, (self.features,), jnp.float32)
+        self.shift = self.param("shift", *zeros)
+        self.log_scale = self.param("log_scale", *zeros)
 
     def forward(self, x: Array, cond: Array | None = None) -> tuple[Array, Array]:
         """Returns (y, log |det dy/dx| [B])."""
         y = (x + _row(self.shift, x)) * jnp.exp(_row(self.log_scale, x))
         log_det = places(x) * self.log_scale.sum()
-        return y, jnp.full(x.shape[0], log_det, x.dtype)
+        return y, jnp.full(x.shape[0], log_det, y.dtype)
 
     def inverse(self, y: Array, cond: Array | None = None) -> Array:
         """Returns x."""
@@ -71,7 +71,7 @@ class ConditionalActNorm(Bijection):
         if cond is None:
             raise ConfigError("cond is missing, the maps that set the scales")
         zeros = nn.initializers.zeros
-        layer = layers.Conv(2 * channels, 3, dtype=cond.dtype, kernel_init=zeros)
+        layer = layers.Conv(2 * channels, 3, kernel_init=zeros)
         mean, log_std = jnp.split(layer(cond), 2, axis=-1)
         return mean, MAX_LOG_STD * jnp.tanh(log_std / MAX_LOG_STD)
 

@@ -88,10 +88,10 @@ class ConvNet(nn.Module):
         if cond is not None:
             x = jnp.concatenate([x, cond], axis=-1)
         init = nn.initializers.he_normal()
-        x = nn.relu(layers.Conv(self.hidden, 3, dtype=x.dtype, kernel_init=init)(x))
+        x = nn.relu(layers.Conv(self.hidden, 3, kernel_init=init)(x))
         x = nn.relu(layers.by_rows(nn.Dense(self.hidden, kernel_init=init), x))
         zeros = nn.initializers.zeros
-        return layers.Conv(outputs, 3, dtype=x.dtype, kernel_init=zeros)(x)
+        return layers.Conv(outputs, 3, kernel_init=zeros)(x)
 
 
 class DenseNet(nn.Module):

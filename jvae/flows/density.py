@@ -40,7 +40,7 @@ class FlowPrior(Distribution):
         cls, flow: Bijection, num_examples: int, shape: tuple[int, ...]
     ) -> FlowPrior:
         """Returns the prior of a flow that is a part of the module being called."""
-        params, unbound = taken(flow, jnp.zeros((num_examples, *shape)))
+        params, unbound = taken(flow, jnp.zeros((num_examples, *shape), jnp.float32))
         base = DiagGaussian.standard(num_examples, math.prod(shape))
         return cls(base, params, unbound, shape)
 

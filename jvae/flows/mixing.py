@@ -31,14 +31,16 @@ class InvertibleConv(Bijection):
         """Adds L, U and s."""
         check_order(self.order)
         size = len(self.order)
-        zeros = nn.initializers.zeros
-        self.lower = self.param("lower", zeros, (size, size))
-        self.upper = self.param("upper", zeros, (size, size))
-        self.log_diagonal = self.param("log_diagonal", zeros, (size,))
+        zeros, dtype = nn.initializers.zeros, jnp.float32
+        self.lower = self.param("lower", zeros, (size, size), dtype)
+        self.upper = self.param("upper", zeros, (size, size), dtype)
+        self.log_diagonal = self.param("log_diagonal", zeros, (size,), dtype)
 
     def factors(self) -> tuple[Array, Array]:
         """Returns (L, U + diag(exp(s))), both [C, C]."""
-        lower = jnp.tril(self.lower, -1) + jnp.eye(len(self.order))
+        lower = jnp.tril(self.lower, -1) + jnp.eye(
+            len(self.order), dtype=self.lower.dtype
+        )
         return lower, jnp.triu(self.upper, 1) + jnp.diag(jnp.exp(self.log_diagonal))
 
     def forward(self, x: Array, cond: Array | None = None) -> tuple[Array, Array]:
@@ -49,7 +51,7 @@ class InvertibleConv(Bijection):
         mixed = by_rows(lambda rows: jnp.dot(rows, matrix, precision="highest"), x)
         y = jnp.take(mixed, jnp.asarray(self.order), axis=-1)
         log_det = places(x) * self.log_diagonal.sum()
-        return y, jnp.full(x.shape[0], log_det, x.dtype)
+        return y, jnp.full(x.shape[0], log_det, y.dtype)
 
     def inverse(self, y: Array, cond: Array | None = None) -> Array:
         """Returns x, by two triangular systems."""

@@ -60,9 +60,9 @@ class Steps(Bijection):
         """Adds the parameters of all steps, stacked [K, ...]."""
         unbound = self.clone(parent=None)
         sizes = (1,) + (2,) * (self.event_rank - 1)
-        x, cond = jnp.zeros((*sizes, self.features)), None
+        x, cond = jnp.zeros((*sizes, self.features), jnp.float32), None
         if self.cond_features is not None:
-            cond = jnp.zeros((*sizes, self.cond_features))
+            cond = jnp.zeros((*sizes, self.cond_features), jnp.float32)
 
         def create(key):
             step = unbound.step(self.orders[0])

@@ -9,6 +9,7 @@ running ones if not. No module takes a `train` flag.
 """
 
 from jvae.layers.batch_norm import BatchNorm
+from jvae.layers.bounds import bounded
 from jvae.layers.convolutions import (
     Conv,
     ConvTranspose,
@@ -19,7 +20,13 @@ from jvae.layers.convolutions import (
 )
 from jvae.layers.depthwise import depthwise_convolution
 from jvae.layers.loops import loop_body, remat, scan
-from jvae.layers.pointwise import ACTIVATIONS, Activation, bounded, by_rows, dropout
+from jvae.layers.pointwise import (
+    ACTIVATIONS,
+    Activation,
+    by_rows,
+    compute_dtype,
+    dropout,
+)
 from jvae.layers.resize import double_bilinear, double_nearest
 
 __all__ = [
@@ -30,6 +37,7 @@ __all__ = [
     "ConvTranspose",
     "bounded",
     "by_rows",
+    "compute_dtype",
     "convolution",
     "depth_to_space",
     "depthwise_convolution",

@@ -11,7 +11,7 @@ from jvae.types import Array
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last, statistics in float32.
+    """Batch normalisation over all axes but the last, statistics in float32 at least.
 
     Uses and updates the statistics of the batch where 'batch_stats' is mutable, else
     the running ones. Under a sharded batch they are those of the global batch. Rows of
@@ -20,13 +20,13 @@ class BatchNorm(nn.Module):
     Attributes:
       momentum: weight of the old running value.
       epsilon: added to the variance.
-      dtype: of the result.
+      dtype: of the result; None for that of the input and the parameters.
       affine: whether a learned scale and shift follow.
     """
 
     momentum: float = 0.99
     epsilon: float = 1e-3
-    dtype: Any = jnp.float32
+    dtype: Any = None
     affine: bool = True
 
     @nn.compact

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 
 from jvae.layers.loops import in_loop_on_cpu, loop_body, on_cpu
 from jvae.layers.pointwise import by_rows
@@ -287,14 +288,14 @@ class Conv(nn.Module):
       features: output channels.
       kernel_size: height and width of the kernel.
       stride: 1, or 2 to halve height and width.
-      dtype: of the computation; parameters are float32.
+      dtype: of the computation; None for that of input and parameters (float32).
       kernel_init: initializer of the kernel.
     """
 
     features: int
     kernel_size: int = 3
     stride: int = 1
-    dtype: Any = jnp.float32
+    dtype: Any = None
     kernel_init: Callable = nn.initializers.glorot_uniform()
 
     @nn.compact
@@ -310,13 +311,13 @@ class ConvTranspose(nn.Module):
     Attributes:
       features: output channels.
       kernel_size: height and width of the kernel.
-      dtype: of the computation; parameters are float32.
+      dtype: of the computation; None for that of input and parameters (float32).
       kernel_init: initializer of the kernel.
     """
 
     features: int
     kernel_size: int = 3
-    dtype: Any = jnp.float32
+    dtype: Any = None
     kernel_init: Callable = nn.initializers.glorot_uniform()
 
     @nn.compact
@@ -329,7 +330,7 @@ class ConvTranspose(nn.Module):
 def _inputs(layer: Conv | ConvTranspose, x: Array) -> tuple[Array, Array, Array]:
     """Returns x, kernel and bias in the dtype of the layer."""
     shape = (layer.kernel_size, layer.kernel_size, x.shape[-1], layer.features)
-    kernel = layer.param("kernel", layer.kernel_init, shape)
-    bias = layer.param("bias", nn.initializers.zeros, (layer.features,))
-    x, kernel, bias = (a.astype(layer.dtype) for a in (x, kernel, bias))
+    kernel = layer.param("kernel", layer.kernel_init, shape, jnp.float32)
+    bias = layer.param("bias", nn.initializers.zeros, shape[-1:], jnp.float32)
+    x, kernel, bias = promote_dtype(x, kernel, bias, dtype=layer.dtype)
     return x, kernel, bias

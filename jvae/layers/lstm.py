@@ -43,13 +43,12 @@ class Lstm(nn.Module):
         self.input = nn.Dense(size)
         self.constant = nn.Dense(size, use_bias=False)
 
-        def of_each_gate(key, shape):
-            gates = [(shape[0], self.features)] * 4
-            each = map(nn.initializers.orthogonal(), jax.random.split(key, 4), gates)
-            return jnp.concatenate([*each], axis=1)
+        def of_each_gate(key):
+            init, shape = nn.initializers.orthogonal(), (self.features, self.features)
+            each = [init(k, shape, jnp.float32) for k in jax.random.split(key, 4)]
+            return jnp.concatenate(each, axis=1)
 
-        shape = (self.features, size)
-        self.recurrent = self.param("recurrent", of_each_gate, shape)
+        self.recurrent = self.param("recurrent", of_each_gate)
 
     def gates(self, x: Array, constant: Array | None = None) -> Array:
         """Returns what inputs give to the gates, [B, T, 4 H].

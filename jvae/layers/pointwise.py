@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,15 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+def compute_dtype(name: str) -> Any:
+    """Returns the dtype of layers by its name in a config.
+
+    None for 'float32', which Flax takes as that of input and parameters: these are in
+    float32, unless somebody has them in float64.
+    """
+    return None if name == "float32" else jnp.dtype(name)
+
+
 def by_rows(layer: Callable[[Array], Array], x: Array) -> Array:
     """Returns `layer` of x [..., I], [..., O], which it sees as rows [N, I].
 
@@ -33,28 +42,6 @@ def by_rows(layer: Callable[[Array], Array], x: Array) -> Array:
     """
     y = layer(x.reshape(-1, x.shape[-1]))
     return y.reshape(*x.shape[:-1], y.shape[-1])
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def bounded(x: Array, low: float, high: float) -> Array:
-    """Returns x clipped, with a gradient outside that leads back.
-
-    Outside the bounds x gets the gradient by which a descent comes nearer to them, and
-    none the other way; behind `jnp.clip` it would stay where it is for ever.
-    """
-    return jnp.clip(x, low, high)
-
-
-def _bounded_forward(x, low, high):
-    return jnp.clip(x, low, high), x
-
-
-def _bounded_backward(low, high, x, g):
-    leaves = ((x < low) & (g > 0)) | ((x > high) & (g < 0))
-    return (jnp.where(leaves, 0.0, g),)
-
-
-bounded.defvjp(_bounded_forward, _bounded_backward)
 
 
 def dropout(x: Array, rate: float, key: Key | None) -> Array:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from jvae.types import Array, Key
+from jvae.types import Array, Key, at_least_float32
 
 Kernels = Mapping[str, Array]
 
@@ -15,7 +15,7 @@ Kernels = Mapping[str, Array]
 def power_start(key: Key, matrices: Kernels) -> dict[str, Array]:
     """Returns [K, O] random unit vectors for each of the matrices [K, O, I]."""
     sizes = [w.shape[0] * w.shape[1] for w in matrices.values()]
-    noise, begin, vectors = jax.random.normal(key, (sum(sizes),)), 0, {}
+    noise, begin, vectors = jax.random.normal(key, (sum(sizes),), jnp.float32), 0, {}
     for (name, w), size in zip(matrices.items(), sizes, strict=True):
         vectors[name] = _unit(noise[begin : begin + size].reshape(w.shape[:-1]))
         begin += size
@@ -28,7 +28,8 @@ def power_iteration(
     """Returns (largest singular values [K], left vectors [K, O]) after the iterations.
 
     A value is u^T W v at fixed u and v, so that its gradient is u v^T. From vectors of
-    the step before a few iterations are enough, as W has hardly changed. In float32.
+    the step before a few iterations are enough, as W has hardly changed. In float32
+    at least.
 
     Miyato et al., 2018, https://arxiv.org/abs/1802.05957.
 
@@ -37,8 +38,9 @@ def power_iteration(
       left: by name u, [K, O], unit vectors.
       num_iterations: how many, at least 1.
     """
-    matrices = {name: w.astype(jnp.float32) for name, w in matrices.items()}
-    fixed, start = jax.lax.stop_gradient((matrices, {n: left[n] for n in matrices}))
+    matrices = {name: at_least_float32(w) for name, w in matrices.items()}
+    start = {name: left[name].astype(w.dtype) for name, w in matrices.items()}
+    fixed, start = jax.lax.stop_gradient((matrices, start))
 
     def once(_, u):
         return {n: _unit(_product("koi,ki->ko", w, _right(w, u[n]))) for n, w in pairs}

@@ -15,10 +15,20 @@ import chex
 import jax.numpy as jnp
 
 from jvae.contract import Model
-from jvae.distributions import Categorical
+from jvae.distributions import Categorical, data_log_prob
 from jvae.errors import ConfigError
 from jvae.losses.objective import apply_to_rows, masked_mean, objective, require_kind
-from jvae.types import Array, Aux, Batch, Coefficients, Inference, Key, Params, State
+from jvae.types import (
+    Array,
+    Aux,
+    Batch,
+    Coefficients,
+    Inference,
+    Key,
+    Params,
+    State,
+    float_dtype,
+)
 
 LN_2 = math.log(2.0)
 
@@ -53,7 +63,8 @@ def bottleneck_terms(
         fits = isinstance(likelihood, Categorical)
         require_kind(fits, "loss 'bottleneck'", needed, likelihood)
         chex.assert_rank(likelihood.logits, 2)
-        return likelihood.log_prob(batch["label"]), likelihood.logits, inference
+        log_p = data_log_prob(likelihood, batch["label"])
+        return log_p, likelihood.logits, inference
 
     arguments = (params, state, key, batch)
     terms, state = apply_to_rows(model, infer_and_score, *arguments, train=train)
@@ -120,7 +131,7 @@ def information_bottleneck(
     excess = jnp.maximum(inference.log_ratio - capacity, 0.0)
     penalty = jnp.where(capacity > 0, excess, rate)
     loss = masked_mean(coefficients["beta"] * penalty - log_likelihood, batch)
-    correct = (logits.argmax(-1) == batch["label"]).astype(jnp.float32)
+    correct = (logits.argmax(-1) == batch["label"]).astype(float_dtype(logits))
     fit, mean_rate = masked_mean(log_likelihood, batch), masked_mean(rate, batch)
     metrics = {
         "loss": loss,
@@ -146,6 +157,7 @@ def label_information(log_likelihood: Array, label: Array, num_classes: int) -> 
       num_classes: K.
     """
     chex.assert_equal_shape([log_likelihood, label])
-    shares = jnp.bincount(label, length=num_classes) / label.shape[0]
+    counts = jnp.bincount(label, length=num_classes)
+    shares = counts.astype(log_likelihood.dtype) / label.shape[0]
     logs = jnp.log(jnp.where(shares > 0, shares, 1.0))
     return log_likelihood.mean() - (shares * logs).sum()

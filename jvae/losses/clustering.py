@@ -42,7 +42,7 @@ def cluster_imbalance(log_probs: Array, mask: Array | None = None) -> Array:
     # Before exp, too: a padding row may hold nan, whose gradient 0 * nan is nan.
     probs = jnp.exp(jnp.where(is_real[:, None], log_probs, 0.0))
     total = jnp.where(is_real[:, None], probs, 0.0).sum(0)
-    share = total / jnp.maximum(is_real.sum(), 1)
+    share = total / jnp.maximum(is_real.sum(), 1).astype(total.dtype)
     used = share > 0.0
     # log of 1 in place of 0 keeps the gradient of an empty cluster finite.
     log_share = jnp.log(jnp.where(used, share, 1.0))

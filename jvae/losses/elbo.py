@@ -7,6 +7,7 @@ from typing import Literal
 import jax.numpy as jnp
 
 from jvae.contract import Model
+from jvae.distributions import data_log_prob
 from jvae.losses.objective import apply_to_rows, bound_terms, masked_mean, objective
 from jvae.types import Array, Aux, Batch, Coefficients, Inference, Key, Params, State
 
@@ -34,7 +35,7 @@ def elbo_terms(
     def infer_and_score(model, batch, key):
         inference = model.infer(batch, key)
         likelihood = model.likelihood(inference.latents, batch)
-        return likelihood.log_prob(batch[model.target]), inference
+        return data_log_prob(likelihood, batch[model.target]), inference
 
     (log_likelihood, inference), state = apply_to_rows(
         model, infer_and_score, params, state, key, batch, train=train

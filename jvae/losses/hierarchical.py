@@ -14,7 +14,16 @@ from jvae.layers.spectral import power_iteration
 from jvae.losses.elbo import elbo_terms
 from jvae.losses.objective import apply_model, bound_terms, masked_mean, objective
 from jvae.ranges import Gt
-from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State
+from jvae.types import (
+    Array,
+    Aux,
+    Batch,
+    Coefficients,
+    Key,
+    Params,
+    State,
+    float_dtype,
+)
 
 SPECTRAL = "spectral"
 """Collection of a model that has vectors of power iterations."""
@@ -43,7 +52,8 @@ def balance(kl: Array, weights: Array, mask: Array | None = None) -> Array:
     kl = jax.lax.stop_gradient(kl)
     is_real = jnp.ones(len(kl), bool) if mask is None else mask.astype(bool)
     total = jnp.where(is_real[:, None], jnp.abs(kl), 0.0).sum(0)
-    share = (total / jnp.maximum(is_real.sum(), 1) + 0.01) / weights
+    count = jnp.maximum(is_real.sum(), 1).astype(kl.dtype)
+    share = (total / count + 0.01) / weights
     return share / share.mean()
 
 
@@ -58,7 +68,7 @@ def spectral_penalty(
       scales: by name [K, C], of BatchNorm.
     """
     values, left = power_iteration(kernels, left, ITERATIONS)
-    zero = jnp.zeros(())
+    zero = jnp.zeros((), float_dtype(kernels))
     spectral = sum((value.sum() for value in values.values()), zero)
     largest = (jnp.abs(scale).max(-1).sum() for scale in scales.values())
     return spectral, sum(largest, zero), left
@@ -127,9 +137,9 @@ def negative_hierarchical_elbo(
     )
 
     kl = inference.kl
-    factors = jnp.ones(kl.shape[1])
+    factors = jnp.ones(kl.shape[1], kl.dtype)
     if balanced:
-        weights = jnp.asarray(model.group_weights)
+        weights = jnp.asarray(model.group_weights, kl.dtype)
         factors = jnp.where(beta < 1.0, balance(kl, weights, batch.get("mask")), 1.0)
     bound = masked_mean(beta * (kl @ factors) - log_likelihood, batch)
 

@@ -19,11 +19,20 @@ import jax
 import jax.numpy as jnp
 
 from jvae.contract import Model
-from jvae.distributions import DiagGaussian, sum_events
+from jvae.distributions import DiagGaussian, data_log_prob, sum_events
 from jvae.errors import ConfigError, require
 from jvae.losses.objective import apply_to_rows, masked_mean, objective, require_kind
 from jvae.ranges import Ge
-from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State
+from jvae.types import (
+    Array,
+    Aux,
+    Batch,
+    Coefficients,
+    Key,
+    Params,
+    State,
+    float_dtype,
+)
 
 Estimator = Literal["weighted", "stratified"]
 NAME, INSTEAD = "loss 'decomposed_elbo'", "Use loss 'elbo'."
@@ -36,6 +45,7 @@ def mixture_log_weights(
     dataset_size: int | None,
     estimator: Estimator,
     mask: Array | None = None,
+    dtype: Any = jnp.float32,
 ) -> Array:
     """Returns [B, B] logs of the weights of q(z_i|x_j) in the estimate of q(z_i).
 
@@ -50,6 +60,7 @@ def mixture_log_weights(
         is all of it.
       estimator: see above.
       mask: [B] bool; rows that are False have no weight and B counts the others.
+      dtype: of the result.
 
     Raises:
       ConfigError: N < B, or B = 1 of a larger data set; not where there is a mask.
@@ -61,17 +72,18 @@ def mixture_log_weights(
 
     is_real = jnp.ones(b, bool) if mask is None else mask.astype(bool)
     count = jnp.maximum(is_real.sum(dtype=jnp.int32), 1)
-    equal = jnp.broadcast_to(is_real.astype(jnp.float32) / count, (b, b))
+    size, is_one = count.astype(dtype), is_real.astype(dtype)
+    equal = jnp.broadcast_to(is_one / size, (b, b))
     if dataset_size is None:
         return jnp.log(equal)
 
-    m = jnp.maximum(count - 1.0, 1.0)
+    m = jnp.maximum(size - 1.0, 1.0)
     others = jnp.broadcast_to((n - 1) / (n * m), (b, b))
     if estimator == "stratified":
         rank = jnp.cumsum(is_real, dtype=jnp.int32) - 1
         heavy = rank[None, :] == (rank[:, None] + 1) % count
         others = jnp.where(heavy, (n - m) / (n * m), 1.0 / m)
-    weights = jnp.where(jnp.eye(b, dtype=bool), 1.0 / n, others) * is_real[None, :]
+    weights = jnp.where(jnp.eye(b, dtype=bool), 1.0 / n, others) * is_one[None, :]
     return jnp.log(jnp.where((count == 1) | (count >= n), equal, weights))
 
 
@@ -106,7 +118,8 @@ def decompose_kl_per_example(
         is_real = mask.astype(bool)[:, None]
         q, z = jax.tree.map(lambda a: jnp.where(is_real, a, 0.0), (q, z))
 
-    log_weights = mixture_log_weights(z.shape[0], dataset_size, estimator, mask)
+    weighting = (dataset_size, estimator, mask, float_dtype(q, z))
+    log_weights = mixture_log_weights(z.shape[0], *weighting)
     repeated = jnp.broadcast_to(z[:, None], (len(z), *z.shape))
     components = jax.vmap(q.log_prob_per_dim)(repeated)  # log q(z_i,d | x_j), [i, j, d]
 
@@ -261,7 +274,8 @@ def negative_decomposed_elbo(
     def infer_and_score(model, batch, key):
         q, p = model.posterior(batch), model.prior(batch)
         z = _require_diagonal("posterior", q).sample(key)
-        return q, p, z, model.likelihood(z, batch).log_prob(batch[model.target])
+        likelihood = model.likelihood(z, batch)
+        return q, p, z, data_log_prob(likelihood, batch[model.target])
 
     (q, p, z, log_likelihood), state = apply_to_rows(
         model, infer_and_score, params, state, key, batch, train=train

@@ -12,7 +12,7 @@ import jax
 
 from jvae import keys
 from jvae.contract import Model
-from jvae.distributions import as_distribution
+from jvae.distributions import as_distribution, data_log_prob
 from jvae.losses.objective import apply_to_rows, masked_mean, objective, require_kind
 from jvae.ranges import Ge
 from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State, batch_size
@@ -28,7 +28,8 @@ def log_weight(model: Any, batch: Batch, key: Key) -> Array:
     """
     inference = model.infer(batch, key)
     likelihood = model.likelihood(inference.latents, batch)
-    return likelihood.log_prob(batch[model.target]) - inference.log_ratio
+    log_likelihood = data_log_prob(likelihood, batch[model.target])
+    return log_likelihood - inference.log_ratio
 
 
 def _scale_gradient(z: Any, scale: Array) -> Any:
@@ -50,7 +51,7 @@ def _pathwise_log_weight(
     require_kind(has_density, PATHWISE, "a posterior with log_prob", q, INSTEAD)
     z = _scale_gradient(q.sample(key), path_scale)
     fixed_q = jax.tree.map(jax.lax.stop_gradient, q)
-    log_likelihood = model.likelihood(z, batch).log_prob(batch[model.target])
+    log_likelihood = data_log_prob(model.likelihood(z, batch), batch[model.target])
     return log_likelihood + p.log_prob(z) - fixed_q.log_prob(z)
 
 

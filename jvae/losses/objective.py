@@ -197,7 +197,7 @@ def num_examples(batch: Batch) -> Array:
     It is the weight of the batch's loss, metrics and gradient, means over these rows,
     in those of several batches: parts of a larger one, or the shards of devices.
     """
-    rows = jnp.ones(batch_size(batch)) if "mask" not in batch else batch["mask"]
+    rows = batch.get("mask", jnp.ones(batch_size(batch), jnp.float32))
     return rows.astype(jnp.float32).sum()
 
 

@@ -11,12 +11,12 @@ from flax import linen as nn
 from jvae import registry
 from jvae.contract import Model
 from jvae.distributions import Categorical, DiagGaussian
-from jvae.layers import ACTIVATIONS, Activation
+from jvae.layers import ACTIVATIONS, Activation, compute_dtype
 from jvae.models.latents import MAX_LOG_VAR, MIN_LOG_VAR
 from jvae.models.mlp import MlpEncoder
 from jvae.models.vae import SingleLatent, check_image
 from jvae.ranges import ImageShape, PositiveInt, Widths
-from jvae.types import Array, Batch, Inference, Key, batch_size
+from jvae.types import Array, Batch, Inference, Key, at_least_float32, batch_size
 
 _GLOROT = nn.initializers.glorot_uniform()
 
@@ -52,9 +52,9 @@ class Classifier(Model):
         self.decoder = [nn.Dense(w, kernel_init=_GLOROT) for w in widths]
 
     def features(self, batch: Batch) -> Array:
-        """Returns the encoder's output [B, F] in float32."""
+        """Returns the encoder's output [B, F] in float32 at least."""
         x = check_image(batch["image"], self.image_shape)
-        return self.encoder(x, batch.get("mask")).astype(jnp.float32)
+        return at_least_float32(self.encoder(x, batch.get("mask")))
 
     def code(self, batch: Batch) -> Array:
         """Returns the code [B, D] that a label is told from where nothing is drawn."""
@@ -62,8 +62,9 @@ class Classifier(Model):
 
     def infer(self, batch: Batch, key: Key) -> Inference:
         """Returns the code, at no cost; nothing is drawn."""
-        nothing = jnp.zeros(batch_size(batch))
-        return Inference(self.code(batch), nothing[:, None], nothing)
+        code = self.code(batch)
+        nothing = jnp.zeros_like(code[:, 0])
+        return Inference(code, nothing[:, None], nothing)
 
     def likelihood(self, latents: Array, batch: Batch) -> Categorical:
         """Returns p(y|z) for z [B, D]."""
@@ -126,7 +127,7 @@ def mlp_classifier(
     """
     kind = BottleneckClassifier if noise else Classifier
     return kind(
-        encoder=MlpEncoder(tuple(hidden), activation, jnp.dtype(dtype)),
+        encoder=MlpEncoder(tuple(hidden), activation, compute_dtype(dtype)),
         hidden=tuple(decoder_hidden),
         activation=activation,
         latent_dim=latent_dim,

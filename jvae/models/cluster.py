@@ -57,13 +57,13 @@ class ClusterVAE(VAE):
         """Adds the components of the prior, and the classifier if there is one."""
         super().setup()
         shape, zeros = (self.num_clusters, self.latent_dim), nn.initializers.zeros
-        normal = nn.initializers.normal(self.mean_std)
+        normal, dtype = nn.initializers.normal(self.mean_std), jnp.float32
         start = normal if self.mean_std > 0.0 else zeros
-        self.cluster_means = self.param("cluster_means", start, shape)
+        self.cluster_means = self.param("cluster_means", start, shape, dtype)
         if self.learned_variances:
-            self.cluster_log_vars = self.param("cluster_log_vars", zeros, shape)
+            self.cluster_log_vars = self.param("cluster_log_vars", zeros, shape, dtype)
         if self.learned_weights:
-            self.cluster_logits = self.param("cluster_logits", zeros, shape[:1])
+            self.cluster_logits = self.param("cluster_logits", zeros, shape[:1], dtype)
         if self.assignment == "classifier":
             widths = (*self.classifier_hidden, self.num_clusters)
             self.classifier = [nn.Dense(w, kernel_init=_GLOROT) for w in widths]
@@ -97,7 +97,7 @@ class ClusterVAE(VAE):
         log_vars = jnp.zeros_like(self.cluster_means)
         if self.learned_variances:
             log_vars = jnp.clip(self.cluster_log_vars, MIN_LOG_VAR, MAX_LOG_VAR)
-        logits = jnp.zeros(self.num_clusters)
+        logits = jnp.zeros_like(self.cluster_means[:, 0])
         if self.learned_weights:
             logits = self.cluster_logits
         return GaussianMixture(logits, self.cluster_means, log_vars)

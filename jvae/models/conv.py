@@ -6,12 +6,18 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import jax.numpy as jnp
 from flax import linen as nn
 
 from jvae import registry
 from jvae.errors import ConfigError, require
-from jvae.layers import ACTIVATIONS, Activation, BatchNorm, Conv, ConvTranspose
+from jvae.layers import (
+    ACTIVATIONS,
+    Activation,
+    BatchNorm,
+    Conv,
+    ConvTranspose,
+    compute_dtype,
+)
 from jvae.models import latents, likelihoods
 from jvae.models.cluster import autoencoder
 from jvae.models.vae import VAE
@@ -43,7 +49,7 @@ class ConvEncoder(nn.Module):
       top_channels: of convolutions after the levels, which keep the size.
       batch_norm: whether a BatchNorm follows every convolution.
       activation: a key of `jvae.layers.ACTIVATIONS`.
-      dtype: of the computation.
+      dtype: of the computation; None for that of input and parameters.
     """
 
     channels: Sequence[int]
@@ -55,7 +61,7 @@ class ConvEncoder(nn.Module):
     top_channels: Sequence[int] = ()
     batch_norm: bool = False
     activation: str = "relu"
-    dtype: Any = jnp.float32
+    dtype: Any = None
 
     def __call__(self, x: Array, mask: Array | None = None) -> Array:
         """Returns the features; `mask` [B] is for BatchNorm."""
@@ -107,7 +113,7 @@ class ConvDecoder(nn.Module):
         stride 1.
       batch_norm: whether a BatchNorm follows every convolution but the last.
       activation: a key of `jvae.layers.ACTIVATIONS`.
-      dtype: of the computation.
+      dtype: of the computation; None for that of input and parameters.
     """
 
     channels: Sequence[int]
@@ -119,7 +125,7 @@ class ConvDecoder(nn.Module):
     convs_per_level: int = 1
     batch_norm: bool = False
     activation: str = "relu"
-    dtype: Any = jnp.float32
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, z: Array, mask: Array | None = None) -> Array:
@@ -213,7 +219,7 @@ def conv(
     observation = likelihoods.build(likelihood)
     *size, depth = image_shape
     common: dict[str, Any] = {"kernel_size": kernel_size, "batch_norm": batch_norm}
-    common |= {"dtype": jnp.dtype(dtype), "convs_per_level": convs_per_level}
+    common |= {"dtype": compute_dtype(dtype), "convs_per_level": convs_per_level}
 
     encoder = ConvEncoder(
         channels=tuple(channels),

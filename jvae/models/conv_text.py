@@ -99,7 +99,7 @@ class PoetryVAE(SentenceVAE):
         x = jnp.where(is_token, self.embedding(tokens), 0.0)
         for layer in self.encoder:
             x = jnp.where(is_token, layer(x), 0.0)
-        return x.sum(1) / jnp.maximum(length, 1)[:, None]
+        return x.sum(1) / jnp.maximum(length, 1)[:, None].astype(x.dtype)
 
     def logits(self, z: Array) -> Array:
         """Returns those of the token at every place, [B, T, V]."""

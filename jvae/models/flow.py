@@ -49,7 +49,7 @@ class Deterministic(Distribution):
 
     def log_prob(self, x: Array) -> Array:
         """Returns zeros [B], of the images x that the codes were made of."""
-        return jnp.zeros(x.shape[0])
+        return jnp.zeros(x.shape[0], jnp.float32)
 
     def sample(self, key: Key, n: int | None = None) -> Array:
         """Returns the images, [B, H, W, C] or [n, B, H, W, C]."""
@@ -124,8 +124,7 @@ class FlowModel(SingleLatent, Model):
 
     def prior(self, batch: Batch) -> DiagGaussian:
         """Returns N(0, I) over [B, H W C]."""
-        zeros = jnp.zeros((batch_size(batch), math.prod(self.image_shape)))
-        return DiagGaussian(zeros, zeros)
+        return DiagGaussian.standard(batch_size(batch), math.prod(self.image_shape))
 
     def likelihood(self, latents: Array, batch: Batch) -> Deterministic:
         """Returns p(x|z), of codes [B, H W C]."""

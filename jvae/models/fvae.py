@@ -60,9 +60,9 @@ class ResidualStep(nn.Module):
     def __call__(self, x: Array, mask: Array | None = None) -> Array:
         """Returns [B, H, W, C]; `mask` [B] is for BatchNorm."""
         width, start = self.hidden or x.shape[-1], nn.initializers.he_normal()
-        y = Conv(width, 3, dtype=x.dtype, kernel_init=start)(x)
+        y = Conv(width, 3, kernel_init=start)(x)
         if self.batch_norm:
-            y = BatchNorm(dtype=x.dtype)(y, mask)
+            y = BatchNorm()(y, mask)
         last = nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros)
         return x + by_rows(last, nn.relu(y))
 
@@ -140,7 +140,7 @@ class FlowVAE(VAE, kw_only=True):
     def setup(self):
         """Adds log s1."""
         start = nn.initializers.constant(math.log(self.posterior_std))
-        self.log_std = self.param("log_std", start, ())
+        self.log_std = self.param("log_std", start, (), jnp.float32)
 
     def posterior(self, batch: Batch) -> DiagGaussian:
         """Returns q(v|x), [B, D]."""

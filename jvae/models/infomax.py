@@ -13,12 +13,12 @@ from jvae import keys, registry
 from jvae.contract import Model
 from jvae.distributions import DiagGaussian
 from jvae.errors import require
-from jvae.layers import Activation
+from jvae.layers import Activation, compute_dtype
 from jvae.models.conv import ConvEncoder, Downsampling, Pooling
 from jvae.models.latents import GaussianLatent
 from jvae.models.vae import SingleLatent, check_image, sample_and_kl
 from jvae.ranges import ImageShape, PositiveInt, SomeWidths, Widths
-from jvae.types import Array, Batch, Key, Views, batch_size
+from jvae.types import Array, Batch, Key, Views, at_least_float32, batch_size
 
 GlobalView = Literal["features", "code"]
 CriticKind = Literal["joint", "dot"]
@@ -107,7 +107,7 @@ class InfoMaxEncoder(SingleLatent, Model):
     def _map_and_features(self, batch: Batch) -> tuple[Array, Array]:
         x = check_image(batch["image"], self.image_shape)
         outputs = self.encoder.map_and_features(x, batch.get("mask"))
-        local, features = (part.astype(jnp.float32) for part in outputs)
+        local, features = map(at_least_float32, outputs)
         return local, features
 
     def _posterior(self, features: Array, batch: Batch) -> DiagGaussian:
@@ -215,7 +215,7 @@ def infomax(
         pooling=pooling,
         batch_norm=batch_norm,
         activation=activation,
-        dtype=jnp.dtype(dtype),
+        dtype=compute_dtype(dtype),
     )
 
     return InfoMaxEncoder(

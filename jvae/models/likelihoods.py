@@ -19,7 +19,7 @@ from jvae.contract import with_defaults
 from jvae.distributions.discretized_logistic import LOOSE_EDGE
 from jvae.layers import bounded
 from jvae.ranges import Bits, PositiveFloat, PositiveInt
-from jvae.types import Array
+from jvae.types import Array, float_dtype
 
 
 class HeadDefaults:
@@ -92,10 +92,10 @@ class GaussianHead(Head):
     def __call__(self, outputs: Array) -> distributions.Gaussian:
         """Returns p(x|z) around the bounded outputs."""
         start = 2.0 * math.log(self.std)
-        log_var = jnp.full((1,) * outputs.ndim, start)
+        log_var = jnp.full((1,) * outputs.ndim, start, float_dtype(outputs))
         if self.variance == "shared":
             constant = nn.initializers.constant(start)
-            log_var = self.param("log_var", constant, (1,) * outputs.ndim)
+            log_var = self.param("log_var", constant, log_var.shape, jnp.float32)
         elif self.variance == "pixel":
             outputs, log_var = jnp.split(outputs, 2, axis=-1)
         if self.variance != "fixed":
@@ -157,7 +157,10 @@ class DiscretizedLogisticMixtureHead(Head):
         loc = parts[..., 1 : 1 + channels, :]
         log_scale = parts[..., 1 + channels : 1 + 2 * channels, :]
         coefficients = jnp.tanh(parts[..., 7:10, :]) if channels == 3 else None
-        spread = jnp.linspace(-1.0, 1.0, k) if k > 1 else jnp.zeros((1,))
+        dtype = float_dtype(loc)
+        spread = (
+            jnp.linspace(-1.0, 1.0, k, dtype=dtype) if k > 1 else jnp.zeros(1, dtype)
+        )
         return distributions.DiscretizedLogisticMixture(
             logits,
             loc + spread.reshape((1,) * (loc.ndim - 1) + (k,)),

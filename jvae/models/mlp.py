@@ -6,11 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import jax.numpy as jnp
 from flax import linen as nn
 
 from jvae import registry
-from jvae.layers import ACTIVATIONS, Activation
+from jvae.layers import ACTIVATIONS, Activation, compute_dtype
 from jvae.models import latents, likelihoods
 from jvae.models.cluster import autoencoder
 from jvae.models.vae import VAE
@@ -26,12 +25,12 @@ class MlpEncoder(nn.Module):
     Attributes:
       hidden: widths of the layers.
       activation: a key of `jvae.layers.ACTIVATIONS`.
-      dtype: of the computation.
+      dtype: of the computation; None for that of input and parameters.
     """
 
     hidden: Sequence[int]
     activation: str = "relu"
-    dtype: Any = jnp.float32
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Array, mask: Array | None = None) -> Array:
@@ -50,13 +49,13 @@ class MlpDecoder(nn.Module):
       hidden: widths of the layers.
       output_shape: (H, W, outputs per pixel).
       activation: a key of `jvae.layers.ACTIVATIONS`.
-      dtype: of the computation.
+      dtype: of the computation; None for that of input and parameters.
     """
 
     hidden: Sequence[int]
     output_shape: Sequence[int]
     activation: str = "relu"
-    dtype: Any = jnp.float32
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, z: Array, mask: Array | None = None) -> Array:
@@ -101,7 +100,7 @@ def mlp(
     observation = likelihoods.build(likelihood)
     *size, channels = image_shape
     outputs = (*size, observation.num_outputs(channels))
-    compute = jnp.dtype(dtype)
+    compute = compute_dtype(dtype)
     return autoencoder(
         clusters,
         encoder=MlpEncoder(tuple(hidden), activation, compute),

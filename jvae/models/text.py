@@ -57,7 +57,8 @@ class Decoder(nn.Module):
     def initial_state(self, z: Array) -> Memory:
         """Returns the state before the first token, of codes z [B, D]."""
         if z.shape[-1] == 0:
-            return Memory(*2 * (jnp.zeros((z.shape[0], self.hidden), z.dtype),))
+            zeros = jnp.zeros((z.shape[0], self.hidden), self.lstm.recurrent.dtype)
+            return Memory(zeros, zeros)
         cell = self.first_cell(z)
         return Memory(cell, jnp.tanh(cell))
 
@@ -215,7 +216,8 @@ def _choose(logits: Array, key: Key | None, step: Array, top_p: float | Array) -
     if key is None:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     each = jax.vmap(lambda k: jax.random.fold_in(k, step))(key)
-    return jax.vmap(jax.random.categorical)(each, nucleus(logits, top_p))
+    tokens = jax.vmap(jax.random.categorical)(each, nucleus(logits, top_p))
+    return tokens.astype(jnp.int32)
 
 
 def nucleus(logits: Array, top_p: float | Array) -> Array:
@@ -274,14 +276,15 @@ class LanguageModel(TextModel):
     def infer(self, batch: Batch, key: Key) -> Inference:
         """Returns no latents, [B, 0], which cost nothing."""
         rows = batch_size(batch)
-        return Inference(jnp.zeros((rows, 0)), jnp.zeros((rows, 1)), jnp.zeros(rows))
+        zeros = jnp.zeros((rows, 1), jnp.float32)
+        return Inference(zeros[:, :0], zeros, zeros[:, 0])
 
     def generate(
         self, key: Key, n: int, temperature: float = 1.0, label: Array | None = None
     ) -> Array:
         """Returns n sentences int32 [n, max_length]; no temperature acts on them."""
         require(label is None, "label", "be None for a model without classes", label)
-        return self.write(jnp.zeros((n, 0)), keys.per_example(key, n))
+        return self.write(jnp.zeros((n, 0), jnp.float32), keys.per_example(key, n))
 
 
 @registry.checked("model")

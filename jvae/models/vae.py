@@ -16,7 +16,7 @@ from jvae.errors import ConfigError, require
 from jvae.flows import FlowPosterior, FlowPrior
 from jvae.models import likelihoods
 from jvae.models.latents import GaussianLatent, Latent
-from jvae.types import Array, Batch, Inference, Key, batch_size
+from jvae.types import Array, Batch, Inference, Key, at_least_float32, batch_size
 
 if TYPE_CHECKING:
     Mixed = Model
@@ -72,7 +72,7 @@ class LatentHead(SingleLatent, Model):
 
     def posterior_of(self, features: Array, batch: Batch) -> Any:
         """Returns q(z|x) of features [B, F]; of `batch` it reads the mask."""
-        outputs = self.posterior_head(features.astype(jnp.float32))
+        outputs = self.posterior_head(at_least_float32(features))
         if self.normalise is not None:
             outputs = self.normalise(outputs, batch.get("mask"))
         q = self.latent.posterior(outputs, self.annealed())
@@ -194,7 +194,7 @@ class VAE(LatentHead):
         *size, channels = self.image_shape
         expected = (latents.shape[0], *size, self.observation.num_outputs(channels))
         _check_shape("decoder", self.decoder, outputs, expected)
-        return self.observation(outputs.astype(jnp.float32))
+        return self.observation(at_least_float32(outputs))
 
     def decode(self, z: Array) -> Array:
         """Returns the mean of p(x|z), [B, H, W, C]."""
@@ -228,8 +228,9 @@ class VAE(LatentHead):
 
 def as_one_hot(label: Array, num_classes: int) -> Array:
     """Returns [B, K] of classes [B] or of one-hots [B, K], in float32."""
-    one_hot = label if label.ndim == 2 else jax.nn.one_hot(label, num_classes)
-    return one_hot.astype(jnp.float32)
+    if label.ndim == 2:
+        return label.astype(jnp.float32)
+    return jax.nn.one_hot(label, num_classes, dtype=jnp.float32)
 
 
 def check_image(image: Array, image_shape: Sequence[int]) -> Array:

@@ -115,7 +115,7 @@ def traversals(
     trained.require(has_some, "has no single dimensions to move along")
     known = all(0 <= d < z.shape[-1] for d in dims)
     require(known, "dims", f"be in 0..{z.shape[-1] - 1}", list(dims))
-    values = jnp.linspace(-reach, reach, num)
+    values = jnp.linspace(-reach, reach, num, dtype=jnp.float32)
     return trained.run(_decode_axes, z, jnp.asarray(dims), values)
 
 
@@ -137,7 +137,8 @@ def _paths(
 ) -> Any:
     """Returns the points [B, num, *event] between codes [B, *event]."""
     inner = jax.tree.leaves(start)[0].ndim - 1
-    t = jnp.linspace(0.0, 1.0, num).reshape(1, num, *(1,) * inner)
+    t = jnp.linspace(0.0, 1.0, num, dtype=jnp.float32)
+    t = t.reshape(1, num, *(1,) * inner)
     first, last = jax.tree.map(lambda a: a[:, None], (start, end))
     if spherical:
         return arc(first, last, t)

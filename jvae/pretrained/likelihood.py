@@ -93,11 +93,8 @@ def bounds_per_example(
         new_peak = jnp.maximum(peak, log_w.max(0))
         added = jnp.exp(log_w - new_peak[None]).sum(0)
         mass = mass * jnp.exp(peak - new_peak) + added
-        return (
-            new_peak,
-            mass,
-            jax.tree.map(lambda s, t: s + t.sum(0), sums, terms),
-        ), None
+        sums = jax.tree.map(lambda s, t: s + t.sum(0), sums, terms)
+        return (new_peak, mass, sums), None
 
     draws = sample_keys(key, batch_size(batch), num_samples)
     shapes = jax.eval_shape(one_draw, draws[0])
@@ -285,7 +282,8 @@ def observation(trained: TrainedModel, source: Source) -> Observation:
     def trace(params, state, batch, key):
         traced = dataclasses.replace(trained, params=params, state=state)
         ready = transforms.prepare(batch, key, trained.transform)
-        return traced.call(at_draw, ready, key), ready[trained.model.target]
+        again = jax.random.clone(key)  # of shapes alone
+        return traced.call(at_draw, ready, again), ready[trained.model.target]
 
     key, variables = jax.random.key(0), (trained.params, trained.state)
     likelihood, data = jax.eval_shape(trace, *variables, example, key)

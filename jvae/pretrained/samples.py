@@ -136,7 +136,9 @@ def prior_samples(
         index = np.arange(start, start + size) % n
         chunk = {} if label is None else {"label": np.asarray(label)[index]}
         placed = jax.device_put({"index": index, **chunk}, rows(trained.mesh))
-        images = trained.run(_generate, key, placed, temperature, sampler)
+        # The same key for every chunk: an image's own is made of its index.
+        again = jax.random.clone(key)
+        images = trained.run(_generate, again, placed, temperature, sampler)
         parts.append(np.asarray(images))
 
     return np.concatenate(parts)[:n]
@@ -176,8 +178,9 @@ def resample_fine_scales(
     rows = max(1, CHUNK // num)
     parts = []
     for i in range(0, n, rows):
-        numbers, rest = np.arange(i, min(i + rows, n)), (num_kept, temperature)
-        parts.append(trained.run(_vary, key, numbers, *rest, num=num))
+        numbers, again = np.arange(i, min(i + rows, n)), jax.random.clone(key)
+        rest = (num_kept, temperature)
+        parts.append(trained.run(_vary, again, numbers, *rest, num=num))
     return np.concatenate([np.asarray(part) for part in parts])
 
 

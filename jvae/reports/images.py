@@ -52,7 +52,7 @@ def make_images(
     shown: list[Picture] = []
     measured = (trained, source, results)
     if trained.makes_images:
-        shown += _images(*measured, key, settings)
+        shown += _images(*measured, jax.random.clone(key), settings)
         for name, sampler in (samplers or {}).items():
             shown.append(_drawn_by(trained, key, settings.num_images, name, sampler))
     if results.classification is not None:

@@ -136,8 +136,7 @@ def _map(
     thumbnails = []
     if "image" in examples:
         indices = apart(places)
-        each = jax.random.split(key, len(indices))
-        x = trained.prepare(examples["image"][indices], each)
+        x = trained.prepare(examples["image"][indices], jax.random.clone(key))
         unit = np.clip(np.asarray(trained.transform.to_unit(x)), 0.0, 1.0)
         thumbnails = list(zip(indices, unit, strict=True))
 
@@ -175,7 +174,7 @@ def _neighbors(
         indices = neighbors.nearest(codes, queries, columns - 1, metric)
         places = np.concatenate([queries[:, None], indices], axis=1).reshape(-1)
         pixels = source.read(places)["image"]
-        x = np.asarray(trained.prepare(pixels, jax.random.split(key, len(places))))
+        x = np.asarray(trained.prepare(pixels, jax.random.clone(key)))
         text = (
             "Left column: the first examples. Beside each: those of the "
             f"{len(codes) - 1:,} others with the nearest codes by {title}, in order."

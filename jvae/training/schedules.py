@@ -57,7 +57,8 @@ def cyclic(
     """
 
     def schedule(step):
-        position = jnp.mod(step, steps) / (steps * rising)
+        place = jnp.asarray(jnp.mod(step, steps), jnp.float32)
+        position = place / (steps * rising)
         return start + (end - start) * jnp.minimum(position, 1.0)
 
     return schedule
@@ -78,7 +79,12 @@ def exponential(
       start: value at step 0.
     """
     log_decay = math.log(decay)  # 0.999 in float32 is off by 1e-8, 1e-4 after 10^4
-    return lambda step: end + (start - end) * jnp.exp(log_decay * step)
+
+    def schedule(step):
+        number = jnp.asarray(step, jnp.float32)
+        return end + (start - end) * jnp.exp(log_decay * number)
+
+    return schedule
 
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {

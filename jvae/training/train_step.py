@@ -53,7 +53,7 @@ class Guard:
         """Returns the guard of a run that has skipped nothing."""
         zero = jnp.zeros((), jnp.int32)
         none = spike_factor is None
-        return cls(zero, zero, None if none else jnp.full(WINDOW, jnp.inf))
+        return cls(zero, zero, None if none else jnp.full(WINDOW, jnp.inf, jnp.float32))
 
 
 @flax.struct.dataclass
@@ -177,7 +177,9 @@ def make_train_step(
         if ema is not None:
             # A young average looks back a ninth of its age, or the first, useless
             # parameters would stay in it for 1 / (1 - decay) steps.
-            weight = jnp.maximum(1.0 - ema_decay, 9.0 / (10.0 + state.step))
+            weight = jnp.maximum(
+                1.0 - ema_decay, 9.0 / (10.0 + state.step.astype(jnp.float32))
+            )
             ema = optax.incremental_update(params, ema, weight)
         return params, opt_state, collections, ema
 
@@ -239,13 +241,13 @@ def gradient_fn(loss: LossFn, accumulate_steps: int) -> Callable[..., Any]:
     if accumulate_steps == 1:
         return value_and_grad
 
-    def dealt(a):
-        """Returns [B, ...] -> [steps, B / steps, ...], so that shards stay equal."""
-        return a.reshape(-1, accumulate_steps, *a.shape[1:]).swapaxes(0, 1)
+    def rows(a):
+        """Returns [B, ...] as [B / steps, steps, ...], so that shards stay equal."""
+        return a.reshape(-1, accumulate_steps, *a.shape[1:])
 
     def accumulated(params, collections, key, batch, coefficients):
-        each = keys.per_example(key, batch_size(batch))
-        micro = jax.tree.map(dealt, (each, dict(batch)))
+        each = keys.swapped(rows(keys.per_example(key, batch_size(batch))))
+        micro = each, jax.tree.map(lambda a: rows(a).swapaxes(0, 1), dict(batch))
 
         def body(carry, micro_batch):
             (value, aux), grads = value_and_grad(
@@ -296,7 +298,7 @@ def _global_norm(tree: Any) -> Array:
     As dot products, which XLA:CPU vectorises better than a sum of squares.
     """
     squares = [jnp.vdot(x, x, precision="highest") for x in jax.tree.leaves(tree)]
-    return jnp.sqrt(sum(squares, jnp.zeros(())))
+    return jnp.sqrt(sum(squares, jnp.zeros((), jnp.float32)))
 
 
 def compile_train_step(

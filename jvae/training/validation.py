@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -102,14 +103,15 @@ def training_pictures(
     """
     if not trained.makes_images:
         return {}
-    key = components.keys["evaluation"]
+    key = components.keys["evaluation"]  # of the transform and, by index, of samples
+    draw_key = jax.random.fold_in(key, NUM_PICTURES)
     n = min(NUM_PICTURES // 2, len(source))
     raw = source.read(np.arange(n))["image"]
     # NumPy in between: with many processes some arrays are global and some are not.
     image = np.asarray(trained.prepare(raw, key))
     has_codes = samples.has_codes(trained)
     mode: Literal["mean", "sample"] = "mean" if has_codes else "sample"
-    again = np.asarray(samples.reconstructions(trained, image, key, mode))
+    again = np.asarray(samples.reconstructions(trained, image, draw_key, mode))
     show = components.transform.to_unit
     pairs = jnp.stack([show(jnp.asarray(x)) for x in (image, again)], axis=1)
     shown = {"reconstructions": pairs.reshape(-1, *pairs.shape[2:])}

@@ -21,6 +21,8 @@ from jvae.workdir.checksums import by_path, checksums
 FORMAT = 1
 """Raised when an older release could not read what this one writes."""
 
+WIDE = ("float64", "int64", "uint64", "complex128")
+
 Shapes = dict[str, list]
 """{'model/params/...': [[sizes], dtype]}, of every array."""
 
@@ -107,6 +109,12 @@ def shape_differences(manifest: Mapping[str, Any], expected: Shapes) -> list[str
         for path in sorted({*stored, *expected})
         if stored.get(path) != expected.get(path)
     ]
+
+
+def wide_arrays(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Returns {path: dtype} of the arrays that JAX holds with JAX_ENABLE_X64 alone."""
+    entries = sorted(manifest["shapes"].items())
+    return {path: dtype for path, (_, dtype) in entries if dtype in WIDE}
 
 
 def _text(entry: list | None) -> str:

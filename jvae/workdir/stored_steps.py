@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import Mesh
@@ -78,9 +79,9 @@ class StoredSteps:
 
         Raises:
           DamagedError: a file cannot be read, or an array is not what was written.
-          WorkdirError: a path, shape or dtype differs.
+          WorkdirError: a path, shape or dtype differs, or is float64 and that is off.
         """
-        meta = self.read_meta(step)
+        meta = self._readable_meta(step)
         other = metadata.shape_differences(meta, metadata.shapes_of(like))
         if other:
             raise self._error(
@@ -95,11 +96,25 @@ class StoredSteps:
 
         Raises:
           DamagedError: a file cannot be read, or an array is not what was written.
-          WorkdirError: a newer release wrote it.
+          WorkdirError: a newer release wrote it, or its numbers are float64 and that is
+            off.
         """
-        meta = self.read_meta(step)
+        meta = self._readable_meta(step)
         placed = mesh.placed_shapes(metadata.model_template(meta), devices)
         return self._read(step, {"model": placed}, meta)["model"], meta
+
+    def _readable_meta(self, step: int) -> dict[str, Any]:
+        """Returns the JSON of a step whose arrays JAX can hold as they are."""
+        meta = self.read_meta(step)
+        wide = metadata.wide_arrays(meta)
+        if wide and jnp.result_type(float) != jnp.float64:
+            path, dtype = next(iter(wide.items()))
+            more = f" and {len(wide) - 1} more" if len(wide) > 1 else ""
+            raise self._error(
+                f"checkpoint {step} holds {dtype} numbers, in {path}{more}",
+                "Set JAX_ENABLE_X64=1, as where it was written.",
+            )
+        return meta
 
     def _read(
         self, step: int, abstract: Mapping[str, Any], meta: Mapping[str, Any]

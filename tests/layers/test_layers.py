@@ -361,6 +361,39 @@ def test_outside_its_bounds_a_value_gets_the_gradients_that_lead_back():
     np.testing.assert_array_equal(gradient, [0.0, -1.0, 1.0, -1.0, 1.0, 0.0])
 
 
+def test_within_its_bounds_a_value_has_all_derivatives_outside_those_of_a_constant():
+    x = np.array([-3.0, -0.5, 0.25, 1.5, 3.0], "float32")
+    inside = np.array([0.0, 1.0, 1.0, 1.0, 0.0])
+
+    def value(x):
+        return jnp.sin(layers.bounded(x, -1.0, 2.0)).sum()
+
+    @jax.jit
+    def derivatives(x):
+        twice = jax.hessian(value)(x), jax.jacfwd(jax.jacfwd(value))(x)
+        return jax.jacfwd(value)(x), *map(jnp.diagonal, twice)
+
+    first, *second = derivatives(x)
+    np.testing.assert_allclose(first, inside * np.cos(x), rtol=1e-6, atol=1e-7)
+    for each in second:
+        np.testing.assert_allclose(each, inside * -np.sin(x), rtol=1e-6, atol=1e-7)
+
+
+def test_in_a_loop_and_example_by_example_the_gradient_at_bounds_is_the_same():
+    x = np.array([[-3.0, 0.5, 3.0], [3.0, -3.0, 0.5]], "float32")
+    slope = np.array([1.0, -1.0, -1.0], "float32")
+
+    def value(x):
+        def body(total, s):
+            return total + s * layers.bounded(x, -1.0, 2.0).sum(), None
+
+        return layers.scan(body, jnp.float32(0.0), slope)[0]
+
+    found = jax.jit(jax.vmap(jax.grad(jax.checkpoint(value))))(x)
+    wanted = [[-2.0, -1.0, 1.0], [1.0, -2.0, -1.0]]
+    np.testing.assert_array_equal(found, wanted)
+
+
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])
 @pytest.mark.parametrize("size", [(2, 3), (8, 8), (9, 8), (3, 66)])
 def test_a_depthwise_convolution_equals_lax(size, kernel_size):

@@ -57,4 +57,4 @@ class TwoGroups(nn.Module):
         if not self.has_norm:
             return {}
         scale = self.variables["params"]["norm"]["BatchNorm_0"]["scale"]
-        return {"norm": scale[None] * jnp.array([[1.0, -3.0, 2.0]])}
+        return {"norm": scale[None] * jnp.float32([[1.0, -3.0, 2.0]])}

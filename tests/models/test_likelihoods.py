@@ -53,6 +53,27 @@ def test_a_head_turns_its_number_of_outputs_into_pixels(likelihood, channels):
     assert bool(jax.tree.leaves(variables)) == shared
 
 
+@pytest.mark.parametrize("likelihood", ALL, ids=str)
+def test_a_head_is_differentiated_forward_as_in_reverse(likelihood):
+    head = likelihoods.build(likelihood)
+    outputs = 0.1 * normal(0, *SIZE, head.num_outputs(1))
+    way = normal(1, *outputs.shape)
+
+    @jax.jit
+    def slopes(outputs, way):
+        p, variables = head.init_with_output(KEY, outputs)
+        x = jax.lax.stop_gradient(p.sample(KEY))
+        value = lambda o: head.apply(variables, o).log_prob(x).sum()  # noqa: E731
+        along = jax.jvp(jax.grad(value), (outputs,), (way,))[1]
+        again = jax.grad(lambda o: jnp.vdot(jax.grad(value)(o), way))(outputs)
+        forward = jax.jvp(value, (outputs,), (way,))[1]
+        return forward, jnp.vdot(jax.grad(value)(outputs), way), along, again
+
+    forward, reverse, along, again = slopes(outputs, way)
+    np.testing.assert_allclose(forward, reverse, rtol=1e-4)
+    np.testing.assert_allclose(along, again, rtol=1e-4, atol=1e-5)
+
+
 def test_bernoulli_outputs_are_logits():
     outputs = normal(0, *SIZE, 1)
     np.testing.assert_array_equal(

@@ -53,6 +53,35 @@ def test_what_is_saved_comes_back_bitwise(tmp_path):
     assert meta["step"] == 7 and meta["format"] == metadata.FORMAT
 
 
+@pytest.fixture
+def x64():
+    """Turns 64 bits on and off, for all threads, as the environment variable does."""
+    yield lambda on: jax.config.update("jax_enable_x64", on)
+    jax.config.update("jax_enable_x64", False)
+
+
+def test_64_bits_come_back_bitwise_or_are_said_to_be_and_are_no_damage(tmp_path, x64):
+    x64(True)
+    tree = {"model": item(np.pi, size=2, dtype=jnp.float64)}
+    manager = Checkpoints(tmp_path)
+    manager.save(3, tree, {"config": {}})
+    manager.wait()
+    again = manager.restore_model(3, mesh.build())[0]
+    assert kernel(again).dtype == np.float64 and (kernel(again) == np.pi).all()
+
+    x64(False)
+    others = [
+        lambda: manager.restore_model(3, mesh.build()),
+        lambda: manager.restore(3, like({"model": item(size=2)})),
+    ]
+    where = r"holds float64 numbers, in model/params/layer/kernel .*JAX_ENABLE_X64=1"
+    for read in others:
+        with pytest.raises(WorkdirError, match=where) as error:
+            read()
+        assert not isinstance(error.value, DamagedError)
+    assert manager.steps() == [3]
+
+
 @pytest.mark.parametrize("is_replicated", [False, True])
 @pytest.mark.parametrize("sliced_from", [0, 2**23])
 def test_a_saved_state_may_change_at_once(

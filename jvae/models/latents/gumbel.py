@@ -80,4 +80,5 @@ def _temperature(annealed: Coefficients, size: int) -> Array | None:
     """Returns the temperature of every example, [B]; None if there is none."""
     if "temperature" not in annealed:
         return None
-    return jnp.maximum(jnp.full(size, annealed["temperature"]), MIN_TEMPERATURE)
+    each = jnp.full(size, annealed["temperature"], jnp.float32)
+    return jnp.maximum(each, MIN_TEMPERATURE)

@@ -44,7 +44,7 @@ class MeanNorm(nn.Module):
     def __call__(self, outputs: Array, mask: Array | None = None) -> Array:
         """Returns [B, 2 D] with normalised means; rows of `mask` False do not count."""
         mean, log_var = jnp.split(outputs, 2, axis=-1)
-        shift = self.param("shift", nn.initializers.zeros, mean.shape[-1:])
+        shift = self.param("shift", *_zeros(mean))
         mean = BatchNorm(epsilon=EPSILON, affine=False)(mean, mask)
         return jnp.concatenate([self.gamma * mean + shift[None], log_var], axis=-1)
 
@@ -75,7 +75,7 @@ class MomentNorm(nn.Module):
     def __call__(self, outputs: Array, mask: Array | None = None) -> Array:
         """Returns [B, 2 D], normalised; rows of `mask` False do not count."""
         mean, spread = jnp.split(outputs, 2, axis=-1)
-        theta = self.param("theta", nn.initializers.zeros, mean.shape[-1:])[None]
+        theta = self.param("theta", *_zeros(mean))[None]
         left = (1.0 - self.tau) * nn.sigmoid(-theta)
         norm = BatchNorm(epsilon=EPSILON, affine=False, name="mean_norm")
         mean = jnp.sqrt(1.0 - left) * norm(mean, mask)
@@ -85,6 +85,11 @@ class MomentNorm(nn.Module):
         else:
             log_var = jnp.log(left) + LogMeanNorm(name="spread_norm")(spread, mask)
         return jnp.concatenate([mean, log_var], axis=-1)
+
+
+def _zeros(mean: Array) -> tuple:
+    """Returns the start of a parameter with a number for each dimension, float32."""
+    return nn.initializers.zeros, mean.shape[-1:], jnp.float32
 
 
 class LogMeanNorm(nn.Module):
@@ -99,14 +104,18 @@ class LogMeanNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array, mask: Array | None = None) -> Array:
         """Returns x, normalised; rows of `mask` False do not count."""
-        running = self.variable("batch_stats", "log_mean", jnp.zeros, x.shape[-1:])
+        running = self.variable(
+            "batch_stats", "log_mean", jnp.zeros, x.shape[-1:], jnp.float32
+        )
         if not self.is_mutable_collection("batch_stats"):
             return x - running.value[None]
         rows = jnp.ones(x.shape[0], bool) if mask is None else mask.astype(bool)
         some = rows.any()
         rows = rows | ~some  # all are padding: take them, and remember nothing
         values = jnp.where(rows[:, None], x, -jnp.inf)
-        log_mean = jax.nn.logsumexp(values, axis=0) - jnp.log(rows.sum())
+        log_mean = jax.nn.logsumexp(values, axis=0) - jnp.log(
+            rows.sum().astype(x.dtype)
+        )
         if not self.is_initializing():
             old = jnp.where(some, self.momentum, 1.0)
             running.value = old * running.value + (1.0 - old) * log_mean

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import jax.numpy as jnp
-
 from jvae import registry
 from jvae.errors import ConfigError, require
+from jvae.layers import compute_dtype
 from jvae.models import likelihoods
 from jvae.models.nvae.cells import Cells, Style
 from jvae.models.nvae.groups import GroupSizes, Remat
@@ -80,7 +79,7 @@ def nvae(
         channels=channels,
         groups=tuple(groups),
         sizes=GroupSizes(latent_channels, group_cells, flow_pairs, remat),
-        style=Style(cells, depth, jnp.dtype(dtype)),
+        style=Style(cells, depth, compute_dtype(dtype)),
         blocks=blocks,
         block_cells=block_cells,
         padding=padding,

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from jvae import layers
 from jvae.models.nvae.convolutions import Convolution
-from jvae.types import Array
+from jvae.types import Array, at_least_float32
 
 Cells = Literal["batch_norm", "plain"]
 Resize = Literal["none", "down", "up"]
@@ -27,13 +27,13 @@ class Style:
         https://arxiv.org/abs/2011.10650).
       depth: cells on the longest path, of which 'plain' ones start 1 / sqrt(depth) as
         large.
-      dtype: of the computation within cells; parameters, statistics and the numbers of
-        distributions are float32.
+      dtype: of the computation within cells, None for that of input and parameters;
+        parameters, statistics and the numbers of distributions are float32.
     """
 
     cells: Cells = "batch_norm"
     depth: int = 1
-    dtype: Any = jnp.float32
+    dtype: Any = None
 
     @property
     def has_norm(self) -> bool:
@@ -55,11 +55,11 @@ class Style:
         )
 
     def head(self, features: int, size: int) -> Convolution:
-        """Returns a convolution whose outputs are numbers of a distribution: float32.
+        """Returns a convolution of numbers of a distribution: in float32 at least.
 
         Rounded to bfloat16, a mean of 3 would be off by half of the least deviation.
         """
-        return self.convolution(features, size, dtype=jnp.float32)
+        return self.convolution(features, size, dtype=None)
 
     def convolution(self, features: int, size: int, **fields: Any) -> Convolution:
         """Returns a convolution that no BatchNorm follows."""
@@ -83,16 +83,16 @@ class SqueezeExcite(nn.Module):
     Hu et al., 2018, https://arxiv.org/abs/1709.01507.
 
     Attributes:
-      dtype: of the computation.
+      dtype: of the computation; None for that of input and parameters.
     """
 
-    dtype: Any = jnp.float32
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Returns [B, H, W, C]."""
         channels = x.shape[-1]
-        squeezed = x.astype(jnp.float32).mean((1, 2)).astype(self.dtype)
+        squeezed = at_least_float32(x).mean((1, 2))
         hidden = nn.Dense(max(channels // 16, 4), dtype=self.dtype)(squeezed)
         gate = nn.sigmoid(nn.Dense(channels, dtype=self.dtype)(nn.relu(hidden)))
         return x * gate[:, None, None, :]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 from flax.traverse_util import flatten_dict
 
 from jvae import layers
@@ -36,7 +37,7 @@ class Convolution(nn.Module):
       depthwise: whether every channel is convolved by itself.
       order: which inputs an output sees.
       scale: of the kernel at the start.
-      dtype: of the computation; parameters are float32.
+      dtype: of the computation; None for that of input and parameters (float32).
     """
 
     features: int
@@ -47,7 +48,7 @@ class Convolution(nn.Module):
     depthwise: bool = False
     order: Order = ""
     scale: float = 1.0
-    dtype: Any = jnp.float32
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -61,21 +62,22 @@ class Convolution(nn.Module):
         log_gain = None
         if self.weight_norm:
             log_gain = self.param("log_gain", lambda key: jnp.log(_norm(masked) + 0.01))
-        weight = _effective(masked, log_gain).astype(self.dtype)
+        weight = _effective(masked, log_gain)
+        x, weight = promote_dtype(x, weight, dtype=self.dtype)
         if self.depthwise:
-            y = layers.depthwise_convolution(x.astype(self.dtype), weight)
+            y = layers.depthwise_convolution(x, weight)
         else:
-            y = layers.convolution(x.astype(self.dtype), weight, self.stride)
+            y = layers.convolution(x, weight, self.stride)
         if self.use_bias:
             zeros = nn.initializers.zeros
-            bias = self.param("bias", zeros, (self.features,)).astype(self.dtype)
-            y = y + bias.reshape(1, 1, 1, -1)
+            bias = self.param("bias", zeros, (self.features,), jnp.float32)
+            y = y + bias.astype(y.dtype).reshape(1, 1, 1, -1)
         return y
 
 
 def _scaled(scale: float) -> Callable:
     """Returns the initializer of kernels, times a factor."""
-    return lambda key, shape: scale * INIT(key, shape)
+    return lambda key, shape: scale * INIT(key, shape, jnp.float32)
 
 
 def _mask(name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -20,10 +20,10 @@ class AutoregressiveStep(nn.Module):
     Kingma et al., 2016, https://arxiv.org/abs/1606.04934, without scales.
 
     Attributes:
-      dtype: of the computation.
+      dtype: of the computation; None for that of input and parameters.
     """
 
-    dtype: Any = jnp.float32
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
@@ -43,11 +43,11 @@ class VolumePreservingFlow(nn.Module):
 
     Attributes:
       num_pairs: how many.
-      dtype: of the computation.
+      dtype: of the computation; None for that of input and parameters.
     """
 
     num_pairs: int
-    dtype: Any = jnp.float32
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, z: Array) -> Array:

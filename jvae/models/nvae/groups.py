@@ -14,7 +14,7 @@ from jvae.distributions import DiagGaussian
 from jvae.distributions.events import sum_events
 from jvae.models.nvae.cells import BottomUpCell, Style, TopDownCell
 from jvae.models.nvae.flows import VolumePreservingFlow
-from jvae.types import Array, Key
+from jvae.types import Array, Key, float_dtype
 
 Remat = Literal["none", "cells"]
 
@@ -219,7 +219,8 @@ class LatentGroup(nn.Module):
     def _prior(self, state: Array, mask: Array | None) -> tuple[Array, tuple]:
         """Returns (features after the cells, mean and log std of the prior)."""
         if self.is_first:
-            zeros = jnp.zeros((*state.shape[:-1], self.sizes.latents))
+            shape = (*state.shape[:-1], self.sizes.latents)
+            zeros = jnp.zeros(shape, float_dtype(state))
             return state, (zeros, zeros)
         for cell in self.cells:
             state = cell(state, mask)

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 
 from jvae import keys
 from jvae.contract import Model
@@ -120,7 +121,8 @@ class NVAE(Model):
 
         self.top = style.convolution(width, 1)
         shape = (*self.latent_shapes[0][1:3], width)
-        self.start_state = self.param("start", nn.initializers.uniform(1.0), shape)
+        uniform = nn.initializers.uniform(1.0)
+        self.start_state = self.param("start", uniform, shape, jnp.float32)
 
         self.after = [cell_down(style, 3, size) for size in ("up", *same) * self.blocks]
         outputs = self.observation.num_outputs(self.image_shape[-1])
@@ -157,7 +159,7 @@ class NVAE(Model):
         missing = (None,) * len(self.groups)
         bottom_up_features, top = bottom_up or (missing, None)
 
-        start = self.start_state.astype(self.style.dtype)
+        (start,) = promote_dtype(self.start_state, dtype=self.style.dtype)
         state = jnp.broadcast_to(start, (rows, *start.shape))
         samples: list[GroupSample] = []
         begin = 0
@@ -256,7 +258,8 @@ class NVAE(Model):
         likelihood = super().__call__(batch, key)
         if self.is_initializing():
             kernels = self.conv_kernels()
-            start = power_start(key if key.ndim == 0 else key[0], kernels)
+            first = jax.random.clone(keys.typed(key).reshape(-1)[0])  # it has drawn z
+            start = power_start(first, kernels)
             left = power_iteration(kernels, start, FIRST_ITERATIONS)[1]
             self.put_variable(SPECTRAL, "left", left)
         return likelihood

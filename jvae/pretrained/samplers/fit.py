@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
-from jvae import registry
+from jvae import keys, registry
 from jvae.data.sources import Source
 from jvae.errors import ConfigError, require
 from jvae.pretrained.samplers.flow import fit_flow
 from jvae.pretrained.samplers.mixture import fit_gaussian, fit_mixture
 from jvae.pretrained.samplers.neighbors import fit_neighbors
 from jvae.pretrained.trained_model import TrainedModel
-from jvae.types import Array, Batch, Key
+from jvae.types import Array, Batch, Key, batch_size
 
 SAMPLERS: dict[str, Callable[..., Any]] = {
     "gaussian": fit_gaussian,
@@ -96,5 +95,5 @@ def posterior_draws(trained: TrainedModel, key: Key, batch: Batch) -> Array:
     def draw(model, batch, key):
         return model.posterior(batch).sample_and_log_prob(key)[0]
 
-    each = key if key.ndim else jax.random.split(key, len(batch["image"]))
+    each = keys.per_example(key, batch_size(batch))
     return trained.call(draw, batch, each)

@@ -106,7 +106,7 @@ def _trained(codes: np.ndarray, key: Key, flow: VectorSteps, num_steps: int) -> 
     rows = min(BATCH_SIZE, codes.shape[0])
 
     def drawn(step_key):
-        return jax.random.randint(step_key, (rows,), 0, codes.shape[0])
+        return jax.random.randint(step_key, (rows,), 0, codes.shape[0], jnp.int32)
 
     chosen = np.asarray(jax.vmap(drawn)(jax.random.split(run_key, num_steps)))
     return minimize(

@@ -41,7 +41,7 @@ class MixtureSampler:
         def draw(key):
             pick_key, noise_key = jax.random.split(key)
             k = jax.random.categorical(pick_key, jnp.log(self.weights))
-            noise = jax.random.normal(noise_key, self.means.shape[1:])
+            noise = jax.random.normal(noise_key, self.means.shape[1:], jnp.float32)
             return self.means[k] + temperature * self.roots[k] @ noise
 
         return jax.vmap(draw)(keys.per_example(key, n))

@@ -38,10 +38,10 @@ class NeighborSampler:
 
         def draw(key):
             first, second, third = jax.random.split(key, 3)
-            i = jax.random.randint(first, (), 0, self.codes.shape[0])
-            place = jax.random.randint(second, (), 0, self.nearest.shape[1])
-            j = self.nearest[i, place]
-            u = temperature * jax.random.uniform(third)
+            (count, _), (_, near) = self.codes.shape, self.nearest.shape
+            i = jax.random.randint(first, (), 0, count, jnp.int32)
+            j = self.nearest[i, jax.random.randint(second, (), 0, near, jnp.int32)]
+            u = temperature * jax.random.uniform(third, dtype=jnp.float32)
             return self.codes[i] + u * (self.codes[j] - self.codes[i])
 
         return jax.vmap(draw)(keys.per_example(key, n))

@@ -1,0 +1,95 @@
+"""Every system under JAX's switches: trained, restored, evaluated, the same numbers.
+
+In the slow tier but for one: it is a run and an evaluation for each switch.
+"""
+
+import copy
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+import jvae
+from jvae.reports.run import evaluate_run
+from jvae.training import experiment
+from tests.conftest import TINY
+from tests.systems.test_every_system import (
+    GRAMMAR,
+    OF_LEVELS,
+    SENTENCES,
+    SYSTEMS,
+    WITHOUT_DATA,
+)
+from tests.tiers import others_slow
+
+SWITCHES = {
+    "jax_enable_x64": True,
+    "jax_debug_key_reuse": True,
+    "jax_numpy_dtype_promotion": "strict",
+    "jax_debug_nans": True,
+}
+BEFORE = {**dict.fromkeys(SWITCHES, False), "jax_numpy_dtype_promotion": "standard"}
+# Adam and cosine schedules of optax divide integers by floats.
+OPTIMIZER = {"name": "rmsprop", "learning_rate": 1e-3, "warmup_steps": 1}
+QUICK = {"num_samples": 3, "chunk_size": 2, "num_examples": 40, "num_images": 4}
+
+
+def config_of(name):
+    """Returns the config of a system, two steps long."""
+    config = copy.deepcopy(TINY)
+    config["model"], config["loss"] = copy.deepcopy(SYSTEMS[name])
+    if name in WITHOUT_DATA:
+        config["data"]["transform"] = "signed"
+    if name in OF_LEVELS:
+        config["data"] |= {"transform": "levels", "num_bits": 4}
+    if name == "fvae":
+        config["data"] |= {"transform": "dequantize", "padding": 2}
+    if name in SENTENCES:
+        config["data"] = copy.deepcopy(GRAMMAR)
+    steps = {"num_steps": 2, "eval_every_steps": 1, "checkpoint_every_steps": 2}
+    return config | steps | {"optimizer": OPTIMIZER}
+
+
+@pytest.fixture
+def turn():
+    """Sets a switch for all threads, as its environment variable does; then back."""
+    yield jax.config.update
+    for name, value in BEFORE.items():
+        jax.config.update(name, value)
+
+
+def numbers(workdir):
+    """Returns the values of an evaluation by name."""
+    results = evaluate_run(workdir, batch_size=32, **QUICK)
+    return {name: row["value"] for name, row in results["metrics"].items()}
+
+
+def weights(workdir):
+    """Returns the parameters and collections of a run's last step, in numpy."""
+    model = jvae.restore(workdir, step="last")
+    return jax.device_get((model.params, model.state))
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("switch", others_slow([*SWITCHES], "jax_enable_x64"))
+@pytest.mark.parametrize("name", others_slow([*SYSTEMS], "plain"))
+def test_a_system_is_the_same_under_a_switch(name, switch, turn, tmp_path):
+    """In the default tier once, where it takes seconds: nothing else evaluates so."""
+    config = config_of(name)
+    experiment.run(config, tmp_path / "plain")
+    wanted = numbers(tmp_path / "plain")
+
+    turn(switch, SWITCHES[switch])
+    experiment.run(config, tmp_path / "switched")
+    found = numbers(tmp_path / "plain")
+    after = weights(tmp_path / "switched")
+
+    assert {str(a.dtype) for a in jax.tree.leaves(after)} == {"float32"}
+    assert found.keys() == wanted.keys()
+    for metric, value in wanted.items():
+        np.testing.assert_allclose(found[metric], value, rtol=1e-4, err_msg=metric)
+
+    turn(switch, BEFORE[switch])
+    again = weights(tmp_path / "switched")
+    chex.assert_trees_all_equal(again, after)
