@@ -29,7 +29,15 @@ from jvae.flows.steps import Remat
 from jvae.models.vae import SingleLatent, check_image
 from jvae.ranges import Bits, ImageShape, PositiveInt, Widths
 from jvae.runtime import random_bits
-from jvae.types import Array, Batch, Key, Params, batch_size
+from jvae.types import (
+    Array,
+    Batch,
+    Key,
+    Params,
+    at_least_float32,
+    batch_size,
+    float_dtype,
+)
 
 
 @flax.struct.dataclass
@@ -49,7 +57,7 @@ class Deterministic(Distribution):
 
     def log_prob(self, x: Array) -> Array:
         """Returns zeros [B], of the images x that the codes were made of."""
-        return jnp.zeros(x.shape[0], jnp.float32)
+        return jnp.zeros(x.shape[0], float_dtype(self.mean))
 
     def sample(self, key: Key, n: int | None = None) -> Array:
         """Returns the images, [B, H, W, C] or [n, B, H, W, C]."""
@@ -164,7 +172,7 @@ class FlowModel(SingleLatent, Model):
 
 def scaled(x: Array, u: Array | float, num_bits: int) -> Array:
     """Returns levels x, u of [0, 1) added, in [-1, 1)."""
-    return (x + u) / 2.0 ** (num_bits - 1) - 1.0
+    return (at_least_float32(x) + u) / 2.0 ** (num_bits - 1) - 1.0
 
 
 def noise(key: Key, x: Array) -> Array:

@@ -18,7 +18,7 @@ from jvae.models import latents
 from jvae.models.latents import GaussianLatent, Latent
 from jvae.models.vae import LatentHead
 from jvae.ranges import Fraction, PositiveInt, VocabularySize
-from jvae.types import Array, Batch, Inference, Key, batch_size
+from jvae.types import Array, Batch, Inference, Key, batch_size, float_dtype
 
 END = 0
 """The token that ends a sentence, stands before it and fills up its row."""
@@ -276,7 +276,7 @@ class LanguageModel(TextModel):
     def infer(self, batch: Batch, key: Key) -> Inference:
         """Returns no latents, [B, 0], which cost nothing."""
         rows = batch_size(batch)
-        zeros = jnp.zeros((rows, 1), jnp.float32)
+        zeros = jnp.zeros((rows, 1), float_dtype(self.variables))
         return Inference(zeros[:, :0], zeros, zeros[:, 0])
 
     def generate(

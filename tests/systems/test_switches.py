@@ -1,6 +1,6 @@
 """Every system under JAX's switches: trained, restored, evaluated, the same numbers.
 
-In the slow tier but for one: it is a run and an evaluation for each switch.
+In the slow tier: it is a run and an evaluation for each switch.
 """
 
 import copy
@@ -21,7 +21,6 @@ from tests.systems.test_every_system import (
     SYSTEMS,
     WITHOUT_DATA,
 )
-from tests.tiers import others_slow
 
 SWITCHES = {
     "jax_enable_x64": True,
@@ -71,11 +70,11 @@ def weights(workdir):
     return jax.device_get((model.params, model.state))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("switch", others_slow([*SWITCHES], "jax_enable_x64"))
-@pytest.mark.parametrize("name", others_slow([*SYSTEMS], "plain"))
+@pytest.mark.parametrize("switch", SWITCHES)
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_a_system_is_the_same_under_a_switch(name, switch, turn, tmp_path):
-    """In the default tier once, where it takes seconds: nothing else evaluates so."""
     config = config_of(name)
     experiment.run(config, tmp_path / "plain")
     wanted = numbers(tmp_path / "plain")

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -52,3 +53,18 @@ def test_the_end_is_the_value_in_the_loss():
 def test_what_cannot_be_right_is_refused(section, words):
     with pytest.raises(ConfigError, match=words):
         schedules.build(section, {"beta": 1.0})
+
+
+@pytest.mark.parametrize("name", schedules.SCHEDULES)
+def test_a_schedule_promotes_no_dtypes_and_is_the_same_with_64_bits(name):
+    fields = {"linear": {"steps": 3}, "cyclic": {"steps": 3}, "exponential": {}}[name]
+    section = {"beta": {"name": name, **fields}}
+    if name == "exponential":
+        section["beta"]["decay"] = 0.9
+    schedule, step = schedules.build(section, {"beta": 0.5}), jnp.int32(2)
+    wanted = schedule(step)["beta"]
+    for switch in (jax.enable_x64(True), jax.numpy_dtype_promotion("strict")):
+        with switch:
+            found = schedule(step)["beta"]
+        assert found.dtype == jnp.float32
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
