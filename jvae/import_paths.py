@@ -32,8 +32,8 @@ def allowed(paths: Allowed) -> Iterator[None]:
 
 
 def is_one(name: str) -> bool:
-    """Returns whether a text is an import path."""
-    return re.fullmatch(r"[\w.-]+:\w+", name) is not None
+    """Returns whether a text is meant as an import path."""
+    return re.fullmatch(r"[\w.-]*:[\w.:-]*", name) is not None
 
 
 def named(config: Any) -> frozenset[str]:

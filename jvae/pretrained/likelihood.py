@@ -97,7 +97,8 @@ def bounds_per_example(
         return (new_peak, mass, sums), None
 
     draws = sample_keys(key, batch_size(batch), num_samples)
-    shapes = jax.eval_shape(one_draw, draws[0])
+    keys_of_one = jax.ShapeDtypeStruct(draws.shape[1:], draws.dtype)
+    shapes = jax.eval_shape(one_draw, keys_of_one)
     mass, sums = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     total = jnp.full_like(mass, jnp.finfo(mass.dtype).min), mass, sums
 

@@ -1,6 +1,8 @@
-"""Every system under JAX's switches: trained, restored, evaluated, the same numbers.
+"""Systems under JAX's switches: trained, restored, evaluated, the same numbers.
 
-In the slow tier: it is a run and an evaluation for each switch.
+In the slow tier, and of one system of each kind of data, latents and evaluation: all
+are traced in both precisions by models/test_precision.py, and all objectives computed
+under each switch by losses/test_switches.py.
 """
 
 import copy
@@ -23,12 +25,20 @@ from tests.systems.test_every_system import (
 )
 
 SWITCHES = {
-    "jax_enable_x64": True,
-    "jax_debug_key_reuse": True,
-    "jax_numpy_dtype_promotion": "strict",
-    "jax_debug_nans": True,
+    "64 bits": {"jax_enable_x64": True},
+    "checks": {
+        "jax_debug_key_reuse": True,
+        "jax_numpy_dtype_promotion": "strict",
+        "jax_debug_nans": True,
+    },
 }
-BEFORE = {**dict.fromkeys(SWITCHES, False), "jax_numpy_dtype_promotion": "standard"}
+BEFORE = {
+    "jax_enable_x64": False,
+    "jax_debug_key_reuse": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_debug_nans": False,
+}
+CHOSEN = ("plain", "text", "nice", "infomax")
 # Adam and cosine schedules of optax divide integers by floats.
 OPTIMIZER = {"name": "rmsprop", "learning_rate": 1e-3, "warmup_steps": 1}
 QUICK = {"num_samples": 3, "chunk_size": 2, "num_examples": 40, "num_images": 4}
@@ -52,10 +62,14 @@ def config_of(name):
 
 @pytest.fixture
 def turn():
-    """Sets a switch for all threads, as its environment variable does; then back."""
-    yield jax.config.update
-    for name, value in BEFORE.items():
-        jax.config.update(name, value)
+    """Sets switches for all threads, as their environment variables do; then back."""
+
+    def set_all(switches):
+        for name, value in switches.items():
+            jax.config.update(name, value)
+
+    yield set_all
+    set_all(BEFORE)
 
 
 def numbers(workdir):
@@ -72,23 +86,21 @@ def weights(workdir):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("switch", SWITCHES)
-@pytest.mark.parametrize("name", SYSTEMS)
-def test_a_system_is_the_same_under_a_switch(name, switch, turn, tmp_path):
+@pytest.mark.parametrize("name", CHOSEN)
+def test_a_system_is_the_same_under_the_switches(name, turn, tmp_path):
     config = config_of(name)
     experiment.run(config, tmp_path / "plain")
     wanted = numbers(tmp_path / "plain")
 
-    turn(switch, SWITCHES[switch])
-    experiment.run(config, tmp_path / "switched")
-    found = numbers(tmp_path / "plain")
-    after = weights(tmp_path / "switched")
+    for kind, switches in SWITCHES.items():
+        turn(switches)
+        experiment.run(config, tmp_path / kind)
+        found, after = numbers(tmp_path / "plain"), weights(tmp_path / kind)
+        turn(BEFORE)
 
-    assert {str(a.dtype) for a in jax.tree.leaves(after)} == {"float32"}
-    assert found.keys() == wanted.keys()
-    for metric, value in wanted.items():
-        np.testing.assert_allclose(found[metric], value, rtol=1e-4, err_msg=metric)
-
-    turn(switch, BEFORE[switch])
-    again = weights(tmp_path / "switched")
-    chex.assert_trees_all_equal(again, after)
+        assert {str(a.dtype) for a in jax.tree.leaves(after)} == {"float32"}
+        assert found.keys() == wanted.keys()
+        for metric, value in wanted.items():
+            text = f"{metric}, {kind}"
+            np.testing.assert_allclose(found[metric], value, rtol=1e-4, err_msg=text)
+        chex.assert_trees_all_equal(weights(tmp_path / kind), after)
