@@ -38,14 +38,17 @@ def _read(file: epath.Path) -> tuple[list[dict[str, Any]], list[int]]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
-        kinds = {"step": int, "split": str}
-        if isinstance(row, dict) and all(
-            isinstance(row.get(name), kind) for name, kind in kinds.items()
-        ):
+        if isinstance(row, dict) and _is_row(row):
             rows.append(row)
         elif number < len(lines):
             bad.append(number)
     return rows, bad
+
+
+def _is_row(entries: dict[str, Any]) -> bool:
+    return isinstance(entries.get("step"), int) and isinstance(
+        entries.get("split"), str
+    )
 
 
 class MetricsWriter:
