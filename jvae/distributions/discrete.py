@@ -12,17 +12,21 @@ from jvae.runtime import random_bits
 from jvae.types import Array, Key, at_least_float32
 
 
-@jax.custom_jvp
 def softplus(x: Array) -> Array:
     """Returns log(1 + exp(x)), finite with finite derivatives at any finite x."""
+    return _softplus(x)
+
+
+@jax.custom_jvp
+def _softplus(x: Array) -> Array:
     return jnp.maximum(x, 0.0) + jnp.log1p(jnp.exp(jnp.minimum(x, -x)))
 
 
-@softplus.defjvp
+@_softplus.defjvp
 def _(primals, tangents):
     """The slope is a sigmoid; of the maximum it would be a step, which has none."""
     (x,), (dx,) = primals, tangents
-    return softplus(x), jax.nn.sigmoid(x) * dx
+    return _softplus(x), jax.nn.sigmoid(x) * dx
 
 
 @flax.struct.dataclass

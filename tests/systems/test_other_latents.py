@@ -72,7 +72,7 @@ def test_what_they_report_and_what_they_can_be_asked(config, kind, tmp_path):
 
 @pytest.mark.slow
 def test_other_latents_are_not_taken_for_the_same_run(config, kind, tmp_path):
-    experiment.run(config | {"num_steps": 0}, tmp_path)
+    experiment.run(config | {"num_steps": 1}, tmp_path)
     field = {"discrete": "num_values", "sphere": "concentration"}[kind]
     config["model"]["latent"] = {**config["model"]["latent"], field: 7}
     with pytest.raises(jvae.errors.WorkdirError, match=field):
