@@ -7,11 +7,30 @@ Every message is one line: `<what> (<where>). <how to fix>`. Ranges read
 from __future__ import annotations
 
 import difflib
+import struct
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
 LONGEST = 2_000
 """Characters of a message; of a longer one the middle is left out."""
+UNREADABLE_NPZ = (
+    OSError,
+    EOFError,
+    KeyError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What NumPy and zipfile raise at damaged, encrypted or foreign .npy and .npz files."""
 
 
 class JvaeError(Exception):

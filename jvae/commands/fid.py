@@ -10,7 +10,6 @@ features, precision, recall, density and coverage too. See docs/samples.md.
 from __future__ import annotations
 
 import dataclasses
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 from etils import epath
 
 from jvae.commands.flags import Parser, parse
-from jvae.errors import ConfigError, DataError
+from jvae.errors import UNREADABLE_NPZ, ConfigError, DataError
 from jvae.evaluation import frechet
 
 FIX = "Give features [N, D] as .npy, or 'mu' and 'sigma' as .npz."
@@ -53,7 +52,7 @@ def load_features(path: epath.PathLike) -> ImageFeatures:
             return _of_values(np.asarray(content, np.float64), path)
     except DataError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE_NPZ as error:
         raise DataError(
             f"features cannot be read: {error}", where=str(path), fix=FIX
         ) from error

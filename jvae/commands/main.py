@@ -125,29 +125,30 @@ def run_command(command: Command, arguments: Sequence[str]) -> int:
 
 
 def _status(command: Command, arguments: Sequence[str]) -> int:
+    """Returns the exit status of a command, whose error it prints."""
     try:
         command(arguments)
         return 0
+
     except SystemExit as answered:  # --help, --version
         return int(answered.code or 0)
+
     except StoppedError as stopped:
         print(f"jvae: {stopped}", file=sys.stderr)
         return stopped.exit_code
-    except JvaeError as error:
+
+    except (JvaeError, OSError, MemoryError) as raised:
         if "--debug" in arguments:
             traceback.print_exc()
+        error = raised if isinstance(raised, JvaeError) else _explained(raised)
         print(f"jvae: error: {error}", file=sys.stderr)
         aborts.say_no_more()
+
         if isinstance(error, AloneError):
             sys.stderr.flush()
             os._exit(error.exit_code)
         return error.exit_code
-    except (OSError, MemoryError) as error:
-        if "--debug" in arguments:
-            traceback.print_exc()
-        explained = _explained(error)
-        print(f"jvae: error: {explained}", file=sys.stderr)
-        return explained.exit_code
+
     except KeyboardInterrupt:
         print("jvae: interrupted; run the same command to go on", file=sys.stderr)
         return 130

@@ -30,6 +30,7 @@ def _parser(options: Mapping[str, registry.Field]) -> argparse.ArgumentParser:
     parser = Parser("jvae sweep", __doc__, help_is_flag=True)
     parser.add_argument("--config", help="config file, e.g. configs/digits.py")
     parser.add_argument("--workdir", help="folder of the sweep, made if missing")
+
     parser.add_argument(
         "--seeds",
         type=int,
@@ -44,6 +45,7 @@ def _parser(options: Mapping[str, registry.Field]) -> argparse.ArgumentParser:
         help="values of a config field, e.g. loss.beta=0.1,1,4; may be repeated, then "
         "every combination is run",
     )
+
     parser.add_argument(
         "--metrics", help="names of results.json, with commas (default all)"
     )

@@ -21,6 +21,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help="build, compile, do two steps and one evaluation, say what it costs; "
         "writes nothing",
     )
+
     parser.add_argument(
         "--distributed",
         action="store_true",
@@ -31,6 +32,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--num_processes", type=int, help="how many there are")
     parser.add_argument("--process_id", type=int, help="this one's number, from 0")
+
     parser.add_argument(
         "--join_timeout",
         type=int,

@@ -85,10 +85,11 @@ def mirrored(batch: Batch, key: Key) -> dict[str, Array]:
     if "image" not in batch:
         return dict(batch)
     image = batch["image"]
-    half = jnp.float32(0.5)
-    turn = jax.vmap(lambda k: jax.random.bernoulli(k, half))(
-        per_example(key, image.shape[0])
-    )
+
+    def is_turned(key):
+        return jax.random.bernoulli(key, jnp.float32(0.5))
+
+    turn = jax.vmap(is_turned)(per_example(key, image.shape[0]))
     image = jnp.where(turn[:, None, None, None], image[:, :, ::-1], image)
     return {**batch, "image": image}
 

@@ -19,9 +19,10 @@ LOOSE_EDGE = 0.99
 """Of 8 bits the last but one level is above too, which then has the last one's mass as
 well: the probabilities of a pixel add up to more than 1. For comparisons alone."""
 WIDE = 60.0
-"""Larger log scales make bins of a width whose logarithm float32 has from here on."""
+"""Log scale above which log(1 - exp(-width)) of a bin is log(width) in float32. From 88
+on exp(-log scale), of which it would be computed, underflows."""
 MAX_BITS = 16
-"""Of more, float32 does not tell the levels of [-1, 1] apart by enough."""
+"""The levels of [-1, 1] are exact enough in float32 up to so many bits."""
 
 
 def _log_bin_mass(

@@ -1,4 +1,4 @@
-"""How far the codes of the data miss a prior N(0, I), by numbers that no cap limits.
+"""How far the aggregate posterior is from a prior N(0, I), by numbers without a cap.
 
 The mixture of N posteriors shows at most log N nats of information, and counts what is
 over that cap as KL(q(z) || p(z)). These numbers need no mixture: they take the codes,
@@ -41,14 +41,14 @@ def moment_kl_bias(num_codes: int, dims: int) -> float:
     return dims * (dims + 3) / (4 * num_codes)
 
 
-def told_from_prior(codes: np.ndarray) -> tuple[float, int]:
+def two_sample_accuracy(codes: np.ndarray) -> tuple[float, int]:
     """Returns (accuracy, count) of a classifier between codes and draws of N(0, I).
 
-    A forest of random trees learns from half of the codes and as many draws; the
-    accuracy is that on the others, 0.5 where q(z) cannot be told from the prior.
-
-    Lopez-Paz & Oquab, 2017, https://arxiv.org/abs/1610.06545; the trees: Geurts et al.,
-    2006, https://doi.org/10.1007/s10994-006-6226-1.
+    The classifier two-sample test of Lopez-Paz & Oquab, 2017,
+    https://arxiv.org/abs/1610.06545: a forest of extremely randomised trees (Geurts et
+    al., 2006, https://doi.org/10.1007/s10994-006-6226-1) learns from half of the codes
+    and as many draws, and decides about `count` others. 0.5 where q(z) cannot be told
+    from the prior.
 
     Args:
       codes: [N, D].

@@ -124,9 +124,8 @@ def fit_features(
             fix="Set fd_examples to 0.",
         )
     model, shape = FeatureNetwork(num_classes), train.shapes["image"]
-    params = model.init(jax.random.key(seed), jnp.zeros((1, *shape), jnp.float32))[
-        "params"
-    ]
+    image = jnp.zeros((1, *shape), jnp.float32)
+    params = model.init(jax.random.key(seed), image)["params"]
     rng = np.random.default_rng(seed)
 
     def batches():

@@ -149,12 +149,14 @@ def overlap(
 
 
 def _radii(points: np.ndarray, k: int) -> np.ndarray:
-    """Returns [N], the distance to the k-th nearest of the others.
+    """Returns [N], the distance of each point to its k-th nearest other point.
 
-    From the same distances as all others, so that equal points are equally far.
+    By `cdist`, as distances between sets are: two ways to compute a distance round
+    differently, and a copy of a point could lie outside its radius.
     """
     radii = []
     for start in range(0, len(points), CHUNK):
         distances = cdist(points[start : start + CHUNK], points)
-        radii.append(np.partition(distances, k, axis=1)[:, k])  # 0 is to the point
+        # Place 0 is the distance 0 of a point to itself.
+        radii.append(np.partition(distances, k, axis=1)[:, k])
     return np.concatenate(radii)

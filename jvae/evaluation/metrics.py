@@ -179,6 +179,7 @@ def latent_metrics(latents: LatentStatistics) -> dict[str, Metric]:
         )
     if latents.information is None:
         return metrics
+
     for name, (label, meaning) in _PARTS.items():
         if name in latents.information.terms:
             text = meaning + _reservation(name, latents.information)
@@ -187,33 +188,37 @@ def latent_metrics(latents: LatentStatistics) -> dict[str, Metric]:
             label = f"{label}, at most" if is_bound else label
             kind: Kind = "bound" if is_bound else "estimate"
             metrics[name] = Metric.of(label, term, "nats", kind, text)
+
     if latents.draws is not None:
         metrics |= _aggregate_metrics(latents.draws)
     return metrics
 
 
 def _aggregate_metrics(codes: np.ndarray) -> dict[str, Metric]:
-    """Returns how far codes [N, D] miss N(0, I), as many as N can show."""
+    """Returns how far codes [N, D] miss N(0, I); of few codes fewer numbers."""
     (count, dims), metrics = codes.shape, {}
+
     if count > dims:
         bias = aggregate.moment_kl_bias(count, dims)
         metrics["moment_kl"] = Metric.score(
-            "KL(q(z) || p(z)), at least",
+            "KL of the moment-matched Gaussian",
             aggregate.moment_kl(codes),
-            "KL of the Gaussian with the codes' mean and covariance to the prior; of "
-            f"{count:,} draws of the prior itself about {bias:.2g}",
+            "of the Gaussian with the codes' mean and covariance to the prior, at most "
+            f"KL(q(z) || p(z)); of {count:,} draws of the prior about {bias:.2g}",
             count,
             "nats",
         )
+
     if count >= aggregate.MIN_CODES:
-        accuracy, used = aggregate.told_from_prior(codes)
-        metrics["told_from_prior"] = Metric.score(
-            "Codes told from the prior",
+        accuracy, used = aggregate.two_sample_accuracy(codes)
+        metrics["two_sample_accuracy"] = Metric.score(
+            "Two-sample accuracy",
             accuracy,
-            f"right decisions between {used // 2:,} held-out codes and draws of the "
-            "prior, by a forest of trees; 0.5 where they cannot be told apart",
+            f"of a random forest between {used // 2:,} held-out codes and draws of the "
+            "prior; 0.5 where they cannot be told apart",
             used,
         )
+
     return metrics
 
 

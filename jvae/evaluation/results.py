@@ -79,7 +79,7 @@ def evaluate_all(
       key: of all draws.
       settings: how much to measure.
     """
-    elbo_key, weights_key, latent_key = jax.random.split(key, 3)
+    reconstruction_key, bounds_key, latent_key = jax.random.split(key, 3)
     label_key = jax.random.fold_in(key, 3)
     num_examples = min(settings.num_examples, len(source))
     common: dict[str, Any] = {
@@ -92,7 +92,7 @@ def evaluate_all(
 
     if trained.is_generative:
         draws = common | {"chunk_size": settings.chunk_size, "num_samples": num_samples}
-        bounds = likelihood.evaluate_bounds(key=weights_key, **draws)
+        bounds = likelihood.evaluate_bounds(key=bounds_key, **draws)
         results.observation = likelihood.observation(trained, source)
         results.metrics |= likelihood_metrics(bounds, num_samples, results.observation)
         if results.observation.is_text:
@@ -101,7 +101,7 @@ def evaluate_all(
             results.metrics |= sentence_metrics(each)
 
     if trained.makes_images and has_codes(trained):
-        near = reconstruction.evaluate_reconstructions(key=elbo_key, **common)
+        near = reconstruction.evaluate_reconstructions(key=reconstruction_key, **common)
         results.metrics |= reconstruction.reconstruction_metrics(near)
 
     if trained.is_classifier:
@@ -220,16 +220,18 @@ def about(results: EvaluationResults, trained: TrainedModel) -> str:
 def _numbers_of_latents(
     latents: LatentStatistics, trained: TrainedModel
 ) -> dict[str, Any]:
-    uniform = trained.has_uniform_prior
     if trained.model.is_lossless:
         verdict = lossless(latents.kl)
     else:
         verdict = collapse_verdict(latents.kl, latents.active)
+
+    uniform = trained.has_uniform_prior
     numbers = {
         "verdict": dataclasses.asdict(verdict),
         "kl_per_group": latents.kl.tolist(),
         "left_out": left_out(latents, uniform, trained.is_generative),
     }
+
     if latents.active is not None:
         numbers["active"] = latents.active.tolist()
     if latents.draws is not None:
@@ -239,4 +241,5 @@ def _numbers_of_latents(
         numbers["mutual_info_cap"] = latents.information.cap
         numbers["clamped"] = list(latents.information.clamped)
         numbers["at_most"] = list(latents.information.at_most)
+
     return numbers

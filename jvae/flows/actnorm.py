@@ -32,9 +32,9 @@ class ActNorm(Bijection):
 
     def setup(self):
         """Adds shift and log scale."""
-        zeros = (nn.initializers.zeros, (self.features,), jnp.float32)
-        self.shift = self.param("shift", *zeros)
-        self.log_scale = self.param("log_scale", *zeros)
+        zeros, shape = nn.initializers.zeros, (self.features,)
+        self.shift = self.param("shift", zeros, shape, jnp.float32)
+        self.log_scale = self.param("log_scale", zeros, shape, jnp.float32)
 
     def forward(self, x: Array, cond: Array | None = None) -> tuple[Array, Array]:
         """Returns (y, log |det dy/dx| [B])."""

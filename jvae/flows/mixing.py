@@ -38,9 +38,8 @@ class InvertibleConv(Bijection):
 
     def factors(self) -> tuple[Array, Array]:
         """Returns (L, U + diag(exp(s))), both [C, C]."""
-        lower = jnp.tril(self.lower, -1) + jnp.eye(
-            len(self.order), dtype=self.lower.dtype
-        )
+        ones = jnp.eye(len(self.order), dtype=self.lower.dtype)
+        lower = jnp.tril(self.lower, -1) + ones
         return lower, jnp.triu(self.upper, 1) + jnp.diag(jnp.exp(self.log_diagonal))
 
     def forward(self, x: Array, cond: Array | None = None) -> tuple[Array, Array]:

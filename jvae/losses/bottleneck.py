@@ -18,17 +18,7 @@ from jvae.contract import Model
 from jvae.distributions import Categorical, data_log_prob
 from jvae.errors import ConfigError
 from jvae.losses.objective import apply_to_rows, masked_mean, objective, require_kind
-from jvae.types import (
-    Array,
-    Aux,
-    Batch,
-    Coefficients,
-    Inference,
-    Key,
-    Params,
-    State,
-    float_dtype,
-)
+from jvae.types import Array, Aux, Batch, Coefficients, Inference, Key, Params, State
 
 LN_2 = math.log(2.0)
 
@@ -131,7 +121,7 @@ def information_bottleneck(
     excess = jnp.maximum(inference.log_ratio - capacity, 0.0)
     penalty = jnp.where(capacity > 0, excess, rate)
     loss = masked_mean(coefficients["beta"] * penalty - log_likelihood, batch)
-    correct = (logits.argmax(-1) == batch["label"]).astype(float_dtype(logits))
+    correct = (logits.argmax(-1) == batch["label"]).astype(log_likelihood.dtype)
     fit, mean_rate = masked_mean(log_likelihood, batch), masked_mean(rate, batch)
     metrics = {
         "loss": loss,

@@ -14,16 +14,7 @@ from jvae.layers.spectral import power_iteration
 from jvae.losses.elbo import elbo_terms
 from jvae.losses.objective import apply_model, bound_terms, masked_mean, objective
 from jvae.ranges import Gt
-from jvae.types import (
-    Array,
-    Aux,
-    Batch,
-    Coefficients,
-    Key,
-    Params,
-    State,
-    float_dtype,
-)
+from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State
 
 SPECTRAL = "spectral"
 """Collection of a model that has vectors of power iterations."""
@@ -68,7 +59,7 @@ def spectral_penalty(
       scales: by name [K, C], of BatchNorm.
     """
     values, left = power_iteration(kernels, left, ITERATIONS)
-    zero = jnp.zeros((), float_dtype(kernels))
+    zero = jnp.zeros((), jnp.float32)
     spectral = sum((value.sum() for value in values.values()), zero)
     largest = (jnp.abs(scale).max(-1).sum() for scale in scales.values())
     return spectral, sum(largest, zero), left

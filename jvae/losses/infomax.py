@@ -86,10 +86,8 @@ def donsker_varadhan(
     counted = jnp.where(
         is_real.reshape(1, -1, *(1,) * (negative.ndim - 2)), negative, -jnp.inf
     )
-    count = negative.shape[0] * jnp.maximum(is_real.sum(), 1)
-    log_mean = jax.nn.logsumexp(counted, axis=(0, 1)) - jnp.log(
-        count.astype(negative.dtype)
-    )
+    count = (negative.shape[0] * jnp.maximum(is_real.sum(), 1)).astype(negative.dtype)
+    log_mean = jax.nn.logsumexp(counted, axis=(0, 1)) - jnp.log(count)
     return _mean(positive, mask) - log_mean.mean()
 
 
@@ -129,9 +127,8 @@ def in_batch_negatives(
     is_real = jnp.ones(num_examples, bool) if mask is None else mask.astype(bool)
     count = jnp.maximum(is_real.sum(), 1)
     # Bits, not a number below B: padding must not change which partners are drawn.
-    shift = (jax.random.bits(key, dtype=jnp.uint32) >> 1).astype(
-        jnp.int32
-    ) % jnp.maximum(count - 1, 1)
+    bits = jax.random.bits(key, dtype=jnp.uint32) >> 1
+    shift = bits.astype(jnp.int32) % jnp.maximum(count - 1, 1)
     steps = 1 + (shift + jnp.arange(num_negatives)) % jnp.maximum(count - 1, 1)
     rank = jnp.cumsum(is_real) - 1
     places = jnp.argsort(~is_real, stable=True)  # rows that count come first
@@ -210,7 +207,7 @@ def infomax(
     require(num_negatives < size, "loss.num_negatives", rule, num_negatives)
     mask = batch.get("mask")
     each = keys.per_example(key, size)
-    # Of the draws of one example, too, which is meant.
+    # Cloned: the key of an example's draws is used once more, on purpose.
     first = jax.random.clone(each[0 if mask is None else jnp.argmax(mask)])
     others = in_batch_negatives(jax.random.fold_in(first, 1), size, num_negatives, mask)
 

@@ -23,16 +23,7 @@ from jvae.distributions import DiagGaussian, data_log_prob, sum_events
 from jvae.errors import ConfigError, require
 from jvae.losses.objective import apply_to_rows, masked_mean, objective, require_kind
 from jvae.ranges import Ge
-from jvae.types import (
-    Array,
-    Aux,
-    Batch,
-    Coefficients,
-    Key,
-    Params,
-    State,
-    float_dtype,
-)
+from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State
 
 Estimator = Literal["weighted", "stratified"]
 NAME, INSTEAD = "loss 'decomposed_elbo'", "Use loss 'elbo'."
@@ -118,10 +109,11 @@ def decompose_kl_per_example(
         is_real = mask.astype(bool)[:, None]
         q, z = jax.tree.map(lambda a: jnp.where(is_real, a, 0.0), (q, z))
 
-    weighting = (dataset_size, estimator, mask, float_dtype(q, z))
-    log_weights = mixture_log_weights(z.shape[0], *weighting)
     repeated = jnp.broadcast_to(z[:, None], (len(z), *z.shape))
     components = jax.vmap(q.log_prob_per_dim)(repeated)  # log q(z_i,d | x_j), [i, j, d]
+    log_weights = mixture_log_weights(
+        len(z), dataset_size, estimator, mask, components.dtype
+    )
 
     log_q_z = jax.nn.logsumexp(log_weights + components.sum(-1), axis=1)
     log_q_dims = jax.nn.logsumexp(log_weights[..., None] + components, axis=1)

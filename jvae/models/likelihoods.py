@@ -149,6 +149,7 @@ class DiscretizedLogisticMixtureHead(Head):
     def __call__(self, outputs: Array) -> distributions.DiscretizedLogisticMixture:
         """Returns p(x|z); centres start spread over the range."""
         k = self.num_components
+
         # Outputs per component: the logit, then C centres, C scales, C couplings.
         num_parts = outputs.shape[-1] // k
         channels = 3 if num_parts == 10 else (num_parts - 1) // 2
@@ -157,10 +158,11 @@ class DiscretizedLogisticMixtureHead(Head):
         loc = parts[..., 1 : 1 + channels, :]
         log_scale = parts[..., 1 + channels : 1 + 2 * channels, :]
         coefficients = jnp.tanh(parts[..., 7:10, :]) if channels == 3 else None
-        dtype = float_dtype(loc)
-        spread = (
-            jnp.linspace(-1.0, 1.0, k, dtype=dtype) if k > 1 else jnp.zeros(1, dtype)
-        )
+
+        spread = jnp.zeros(1, float_dtype(loc))
+        if k > 1:
+            spread = jnp.linspace(-1.0, 1.0, k, dtype=float_dtype(loc))
+
         return distributions.DiscretizedLogisticMixture(
             logits,
             loc + spread.reshape((1,) * (loc.ndim - 1) + (k,)),

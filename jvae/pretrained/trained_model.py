@@ -238,12 +238,14 @@ class TrainedModel:
             num_examples=num_examples,
         )
         options |= {"function": function}
+
         running = None
         for batch in batches:
             self.before_batch()
             placed = mesh.put_batch(batch, self.mesh)
             # Every batch has the same key: an example's own is made of its index.
             started = self.run(_prepared, jax.random.clone(key), placed, **options)
+
             # One batch is computed while the next is read, and no more wait in memory.
             if running is not None:
                 yield jax.device_get(running)

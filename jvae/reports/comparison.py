@@ -43,7 +43,7 @@ NEEDED: dict[str, Any] = {
     "pictures": Mapping,
     "num_examples": int,
 }
-"""What results.json has, each of a type."""
+"""Entries of results.json and their types."""
 OPTIONAL: dict[str, Any] = dict.fromkeys(
     ("likelihood", "settings", "versions", "checksums"), Mapping | None
 ) | {"kl_per_group": Numbers}
@@ -55,7 +55,7 @@ CELL: dict[str, Any] = {
     "num_examples": int,
     "num_samples": int | None,
 }
-"""What each of its metrics has."""
+"""Entries of each of its metrics."""
 COMPARED = ("config", "settings", "versions")
 SAME_DATA = ("data.name", "data.transform", "data.num_bits", "data.padding")
 
@@ -123,12 +123,13 @@ def read_results(folder: epath.Path) -> dict[str, Any]:
         for name, cell in results["metrics"].items():
             wrong += [f"{name}.{entry}" for entry in _wrong_entries(cell, CELL)]
     if wrong:
-        raise WorkdirError(f"results lack {', '.join(wrong)}", **about)
+        entries = ", ".join(wrong)
+        raise WorkdirError(f"entries missing or of another type: {entries}", **about)
     return results
 
 
 def _wrong_entries(entries: Any, kinds: Mapping[str, Any]) -> list[str]:
-    """Returns the names of entries that are missing, or of another kind."""
+    """Returns the names of entries that are missing or of another type."""
     if not isinstance(entries, Mapping):
         return list(kinds)
     return [

@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 JOIN_SECONDS, SILENCE_SECONDS, RETRY_SECONDS = 300, 100, 0.5
 """How long others may take to come, or say nothing; how often to look for the first."""
 MOST_SECONDS, MOST_PROCESSES = 86_400, 100_000
-"""Of what JAX can count, a day and more processes than there are anywhere."""
+"""The largest time-out and number of processes; JAX fails on numbers of 10 digits."""
 LOST_PROCESS = ("Gloo", "NCCL", "coordination service", "Connection reset by peer")
 """What is in the messages of collectives whose other side is gone."""
 

@@ -6,12 +6,12 @@ it in one line. Orbax and TensorBoard print it besides, as tracebacks of their t
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import inspect
 import logging
 import os
-import queue
 import re
 import sys
 import threading
@@ -111,26 +111,23 @@ def _is_in_orbax(code: types.CodeType) -> bool:
     return "orbax" in Path(code.co_filename).parts
 
 
-_failed_saves: queue.SimpleQueue[Exception] = queue.SimpleQueue()
+_failed_saves: collections.deque[Exception] = collections.deque(maxlen=1)
 
 
 def save_failure() -> Exception | None:
-    """Returns what a thread that saves has failed with and said so, None if none has.
+    """Returns the error that a thread of Orbax has last logged, once; None of none.
 
-    Of several processes Orbax raises it after the others have come to a barrier, which
-    they do not where one has failed.
+    Of several processes Orbax raises the error only after a barrier, at which the
+    others do not arrive, as they wait for the part that was not written.
     """
-    try:
-        return _failed_saves.get_nowait()
-    except queue.Empty:
-        return None
+    return _failed_saves.pop() if _failed_saves else None
 
 
 def _is_of_orbax(record: logging.LogRecord) -> bool:
     """Returns whether it is of a thread that saves: a traceback, a folder it misses."""
     error = record.exc_info[1] if record.exc_info else None
     if record.threadName == "async_save" and isinstance(error, Exception):
-        _failed_saves.put(error)
+        _failed_saves.append(error)
     misses = any(words in record.msg for words in MISSING) if record.args else False
     return "orbax" in record.pathname and (bool(record.exc_info) or misses)
 

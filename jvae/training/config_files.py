@@ -22,22 +22,19 @@ def load_config(path: str) -> Any:
     """Returns get_config() of a Python file: an ml_collections.ConfigDict, locked.
 
     Args:
-      path: the file; of 'FILE:TEXT' get_config(TEXT).
+      path: the file, or 'FILE:TEXT' for get_config(TEXT).
 
     Raises:
       ConfigError: no such file, no get_config, or it fails.
     """
-    arguments: list[str] = []
-    file = Path(path).expanduser()
-    if not file.exists() and ":" in path:
-        path, _, argument = path.rpartition(":")
-        file, arguments = Path(path).expanduser(), [argument]
+    file, arguments = _file_and_arguments(path)
     if not file.is_file():
         raise ConfigError(f"config file {path} does not exist", fix="See configs/.")
     spec = importlib.util.spec_from_file_location(f"jvae_config_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise ConfigError(f"config file {path} is no Python file")
     module = importlib.util.module_from_spec(spec)
+
     # A config may import its base from the folder that holds it.
     sys.path.insert(0, str(file.parent.resolve()))
     try:
@@ -47,17 +44,25 @@ def load_config(path: str) -> Any:
         config = module.get_config(*arguments)
     except ConfigError:
         raise
-    except (Exception, SystemExit) as error:  # it is somebody's program
+    except (Exception, SystemExit) as error:  # a config file may run any code
         why = f"{type(error).__name__}: {first_line(error)}"
         raise ConfigError(f"config file {path} fails: {why}") from error
     finally:
         sys.path.pop(0)
+
     if not isinstance(config, Mapping | ConfigDict):
         kind = type(config).__name__
-        raise ConfigError(
-            f"get_config() of {path} must return a ConfigDict, got {kind}"
-        )
+        raise ConfigError(f"get_config() in {path} must return a dict, got {kind}")
     return config
+
+
+def _file_and_arguments(path: str) -> tuple[Path, list[str]]:
+    """Returns the file of 'FILE' or 'FILE:TEXT', and [TEXT] if there is one."""
+    file = Path(path).expanduser()
+    name, _, text = path.rpartition(":")
+    if name and not file.exists() and Path(name).expanduser().is_file():
+        return Path(name).expanduser(), [text]
+    return file, []
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:

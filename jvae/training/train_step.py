@@ -177,9 +177,8 @@ def make_train_step(
         if ema is not None:
             # A young average looks back a ninth of its age, or the first, useless
             # parameters would stay in it for 1 / (1 - decay) steps.
-            weight = jnp.maximum(
-                1.0 - ema_decay, 9.0 / (10.0 + state.step.astype(jnp.float32))
-            )
+            step = state.step.astype(jnp.float32)
+            weight = jnp.maximum(1.0 - ema_decay, 9.0 / (10.0 + step))
             ema = optax.incremental_update(params, ema, weight)
         return params, opt_state, collections, ema
 

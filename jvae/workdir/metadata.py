@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -87,8 +87,15 @@ def is_complete(manifest: Mapping[str, Any]) -> bool:
         and all(isinstance(word, str) for word in words)
         and isinstance(shapes, dict)
         and all(isinstance(s, list) and _is_shape(*s) for s in shapes.values())
-        and not any(path.rpartition("/")[0] in shapes for path in shapes)
+        and _are_leaves(shapes)
     )
+
+
+def _are_leaves(paths: Iterable[str]) -> bool:
+    """Returns whether no path is a folder of another."""
+    parts = [path.split("/") for path in paths]
+    folders = {"/".join(p[:i]) for p in parts for i in range(1, len(p))}
+    return folders.isdisjoint(paths)
 
 
 def _is_shape(sizes: Any = None, dtype: Any = None, *more: Any) -> bool:

@@ -46,9 +46,8 @@ def _read(file: epath.Path) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 def _is_row(entries: dict[str, Any]) -> bool:
-    return isinstance(entries.get("step"), int) and isinstance(
-        entries.get("split"), str
-    )
+    step, split = entries.get("step"), entries.get("split")
+    return isinstance(step, int) and isinstance(split, str)
 
 
 class MetricsWriter:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import tokenize
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,23 +12,11 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
-from jvae.errors import WorkdirError
+from jvae.errors import UNREADABLE_NPZ, WorkdirError
 from jvae.workdir import files
 from jvae.workdir.checksums import by_path
 
 ABOUT = "about"
-DAMAGED = (
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    EOFError,
-    MemoryError,
-    RecursionError,
-    zipfile.BadZipFile,
-    tokenize.TokenError,
-)
-"""What NumPy raises at files that are damaged, or promise more than there is."""
 
 
 def write_npz(path: epath.PathLike, tree: Any, about: Mapping[str, Any]) -> None:
@@ -67,7 +53,7 @@ def read_npz(path: epath.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
             names = [name for name in archive.files if name != ABOUT]
             leaves = {name: jnp.asarray(archive[name]) for name in names}
             tree = traverse_util.unflatten_dict(leaves, sep="/")
-    except DAMAGED as error:
+    except UNREADABLE_NPZ as error:
         raise unreadable(path, error) from error
     return tree, about
 

@@ -18,7 +18,7 @@ from jvae.workdir import files, locks
 
 CONFIG_FILE = "config.json"
 FOLDERS = ("checkpoints", "best", "pictures", "tensorboard")
-"""What training writes to, beside files."""
+"""Folders that training writes to."""
 UNREADABLE_CHARACTERS = "[]*?\\"
 """Orbax reads a path with one of these as a glob pattern, and finds no checkpoint."""
 SHARED_SECONDS, LOOK_SECONDS = 10.0, 0.2

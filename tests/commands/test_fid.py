@@ -100,7 +100,11 @@ def test_what_is_no_moments_is_one_line(tmp_path, arrays):
 def test_files_that_cannot_be_read_are_one_line(tmp_path):
     (tmp_path / "text.npy").write_text("not an array")
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04")
-    for name in ("missing.npy", "text.npy", "cut.npz"):
+    for name, shape in (("bool.npy", "(True, 8)"), ("deep.npy", "(" * 900)):
+        header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}\n"
+        size = len(header).to_bytes(2, "little")
+        (tmp_path / name).write_bytes(b"\x93NUMPY\x01\x00" + size + header.encode())
+    for name in ("missing.npy", "text.npy", "cut.npz", "bool.npy", "deep.npy"):
         with pytest.raises(DataError, match="cannot be read"):
             fid.load_features(tmp_path / name)
 

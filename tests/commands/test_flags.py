@@ -125,7 +125,7 @@ def test_a_config_file_may_take_an_argument(ran, tmp_path):
         ("def get_config():\n    return 1 / 0", "fails: ZeroDivisionError"),
         ("def get_config():\n    return get_config()", "fails: RecursionError"),
         ("raise SystemExit(0)", "fails: SystemExit: 0"),
-        ("def get_config():\n    pass", "must return a ConfigDict, got NoneType"),
+        ("def get_config():\n    pass", "must return a dict, got NoneType"),
     ],
 )
 def test_a_broken_config_file_is_named(capsys, tmp_path, text, words):

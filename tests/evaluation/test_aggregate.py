@@ -36,9 +36,9 @@ def test_codes_of_a_ring_are_told_from_the_prior_though_their_moments_are_its():
     angle = 2.0 * np.pi * np.random.default_rng(0).random(2000)
     ring = math.sqrt(2.0) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     assert aggregate.moment_kl(ring) < 0.01
-    accuracy, count = aggregate.told_from_prior(ring)
+    accuracy, count = aggregate.two_sample_accuracy(ring)
     assert accuracy > 0.9 and count == 2000
-    same, _ = aggregate.told_from_prior(normal(2000, 2))
+    same, _ = aggregate.two_sample_accuracy(normal(2000, 2))
     assert abs(same - 0.5) < 0.05
 
 
@@ -64,7 +64,7 @@ def test_numbers_that_no_cap_limits_stand_beside_those_that_it_does():
         assert "too large by" in found[name].meaning
     assert found["dimension_wise_kl"].value < 0.2
     assert found["moment_kl"].value < 2 * aggregate.moment_kl_bias(*shape)
-    assert abs(found["told_from_prior"].value - 0.5) < 0.05
+    assert abs(found["two_sample_accuracy"].value - 0.5) < 0.05
 
 
 def test_few_codes_have_no_such_numbers():
@@ -73,4 +73,4 @@ def test_few_codes_have_no_such_numbers():
         np.zeros((8, 8), "float32"),
     )
     statistics = LatentStatistics(np.ones(8), 8, np.eye(8), parts, np.eye(8))
-    assert not {"moment_kl", "told_from_prior"} & set(latent_metrics(statistics))
+    assert not {"moment_kl", "two_sample_accuracy"} & set(latent_metrics(statistics))

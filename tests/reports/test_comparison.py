@@ -184,15 +184,24 @@ def test_one_run_is_no_comparison():
     [
         (None, "cannot be read"),
         ("{", "cannot be read"),
-        ("[]", "lack metrics"),
-        (json.dumps({"metrics": {}, "step": 1}), "lack split, config"),
+        ("[]", "another type: metrics"),
+        (
+            json.dumps({"metrics": {}, "step": 1}),
+            "another type: split, config",
+        ),
         ("[" * 100_000, "cannot be read"),
-        (results(step="x", config=3), "lack step, config"),
-        (results(metrics=[1]), "lack metrics"),
-        (results(metrics={"elbo": {}}), "lack elbo.label, elbo.unit, elbo.value"),
-        (results(metrics={"elbo": measure("<b>")}), "lack elbo.value"),
-        (results(kl_per_group=["a"]), "lack kl_per_group"),
-        (results(versions=3), "lack versions"),
+        (results(step="x", config=3), "another type: step, config"),
+        (results(metrics=[1]), "another type: metrics"),
+        (
+            results(metrics={"elbo": {}}),
+            "another type: elbo.label, elbo.unit, elbo.value",
+        ),
+        (
+            results(metrics={"elbo": measure("<b>")}),
+            "another type: elbo.value",
+        ),
+        (results(kl_per_group=["a"]), "another type: kl_per_group"),
+        (results(versions=3), "another type: versions"),
     ],
 )
 def test_results_that_are_none_are_one_line(tmp_path, text, words):

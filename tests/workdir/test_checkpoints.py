@@ -267,7 +267,7 @@ def test_a_step_that_was_copied_to_another_number_is_damaged(tmp_path):
         {"shapes": {"model/params/a": [["q"], "float32"]}},
         {"shapes": {"model/params/a": [[3]]}},
         {"shapes": {"model/params/a": None}},
-        {"shapes": {"model/params/a": [[3], "int8"], "model/params": [[3], "int8"]}},
+        {"shapes": {"model/params/a": [[3], "int8"], "model": [[3], "int8"]}},
         {"config": {"seed": "x"}},
         {"vocabulary": 5},
         {"vocabulary": [5]},

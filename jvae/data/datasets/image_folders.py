@@ -222,9 +222,10 @@ def _is_again(folder: Path, linked: set[Path]) -> bool:
     """
     if not folder.is_symlink():
         return False
-    target, size = folder.resolve(), len(linked)
+    target = folder.resolve()
+    is_again = target in linked
     linked.add(target)
-    return len(linked) == size
+    return is_again
 
 
 def _warn(root: Path, others: Sequence[str]) -> None:

@@ -155,6 +155,7 @@ def _classes(splits: dict[str, Files], root: Path) -> tuple[str, ...]:
     known = names["train"].union(*names.values())
     if known == {""}:
         return ()
+
     if "" in known:
         loose = [f.path.name for files in splits.values() for f in files if not f.label]
         raise DataError(
@@ -163,6 +164,7 @@ def _classes(splits: dict[str, Files], root: Path) -> tuple[str, ...]:
             where=str(root),
             fix="Move all into folders, one for each class, or none.",
         )
+
     strange = known - names["train"]
     if strange:
         raise DataError(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import struct
-import tokenize
 import zipfile
-import zlib
 from pathlib import Path
 from typing import IO
 
@@ -14,25 +11,12 @@ import numpy as np
 from jvae.data.checks import as_labels
 from jvae.data.files import check_size, count_classes
 from jvae.data.sources import ArraySource, Splits
-from jvae.errors import DataError, require_data
+from jvae.errors import UNREADABLE_NPZ, DataError, require_data
 
 EXPECTED = (
     "Write it with numpy.savez(path, train_images=..., test_images=...) and, where "
     "they exist, train_labels, test_labels, validation_images, validation_labels."
 )
-DAMAGED = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    RuntimeError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    tokenize.TokenError,
-)
-"""What zipfile and numpy raise at a damaged, encrypted or foreign file."""
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -66,7 +50,7 @@ def npz(path: str) -> Splits:
             validation = _split(archive, "validation") if has_more else None
     except DataError:
         raise
-    except DAMAGED as error:
+    except UNREADABLE_NPZ as error:
         raise DataError(
             f"not a readable .npz file: {error}", where=str(file), fix=EXPECTED
         ) from error

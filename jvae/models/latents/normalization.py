@@ -44,7 +44,8 @@ class MeanNorm(nn.Module):
     def __call__(self, outputs: Array, mask: Array | None = None) -> Array:
         """Returns [B, 2 D] with normalised means; rows of `mask` False do not count."""
         mean, log_var = jnp.split(outputs, 2, axis=-1)
-        shift = self.param("shift", *_zeros(mean))
+        zeros, shape = nn.initializers.zeros, mean.shape[-1:]
+        shift = self.param("shift", zeros, shape, jnp.float32)
         mean = BatchNorm(epsilon=EPSILON, affine=False)(mean, mask)
         return jnp.concatenate([self.gamma * mean + shift[None], log_var], axis=-1)
 
@@ -75,7 +76,8 @@ class MomentNorm(nn.Module):
     def __call__(self, outputs: Array, mask: Array | None = None) -> Array:
         """Returns [B, 2 D], normalised; rows of `mask` False do not count."""
         mean, spread = jnp.split(outputs, 2, axis=-1)
-        theta = self.param("theta", *_zeros(mean))[None]
+        zeros, shape = nn.initializers.zeros, mean.shape[-1:]
+        theta = self.param("theta", zeros, shape, jnp.float32)[None]
         left = (1.0 - self.tau) * nn.sigmoid(-theta)
         norm = BatchNorm(epsilon=EPSILON, affine=False, name="mean_norm")
         mean = jnp.sqrt(1.0 - left) * norm(mean, mask)
@@ -85,11 +87,6 @@ class MomentNorm(nn.Module):
         else:
             log_var = jnp.log(left) + LogMeanNorm(name="spread_norm")(spread, mask)
         return jnp.concatenate([mean, log_var], axis=-1)
-
-
-def _zeros(mean: Array) -> tuple:
-    """Returns the start of a parameter with a number for each dimension, float32."""
-    return nn.initializers.zeros, mean.shape[-1:], jnp.float32
 
 
 class LogMeanNorm(nn.Module):
@@ -113,9 +110,8 @@ class LogMeanNorm(nn.Module):
         some = rows.any()
         rows = rows | ~some  # all are padding: take them, and remember nothing
         values = jnp.where(rows[:, None], x, -jnp.inf)
-        log_mean = jax.nn.logsumexp(values, axis=0) - jnp.log(
-            rows.sum().astype(x.dtype)
-        )
+        count = rows.sum().astype(x.dtype)
+        log_mean = jax.nn.logsumexp(values, axis=0) - jnp.log(count)
         if not self.is_initializing():
             old = jnp.where(some, self.momentum, 1.0)
             running.value = old * running.value + (1.0 - old) * log_mean

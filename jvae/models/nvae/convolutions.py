@@ -57,17 +57,20 @@ class Convolution(nn.Module):
         shape = (self.kernel_size, self.kernel_size, inputs, self.features)
         parts = (self.order, "depthwise" if self.depthwise else "", "kernel")
         name = "_".join(filter(None, parts))  # says how it is to be masked
+
         kernel = self.param(name, _scaled(self.scale), shape)
         masked = kernel * _mask(name, shape)
         log_gain = None
         if self.weight_norm:
             log_gain = self.param("log_gain", lambda key: jnp.log(_norm(masked) + 0.01))
         weight = _effective(masked, log_gain)
+
         x, weight = promote_dtype(x, weight, dtype=self.dtype)
         if self.depthwise:
             y = layers.depthwise_convolution(x, weight)
         else:
             y = layers.convolution(x, weight, self.stride)
+
         if self.use_bias:
             zeros = nn.initializers.zeros
             bias = self.param("bias", zeros, (self.features,), jnp.float32)
