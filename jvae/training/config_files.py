@@ -18,7 +18,7 @@ from jvae.training import config as configs
 from jvae.workdir import renamed
 
 
-def load_config(path: str) -> Any:
+def load_config(path: str | Path) -> Any:
     """Returns get_config() of a Python file: an ml_collections.ConfigDict, locked.
 
     Args:
@@ -56,10 +56,10 @@ def load_config(path: str) -> Any:
     return config
 
 
-def _file_and_arguments(path: str) -> tuple[Path, list[str]]:
+def _file_and_arguments(path: str | Path) -> tuple[Path, list[str]]:
     """Returns the file of 'FILE' or 'FILE:TEXT', and [TEXT] if there is one."""
     file = Path(path).expanduser()
-    name, _, text = path.rpartition(":")
+    name, _, text = str(path).rpartition(":")
     if name and not file.exists() and Path(name).expanduser().is_file():
         return Path(name).expanduser(), [text]
     return file, []
