@@ -14,7 +14,16 @@ from jvae.layers.spectral import power_iteration
 from jvae.losses.elbo import elbo_terms
 from jvae.losses.objective import apply_model, bound_terms, masked_mean, objective
 from jvae.ranges import Gt
-from jvae.types import Array, Aux, Batch, Coefficients, Key, Params, State
+from jvae.types import (
+    Array,
+    Aux,
+    Batch,
+    Coefficients,
+    Key,
+    Params,
+    State,
+    float_dtype,
+)
 
 SPECTRAL = "spectral"
 """Collection of a model that has vectors of power iterations."""
@@ -59,7 +68,7 @@ def spectral_penalty(
       scales: by name [K, C], of BatchNorm.
     """
     values, left = power_iteration(kernels, left, ITERATIONS)
-    zero = jnp.zeros((), jnp.float32)
+    zero = jnp.zeros((), float_dtype(kernels))
     spectral = sum((value.sum() for value in values.values()), zero)
     largest = (jnp.abs(scale).max(-1).sum() for scale in scales.values())
     return spectral, sum(largest, zero), left
