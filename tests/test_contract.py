@@ -357,7 +357,9 @@ def made(kind):
     return model, params, jax.tree.map(np.square, variables), batch  # variances > 0
 
 
-@pytest.mark.parametrize("kind", TOYS)
+@pytest.mark.parametrize(
+    "kind", others_slow(TOYS, Plain, Text, Clustering, Hierarchical)
+)
 def test_the_bound_is_one_number_eager_and_jitted_on_eight_devices(kind):
     model, params, state, batch = made(kind)
     loss = losses.build("elbo", model)

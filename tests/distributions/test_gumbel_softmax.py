@@ -128,10 +128,10 @@ def test_a_value_that_is_ruled_out_counts_for_nothing():
     found = jax.jit(numbers)(with_it, GumbelSoftmax.uniform(1, 1, 4))
     wanted = (wanted[0] + math.log(4 / 3), *wanted[1:])  # of the larger uniform
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
-    slopes = jax.jacrev(numbers)(with_it, GumbelSoftmax.uniform(1, 1, 4))
-    for slope, other in zip(
-        slopes, jax.jacrev(numbers)(left, GumbelSoftmax.uniform(1, 1, 3)), strict=True
-    ):
+    jacobian = jax.jit(jax.jacrev(numbers))
+    slopes = jacobian(with_it, GumbelSoftmax.uniform(1, 1, 4))
+    others = jacobian(left, GumbelSoftmax.uniform(1, 1, 3))
+    for slope, other in zip(slopes, others, strict=True):
         np.testing.assert_allclose(slope[..., :3], other, atol=1e-6)
         np.testing.assert_array_equal(slope[..., 3], 0.0)
     never = GumbelSoftmax(with_it).log_prob(jax.nn.one_hot(jnp.full((1, 1), 3), 4))

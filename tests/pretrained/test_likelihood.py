@@ -74,7 +74,7 @@ def test_the_parts_of_the_elbo_are_means_over_the_same_draws():
         total += np.asarray(terms["log_likelihood"])
     kl = elbo_per_example(trained, KEY, X)["kl"]  # closed form: the same at any draw
 
-    for chunk_size in (1, 3, 7):
+    for chunk_size in (1, 3):
         found = functools.partial(bounds_per_example, trained, KEY, X)
         found = jax.jit(found, static_argnums=(0, 1))(num_samples, chunk_size)
         wanted = total / num_samples

@@ -59,8 +59,6 @@ CALLS = {
     "codes": measured(training_codes),
     "statistics": lambda m, k, s: measured(recomputed_statistics)(m, k, s).params,
 }
-FAST = "log_likelihood"
-every_call = pytest.mark.parametrize("name", others_slow([*CALLS], FAST))
 
 
 def outcome(trained, source, name, key):
@@ -68,7 +66,7 @@ def outcome(trained, source, name, key):
     return jax.device_get(CALLS[name](jvae.restore(trained), key, source))
 
 
-@every_call
+@pytest.mark.parametrize("name", others_slow([*CALLS], "log_likelihood"))
 def test_a_legacy_key_gives_what_the_typed_one_gives(trained, source, name):
     found = outcome(trained, source, name, jax.random.PRNGKey(5))
     chex.assert_trees_all_equal(
@@ -86,8 +84,9 @@ SWITCHES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SWITCHES)
-@every_call
+@pytest.mark.parametrize("name", CALLS)
 def test_a_call_gives_the_same_under_switches(trained, source, name, kind):
     switches = dict(SWITCHES[kind])
     if name == "flow":  # optax's Adam divides integers by floats

@@ -164,6 +164,7 @@ def test_as_many_other_examples_are_refused(tiny, trained, tmp_path, monkeypatch
         experiment.run(tiny | {"num_steps": 14}, copied)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_digest_compares_sizes_and_warns_once(
     tiny, trained, tmp_path, monkeypatch, caplog
 ):
@@ -181,7 +182,7 @@ def test_a_checkpoint_without_digest_compares_sizes_and_warns_once(
         experiment.run(tiny | {"num_steps": 16}, copied)  # which step 14 has stored
 
 
-@pytest.mark.parametrize("step", [6, 12])
+@pytest.mark.parametrize("step", others_slow([6, 12], 6))
 def test_a_signal_in_a_validation_saves_and_it_is_made_up_for(
     trained, tiny, tmp_path, monkeypatch, step
 ):
@@ -222,6 +223,7 @@ def test_a_first_checkpoint_that_cannot_be_read_back_ends_the_run(
     assert caught.value.exit_code == 4 and read == [4]
 
 
+@pytest.mark.slow
 def test_only_the_first_checkpoint_of_a_run_is_read_back(tiny, tmp_path, monkeypatch):
     read = []
     restore = Checkpoints.restore
