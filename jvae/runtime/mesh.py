@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jvae import registry
@@ -30,12 +32,31 @@ def build(data: Literal[-1] | PositiveInt = -1, params: PositiveInt = 1) -> Mesh
 
     Args:
       data: devices along which the batch alone is split; -1 for all that are left.
-      params: devices along which parameters and optimizer state are split.
+      params: devices along which parameters and optimizer state are split, all of one
+        slice.
 
     Raises:
-      ConfigError: sizes that do not multiply to the number of devices.
+      ConfigError: sizes that do not multiply to the number of devices, or parameters
+        split over several slices.
     """
-    count = jax.device_count()
+    return over(jax.devices(), data, params)
+
+
+def over(devices: Sequence[jax.Device], data: int = -1, params: int = 1) -> Mesh:
+    """Returns a mesh over `devices`, as `build` does over those that are there.
+
+    A slice is a set of devices that are joined by fast links: a slice of a TPU pod, or
+    a node of GPUs. Parameters are split within slices, and 'data' goes over all.
+
+    Args:
+      devices: of `jax.devices()`, or of a topology that programs are compiled for.
+      data: as for `build`.
+      params: as for `build`.
+
+    Raises:
+      ConfigError: as for `build`.
+    """
+    count = len(devices)
     size = count // params if data == -1 else data
     if size * params != count:
         sizes = f"{'all' if data == -1 else data} x {params}"
@@ -44,7 +65,25 @@ def build(data: Literal[-1] | PositiveInt = -1, params: PositiveInt = 1) -> Mesh
             where="mesh",
             fix="Set mesh.data to -1 and mesh.params to a divisor.",
         )
-    return jax.make_mesh((size, params), AXES, axis_types=(AxisType.Auto,) * 2)
+
+    slices = len({_slice_of(device) for device in devices})
+    in_slice = count // slices
+    rule = f"divide the {in_slice} devices of each of {slices} slices"
+    require(in_slice % params == 0, "mesh.params", rule, params)
+
+    # Splitting physical axes is for TPUs whose rows are longer than `params`.
+    options: Any = {"devices": devices, "allow_split_physical_axes": True}
+    if slices == 1:
+        grid = mesh_utils.create_device_mesh((size, params), **options)
+    else:
+        shape = (in_slice // params, params)
+        grid = mesh_utils.create_hybrid_device_mesh(shape, (slices, 1), **options)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 2)
+
+
+def _slice_of(device: jax.Device) -> int:
+    """Returns the number of a device's slice; CPUs, of which not all have one, are 0."""
+    return getattr(device, "slice_index", 0)
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
