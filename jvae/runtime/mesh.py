@@ -82,7 +82,7 @@ def over(devices: Sequence[jax.Device], data: int = -1, params: int = 1) -> Mesh
 
 
 def _slice_of(device: jax.Device) -> int:
-    """Returns the number of a device's slice; CPUs, of which not all have one, are 0."""
+    """Returns the number of a device's slice; not all CPUs have one."""
     return getattr(device, "slice_index", 0)
 
 
