@@ -89,7 +89,7 @@ class ConvNet(nn.Module):
             x = jnp.concatenate([x, cond], axis=-1)
         init = nn.initializers.he_normal()
         x = nn.relu(layers.Conv(self.hidden, 3, kernel_init=init)(x))
-        x = nn.relu(layers.by_rows(nn.Dense(self.hidden, kernel_init=init), x))
+        x = nn.relu(layers.Dense(self.hidden, kernel_init=init)(x))
         zeros = nn.initializers.zeros
         return layers.Conv(outputs, 3, kernel_init=zeros)(x)
 

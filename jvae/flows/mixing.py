@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from jvae.flows.bijection import Bijection, places
 from jvae.flows.squeeze import check_order
-from jvae.layers import by_rows
+from jvae.layers import row_product
 from jvae.types import Array
 
 
@@ -47,7 +47,7 @@ class InvertibleConv(Bijection):
         lower, upper = self.factors()
         matrix = (lower @ upper).T
         # What a GPU would round away here, the inverse could not give back.
-        mixed = by_rows(lambda rows: jnp.dot(rows, matrix, precision="highest"), x)
+        mixed = row_product(x, matrix, precision="highest")
         y = jnp.take(mixed, jnp.asarray(self.order), axis=-1)
         log_det = places(x) * self.log_diagonal.sum()
         return y, jnp.full(x.shape[0], log_det, y.dtype)

@@ -23,9 +23,10 @@ from jvae.layers.loops import loop_body, remat, scan
 from jvae.layers.pointwise import (
     ACTIVATIONS,
     Activation,
-    by_rows,
+    Dense,
     compute_dtype,
     dropout,
+    row_product,
 )
 from jvae.layers.resize import double_bilinear, double_nearest
 
@@ -35,8 +36,8 @@ __all__ = [
     "BatchNorm",
     "Conv",
     "ConvTranspose",
+    "Dense",
     "bounded",
-    "by_rows",
     "compute_dtype",
     "convolution",
     "depth_to_space",
@@ -46,6 +47,7 @@ __all__ = [
     "dropout",
     "loop_body",
     "remat",
+    "row_product",
     "scan",
     "space_to_depth",
     "upsampling_convolution",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -13,8 +12,16 @@ import numpy as np
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
-from jvae.layers.loops import in_loop_on_cpu, loop_body, on_cpu
-from jvae.layers.pointwise import by_rows
+from jvae.layers.bilinear import (
+    Bilinear,
+    Form,
+    Function,
+    Shape,
+    transpose_to_kernel,
+    transpose_to_x,
+)
+from jvae.layers.loops import in_loop
+from jvae.layers.pointwise import cpu_row_product
 from jvae.types import Array
 
 THIN = 8
@@ -53,8 +60,9 @@ def _same(size: int) -> tuple[int, int]:
     return (size - 1) // 2, size // 2
 
 
-def _is_thin(kernel: Array) -> bool:
-    return min(kernel.shape[2:]) <= THIN
+def _is_thin(shape: Shape) -> bool:
+    """Returns whether a kernel of this shape has few channels on a side."""
+    return min(shape[2:]) <= THIN
 
 
 def _same_size(x: Array, kernel: Array, pads: list[tuple[int, int]]) -> Array:
@@ -63,14 +71,14 @@ def _same_size(x: Array, kernel: Array, pads: list[tuple[int, int]]) -> Array:
     One with few channels on a side is one matrix product: every tap of the kernel needs
     moved maps, and those of the thin side are soon moved.
     """
-    if not _is_thin(kernel):
+    if not _is_thin(kernel.shape):
         return xla_convolution(x, kernel, 1, pads)
     kh, kw, c_in, c_out = kernel.shape
     if c_in <= c_out:
         matrix = kernel.reshape(-1, c_out)
-        return by_rows(lambda rows: rows @ matrix, _shifted(x, pads))
+        return cpu_row_product(_shifted(x, pads), matrix)
     matrix = kernel.transpose(2, 0, 1, 3).reshape(c_in, -1)
-    taps = by_rows(lambda rows: rows @ matrix, x)
+    taps = cpu_row_product(x, matrix)
     taps = taps.reshape(*x.shape[:3], kh, kw, c_out)
     padded = jnp.pad(taps, ((0, 0), *pads, (0, 0), (0, 0), (0, 0)))
     h, w = x.shape[1:3]
@@ -80,48 +88,44 @@ def _same_size(x: Array, kernel: Array, pads: list[tuple[int, int]]) -> Array:
     return sum(moved[1:], moved[0])
 
 
-@jax.custom_vjp
-def _own_convolution(x: Array, kernel: Array) -> Array:
+def _own_product(x: Array, kernel: Array) -> Array:
     """A stride-1 'SAME' convolution for CPU, its gradients fast in a loop too."""
-    return _own_forward(x, kernel)[0]
+    return _same_size(x, kernel, [_same(size) for size in kernel.shape[:2]])
 
 
-def _own_forward(x, kernel):
-    pads = [_same(size) for size in kernel.shape[:2]]
-    return _same_size(x, kernel, pads), (x, kernel)
-
-
-def _own_backward(residuals, g):
-    x, kernel = residuals
-    # dL/dx is a convolution with the flipped kernel.
+def _own_to_x(g: Array, kernel: Array) -> Array:
+    """Returns dL/dx, a convolution with the flipped kernel."""
     flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    mirrored = [_same(size)[::-1] for size in kernel.shape[:2]]
-    gradient = _thin_gradient if _is_thin(kernel) else _thick_gradient
-    return _same_size(g, flipped, mirrored), gradient(x, kernel, g)
+    return _same_size(g, flipped, [_same(size)[::-1] for size in kernel.shape[:2]])
 
 
-def _thin_gradient(x: Array, kernel: Array, g: Array) -> Array:
+def _own_to_kernel(x: Array, g: Array, shape: Shape) -> Array:
+    gradient = _thin_gradient if _is_thin(shape) else _thick_gradient
+    return gradient(x, g, shape)
+
+
+def _thin_gradient(x: Array, g: Array, shape: Shape) -> Array:
     """Returns dL/dw, one matrix product with the patches of the thinner side."""
-    kh, kw, c_in, c_out = kernel.shape
+    kh, kw, c_in, c_out = shape
     pads = [_same(kh), _same(kw)]
     if c_in <= c_out:
         patches = _shifted(x, pads).reshape(-1, kh * kw * c_in)
-        return (patches.T @ g.reshape(-1, c_out)).reshape(kernel.shape)
+        return (patches.T @ g.reshape(-1, c_out)).reshape(shape)
     # What moves x to one side moves g to the other.
     patches = _shifted(g, [pad[::-1] for pad in pads]).reshape(-1, kh * kw * c_out)
     dw = (x.reshape(-1, c_in).T @ patches).reshape(c_in, kh, kw, c_out)
     return jnp.flip(dw.transpose(1, 2, 0, 3), (0, 1))
 
 
-def _thick_gradient(x: Array, kernel: Array, g: Array) -> Array:
+def _thick_gradient(x: Array, g: Array, shape: Shape) -> Array:
     """Returns dL/dw, a convolution of maps with maps whose channels are the examples.
 
     The maps are those of the side with fewer channels: 10 to 30% faster. Behind the
     barrier XLA sees an ordinary convolution. Left to itself it folds the transposes
     into it, and computes that 20 to 50 times slower inside a while loop.
     """
-    c_in, c_out = kernel.shape[2:]
-    pads = [_same(size) for size in kernel.shape[:2]]
+    c_in, c_out = shape[2:]
+    pads = [_same(size) for size in shape[:2]]
     if c_in > c_out:  # what moves x to one side moves g to the other
         maps, kernels, pads = g, x, [pad[::-1] for pad in pads]
     else:
@@ -133,9 +137,6 @@ def _thick_gradient(x: Array, kernel: Array, g: Array) -> Array:
     if c_in > c_out:
         return jnp.flip(dw, (1, 2)).transpose(1, 2, 3, 0)
     return dw.transpose(1, 2, 0, 3)
-
-
-_own_convolution.defvjp(_own_forward, _own_backward)
 
 
 def space_to_depth(x: Array, block: int = 2) -> Array:
@@ -155,21 +156,56 @@ def depth_to_space(x: Array, block: int = 2) -> Array:
 def convolution(x: Array, kernel: Array, stride: int = 1) -> Array:
     """Returns the 'SAME' convolution of x [B, H, W, I] with kernel [h, w, I, O].
 
-    A 1x1 kernel is a matrix product of the channels. On CPU a larger one with few
-    channels on a side is one too (`THIN`), a stride-1 convolution to fewer channels,
-    and inside a loop (see `scan`) any stride-1 one, carries its own gradient, and a
-    strided one in a loop is a stride-1 convolution of the space-to-depth image. These
-    gradients are for reverse mode alone (`jax.grad`, `jax.vjp`).
+    On CPU a 1x1 kernel is a matrix product of the channels, and a larger one with few
+    channels on a side is one too (`THIN`); a stride-1 convolution to fewer channels,
+    and inside a loop (see `scan`) any stride-1 one, has gradients of its own, and a
+    strided one in a loop is a stride-1 convolution of the space-to-depth image.
     """
-    if kernel.shape[:2] == (1, 1) and stride == 1:
-        return by_rows(lambda rows: rows @ kernel[0, 0], x)
-    in_loop = in_loop_on_cpu()
-    narrows = kernel.shape[2] > kernel.shape[3]
-    if stride == 1 and (in_loop or (on_cpu() and (narrows or _is_thin(kernel)))):
-        return _own_convolution(x, kernel)
+    return _convolution(x, kernel, stride=stride, in_loop=in_loop())
+
+
+def _default_product(x: Array, kernel: Array, *, stride: int, in_loop: bool) -> Array:
+    return xla_convolution(x, kernel, stride, "SAME")
+
+
+def _has_own_gradients(shape: Shape, stride: int, in_loop: bool) -> bool:
+    """Returns whether XLA's gradients of a convolution would be slow on CPU."""
+    if stride != 1 or _is_pointwise(shape, stride):
+        return False
+    return in_loop or shape[2] > shape[3] or _is_thin(shape)
+
+
+def _is_pointwise(shape: Shape, stride: int) -> bool:
+    return shape[:2] == (1, 1) and stride == 1
+
+
+def _cpu_product(x: Array, kernel: Array, *, stride: int, in_loop: bool) -> Array:
+    if _is_pointwise(kernel.shape, stride):
+        return cpu_row_product(x, kernel[0, 0])
+    if _has_own_gradients(kernel.shape, stride, in_loop):
+        return _own_product(x, kernel)
     if in_loop:
         return _loop_strided(x, kernel, stride)
     return xla_convolution(x, kernel, stride, "SAME")
+
+
+def _cpu_to_x(g: Array, kernel: Array, *, shape: Shape, **options: Any) -> Array:
+    if _has_own_gradients(kernel.shape, **options):
+        return _own_to_x(g, kernel)
+    return transpose_to_x(_cpu_product, g, kernel, shape=shape, **options)
+
+
+def _cpu_to_kernel(x: Array, g: Array, *, shape: Shape, **options: Any) -> Array:
+    if _has_own_gradients(shape, **options):
+        return _own_to_kernel(x, g, shape)
+    return transpose_to_kernel(_cpu_product, x, g, shape=shape, **options)
+
+
+_convolution = Bilinear(
+    "convolution",
+    Form(_default_product),
+    cpu=Form(_cpu_product, _cpu_to_x, _cpu_to_kernel),
+)
 
 
 def _loop_strided(x: Array, kernel: Array, stride: int) -> Array:
@@ -189,7 +225,7 @@ def _loop_strided(x: Array, kernel: Array, stride: int) -> Array:
     c_in, c_out = kernel.shape[2:]
     small = full.reshape(taps[0], stride, taps[1], stride, c_in, c_out)
     small = small.transpose(0, 2, 1, 3, 4, 5).reshape(*taps, -1, c_out)
-    y = _own_convolution(folded, small)
+    y = _convolution(folded, small, stride=1, in_loop=True)
     top, left = (_same(t)[0] for t in taps)
     return y[:, top : top + out[0], left : left + out[1]]
 
@@ -210,44 +246,54 @@ def upsampling_convolution(x: Array, kernel: Array) -> Array:
     """Returns the stride-2 'SAME' transposed convolution, [B, 2H, 2W, O].
 
     Equal to `jax.lax.conv_transpose(x, kernel, (2, 2), 'SAME')` with kernel
-    [h, w, I, O]. On CPU, where its gradients are many times slower than an ordinary
-    convolution's, every phase of the output is a small stride-1 convolution, and the
-    gradients are those of the stride-2 convolution that it is the transpose of. They
-    are for reverse mode alone (`jax.grad`, `jax.vjp`).
+    [h, w, I, O]. The gradients are those of the stride-2 convolution that it is the
+    transpose of: XLA's own are many times slower on CPU, and reverse the maps on
+    others. On CPU every phase of the output is a small stride-1 convolution.
     """
-    if not on_cpu():
-        return jax.lax.conv_transpose(x, kernel, (2, 2), "SAME")
-    return _upsampled(x, kernel, in_loop_on_cpu())
+    return _upsampling(x, kernel, in_loop=in_loop())
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _upsampled(x: Array, kernel: Array, in_loop: bool) -> Array:
-    """The transposed convolution; `in_loop` is for its gradients."""
-    return _upsampled_forward(x, kernel, in_loop)[0]
+def _turned(kernel: Array) -> Array:
+    """Returns the kernel of the convolution that a transposed one is of."""
+    return jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
 
 
-def _upsampled_forward(x, kernel, in_loop):
+def _upsampling_form(upsampled: Function, convolved: Function) -> Form:
+    """Returns the form of a transposed convolution with a form of the convolution.
+
+    <g, up(x, kernel)> = <halved(g, kernel), x>, as one is the transpose of the other.
+    """
+
+    def halved(g, kernel, *, in_loop):
+        return convolved(g, _turned(kernel), stride=2, in_loop=in_loop)
+
+    def to_x(g, kernel, *, shape, in_loop):
+        return halved(g, kernel, in_loop=in_loop)
+
+    def to_kernel(x, g, *, shape, in_loop):
+        return transpose_to_kernel(halved, g, x, shape=shape, in_loop=in_loop)
+
+    return Form(upsampled, to_x, to_kernel)
+
+
+def _default_upsampled(x: Array, kernel: Array, *, in_loop: bool) -> Array:
+    return jax.lax.conv_transpose(x, kernel, (2, 2), "SAME")
+
+
+def _cpu_upsampled(x: Array, kernel: Array, *, in_loop: bool) -> Array:
     b, h, w, _ = x.shape
     rows, columns = (_phases(size) for size in kernel.shape[:2])
     y = jnp.stack(
         [jnp.stack([_phase(x, kernel, r, c) for c in columns], 3) for r in rows], 2
     )
-    return y.reshape(b, 2 * h, 2 * w, -1), (x, kernel)
+    return y.reshape(b, 2 * h, 2 * w, -1)
 
 
-def _upsampled_backward(in_loop, residuals, g):
-    x, kernel = residuals
-
-    def halved(kernel):
-        return convolution(g, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), stride=2)
-
-    # <g, up(x)> = <halved(g), x>, as it is the transpose.
-    with loop_body() if in_loop else contextlib.nullcontext():
-        dx, pull = jax.vjp(halved, kernel)
-        return dx, *pull(x)
-
-
-_upsampled.defvjp(_upsampled_forward, _upsampled_backward)
+_upsampling = Bilinear(
+    "upsampling_convolution",
+    _upsampling_form(_default_upsampled, _default_product),
+    cpu=_upsampling_form(_cpu_upsampled, _cpu_product),
+)
 
 
 def _phase(x: Array, kernel: Array, row: dict, column: dict) -> Array:

@@ -6,6 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jvae.layers.bilinear import (
+    Bilinear,
+    Form,
+    Shape,
+    transpose_to_kernel,
+    transpose_to_x,
+    varying_alike,
+)
 from jvae.layers.convolutions import xla_convolution
 from jvae.types import Array
 
@@ -27,11 +35,11 @@ def depthwise_convolution(x: Array, kernel: Array) -> Array:
       x: [B, H, W, C].
       kernel: [h, w, 1, C], h and w odd.
     """
-    if jax.default_backend() != "cpu":
-        return xla_convolution(x, kernel, 1, "SAME", groups=x.shape[-1])
-    if x.shape[1] * x.shape[2] <= DENSE_PLACES:
-        return _dense(x, kernel)
-    return _shifted(x, kernel)
+    return _depthwise(x, kernel)
+
+
+def _grouped(x: Array, kernel: Array) -> Array:
+    return xla_convolution(x, kernel, 1, "SAME", groups=x.shape[-1])
 
 
 def _dense(x: Array, kernel: Array) -> Array:
@@ -52,7 +60,6 @@ def _taps(size: int, width: int) -> np.ndarray:
     return (offset[..., None] == np.arange(width)).astype(np.float32)
 
 
-@jax.custom_vjp
 def _shifted(x: Array, kernel: Array) -> Array:
     """The same as a sum of shifted products."""
     kh, kw = kernel.shape[:2]
@@ -66,24 +73,14 @@ def _shifted(x: Array, kernel: Array) -> Array:
     return sum(terms[1:], terms[0])
 
 
-def _shifted_forward(x, kernel):
-    return _shifted(x, kernel), (x, kernel)
-
-
-def _shifted_backward(residuals, g):
-    x, kernel = residuals
-    dx = _shifted(g, jnp.flip(kernel, (0, 1)))
-    return dx, _kernel_gradient(x, g, kernel)
-
-
-def _kernel_gradient(x: Array, g: Array, kernel: Array) -> Array:
+def _shifted_to_kernel(x: Array, g: Array, shape: Shape) -> Array:
     """Returns [h, w, 1, C], the sum over places of g times what each tap sees of x.
 
     XLA:CPU sums over all axes but the last one number at a time. So a few places are
     done at once, for all images and taps, and added to what those before them gave: a
     sum of shifted products again, with images and taps in the place of places.
     """
-    kh, kw = kernel.shape[:2]
+    kh, kw = shape[:2]
     b, h, w, c = g.shape
     width = _divisor(w, TERMS)
     height = _divisor(h, TERMS // width)
@@ -102,9 +99,9 @@ def _kernel_gradient(x: Array, g: Array, kernel: Array) -> Array:
         return total + sum(terms[1:], terms[0]), None
 
     blocks = jnp.arange(h * w // (height * width))
-    start = jnp.zeros((b, kh, kw, c), jnp.result_type(x, g))
+    start, _ = varying_alike(jnp.zeros((b, kh, kw, c), jnp.result_type(x, g)), g)
     total = jax.lax.scan(add, start, blocks)[0]
-    return total.sum(0)[:, :, None].astype(kernel.dtype)
+    return total.sum(0)[:, :, None]
 
 
 def _divisor(size: int, most: int) -> int:
@@ -112,4 +109,29 @@ def _divisor(size: int, most: int) -> int:
     return max(n for n in range(1, min(size, most) + 1) if size % n == 0)
 
 
-_shifted.defvjp(_shifted_forward, _shifted_backward)
+def _is_small(shape: Shape) -> bool:
+    """Returns whether maps of this shape are multiplied as a whole."""
+    return shape[1] * shape[2] <= DENSE_PLACES
+
+
+def _cpu_product(x: Array, kernel: Array) -> Array:
+    return (_dense if _is_small(x.shape) else _shifted)(x, kernel)
+
+
+def _cpu_to_x(g: Array, kernel: Array, *, shape: Shape) -> Array:
+    if _is_small(shape):
+        return transpose_to_x(_dense, g, kernel, shape=shape)
+    return _shifted(g, jnp.flip(kernel, (0, 1)))
+
+
+def _cpu_to_kernel(x: Array, g: Array, *, shape: Shape) -> Array:
+    if _is_small(x.shape):
+        return transpose_to_kernel(_dense, x, g, shape=shape)
+    return _shifted_to_kernel(x, g, shape)
+
+
+_depthwise = Bilinear(
+    "depthwise_convolution",
+    Form(_grouped),
+    cpu=Form(_cpu_product, _cpu_to_x, _cpu_to_kernel),
+)

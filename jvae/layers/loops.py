@@ -62,9 +62,9 @@ def remat(kind: type[nn.Module], in_loop: bool) -> Any:
     return nn.remat(kind, prevent_cse=not in_loop)
 
 
-def in_loop_on_cpu() -> bool:
-    """Returns whether a loop's body is being traced, for a CPU."""
-    return _in_loop.get() and on_cpu()
+def in_loop() -> bool:
+    """Returns whether a loop's body is being traced."""
+    return _in_loop.get()
 
 
 def on_cpu() -> bool:

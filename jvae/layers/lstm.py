@@ -40,7 +40,7 @@ class Lstm(nn.Module):
     def setup(self):
         """Adds the kernels."""
         size = 4 * self.features
-        self.input = nn.Dense(size)
+        self.input = layers.Dense(size)
         self.constant = nn.Dense(size, use_bias=False)
 
         def of_each_gate(key):
@@ -57,7 +57,7 @@ class Lstm(nn.Module):
           x: [B, T, I], one input for each step.
           constant: [B, J], an input that is the same at every step; None for none.
         """
-        gates = layers.by_rows(self.input, x)
+        gates = self.input(x)
         return gates if constant is None else gates + self.constant(constant)[:, None]
 
     def __call__(

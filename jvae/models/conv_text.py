@@ -34,8 +34,8 @@ class GatedConvolution(nn.Module):
         padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
         places = [padded[:, i : i + x.shape[1]] for i in range(3)]
         patches = jnp.concatenate(places, axis=-1)
-        layer = nn.Dense(2 * channels, use_bias=False, kernel_init=_GLOROT)
-        value, gate = jnp.split(layers.by_rows(layer, patches), 2, axis=-1)
+        layer = layers.Dense(2 * channels, use_bias=False, kernel_init=_GLOROT)
+        value, gate = jnp.split(layer(patches), 2, axis=-1)
         return x + value * nn.sigmoid(gate)
 
 
@@ -58,8 +58,8 @@ class VerseDecoder(nn.Module):
         size = self.max_length * self.embedding_dim
         x = nn.Dense(size, kernel_init=_GLOROT)(z)
         x = GatedConvolution()(x.reshape(z.shape[0], self.max_length, -1))
-        output = nn.Dense(self.vocabulary_size, kernel_init=_GLOROT)
-        return layers.by_rows(output, x)
+        output = layers.Dense(self.vocabulary_size, kernel_init=_GLOROT)
+        return output(x)
 
 
 class PoetryVAE(SentenceVAE):

@@ -29,7 +29,7 @@ from jvae.flows.coupling import Kind
 from jvae.flows.glow import Mixing
 from jvae.flows.squeeze import check_squeezes
 from jvae.flows.steps import Remat
-from jvae.layers import BatchNorm, Conv, by_rows, depth_to_space, space_to_depth
+from jvae.layers import BatchNorm, Conv, Dense, depth_to_space, space_to_depth
 from jvae.models import likelihoods
 from jvae.models.vae import VAE, check_image
 from jvae.ranges import ImageShape, PositiveFloat, PositiveInt
@@ -63,8 +63,8 @@ class ResidualStep(nn.Module):
         y = Conv(width, 3, kernel_init=start)(x)
         if self.batch_norm:
             y = BatchNorm()(y, mask)
-        last = nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros)
-        return x + by_rows(last, nn.relu(y))
+        last = Dense(x.shape[-1], kernel_init=nn.initializers.zeros)
+        return x + last(nn.relu(y))
 
 
 class SqueezeEncoder(nn.Module):

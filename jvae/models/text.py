@@ -52,7 +52,7 @@ class Decoder(nn.Module):
         )
         self.lstm = Lstm(self.hidden)
         self.first_cell = nn.Dense(self.hidden, use_bias=False)
-        self.output = nn.Dense(self.vocabulary_size, use_bias=False)
+        self.output = layers.Dense(self.vocabulary_size, use_bias=False)
 
     def initial_state(self, z: Array) -> Memory:
         """Returns the state before the first token, of codes z [B, D]."""
@@ -74,7 +74,7 @@ class Decoder(nn.Module):
         first, second = (None, None) if key is None else keys.split_each(key, 2)
         x = layers.dropout(self.embedding(before), self.dropout, first)
         h = self.lstm(x, self.initial_state(z), _constant(z))
-        return layers.by_rows(self.output, layers.dropout(h, self.dropout, second))
+        return self.output(layers.dropout(h, self.dropout, second))
 
     def step(self, memory: Memory, z: Array, token: Array) -> tuple[Memory, Array]:
         """Returns (the state after one more token [B], logits [B, V] of the next)."""

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax.sharding import PartitionSpec as P
 
 from jvae import layers
 from jvae.layers import spectral
@@ -101,28 +102,133 @@ def test_a_kernel_may_be_a_constant_of_numpy(function):
     np.testing.assert_allclose(found, jax.jit(gradient)(x, kernel), rtol=1e-5)
 
 
-@pytest.mark.parametrize("layer", [layers.convolution, layers.upsampling_convolution])
-def test_gradients_can_be_differentiated_forwards(layer):
-    """As Newton's method needs it: the derivative of a gradient along a direction."""
-    x, kernel = normal(0, 2, 5, 4, 3), normal(1, 3, 3, 3, 2)
+def lax_depthwise(x, kernel):
+    axes = ("NHWC", "HWIO", "NHWC")
+    groups = x.shape[-1]
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", None, None, axes, feature_group_count=groups
+    )
 
-    def derivative(layer, x, kernel):
-        gradient = jax.grad(lambda x: jnp.sin(layer(x, kernel)).sum())
-        return jax.jvp(gradient, (x,), (jnp.cos(x),))[1]
 
-    oracle = functools.partial(lax_convolution, stride=1)
-    oracle = oracle if layer is layers.convolution else lax_transposed
-    run = jax.jit(derivative, static_argnums=0)
-    found, wanted = run(layer, x, kernel), run(oracle, x, kernel)
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+FORMS = {
+    "thin": (layers.convolution, functools.partial(lax_convolution, stride=1)),
+    "upsampling": (layers.upsampling_convolution, lax_transposed),
+    "thick": (layers.convolution, functools.partial(lax_convolution, stride=1)),
+    "depthwise": (layers.depthwise_convolution, lax_depthwise),
+    "depthwise of large maps": (layers.depthwise_convolution, lax_depthwise),
+}
+every_form = pytest.mark.parametrize("name", FORMS)
+
+
+def example(name):
+    """Returns (layer, its oracle, x, kernel)."""
+    size, shape = (4, 3), (3, 3, 3, 2)
+    if name == "thick":
+        size, shape = (4, 3), (3, 3, 10, 9)
+    elif name == "depthwise":
+        shape = (3, 3, 1, 3)
+    elif name == "depthwise of large maps":
+        size, shape = (8, 7), (3, 3, 1, 3)
+    channels = shape[3] if shape[2] == 1 else shape[2]
+    return *FORMS[name], normal(0, 2, *size, channels), normal(1, *shape)
+
+
+@every_form
+def test_derivatives_forward_and_of_second_order_are_laxs(name):
+    """Newton's method needs the derivative of a gradient; a Jacobian may go forward."""
+    layer, oracle, x, kernel = example(name)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def derivatives(layer, x, kernel):
+        def value(x, kernel):
+            return jnp.sin(layer(x, kernel)).sum()
+
+        ways = jnp.cos(x), jnp.sin(kernel)
+        return (
+            jax.jvp(layer, (x, kernel), ways),
+            jax.jvp(jax.grad(value, (0, 1)), (x, kernel), ways),
+            jax.grad(lambda *at: jax.jvp(value, at, ways)[1], (0, 1))(x, kernel),
+            jax.jacfwd(layer, (0, 1))(x, kernel),
+        )
+
+    found, wanted = derivatives(layer, x, kernel), derivatives(oracle, x, kernel)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@every_form
+@pytest.mark.parametrize("axes", [(1, None), (None, 2), (0, 0)])
+def test_values_and_gradients_of_several_at_once_are_those_of_each(name, axes):
+    layer, _, x, kernel = example(name)
+    x, kernel = (
+        a if axis is None else np.stack([a, -a, a / 2.0], axis)
+        for a, axis in zip((x, kernel), axes, strict=True)
+    )
+
+    def results(x, kernel):
+        y, pull = jax.vjp(layer, x, kernel)
+        return y, *pull(jnp.sin(y))
+
+    found = jax.jit(jax.vmap(results, axes))(x, kernel)
+    for i in range(3):
+        at = [
+            a if axis is None else np.take(a, i, axis)
+            for a, axis in zip((x, kernel), axes, strict=True)
+        ]
+        for a, b in zip(found, jax.jit(results)(*at), strict=True):
+            np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-4)
+
+
+@every_form
+def test_devices_that_share_a_kernel_add_up_its_gradient(name):
+    layer, _, x, kernel = example(name)
+    x = np.concatenate([x, 2.0 - x, x**2, -x])  # a row for each device
+
+    def gradients(x, kernel):
+        return jax.grad(lambda *at: jnp.sin(layer(*at)).sum(), (0, 1))(x, kernel)
+
+    devices = mesh.build()
+    specs = P(mesh.AXES), P()
+    sharded = jax.shard_map(gradients, mesh=devices, in_specs=specs, out_specs=specs)
+    found, wanted = jax.jit(sharded)(x, kernel), jax.jit(gradients)(x, kernel)
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@every_form
+def test_a_program_has_the_form_of_its_own_platform(name):
+    """Exported here, on a CPU; XLA's own convolution, and its gradients, on others."""
+    layer, oracle, x, kernel = example(name)
+    platforms = ("cpu", "tpu", "cuda")
+
+    def program(layer, *platforms):
+        def pulled(x, kernel):
+            y, pull = jax.vjp(layer, x, kernel)
+            return y, *pull(y)
+
+        exported = jax.export.export(jax.jit(pulled), platforms=platforms)(x, kernel)
+        return exported.mlir_module()
+
+    def convolutions(text):
+        return text.count("stablehlo.convolution")
+
+    for platform in platforms[1:]:
+        found, wanted = program(layer, platform), program(oracle, platform)
+        assert convolutions(found) == convolutions(wanted) == 3
+        assert "case" not in found and "case" not in program(layer, "cpu")
+    assert convolutions(program(layer, *platforms)) == 2 * 3 + convolutions(
+        program(layer, "cpu")
+    )
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_convolution_outside_a_loop_is_laxs_own(stride):
     x, kernel = normal(0, 2, 5, 4, 9), normal(1, 3, 3, 9, 9)
-    found = jax.make_jaxpr(lambda x, k: layers.convolution(x, k, stride))(x, kernel)
-    wanted = jax.make_jaxpr(lambda x, k: lax_convolution(x, k, stride))(x, kernel)
-    assert str(found) == str(wanted)
+    found, wanted = (
+        jax.jit(lambda x, kernel, f=f: f(x, kernel, stride)).lower(x, kernel).as_text()
+        for f in (layers.convolution, lax_convolution)
+    )
+    assert found == wanted
 
 
 def test_scanned_convolutions_train_like_unrolled_ones():
@@ -153,16 +259,16 @@ def test_scan_takes_the_loop_form_inside_its_body_only():
 
     x = np.ones((2, 1, 4, 4, 9), "float32")
     inside = str(jax.make_jaxpr(lambda x: layers.scan(body, None, x))(x))
-    assert "custom_vjp" in inside
+    assert "in_loop=True" in inside
     after = str(jax.make_jaxpr(lambda x: body(None, x))(x[0]))
-    assert "custom_vjp" not in after
+    assert "in_loop=False" in after
 
 
 def test_the_loop_form_ends_with_the_loop_even_after_an_error():
     with pytest.raises(KeyError), layers.loop_body():
         raise KeyError
     x, kernel = normal(0, 1, 4, 4, 9), normal(1, 3, 3, 9, 9)
-    assert "custom_vjp" not in str(jax.make_jaxpr(layers.convolution)(x, kernel))
+    assert "in_loop=False" in str(jax.make_jaxpr(layers.convolution)(x, kernel))
 
 
 @pytest.mark.parametrize("block", [1, 2, 3])
@@ -332,16 +438,16 @@ def test_dropout_drops_its_rate_of_every_example_and_scales_the_rest():
     assert layers.dropout(x, 0.0, keys) is x and layers.dropout(x, rate, None) is x
 
 
-def test_by_rows_is_the_layer_itself_and_so_are_its_gradients():
+def test_a_product_of_rows_is_matmul_and_so_are_its_gradients():
     x, kernel = normal(0, 2, 3, 4, 5), normal(1, 5, 6)
 
     def value(product):
         return lambda x, kernel: jnp.sin(product(x, kernel)).sum()
 
-    rows = value(lambda x, kernel: layers.by_rows(lambda r: r @ kernel, x))
+    rows = value(layers.row_product)
     found = jax.jit(jax.grad(rows, (0, 1)))(x, kernel)
     wanted = jax.jit(jax.grad(value(jnp.matmul), (0, 1)))(x, kernel)
-    y = jax.eval_shape(lambda x: layers.by_rows(lambda r: r @ kernel, x), x)
+    y = jax.eval_shape(layers.row_product, x, kernel)
     assert y.shape == (2, 3, 4, 6)
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
@@ -400,14 +506,7 @@ def test_a_depthwise_convolution_equals_lax(size, kernel_size):
     """Small maps as one product, large ones as shifted products."""
     x = normal(0, 2, *size, 3)
     kernel = normal(1, kernel_size, kernel_size, 1, 3)
-    axes = ("NHWC", "HWIO", "NHWC")
-
-    def oracle(x, kernel):
-        return jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "SAME", None, None, axes, feature_group_count=3
-        )
-
-    check_values_and_gradients(layers.depthwise_convolution, oracle, x, kernel)
+    check_values_and_gradients(layers.depthwise_convolution, lax_depthwise, x, kernel)
 
 
 def test_every_place_four_times():
