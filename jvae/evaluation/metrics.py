@@ -273,7 +273,8 @@ def _reservation(name: str, information: Information) -> str:
         more = ": it is there, the truth may be larger" if information.is_capped else ""
         return f"; cannot exceed {cap}{more}"
     if name in information.at_most:
-        return f"; too large by what the mutual information is over its cap {cap}"
+        share = f"{information.own_share:.0%}"
+        return f"; smaller with more examples: at a draw {share} of q(z) is its own"
     return ""
 
 

@@ -61,10 +61,40 @@ def test_numbers_that_no_cap_limits_stand_beside_those_that_it_does():
     )
     for name in parts.at_most:
         assert found[name].label.endswith(", at most") and found[name].kind == "bound"
-        assert "too large by" in found[name].meaning
+        assert "smaller with more examples" in found[name].meaning
     assert found["dimension_wise_kl"].value < 0.2
     assert found["moment_kl"].value < 2 * aggregate.moment_kl_bias(*shape)
     assert abs(found["two_sample_accuracy"].value - 0.5) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("dims", "widths", "is_bound"),
+    [
+        (2, (0.9,), False),
+        (2, (0.5,), False),
+        (2, (0.01,), True),
+        (16, (0.5,), True),
+        (16, (0.1, 0.95), True),
+        (16, (0.95,), False),
+    ],
+)
+def test_what_more_examples_would_make_smaller_is_called_a_bound(
+    dims, widths, is_bound
+):
+    """The mixture over all data is exactly N(0, I): the truth is 0.
+
+    Of half the examples the information is over its cap where the mean is far below.
+    """
+    shape = (2000, dims)
+    width = np.resize(widths, 2000)[:, None] * np.ones(dims)
+    means = np.sqrt(1.0 - width**2) * normal(*shape)
+    q = DiagGaussian(*np.float32((means, 2.0 * np.log(width))))
+    z = q.sample(jax.random.key(0))
+    log_prior = DiagGaussian.standard(*shape).log_prob(z)
+    parts = information(q, z, log_prior=log_prior)
+    assert (parts.terms["marginal_kl"].mean > 0.3) == is_bound
+    assert (parts.at_most == ("marginal_kl", "total_correlation")) == is_bound
+    assert not parts.is_capped
 
 
 def test_few_codes_have_no_such_numbers():
