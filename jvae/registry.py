@@ -122,7 +122,7 @@ def accepts(annotation: Any, value: Any) -> bool:
     if annotation in (float, int):
         return isinstance(value, int | annotation) and not isinstance(value, bool)
     if origin is typing.Literal:
-        return value in args
+        return any(value == a and isinstance(value, type(a)) for a in args)
     if origin in (collections.abc.Sequence, tuple, list):
         return isinstance(value, list | tuple) and all(
             accepts(args[0], item) for item in value

@@ -61,7 +61,18 @@ class Bernoulli(Distribution):
             uniform = flat_noise(random_bits.uniform, key, mean)
             return (uniform < mean).astype(jnp.float32)
 
-        return draw(sample, key, n, self.mean)
+        return draw(sample, key, n, jax.nn.sigmoid(at_least_float32(self.logits)))
+
+
+def at_symbols(values: Array, x: Array) -> Array:
+    """Returns values [..., V] at the symbols x [...], nan at those that are none.
+
+    JAX would take -1 for the last one.
+    """
+    index = x.astype(jnp.int32)
+    index = jnp.where(index < 0, values.shape[-1], index)
+    found = jnp.take_along_axis(values, index[..., None], axis=-1)
+    return found[..., 0]
 
 
 @flax.struct.dataclass
@@ -78,8 +89,7 @@ class Categorical(Distribution):
         """Returns [B], the log probability of the integers x [B, ...] in nats."""
         chex.assert_shape(x, self.logits.shape[:-1])
         log_p = jax.nn.log_softmax(at_least_float32(self.logits))
-        index = x.astype(jnp.int32)[..., None]
-        return sum_events(jnp.take_along_axis(log_p, index, axis=-1)[..., 0])
+        return sum_events(at_symbols(log_p, x))
 
     @property
     def num_levels(self) -> int:

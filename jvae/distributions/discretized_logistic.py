@@ -36,11 +36,12 @@ def _log_bin_mass(
     take the whole tail: the levels of x are 2k / (2^num_bits - 1) - 1.
     """
     require(1 <= num_bits <= MAX_BITS, "num_bits", f"be in 1 .. {MAX_BITS}", num_bits)
-    mean, log_scale = map(at_least_float32, (mean, log_scale))
+    x, mean, log_scale = map(at_least_float32, (x, mean, log_scale))
     half_bin = 1.0 / (2**num_bits - 1)
     last = 1.0 - half_bin if edge is None else edge
 
-    inverse_scale = jnp.exp(-jnp.minimum(log_scale, WIDE))
+    # As `where`, whose derivative at WIDE is that of a side; minimum has half of each.
+    inverse_scale = jnp.exp(-jnp.where(log_scale > WIDE, WIDE, log_scale))
     right = (x + half_bin - mean) * inverse_scale
     left = (x - half_bin - mean) * inverse_scale
     log_cdf, log_survival = -softplus(-right), -softplus(left)

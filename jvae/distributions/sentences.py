@@ -7,6 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from jvae.distributions.discrete import at_symbols
 from jvae.distributions.events import Distribution, draw
 from jvae.types import Array, Key, at_least_float32
 
@@ -36,9 +37,7 @@ class Sentences(Distribution):
         """Returns [B, T], log p(x_t | x_1 ... x_t-1, z), 0 for padding."""
         chex.assert_shape(x, self.logits.shape[:-1])
         logits = at_least_float32(self.logits)
-        index = x.astype(jnp.int32)[..., None]
-        logit = jnp.take_along_axis(logits, index, axis=-1)[..., 0]
-        log_p = logit - jax.nn.logsumexp(logits, axis=-1)
+        log_p = at_symbols(logits, x) - jax.nn.logsumexp(logits, axis=-1)
         is_token = jnp.arange(x.shape[1])[None] < self.length[:, None]
         return jnp.where(is_token, log_p, 0.0)
 

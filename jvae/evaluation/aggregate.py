@@ -8,6 +8,7 @@ one draw of each posterior, as the draws of q(z) that they are.
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import digamma
 
 SEED = 2**34
 """Of draws of the prior and of the split into halves; not a seed that a run has."""
@@ -34,11 +35,13 @@ def moment_kl(codes: np.ndarray) -> float:
 
 
 def moment_kl_bias(num_codes: int, dims: int) -> float:
-    """Returns about what `moment_kl` is in the mean of N draws of N(0, I) in nats.
+    """Returns what `moment_kl` is in the mean of N > D draws of N(0, I) in nats.
 
-    Half a chi-square: of D means and D (D + 1) / 2 covariances, over N.
+    Half of minus E log det S, N S Wishart of N - 1 degrees of freedom; about
+    D (D + 3) / 4 N of many draws.
     """
-    return dims * (dims + 3) / (4 * num_codes)
+    half = 0.5 * (num_codes - np.arange(1, dims + 1))
+    return float(0.5 * (np.log(0.5 * num_codes) - digamma(half)).sum())
 
 
 def two_sample_accuracy(codes: np.ndarray) -> tuple[float, int]:

@@ -29,6 +29,9 @@ MIN_GROUP_KL = 0.01
 """Nats below which a group of latents counts as unused where no means exist."""
 MIN_TOTAL_KL = 0.1
 """Nats per example below which a decoder is told next to nothing."""
+MAX_OWN_SHARE = 0.1
+"""Mean share of the mixture, at a draw, of the posterior that it is of; above it
+KL(q(z) || p(z)) is too large by a tenth of a nat or more."""
 MAP_ELEMENTS = 2**23
 """Log densities that are in memory at once for the mixture, 32 MB of float32."""
 
@@ -43,11 +46,14 @@ class Information:
         those of single dimensions only where the posterior has `log_prob_per_dim`.
       clamped: the terms whose estimates were negative and are reported as 0.
       cap: log N, the largest mutual information that N examples can show.
+      own_share: the mean of q(z_i|x_i) / N q(z_i): how much of the mixture at a draw
+        is the posterior that it is of, between 1/N and 1.
     """
 
     terms: dict[str, Estimate]
     clamped: tuple[str, ...]
     cap: float
+    own_share: float
 
     @property
     def is_capped(self) -> bool:
@@ -56,13 +62,17 @@ class Information:
 
     @property
     def at_most(self) -> tuple[str, ...]:
-        """The terms that say nothing but an upper bound, as the information is capped.
+        """The terms that are upper bounds of those of what the examples are drawn from.
 
-        What it is over its cap is counted as theirs. Single dimensions show no more
-        than a few nats each, so that the dimension-wise KL is not among them.
+        Every example shows at most log N nats, and what it has over that is counted as
+        theirs. Where posteriors reach across few others, in whatever part of the
+        examples, a mixture of more of them would be smaller at the draws. Single
+        dimensions show no more than a few nats each, so that the dimension-wise KL is
+        not among them.
         """
-        capped = ("marginal_kl", "total_correlation") if self.is_capped else ()
-        return tuple(name for name in capped if name in self.terms)
+        is_sparse = self.own_share > MAX_OWN_SHARE
+        bounds = ("marginal_kl", "total_correlation") if is_sparse else ()
+        return tuple(name for name in bounds if name in self.terms)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +221,8 @@ def information(
     clamped = tuple(name for name, term in terms.items() if term.mean < 0.0)
     for name in clamped:
         terms[name] = dataclasses.replace(terms[name], mean=0.0)
-    return Information(terms, clamped, math.log(count))
+    own_share = float(np.exp(logs["own"] - logs["joint"]).mean()) / count
+    return Information(terms, clamped, math.log(count), own_share)
 
 
 @functools.partial(jax.jit, static_argnames="rows")

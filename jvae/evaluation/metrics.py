@@ -195,8 +195,14 @@ def latent_metrics(latents: LatentStatistics) -> dict[str, Metric]:
 
 
 def _aggregate_metrics(codes: np.ndarray) -> dict[str, Metric]:
-    """Returns how far codes [N, D] miss N(0, I); of few codes fewer numbers."""
-    (count, dims), metrics = codes.shape, {}
+    """Returns how far codes [N, D] miss N(0, I); of few codes fewer numbers.
+
+    None of codes that are not finite.
+    """
+    count, dims = codes.shape
+    metrics: dict[str, Metric] = {}
+    if not np.isfinite(codes).all():
+        return metrics
 
     if count > dims:
         bias = aggregate.moment_kl_bias(count, dims)
@@ -204,7 +210,7 @@ def _aggregate_metrics(codes: np.ndarray) -> dict[str, Metric]:
             "KL of the moment-matched Gaussian",
             aggregate.moment_kl(codes),
             "of the Gaussian with the codes' mean and covariance to the prior, at most "
-            f"KL(q(z) || p(z)); of {count:,} draws of the prior about {bias:.2g}",
+            f"KL(q(z) || p(z)); in the mean {bias:.2g} of {count:,} draws of the prior",
             count,
             "nats",
         )
@@ -273,7 +279,8 @@ def _reservation(name: str, information: Information) -> str:
         more = ": it is there, the truth may be larger" if information.is_capped else ""
         return f"; cannot exceed {cap}{more}"
     if name in information.at_most:
-        return f"; too large by what the mutual information is over its cap {cap}"
+        share = f"{information.own_share:.0%}"
+        return f"; smaller with more examples: at a draw {share} of q(z) is its own"
     return ""
 
 

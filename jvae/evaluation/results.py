@@ -241,5 +241,6 @@ def _numbers_of_latents(
         numbers["mutual_info_cap"] = latents.information.cap
         numbers["clamped"] = list(latents.information.clamped)
         numbers["at_most"] = list(latents.information.at_most)
+        numbers["own_share"] = latents.information.own_share
 
     return numbers

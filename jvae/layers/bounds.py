@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from jvae.layers.manual_axes import varying_alike
 from jvae.types import Array
 
 
@@ -32,6 +33,7 @@ _inside = Primitive("derivative_inside_bounds")
 @bounded.defjvp
 def _bounded_jvp(low, high, primals, tangents):
     (x,), (t,) = primals, tangents
+    x, t = varying_alike(x, t)
     return jnp.clip(x, low, high), _inside.bind(t, x < low, x > high)
 
 
@@ -44,9 +46,19 @@ def _transposed(g: Array, t: object, below: Array, above: Array) -> tuple:
     return jnp.where(leaves, 0.0, g), None, None
 
 
+def _batched(arrays: tuple, axes: tuple) -> tuple[Array, int]:
+    """Returns (derivative, batch axis) under `jax.vmap`; not all need be batched."""
+    (size,) = {a.shape[i] for a, i in zip(arrays, axes, strict=True) if i is not None}
+    rows = [
+        jnp.broadcast_to(a, (size, *a.shape)) if i is None else jnp.moveaxis(a, i, 0)
+        for a, i in zip(arrays, axes, strict=True)
+    ]
+    return _inside.bind(*rows), 0
+
+
 _inside.def_impl(jax.jit(_forward))
 _inside.def_abstract_eval(lambda t, below, above: t)
 mlir.register_lowering(_inside, mlir.lower_fun(_forward, multiple_results=False))
 ad.defjvp(_inside, lambda dt, t, *outside: _inside.bind(dt, *outside), None, None)
 ad.primitive_transposes[_inside] = _transposed
-batching.defbroadcasting(_inside)
+batching.primitive_batchers[_inside] = _batched

@@ -14,7 +14,7 @@ from jvae.distributions import Categorical, DiagGaussian
 from jvae.layers import ACTIVATIONS, Activation, compute_dtype
 from jvae.models.latents import MAX_LOG_VAR, MIN_LOG_VAR
 from jvae.models.mlp import MlpEncoder
-from jvae.models.vae import SingleLatent, check_image
+from jvae.models.vae import SingleLatent, check_image, check_scaled
 from jvae.ranges import ImageShape, PositiveInt, Widths
 from jvae.types import Array, Batch, Inference, Key, at_least_float32, batch_size
 
@@ -53,7 +53,7 @@ class Classifier(Model):
 
     def features(self, batch: Batch) -> Array:
         """Returns the encoder's output [B, F] in float32 at least."""
-        x = check_image(batch["image"], self.image_shape)
+        x = check_scaled(check_image(batch["image"], self.image_shape))
         return at_least_float32(self.encoder(x, batch.get("mask")))
 
     def code(self, batch: Batch) -> Array:

@@ -31,7 +31,7 @@ from jvae.flows.squeeze import check_squeezes
 from jvae.flows.steps import Remat
 from jvae.layers import BatchNorm, Conv, Dense, depth_to_space, space_to_depth
 from jvae.models import likelihoods
-from jvae.models.vae import VAE, check_image
+from jvae.models.vae import VAE, check_image, check_scaled
 from jvae.ranges import ImageShape, PositiveFloat, PositiveInt
 from jvae.types import Array, Batch, Key, batch_size
 
@@ -144,7 +144,7 @@ class FlowVAE(VAE, kw_only=True):
 
     def posterior(self, batch: Batch) -> DiagGaussian:
         """Returns q(v|x), [B, D]."""
-        x = check_image(batch["image"], self.image_shape)
+        x = check_scaled(check_image(batch["image"], self.image_shape))
         mean = self.encoder(x, batch.get("mask"))
         return DiagGaussian(mean, jnp.full_like(mean, 2.0 * self.log_std))
 

@@ -16,7 +16,7 @@ from jvae.errors import require
 from jvae.layers import Activation, compute_dtype
 from jvae.models.conv import ConvEncoder, Downsampling, Pooling
 from jvae.models.latents import GaussianLatent
-from jvae.models.vae import SingleLatent, check_image, sample_and_kl
+from jvae.models.vae import SingleLatent, check_image, check_scaled, sample_and_kl
 from jvae.ranges import ImageShape, PositiveInt, SomeWidths, Widths
 from jvae.types import Array, Batch, Key, Views, at_least_float32, batch_size
 
@@ -105,7 +105,7 @@ class InfoMaxEncoder(SingleLatent, Model):
         self.local_critic = critic(tuple(self.critic_hidden))
 
     def _map_and_features(self, batch: Batch) -> tuple[Array, Array]:
-        x = check_image(batch["image"], self.image_shape)
+        x = check_scaled(check_image(batch["image"], self.image_shape))
         outputs = self.encoder.map_and_features(x, batch.get("mask"))
         local, features = map(at_least_float32, outputs)
         return local, features

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jvae import keys
 from jvae.contract import Model
 from jvae.distributions import DiagGaussian, Distribution, as_distribution, kl_per_group
-from jvae.errors import ConfigError, require
+from jvae.errors import ConfigError, DataError, require
 from jvae.flows import FlowPosterior, FlowPrior
 from jvae.models import likelihoods
 from jvae.models.latents import GaussianLatent, Latent
@@ -166,7 +166,7 @@ class VAE(LatentHead):
     def posterior(self, batch: Batch) -> Any:
         """Returns q(z|x), a distribution over [B, D], or [B, D, K] of discrete z."""
         x = check_image(batch["image"], self.image_shape)
-        x = likelihoods.encoder_input(self.observation, x)  # levels would be large
+        x = check_scaled(likelihoods.encoder_input(self.observation, x))
         features = self.encoder(x, batch.get("mask"))
         _check_shape("encoder", self.encoder, features, (x.shape[0], None))
         return self.posterior_of(features, batch)
@@ -238,6 +238,17 @@ def check_image(image: Array, image_shape: Sequence[int]) -> Array:
     rule = f"have shape [B, {_shape(image_shape)}]"
     require(image.shape[1:] == tuple(image_shape), "image", rule, list(image.shape))
     return image
+
+
+def check_scaled(x: Array) -> Array:
+    """Returns x as an encoder sees it; DataError if it is integers.
+
+    An encoder would make some code of pixels 0..255 too, of no example it has learned.
+    """
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        fix = "Scale pixels, such as by 1/255, or use one of jvae.data.transforms."
+        raise DataError(f"images must be floating or bool, got {x.dtype}", fix=fix)
+    return x
 
 
 def _shape(sizes: Sequence[int | str]) -> str:

@@ -266,6 +266,8 @@ def _mean_of_parts(parts: Array, sizes: Array | None) -> Array:
     """Returns the mean of [N, ...], weighted by [N] sizes, None for equal ones."""
     if sizes is None:
         return parts.mean(0)
+    if not jnp.issubdtype(parts.dtype, jnp.inexact):  # a metric that is a count
+        parts = parts.astype(jnp.float32)
     weights = (sizes / jnp.maximum(sizes.sum(), 1)).astype(parts.dtype)
     weights = weights.reshape(-1, *(1,) * (parts.ndim - 1))
     # What couples examples may be nan where there is none.

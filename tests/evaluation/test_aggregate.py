@@ -26,9 +26,22 @@ def test_the_kl_of_moments_is_that_of_their_gaussian():
 
 
 def test_draws_of_the_prior_have_the_bias_that_is_said():
-    """The mean of 100 sets of 400 draws, whose standard error is 0.004."""
-    found = [aggregate.moment_kl(normal(400, 8, seed=s)) for s in range(100)]
-    assert np.mean(found) == pytest.approx(aggregate.moment_kl_bias(400, 8), abs=0.016)
+    """The mean of 100 sets, within four of its standard errors."""
+    for count, dims in ((400, 8), (60, 40)):
+        found = [aggregate.moment_kl(normal(count, dims, seed=s)) for s in range(100)]
+        error = np.std(found) / 10.0
+        bias = aggregate.moment_kl_bias(count, dims)
+        assert np.mean(found) == pytest.approx(bias, abs=4.0 * error)
+    assert aggregate.moment_kl_bias(10**6, 3) == pytest.approx(18 / 4e6, rel=1e-3)
+
+
+def test_codes_that_are_not_finite_are_no_codes_to_compare():
+    parts = information(DiagGaussian.standard(60, 2), np.zeros((60, 2), "float32"))
+    codes = np.where(np.arange(60)[:, None] == 7, np.inf, normal(60, 2))
+    found = latent_metrics(
+        LatentStatistics(np.ones(2), 60, np.eye(60, 2), parts, codes)
+    )
+    assert not {"moment_kl", "two_sample_accuracy"} & found.keys()
 
 
 def test_codes_of_a_ring_are_told_from_the_prior_though_their_moments_are_its():
@@ -61,10 +74,40 @@ def test_numbers_that_no_cap_limits_stand_beside_those_that_it_does():
     )
     for name in parts.at_most:
         assert found[name].label.endswith(", at most") and found[name].kind == "bound"
-        assert "too large by" in found[name].meaning
+        assert "smaller with more examples" in found[name].meaning
     assert found["dimension_wise_kl"].value < 0.2
     assert found["moment_kl"].value < 2 * aggregate.moment_kl_bias(*shape)
     assert abs(found["two_sample_accuracy"].value - 0.5) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("dims", "widths", "is_bound"),
+    [
+        (2, (0.9,), False),
+        (2, (0.5,), False),
+        (2, (0.01,), True),
+        (16, (0.5,), True),
+        (16, (0.1, 0.95), True),
+        (16, (0.95,), False),
+    ],
+)
+def test_what_more_examples_would_make_smaller_is_called_a_bound(
+    dims, widths, is_bound
+):
+    """The mixture over all data is exactly N(0, I): the truth is 0.
+
+    Of half the examples the information is over its cap where the mean is far below.
+    """
+    shape = (2000, dims)
+    width = np.resize(widths, 2000)[:, None] * np.ones(dims)
+    means = np.sqrt(1.0 - width**2) * normal(*shape)
+    q = DiagGaussian(*np.float32((means, 2.0 * np.log(width))))
+    z = q.sample(jax.random.key(0))
+    log_prior = DiagGaussian.standard(*shape).log_prob(z)
+    parts = information(q, z, log_prior=log_prior)
+    assert (parts.terms["marginal_kl"].mean > 0.3) == is_bound
+    assert (parts.at_most == ("marginal_kl", "total_correlation")) == is_bound
+    assert not parts.is_capped
 
 
 def test_few_codes_have_no_such_numbers():

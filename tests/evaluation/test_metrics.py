@@ -69,12 +69,12 @@ def test_caps_and_clamped_terms_are_said_beside_the_number():
         name: Estimate(0.0, 0.1, 64) for name in ("marginal_kl", "total_correlation")
     }
     terms["mutual_info"] = Estimate(4.15, 0.0, 64)
-    parts = Information(terms, ("total_correlation",), math.log(64))
+    parts = Information(terms, ("total_correlation",), math.log(64), 0.9)
     found = latent_metrics(LatentStatistics(np.ones(3), 64, np.eye(3), parts))
     assert "cannot exceed log N = 4.16" in found["mutual_info"].meaning
     assert "may be larger" in found["mutual_info"].meaning
     assert "negative" in found["total_correlation"].meaning
-    assert "too large" in found["marginal_kl"].meaning
+    assert "smaller with more" in found["marginal_kl"].meaning
     assert found["active_units"].value == 3.0
     assert found["active_units"].unit == "of 3"
 

@@ -485,6 +485,29 @@ def test_within_its_bounds_a_value_has_all_derivatives_outside_those_of_a_consta
         np.testing.assert_allclose(each, inside * -np.sin(x), rtol=1e-6, atol=1e-7)
 
 
+def test_forward_mode_at_bounds_is_that_of_clip_in_a_batch_and_over_devices():
+    """With one direction for all examples, and for all devices."""
+    x = np.linspace(-3.0, 3.0, 16, dtype="float32").reshape(8, 2)
+    inside = (x >= -1.0) & (x <= 2.0)
+
+    def bounded(x):
+        return layers.bounded(x, -1.0, 2.0)
+
+    def along(x):
+        return jax.jvp(bounded, (x,), (jnp.ones(2, x.dtype),))[1]
+
+    jacobians = jax.jit(jax.vmap(jax.jacfwd(bounded)))(x)
+    np.testing.assert_array_equal(jacobians, inside[:, :, None] * np.eye(2))
+    np.testing.assert_array_equal(jax.jit(jax.vmap(along))(x), inside)
+
+    def of_device(x):
+        return jax.jvp(bounded, (x,), (jnp.ones((1, 2), x.dtype),))[1]
+
+    rows = P(mesh.AXES)
+    mapped = jax.shard_map(of_device, mesh=mesh.build(), in_specs=rows, out_specs=rows)
+    np.testing.assert_array_equal(jax.jit(mapped)(x), inside)
+
+
 def test_in_a_loop_and_example_by_example_the_gradient_at_bounds_is_the_same():
     x = np.array([[-3.0, 0.5, 3.0], [3.0, -3.0, 0.5]], "float32")
     slope = np.array([1.0, -1.0, -1.0], "float32")

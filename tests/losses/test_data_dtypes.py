@@ -13,7 +13,6 @@ from tests.losses.test_everywhere import build, example, kind_of
 from tests.models.test_likelihoods import ALL
 
 B, SHAPE = 3, (2, 2, 1)
-OF_PIXELS = [n for n in losses.LOSSES if n not in ("prior_kl", "infomax", "bottleneck")]
 
 
 def shape_of_loss(likelihood, image):
@@ -41,17 +40,38 @@ def test_each_likelihood_takes_the_dtypes_of_its_support(likelihood, dtype):
         assert shape_of_loss(likelihood, image) == ()
         return
     fix = "integers 0, 1" if of_levels else "Scale pixels, such as by 1/255"
-    with pytest.raises(DataError, match=rf"^data must be .*, got {dtype}\. .*{fix}"):
+    text = rf"^(data|images) must be .*, got {dtype}\. .*{fix}"
+    with pytest.raises(DataError, match=text):
         shape_of_loss(likelihood, image)
 
 
-@pytest.mark.parametrize("name", OF_PIXELS)
+@pytest.mark.parametrize("name", [n for n in losses.LOSSES if n != "bottleneck"])
 def test_every_objective_refuses_pixels_that_were_not_scaled(name):
     _, params, state, batch = example(kind_of(name))
     pixels = {**batch, "image": batch["image"].astype("uint8")}
     key = jax.random.key(0)
-    with pytest.raises(DataError, match="for Bernoulli, got uint8"):
+    with pytest.raises(DataError, match="got uint8. Scale pixels"):
         jax.eval_shape(build(name, kind_of(name)), params, state, key, pixels, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("mlp", {"hidden": (3,)}),
+        ("mlp_classifier", {"hidden": (3,)}),
+        ("fvae", {"levels": 1, "blocks": 1, "depth": 1, "flow_levels": 1}),
+        ("infomax", {"channels": (3,)}),
+        ("nvae", {"channels": 2, "groups": (1,), "latent_channels": 1}),
+    ],
+)
+def test_every_encoder_refuses_pixels_that_were_not_scaled(name, sizes):
+    fields = {"image_shape": (4, 4, 1), **sizes}
+    if name != "nvae" and name != "fvae":
+        fields["latent_dim"] = 2
+    model, key = models.build(name, **fields), jax.random.key(0)
+    batch = {"image": np.ones((B, 4, 4, 1), "uint8"), "label": np.zeros(B, int)}
+    with pytest.raises(DataError, match="got uint8. Scale pixels"):
+        jax.eval_shape(lambda key: model.init(key, batch, key), key)
 
 
 def test_labels_that_are_no_integers_are_refused():

@@ -10,6 +10,7 @@ from jvae import layers, losses, models
 from jvae.runtime import mesh
 from jvae.training import assembly, batches, train_step
 from jvae.training import config as configs
+from jvae.types import Aux
 from tests.tiers import others_slow
 
 KEY = jax.random.key(0)
@@ -134,6 +135,21 @@ def test_micro_batches_add_up_to_the_batch():
     np.testing.assert_allclose(metrics["loss"], metrics_4["loss"], rtol=1e-5)
     for x, y in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+def test_metrics_that_are_counts_are_averaged_over_micro_batches_with_a_mask():
+    """Of the parts (rows 0, 2 and 1, 3) one has two examples, and the other one."""
+
+    def loss(params, state, key, batch, coefficients):
+        metrics = {"examples": batch["mask"].sum(), "any": batch["mask"].any()}
+        return params * batch["x"].mean(), Aux(metrics, state)
+
+    batch = {"x": np.ones(4, "float32"), "mask": np.array([True, True, True, False])}
+    gradients = train_step.gradient_fn(loss, 2)
+    arguments = np.float32(2.0), {}, jax.random.key(0), batch, {}
+    (_, aux), _ = jax.jit(gradients)(*arguments)
+    assert aux.metrics["examples"] == pytest.approx((2 * 2 + 1 * 1) / 3)
+    assert aux.metrics["any"] == 1.0
 
 
 @pytest.mark.slow

@@ -28,6 +28,8 @@ SPLIT_NAMES = {
     "validation": "validation",
 }
 """{name of a folder in lower case: the split that it is}."""
+SPLIT_STARTS = ("test", "val")
+"""How folders of splits begin that have another name, as test1/, in lower case."""
 FOREIGN = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found")
 """Folders that archives, network disks and file systems leave, in lower case."""
 NUM_NAMED = 5
@@ -91,14 +93,15 @@ def _split_folders(root: Path) -> dict[str, Path]:
     """Returns the folders of the splits, {} if those in `root` are classes.
 
     A folder with the name of a split may be a class (a train among vehicles): train/ is
-    a split beside another one, or alone.
+    a split beside another one, or beside no other folder with pictures.
     """
     entries = _entries(root)
     there = [entry for entry in entries if _is_own_folder(entry)]
     named = [folder for folder in there if folder.name.lower() in SPLIT_NAMES]
     splits = {SPLIT_NAMES[folder.name.lower()] for folder in named}
-    if not named or not ({"train"} < splits or len(named) == len(there)):
-        _look_around(root, there, named)
+    others = [f for f in there if f not in named and _holds_pictures(f)]
+    if not named or not ({"train"} < splits or not others):
+        _look_around(root, there, named, others)
         return {}
 
     folders: dict[str, Path] = {}
@@ -123,16 +126,27 @@ def _split_folders(root: Path) -> dict[str, Path]:
     return folders
 
 
-def _look_around(root: Path, there: Sequence[Path], named: Sequence[Path]) -> None:
+def _look_around(
+    root: Path, there: Sequence[Path], named: Sequence[Path], others: Sequence[Path]
+) -> None:
     """Says what may be wrong with a folder whose folders are classes.
 
     Raises:
-      DataError: there is one, and it holds the splits.
+      DataError: there is one, and it holds the splits; or one has the name of a split
+        and holds classes, or stands beside one called like another split.
     """
-    if named:
-        names = ", ".join(f"{folder.name}/" for folder in named)
-        text = "jvae: %s in %s: taken for classes, as there are no train/ and test/"
-        logger.warning(text, names, root)
+    like_splits = [f for f in others if f.name.lower().startswith(SPLIT_STARTS)]
+    for folder in named:
+        beside = (like_splits or others)[0].name
+        classes = [f for f in _entries(folder) if _is_own_folder(f)]
+        if like_splits or any(map(_holds_pictures, classes)):
+            raise DataError(
+                f"{folder.name}/ beside {beside}/ may be a split or a class",
+                where=str(root),
+                fix="Rename the class, or call the splits train/ and test/.",
+            )
+        text = "jvae: %s/ in %s: taken for a class, as %s/ beside it"
+        logger.warning(text, folder.name, root, beside)
     if len(there) != 1:
         return
     inside = [entry.name for entry in _entries(there[0]) if _is_own_folder(entry)]
@@ -145,6 +159,12 @@ def _look_around(root: Path, there: Sequence[Path], named: Sequence[Path]) -> No
     if len(inside) > 1:
         text = "jvae: %s is one class; set data.path to it if its folders are classes"
         logger.warning(text, there[0])
+
+
+def _holds_pictures(folder: Path) -> bool:
+    """Returns whether there is a picture, by its name, in a folder or below."""
+    files = (name for _, _, names in os.walk(folder) for name in names)
+    return any(name.lower().endswith(ENDINGS) for name in files)
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -183,6 +203,7 @@ def _pictures_in(root: Path, rule: int) -> Files:
 
     for place, folders, names in _walked(root):
         inside = Path(place).relative_to(root)
+        folders.sort()  # so that of several links to a folder the first name is kept
         skipped = [name for name in folders if is_skipped(Path(place, name))]
         folders[:] = [name for name in folders if name not in skipped]
         others += [f"{inside / name}/" for name in skipped]

@@ -38,7 +38,7 @@ from jvae.models.nvae.groups import (
     cell_type,
 )
 from jvae.models.nvae.scale import Features, Scale
-from jvae.models.vae import check_image
+from jvae.models.vae import check_image, check_scaled
 from jvae.types import Array, Batch, Inference, Key, batch_size
 
 SPECTRAL = "spectral"
@@ -226,7 +226,7 @@ class NVAE(Model):
     def _scaled(self, image: Array) -> Array:
         """Returns images as the stem sees them: padded, within [-1, 1]."""
         image = check_image(image, self.image_shape)
-        x = likelihoods.encoder_input(self.observation, image)
+        x = check_scaled(likelihoods.encoder_input(self.observation, image))
         sides = ((0, 0), (self.padding,) * 2, (self.padding,) * 2, (0, 0))
         x = jnp.pad(x, sides)
         return x if likelihoods.is_signed(self.observation) else 2.0 * x - 1.0

@@ -70,7 +70,35 @@ def test_a_class_may_be_called_like_a_split(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         splits = load(tmp_path)
     assert splits.num_classes == 3 and sum(sizes(splits).values()) == 12
-    assert "train/ in" in caplog.text and "taken for classes" in caplog.text
+    assert "train/ in" in caplog.text and "taken for a class, as car/" in caplog.text
+
+
+def test_folders_without_pictures_beside_a_split_are_no_classes(tmp_path, caplog):
+    numbered(tmp_path / "train" / "cat", 10)
+    numbered(tmp_path / "train" / "dog", 10)
+    fill(tmp_path / "annotations" / "more", "0.xml")
+    with caplog.at_level(logging.WARNING):
+        splits = load(tmp_path)
+    assert splits.num_classes == 2 and sizes(splits) == {"train": 18, "test": 2}
+    assert "left out" in caplog.text and "annotations" in caplog.text
+
+
+def test_of_several_links_to_a_folder_the_first_name_is_kept(tmp_path, monkeypatch):
+    """However the file system lists them."""
+    numbered(tmp_path / "elsewhere", 10)
+    for name in ("b", "a", "c"):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / name).symlink_to(tmp_path / "elsewhere")
+    walk = os.walk
+
+    def backwards(*arguments, **options):
+        for place, folders, names in walk(*arguments, **options):
+            folders.sort(reverse=True)
+            yield place, folders, names
+
+    monkeypatch.setattr(os, "walk", backwards)
+    found = find(tmp_path / "data", rule=2)
+    assert {file.label for file in found["train"]} == {"a"}
 
 
 def test_one_class_that_holds_folders_is_said(tmp_path, caplog):
@@ -95,6 +123,8 @@ def test_one_class_that_holds_folders_is_said(tmp_path, caplog):
             "one folder further in.*path to .*/set",
         ),
         (["a", "b", "."], "1 in none, such as 0.png"),
+        (["train/cat", "train/dog", "plane"], "train/ beside plane/ may be a split or"),
+        (["train", "test1", "plane"], "train/ beside test1/ may be a split or a class"),
     ],
 )
 def test_folders_that_leave_a_doubt_are_refused(tmp_path, folders, words):
