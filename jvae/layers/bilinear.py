@@ -12,6 +12,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jvae.layers.manual_axes import varying_alike
 from jvae.types import Array
 
 Shape = tuple[int, ...]
@@ -200,17 +201,3 @@ def _run(primitive: Primitive, *arrays: Array, **options: Hashable) -> Array:
 @functools.cache
 def _compiled(primitive: Primitive, options: tuple) -> Callable[..., Array]:
     return jax.jit(functools.partial(primitive.bind, **dict(options)))
-
-
-def varying_alike(x: Array, kernel: Array) -> tuple[Array, Array]:
-    """Returns both, varying over the same axes of a `jax.shard_map` around them.
-
-    As JAX's own operations do it. So the gradient of a kernel that all devices share is
-    summed over them.
-    """
-    over = [jax.typeof(a).manual_axis_type.varying for a in (x, kernel)]
-    missing = [tuple(sorted((over[0] | over[1]) - own)) for own in over]
-    return tuple(
-        jax.lax.pcast(a, axes, to="varying") if axes else a
-        for a, axes in zip((x, kernel), missing, strict=True)
-    )

@@ -12,9 +12,9 @@ from jvae.layers.bilinear import (
     Shape,
     transpose_to_kernel,
     transpose_to_x,
-    varying_alike,
 )
 from jvae.layers.convolutions import xla_convolution
+from jvae.layers.manual_axes import varying_alike
 from jvae.types import Array
 
 DENSE_PLACES = 49

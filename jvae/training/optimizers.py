@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jvae import registry
@@ -94,6 +95,20 @@ def is_kernel(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(of_leaf, params)
 
 
+def clip_by_norm(max_norm: float) -> optax.GradientTransformationExtraArgs:
+    """Returns `optax.clip_by_global_norm`, whose `update` may be given the norm.
+
+    The training step has computed it, for its guard and its metrics.
+    """
+
+    def update(updates, state, params=None, *, norm=None, **extra):
+        norm = optax.tree.norm(updates) if norm is None else norm
+        factor = jnp.where(norm < max_norm, 1.0, max_norm / norm)
+        return jax.tree.map(lambda g: (factor * g).astype(g.dtype), updates), state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
 def lagging(
     rule: optax.GradientTransformation, every: int, until: int | None
 ) -> optax.GradientTransformation:
@@ -175,7 +190,7 @@ def build(
     scale = registry.resolve(OPTIMIZERS, name, "optimizer")(b1, b2, eps, momentum)
     mask = is_kernel if decayed == "kernels" else None
     decay = optax.add_decayed_weights(weight_decay, mask=mask)
-    parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm is not None else []
+    parts = [clip_by_norm(clip_norm)] if clip_norm is not None else []
     # Decoupled decay follows the scaling, ordinary decay is part of the gradient.
     if weight_decay > 0.0:
         scale = optax.chain(*([scale, decay] if name == "adamw" else [decay, scale]))

@@ -140,6 +140,7 @@ def make_train_step(
     accumulate_steps: int = 1,
     max_skips: int = 20,
     spike_factor: float | None = None,
+    devices: Mesh | None = None,
 ) -> StepFn:
     """Returns train_step(state, batch) -> (state, metrics), a pure function.
 
@@ -163,15 +164,18 @@ def make_train_step(
       accumulate_steps: micro-batches per update, whose gradients are averaged.
       max_skips: updates skipped in a row after which all are.
       spike_factor: how far over the usual a gradient norm may be; None for any.
+      devices: over which parameters are split, and so are gradients as soon as they are
+        summed; None for whole ones.
 
     Returns:
       The step; its metrics are those of the loss, 'gradient_norm', 'skipped_updates'
       and 'skipped_in_a_row'.
     """
     gradients = gradient_fn(loss, accumulate_steps)
+    update = optax.with_extra_args_support(optimizer).update
 
-    def updated(state, grads, collections):
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    def updated(state, grads, norm, collections):
+        updates, opt_state = update(grads, state.opt_state, state.params, norm=norm)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema is not None:
@@ -182,7 +186,7 @@ def make_train_step(
             ema = optax.incremental_update(params, ema, weight)
         return params, opt_state, collections, ema
 
-    def unchanged(state, grads, collections):
+    def unchanged(state, grads, norm, collections):
         return state.params, state.opt_state, state.state, state.ema
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -191,11 +195,13 @@ def make_train_step(
         batch = prepare(batch, data_key)
         arguments = (state.params, state.state, draw_key, batch)
         (value, aux), grads = gradients(*arguments, coefficients(state.step))
+        if devices is not None:
+            grads = mesh.split(grads, devices)
         norm = _global_norm(grads)
         is_good = jnp.isfinite(value) & _is_usual(norm, state.guard, spike_factor)
         is_good &= state.guard.in_a_row < max_skips
         guard = _counted(state.guard, state.step, norm, is_good)
-        new = jax.lax.cond(is_good, updated, unchanged, state, grads, aux.state)
+        new = jax.lax.cond(is_good, updated, unchanged, state, grads, norm, aux.state)
         params, opt_state, collections, ema = new
         metrics = {
             **aux.metrics,
