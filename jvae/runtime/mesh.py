@@ -112,17 +112,6 @@ def all_gathered(tree: Any, mesh: Mesh) -> Any:
     return jax.lax.with_sharding_constraint(tree, replicated(mesh))
 
 
-def split(tree: Any, mesh: Mesh) -> Any:
-    """Returns a traced tree, such as gradients, with every array as parameters lie.
-
-    XLA then sums the gradients of devices into the part that each one keeps: a
-    reduce-scatter in the place of an all-reduce.
-    """
-    if mesh.shape["params"] == 1:
-        return tree
-    return jax.lax.with_sharding_constraint(tree, parameter_shardings(tree, mesh))
-
-
 def rows(mesh: Mesh, leading: int = 0) -> NamedSharding:
     """Returns the sharding of a batch: its rows over all devices.
 
