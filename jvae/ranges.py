@@ -23,7 +23,13 @@ class Bound:
     sign: ClassVar[str]
 
     def __repr__(self) -> str:  # noqa: D105
-        return f"{self.sign} {self.bound:g}" if math.isfinite(self.bound) else ""
+        return f"{self.sign} {self.end}" if math.isfinite(self.bound) else ""
+
+    @property
+    def end(self) -> str:
+        """The number as text."""
+        is_whole = isinstance(self.bound, int)
+        return str(self.bound) if is_whole else f"{self.bound:g}"
 
 
 class Ge(Bound):
@@ -65,6 +71,8 @@ class Len:
 FiniteFloat = Annotated[float, Gt(-math.inf)]
 PositiveInt = Annotated[int, Ge(1)]
 NonNegativeInt = Annotated[int, Ge(0)]
+Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
+"""JAX takes larger seeds modulo 2^32, so that they would repeat."""
 PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
@@ -95,10 +103,10 @@ def _in_words(bounds: Sequence[Bound]) -> str:
     if lower and upper:
         left = "[" if lower.sign == ">=" else "("
         right = "]" if upper.sign == "<=" else ")"
-        return f"within {left}{lower.bound:g}, {upper.bound:g}{right}"
+        return f"within {left}{lower.end}, {upper.end}{right}"
     if lower == Gt(0):
         return "positive"
     words = {">=": "at least", ">": "above", "<=": "at most", "<": "below"}
-    end = lower or upper
-    assert end is not None, "a range has an end"
-    return f"{words[end.sign]} {end.bound:g}"
+    only = lower or upper
+    assert only is not None, "a range has an end"
+    return f"{words[only.sign]} {only.end}"

@@ -6,6 +6,7 @@ imports JAX, and `jvae --help` never does.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -27,6 +28,18 @@ from jvae.errors import (
 from jvae.runtime import aborts
 from jvae.runtime.start import end_process, prepare_process
 from jvae.runtime.streams import lasting
+
+NO_THREAD = "can't start new thread"
+"""What Python's RuntimeError says where a process may have no more threads."""
+READABLE = "Name a folder that can be read and written."
+REMEDIES = {
+    errno.ENOSPC: "Make room.",
+    errno.EDQUOT: "Make room.",
+    errno.ENOENT: "It was there before: was the folder renamed or removed?",
+    errno.EISDIR: "Remove it: it is a folder where a file should be.",
+    errno.EMFILE: "Raise the limit on open files (ulimit -n).",
+}
+"""By what the system says; of others `READABLE`."""
 
 Command = Callable[[Sequence[str]], None]
 
@@ -137,7 +150,9 @@ def _status(command: Command, arguments: Sequence[str]) -> int:
         print(f"jvae: {stopped}", file=sys.stderr)
         return stopped.exit_code
 
-    except (JvaeError, OSError, MemoryError) as raised:
+    except (JvaeError, OSError, MemoryError, RuntimeError) as raised:
+        if isinstance(raised, RuntimeError) and NO_THREAD not in str(raised):
+            raise
         if "--debug" in arguments:
             traceback.print_exc()
         error = raised if isinstance(raised, JvaeError) else _explained(raised)
@@ -154,15 +169,21 @@ def _status(command: Command, arguments: Sequence[str]) -> int:
         return 130
 
 
-def _explained(error: OSError | MemoryError) -> JvaeError:
-    """Returns what a disk, a folder's rights or a machine's memory refuse, as ours."""
+def _explained(error: Exception) -> JvaeError:
+    """Returns what a disk, a folder's rights or a machine's limits refuse, as ours."""
+    if isinstance(error, RuntimeError):
+        return DeviceError(
+            "no more threads may be started",
+            fix="Raise the limit on processes of this user (ulimit -u).",
+        )
     if isinstance(error, MemoryError):
         return DeviceError(
             f"too big for the memory of this machine: {error}",
             fix="Lower data.batch_size or the size of the data.",
         )
+    assert isinstance(error, OSError)
     return WorkdirError(
         f"a file cannot be read or written: {error.strerror or error}",
         where=str(error.filename or ""),
-        fix="Make room, or name a folder that can be read and written.",
+        fix=REMEDIES.get(error.errno or 0, READABLE),
     )

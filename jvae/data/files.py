@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from jvae.data.sources import ArraySource
 from jvae.errors import DataError
 
+logger = logging.getLogger("jvae")
+
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2", ".zst", ".7z", ".rar")
+NUM_NAMED = 5
+"""Of what is left out, so many are named."""
 DEFLATE_RATIO = 1032
 """The most that deflate (gzip, zip) can expand; https://zlib.net/zlib_tech.html."""
 
@@ -34,8 +41,23 @@ def existing_folder(path: str, expected: str) -> Path:
         ) from error
     if not is_folder:
         problem = "is not a folder" if exists else "does not exist"
+        if root.suffix.lower() in ARCHIVES:
+            expected = f"Unpack it. {expected}"
         raise DataError(f"the data folder {problem}", where=str(root), fix=expected)
     return root
+
+
+def listed(names: Sequence[str]) -> str:
+    """Returns "'a.csv', 'b/' (2 in all)", of many the first in their order."""
+    first = ", ".join(map(ascii, sorted(names)[:NUM_NAMED]))
+    more = ", ..." if len(names) > NUM_NAMED else ""
+    return f"{first}{more} ({len(names)} in all)"
+
+
+def warn_left_out(root: Path, names: Sequence[str]) -> None:
+    """Says what of a folder is left out, if anything is."""
+    if names:
+        logger.warning("jvae: left out of %s: %s", root, listed(names))
 
 
 def read_utf8(file: Path) -> str:

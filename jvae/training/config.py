@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from jvae import data, losses, models, registry
 from jvae.data.options import DataOptions
 from jvae.errors import ConfigError, require
-from jvae.ranges import Fraction, Ge, NonNegativeInt, PositiveInt
+from jvae.ranges import Fraction, Ge, NonNegativeInt, PositiveInt, Seed
 from jvae.runtime import mesh
 from jvae.training import optimizers
 from jvae.workdir import renamed
@@ -73,7 +73,7 @@ class Experiment:
     optimizer: Section = dataclasses.field(default_factory=dict)
     schedules: Section = dataclasses.field(default_factory=dict)
     mesh: Section = dataclasses.field(default_factory=dict)
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     num_steps: NonNegativeInt = 1000
     log_every_steps: PositiveInt = 100
     eval_every_steps: NonNegativeInt = 1000

@@ -29,7 +29,8 @@ def load_config(path: str | Path) -> Any:
     """
     file, arguments = _file_and_arguments(path)
     if not file.is_file():
-        raise ConfigError(f"config file {path} does not exist", fix="See configs/.")
+        problem = "is no file" if file.exists() else "does not exist"
+        raise ConfigError(f"config file {path} {problem}", fix="See configs/.")
     spec = importlib.util.spec_from_file_location(f"jvae_config_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise ConfigError(f"config file {path} is no Python file")

@@ -116,7 +116,7 @@ def dry_run(config: Mapping[str, Any]) -> dict[str, float]:
     print(
         f"parameters {size:,}; memory per device {costs['bytes'] / 2**20:,.0f} MiB; "
         f"{costs['examples_per_second']:,.0f} examples/s in one step; "
-        f"{scores.measure} of {few} test images after 2 dispatches "
+        f"{scores.measure} of {few} test examples after 2 dispatches "
         f"{costs[scores.measure]:,.1f} nats"
     )
     return costs

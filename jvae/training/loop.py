@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import shlex
 
 import jax
 import jax.numpy as jnp
@@ -158,7 +159,8 @@ class TrainingRun:
 
         self._settle()
         self.progress.say(
-            f"done at step {int(self.state.step)}. Now: jvae eval --workdir={self.root}"
+            f"done at step {int(self.state.step)}. "
+            f"Now: jvae eval --workdir={shlex.quote(str(self.root))}"
         )
 
     def _is_stopped(self) -> bool:

@@ -30,10 +30,11 @@ def absolute(path: epath.PathLike) -> epath.Path:
     """Returns a path that is not relative and has no ~, as Orbax must have it.
 
     Raises:
-      WorkdirError: its name is not text, as of another locale.
+      WorkdirError: its name is not text, as of another locale, or that of a file
+        system that is not known.
     """
     if is_bucket(path):
-        return epath.Path(path)
+        return _bucket(path)
     try:
         os.fspath(path).encode()
     except UnicodeEncodeError as error:
@@ -43,6 +44,18 @@ def absolute(path: epath.PathLike) -> epath.Path:
             fix="Set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or use another name.",
         ) from error
     return epath.Path(os.path.join(os.getcwd(), os.path.expanduser(path)))
+
+
+def _bucket(path: epath.PathLike) -> epath.Path:
+    """Returns the path of an object store."""
+    try:
+        return epath.Path(path)
+    except KeyError as error:  # what etils raises at a name of its own
+        raise WorkdirError(
+            f"there is no file system {os.fspath(path).partition('://')[0]}://",
+            where=os.fspath(path),
+            fix="Name a folder, or a bucket such as gs://NAME/RUN.",
+        ) from error
 
 
 def write_whole(path: epath.Path, content: str | bytes) -> None:

@@ -85,7 +85,7 @@ class MetricsWriter:
         with contextlib.suppress(OSError):
             files.write_whole(kept, text)
         logger.warning(
-            "jvae: %s: lines %s are no rows and left out; the file is kept as %s",
+            "jvae: %s: left out what is no row, of line %s; the file is kept as %s",
             self._file,
             ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else ""),
             kept.name,

@@ -83,6 +83,12 @@ class StoredSteps:
         """
         meta = self._readable_meta(step)
         other = metadata.shape_differences(meta, metadata.shapes_of(like))
+        if other and metadata.wide_arrays(meta):
+            raise self._error(
+                f"checkpoint {step} was trained in 64 bits, by release 0.2.0 or before",
+                "It restores and evaluates; init_from takes its parameters to a new "
+                "run in float32.",
+            )
         if other:
             raise self._error(
                 f"checkpoint {step} holds other arrays: {'; '.join(other)}",

@@ -77,8 +77,11 @@ def test_help_imports_nothing_heavy():
 @pytest.mark.parametrize(
     ("error", "status", "words"),
     [
-        (OSError(28, "No space left on device", "/x/y"), 4, "left on device (/x/y)."),
-        (PermissionError(13, "Permission denied", "/x"), 4, "Permission denied (/x)."),
+        (OSError(28, "No space left", "/x/y"), 4, "left (/x/y). Make room."),
+        (PermissionError(13, "Denied", "/x"), 4, "Denied (/x). Name a folder that can"),
+        (OSError(2, "No such file", "/x"), 4, "(/x). It was there before: was the fol"),
+        (OSError(21, "Is a directory", "/x"), 4, "(/x). Remove it: it is a folder"),
+        (RuntimeError("can't start new thread"), 6, "no more threads may be started"),
         (MemoryError("6 GiB"), 6, "memory of this machine: 6 GiB. Lower"),
     ],
 )
@@ -89,3 +92,11 @@ def test_what_the_machine_refuses_is_one_line(capsys, error, status, words):
     assert run_command(refused, []) == status
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("jvae: error: ") and words in line
+
+
+def test_other_errors_of_python_are_not_hidden():
+    def failed(_):
+        raise RuntimeError("a fault")
+
+    with pytest.raises(RuntimeError, match="a fault"):
+        run_command(failed, [])

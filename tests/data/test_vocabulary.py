@@ -188,7 +188,12 @@ def test_without_test_sentences_those_of_validation_are_the_test(tmp_path):
 @pytest.mark.parametrize(
     ("files", "options", "message"),
     [
-        ({"train": "a\n"}, {}, "no test.txt"),
+        ({"train": "a\n"}, {}, "no test.txt among 'train.txt' (1 in all)"),
+        (
+            {"train": f"a {'b' * 1001}", "test": "a"},
+            {},
+            "a word of 1,001 characters, more than 1,000 (.*line 1",
+        ),
         ({"test": "a\n"}, {}, "no train.txt"),
         ({"train": b"a\n\xff\n", "test": "a\n"}, {}, "byte 2 is not UTF-8"),
         ({"train": "a\n\nb\n", "test": "a\n"}, {}, "an empty line (.*line 2"),
@@ -222,6 +227,15 @@ def test_broken_text_is_one_line(tmp_path, files, options, message):
     text = str(error.value)
     first, _, second = message.partition("(.*")
     assert first in text and second in text and "\n" not in text
+
+
+def test_other_files_and_a_text_of_other_words_are_said(tmp_path, caplog):
+    given = write(tmp_path, train="a b\n", valid="a d\n", test="c d a\n", val="a\n")
+    with caplog.at_level(logging.WARNING, logger="jvae"):
+        build(**given)
+    left_out, unknown = [record.getMessage() for record in caplog.records]
+    assert "left out of" in left_out and "'val.txt' (1 in all)" in left_out
+    assert "test.txt: 67% of its words are unknown" in unknown
 
 
 def test_bad_lines_that_are_left_out_are_counted(tmp_path, caplog):

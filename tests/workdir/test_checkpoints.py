@@ -69,6 +69,10 @@ def test_64_bits_come_back_bitwise_or_are_said_to_be_and_are_no_damage(tmp_path,
     again = manager.restore_model(3, mesh.build())[0]
     assert kernel(again).dtype == np.float64 and (kernel(again) == np.pi).all()
 
+    # Releases up to 0.2.0 trained in 64 bits; today's states have 32.
+    with pytest.raises(WorkdirError, match="was trained in 64 bits.*init_from takes"):
+        manager.restore(3, like({"model": item(size=2)}))
+
     x64(False)
     others = [
         lambda: manager.restore_model(3, mesh.build()),

@@ -33,6 +33,12 @@ time.sleep(60)
 """
 
 
+@pytest.mark.parametrize("name", ["file:///tmp/run", "memory://run", "odd://a/b"])
+def test_a_file_system_that_is_not_known_is_one_line(name):
+    with pytest.raises(WorkdirError, match="there is no file system [a-z]+://"):
+        files.absolute(name)
+
+
 @pytest.fixture
 def bucket(monkeypatch):
     """A fresh fake bucket at gs://."""

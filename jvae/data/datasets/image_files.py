@@ -25,6 +25,8 @@ MAX_PIXELS = 2**25
 """Of a picture: decoded it takes 100 MB, and a thread for every core decodes one."""
 ORIENTATION = 0x0112
 """The EXIF tag that says how a picture is turned, 1 to 8."""
+PHOTOMETRIC = 0x0106
+"""The TIFF tag that is 1 where large numbers are white."""
 PARSERS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 """What Pillow raises at files that are not what they say."""
 COLOR = ("RGB", "CMYK", "YCbCr", "LAB", "HSV", "P")
@@ -180,11 +182,19 @@ def _turns() -> dict[int, Any]:
     }
 
 
+def _is_deep_gray(picture: Any) -> bool:
+    """Returns whether pixels are gray from 0, black, to 65535, white."""
+    if picture.format == "TIFF":  # 'I' has 32 bits there
+        is_white_high = picture.tag_v2.get(PHOTOMETRIC) == 1
+        return picture.mode in DEEP and picture.mode != "I" and is_white_high
+    return picture.mode in DEEP and picture.format == "PNG"
+
+
 def _eight_bits(picture: Any, file: Path) -> Any:
     """Returns the picture in mode 'L' or 'RGB', without transparency."""
     image = _pillow()
 
-    if picture.mode in DEEP and picture.format == "PNG":
+    if _is_deep_gray(picture):
         if "transparency" in picture.info:
             raise DataError("16-bit gray with transparency", where=str(file))
         # v / 257, rounded; Pillow's own conversion cuts everything above 255.

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from jvae.data.files import existing_folder
+from jvae.data.files import existing_folder, listed, warn_left_out
 from jvae.data.pipeline import order
 from jvae.errors import DataError
 
@@ -32,8 +32,6 @@ SPLIT_STARTS = ("test", "val")
 """How folders of splits begin that have another name, as test1/, in lower case."""
 FOREIGN = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found")
 """Folders that archives, network disks and file systems leave, in lower case."""
-NUM_NAMED = 5
-"""Of what is left out, so many are named."""
 EXPECTED = (
     "Expected PNG or JPEG files, or other pictures, in train/ and test/, or all in one "
     "folder; folders inside those are classes."
@@ -116,7 +114,8 @@ def _split_folders(root: Path) -> dict[str, Path]:
         names = " and ".join(f"{folder.name}/" for folder in named)
         raise DataError(f"{names} and no train/", where=str(root), fix=EXPECTED)
 
-    _warn(root, [e.name for e in entries if e not in named and _is_worth_naming(e)])
+    left_out = [e for e in entries if e not in named and _is_worth_naming(e)]
+    warn_left_out(root, [f"{e.name}/" if e.is_dir() else e.name for e in left_out])
     if "test" not in folders:
         instead = "data.test_fraction of train/"
         if "validation" in folders:
@@ -218,11 +217,11 @@ def _pictures_in(root: Path, rule: int) -> Files:
                 others.append(str(inside / name))
 
     if not pictures:
-        named = f" among {_named(others)}" if others else ""
-        raise DataError(f"no pictures{named}", where=str(root), fix=EXPECTED)
+        among = f" among {listed(others)}" if others else ""
+        raise DataError(f"no pictures{among}", where=str(root), fix=EXPECTED)
 
     empty = {*classes} - {file.label for file in pictures}
-    _warn(root, others + [f"{name}/" for name in empty])
+    warn_left_out(root, others + [f"{name}/" for name in empty])
     return sorted(pictures, key=lambda file: file.path.as_posix())
 
 
@@ -247,19 +246,6 @@ def _is_again(folder: Path, linked: set[Path]) -> bool:
     is_again = target in linked
     linked.add(target)
     return is_again
-
-
-def _warn(root: Path, others: Sequence[str]) -> None:
-    """Says what of a folder is left out, if anything is."""
-    if others:
-        logger.warning("jvae: left out of %s: %s", root, _named(others))
-
-
-def _named(names: Sequence[str]) -> str:
-    """Returns "'a.csv', 'b/' (2 in all)", of many the first in their order."""
-    first = ", ".join(map(ascii, sorted(names)[:NUM_NAMED]))
-    more = ", ..." if len(names) > NUM_NAMED else ""
-    return f"{first}{more} ({len(names)} in all)"
 
 
 def _refuse(error: OSError) -> NoReturn:

@@ -175,6 +175,10 @@ def _classes(splits: dict[str, Files], root: Path) -> tuple[str, ...]:
     return tuple(sorted(known))
 
 
+def _labels(splits: dict[str, Files]) -> set[str]:
+    return {file.label for files in splits.values() for file in files}
+
+
 def without_bad(splits: dict[str, Files], limit: int) -> dict[str, Files]:
     """Returns `splits` without the files that cannot be decoded; logs their number.
 
@@ -206,8 +210,12 @@ def without_bad(splits: dict[str, Files], limit: int) -> dict[str, Files]:
             fix="Replace them, or raise data.max_bad_images.",
         )
     if bad:
-        text = "jvae: left out %d damaged pictures: %s"
+        text = "jvae: left out of damaged pictures (%d): %s"
         logger.warning(text, len(bad), "; ".join(bad))
+    lost = _labels(splits) - _labels(good)
+    if lost:
+        text = "jvae: classes whose pictures are all damaged are none: %s"
+        logger.warning(text, ", ".join(map(ascii, sorted(lost))))
     if not all(good.values()):
         raise DataError(
             f"all pictures of a split are damaged; the first: {bad[0]}",

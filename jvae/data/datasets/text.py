@@ -9,17 +9,21 @@ from typing import Literal
 import numpy as np
 
 from jvae import registry
-from jvae.data.files import existing_folder, read_utf8
+from jvae.data.files import existing_folder, listed, read_utf8, warn_left_out
 from jvae.data.sources import Splits
-from jvae.data.vocabulary import Unit, Vocabulary, sources, split_sentence
+from jvae.data.vocabulary import UNKNOWN, Unit, Vocabulary, sources, split_sentence
 from jvae.errors import DataError
 from jvae.ranges import PositiveInt, VocabularySize
 
 OnBadLine = Literal["error", "skip"]
 EXPECTED = "It must hold train.txt and test.txt or valid.txt, a sentence on each line."
 
+LONGEST_WORD = 1_000
+"""Characters; what is longer between two spaces is no word of a text."""
 SINGLE_WORDS = 0.9
 """Share of lines of one word above which text may be written without spaces."""
+MOSTLY_UNKNOWN = 0.5
+"""Share of a split's words above which a vocabulary may be of another text."""
 
 logger = logging.getLogger("jvae")
 
@@ -47,8 +51,8 @@ def text(
       max_words: the longest sentence that is taken.
       max_sentences: training sentences that are taken, the first; None for all.
       num_buckets: how many widths batches may have; with 1 lengths are mixed.
-      on_bad_line: 'error', or 'skip' to leave out empty and over-long lines and say
-        how many.
+      on_bad_line: 'error', or 'skip' to leave out empty and over-long lines, and those
+        with a word of over 1,000 characters, and say how many.
       unit: what a word is, here and in the other fields: 'word', what stands between
         spaces, or 'character', for text that is written without spaces.
 
@@ -57,7 +61,9 @@ def text(
       DataError: a file is missing, empty or not UTF-8, a line is empty or over-long, no
         sentence or no word is left.
     """
-    files = _files(existing_folder(path, EXPECTED))
+    root = existing_folder(path, EXPECTED)
+    files = _files(root)
+    warn_left_out(root, [e.name for e in root.iterdir() if e not in files.values()])
     by_split = {
         split: _sentences(file, max_words, on_bad_line, unit)
         for split, file in files.items()
@@ -68,6 +74,11 @@ def text(
         logger.warning(text, files["train"], "text without spaces")
     vocabulary = Vocabulary.of(train, min_count, vocabulary_size, unit)
     encoded = [vocabulary.encode(sentences) for sentences in by_split.values()]
+    for split, (tokens, lengths) in zip(by_split, encoded, strict=True):
+        unknown = (tokens == UNKNOWN).sum() / max(1, (lengths - 1).sum())
+        if unknown > MOSTLY_UNKNOWN:
+            text = "jvae: %s: %.0f%% of its %ss are unknown, as train.txt lacks them"
+            logger.warning(text, files[split], 100 * unknown, unit)
     splits = dict(zip(by_split, sources(encoded, num_buckets), strict=True))
     return Splits(**splits, num_classes=None, vocabulary=vocabulary)
 
@@ -85,7 +96,10 @@ def _files(root: Path) -> dict[str, Path]:
         files["test"] = files.pop("validation")
     for split in ("train", "test"):
         if split not in files:
-            raise DataError(f"no {names[split]}", where=str(root), fix=EXPECTED)
+            there = sorted(entry.name for entry in root.iterdir())
+            among = f" among {listed(there)}" if there else ""
+            what = f"no {names[split]}{among}"
+            raise DataError(what, where=str(root), fix=EXPECTED)
     return files
 
 
@@ -99,23 +113,33 @@ def _sentences(
     """
     lines = read_utf8(file).removesuffix("\n").split("\n")
     sentences = [split_sentence(line, unit) for line in lines]
-    bad = [n for n, words in enumerate(sentences) if not 1 <= len(words) <= max_words]
+
+    def is_bad(words):
+        is_long = any(len(word) > LONGEST_WORD for word in words)
+        return is_long or not 1 <= len(words) <= max_words
+
+    bad = [n for n, words in enumerate(sentences) if is_bad(words)]
 
     if bad and on_bad_line == "error":
-        words = len(sentences[bad[0]])
-        too_long = f"{words} {unit}s, more than data.max_words {max_words}"
+        words = sentences[bad[0]]
+        problem = f"{len(words)} {unit}s, more than data.max_words {max_words}"
+        if not words:
+            problem = "an empty line"
+        elif len(words) <= max_words:
+            longest = max(map(len, words))
+            problem = f"a word of {longest:,} characters, more than {LONGEST_WORD:,}"
         raise DataError(
-            too_long if words else "an empty line",
+            problem,
             where=f"{file}, line {bad[0] + 1}",
             fix="Set data.on_bad_line='skip' to leave such lines out.",
         )
 
-    left = [words for words in sentences if 1 <= len(words) <= max_words]
+    left = [words for words in sentences if not is_bad(words)]
     if not left:
         raise DataError("no sentence is left", where=str(file), fix=EXPECTED)
 
     if bad:
         count = f"{len(bad):,} of {len(sentences):,} lines"
-        text = "jvae: %s: %s left out, empty or over %d %ss"
-        logger.warning(text, file, count, max_words, unit)
+        text = "jvae: %s: %s left out, empty or over %d %ss (or a word over %d)"
+        logger.warning(text, file, count, max_words, unit, LONGEST_WORD)
     return left

@@ -33,11 +33,22 @@ def test_gray_and_color_are_kept(tmp_path):
     np.testing.assert_array_equal(pixels(save(tmp_path, color), 3), color)
 
 
-def test_16_bit_gray_is_scaled_and_rounded(tmp_path):
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_16_bit_gray_is_scaled_and_rounded(tmp_path, name):
     deep = np.linspace(0, 65535, 300).astype(np.uint16).reshape(15, 20)
-    found = pixels(save(tmp_path, deep), 1)
+    found = pixels(save(tmp_path, deep, name), 1)
     np.testing.assert_array_equal(found, np.round(deep / 257))
     assert found.min() == 0 and found.max() == 255
+
+
+def test_deep_gray_that_is_no_16_bits_from_black_is_refused(tmp_path):
+    """A TIFF whose 0 is white, which Pillow does not turn, and one of 32 bits."""
+    PIL.Image.fromarray(np.zeros((2, 2), "int32")).save(tmp_path / "long.tif")
+    white = PIL.Image.fromarray(np.zeros((2, 2), np.uint16))
+    white.save(tmp_path / "white.tif", tiffinfo={262: 0})
+    for name in ("long.tif", "white.tif"):
+        with pytest.raises(DataError, match="no defined conversion"):
+            pixels(tmp_path / name, 1)
 
 
 def test_transparent_parts_show_white(tmp_path):

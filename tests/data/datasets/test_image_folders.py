@@ -160,7 +160,7 @@ def test_what_is_beside_the_splits_or_empty_is_named(tmp_path, caplog):
         assert sizes(load(tmp_path)) == {"train": 4, "test": 2}
     lines = [record.getMessage().split(": ", 2)[2] for record in caplog.records]
     assert sorted(lines) == [
-        "'.hidden.png', 'loose.png', 'unlabeled' (3 in all)",
+        "'.hidden.png', 'loose.png', 'unlabeled/' (3 in all)",
         "'Thumbs.db' (1 in all)",
         "'b/' (1 in all)",
     ]

@@ -186,6 +186,16 @@ def test_a_damaged_picture_is_named_when_it_is_read(tmp_path):
         splits.train.read(np.array([3, 90]))
 
 
+def test_a_class_of_damaged_pictures_alone_is_said(tmp_path, caplog):
+    for label in ("a", "b", "c"):
+        fill(tmp_path / label, 3)
+    for file in (tmp_path / "b").iterdir():
+        damage(file)
+    with caplog.at_level(logging.WARNING):
+        assert load(tmp_path, on_bad_image="skip").num_classes == 2
+    assert "classes whose pictures are all damaged are none: 'b'" in caplog.text
+
+
 def test_damaged_pictures_are_left_out_and_counted(tmp_path, caplog):
     fill(tmp_path / "train", 6)
     fill(tmp_path / "test", 3)
@@ -194,7 +204,8 @@ def test_damaged_pictures_are_left_out_and_counted(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         splits = load(tmp_path, on_bad_image="skip", max_bad_images=2)
     assert values(splits.train) == [0, 1, 3, 4, 5] and values(splits.test) == [1, 2]
-    assert "left out 2 damaged pictures" in caplog.text and "002.png" in caplog.text
+    assert "left out of damaged pictures (2)" in caplog.text
+    assert "002.png" in caplog.text and "classes" not in caplog.text
     with pytest.raises(DataError, match="2 damaged pictures, max_bad_images is 1"):
         load(tmp_path, on_bad_image="skip", max_bad_images=1)
 
