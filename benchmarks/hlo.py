@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from jvae.layers.bilinear import default_program
+
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2}
 BYTES |= {"s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
@@ -35,8 +37,8 @@ def matrix_flops(program: Any) -> int:
     """Returns the operations of all matrix products and convolutions of a jaxpr.
 
     Two for each multiplication and addition; everything else is left out, which is the
-    usual count of a model's operations. A loop counts as often as it runs, and of two
-    branches the dearer one.
+    usual count of a model's operations. A loop counts as often as it runs, of two
+    branches the dearer one, and what has forms by its default one.
 
     Args:
       program: from `jax.make_jaxpr(function)(...)`, or of `jax.jit(...).trace(...)`.
@@ -54,6 +56,8 @@ def _flops(jaxpr: Any) -> int:
             total += 2 * equation.outvars[0].aval.size * math.prod(sizes)
         elif name == "conv_general_dilated":
             total += _convolution_flops(equation)
+        elif (form := default_program(equation)) is not None:
+            total += _flops(form.jaxpr)
         elif name == "cond":
             total += max(_flops(branch.jaxpr) for branch in params["branches"])
         elif name == "while":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -174,11 +175,24 @@ def _split(x: Array, count: int) -> Array:
     return x.reshape(count, -1, *x.shape[1:])
 
 
+def default_program(equation: Any) -> Any:
+    """Returns the jaxpr of the default form of an equation; None if it has no forms."""
+    function = _DEFAULTS.get(equation.primitive)
+    if function is None:
+        return None
+    arrays = [variable.aval for variable in equation.invars]
+    return jax.make_jaxpr(functools.partial(function, **equation.params))(*arrays)
+
+
+_DEFAULTS: dict[Primitive, Function] = {}
+
+
 def _primitive(
     name: str, function: Function, platforms: Mapping[str, Function]
 ) -> Primitive:
     """Returns an operation that is `function`, on some platforms another."""
     primitive = Primitive(name)
+    _DEFAULTS[primitive] = function
 
     def abstract(*arrays, **options):
         traced = jax.make_jaxpr(functools.partial(function, **options))(*arrays)
