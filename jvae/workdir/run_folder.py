@@ -189,13 +189,14 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
         )
     try:
         config = json.loads(files.read_own(file))
-        for name in ("data", "model"):
-            if not isinstance(config[name], dict):
-                raise TypeError(f"{name} is no section")
-        return config
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise WorkdirError(
-            f"{CONFIG_FILE} is damaged: {error}",
-            where=str(workdir),
-            fix="Remove that file; every checkpoint holds the config too.",
-        ) from error
+        why = "it lacks the sections data and model"
+    except (ValueError, RecursionError) as error:
+        config, why = None, f"it is no JSON: {error}"
+    sections = config if isinstance(config, dict) else {}
+    if all(isinstance(sections.get(name), dict) for name in ("data", "model")):
+        return sections
+    raise WorkdirError(
+        f"{CONFIG_FILE} is damaged: {why}",
+        where=str(workdir),
+        fix="Remove that file; every checkpoint holds the config too.",
+    )

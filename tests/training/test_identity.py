@@ -44,5 +44,5 @@ def test_what_is_no_section_is_another_run(given, section, tmp_path):
 @pytest.mark.parametrize("section", ["data", "model"])
 def test_a_file_without_its_sections_is_damaged(given, section, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**given, section: 3}))
-    with pytest.raises(WorkdirError, match="config.json is damaged"):
+    with pytest.raises(WorkdirError, match="is damaged: it lacks the sections"):
         read_config(tmp_path)

@@ -109,7 +109,7 @@ def test_a_line_that_is_no_row_loses_no_other(tmp_path, caplog, bad):
     assert [row["step"] for row in writers.read_metrics(tmp_path)] == [1, 2, 3, 4]
     kept = (tmp_path / "metrics.jsonl.damaged").read_text()
     assert kept.splitlines() == text.splitlines()
-    assert "lines 2 are no rows" in caplog.text
+    assert "left out what is no row, of line 2;" in caplog.text
 
 
 def test_a_last_line_that_was_cut_short_is_no_damage(tmp_path, caplog):
