@@ -18,6 +18,7 @@ ASKED = {
     "losses/objective.py": (1, "an objective of a user's own may not be marked"),
     "import_paths.py": (2, "what an import path names"),
     "registry.py": (1, "fields of a dataclass by name"),
+    "runtime/mesh.py": (1, "JAX's devices; not all of CPUs have a slice"),
     "runtime/log_filters.py": (2, "coroutines of Orbax; a stream without a descriptor"),
     "workdir/failures.py": (1, "what Orbax raises at a damaged checkpoint"),
 }

@@ -14,8 +14,6 @@ from jvae.layers.convolutions import (
     Conv,
     ConvTranspose,
     convolution,
-    depth_to_space,
-    space_to_depth,
     upsampling_convolution,
 )
 from jvae.layers.depthwise import depthwise_convolution
@@ -28,7 +26,12 @@ from jvae.layers.pointwise import (
     dropout,
     row_product,
 )
-from jvae.layers.resize import double_bilinear, double_nearest
+from jvae.layers.resize import (
+    depth_to_space,
+    double_bilinear,
+    double_nearest,
+    space_to_depth,
+)
 
 __all__ = [
     "ACTIVATIONS",

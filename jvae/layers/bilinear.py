@@ -10,13 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.interpreters import ad, batching, mlir, xla
 
 from jvae.layers.manual_axes import varying_alike
 from jvae.types import Array
 
 Shape = tuple[int, ...]
+Like = Any
+"""The type (`jax.typeof`) of the array that a gradient is of."""
 Function = Callable[..., Array]
 
 
@@ -28,10 +29,10 @@ class Form:
 
     Attributes:
       product: (x, kernel) to y.
-      to_x: (g, kernel, shape of x) to the gradient of x; None for the transpose of
-        `product` that JAX finds.
-      to_kernel: (x, g, shape of the kernel) to the gradient of the kernel; None as
-        before.
+      to_x: (g, kernel, like=the type of x) to the gradient of x; None for the transpose
+        of `product` that JAX finds.
+      to_kernel: (x, g, like=the type of the kernel) to the gradient of the kernel; None
+        as before.
     """
 
     product: Function
@@ -39,39 +40,54 @@ class Form:
     to_kernel: Function | None = None
 
     def functions(self) -> tuple[Function, Function, Function]:
-        """Returns all three, those of JAX in the place of None."""
+        """Returns all three, those of JAX in the place of None, at a precision."""
         to_x = self.to_x or functools.partial(transpose_to_x, self.product)
         to_kernel = self.to_kernel or functools.partial(
             transpose_to_kernel, self.product
         )
-        return self.product, to_x, to_kernel
+        return _at(self.product), _at(to_x), _at(to_kernel)
 
 
 def transpose_to_x(
-    product: Function, g: Array, kernel: Array, *, shape: Shape, **options: Hashable
+    product: Function, g: Array, kernel: Array, *, like: Like, **options: Hashable
 ) -> Array:
     """Returns the gradient of x where that of `product(x, kernel)` is g."""
-    x = _like(g, shape)
-    return jax.linear_transpose(lambda x: product(x, kernel, **options), x)(g)[0]
+    transposed = jax.linear_transpose(
+        lambda x: product(x, kernel, **options), _struct(like)
+    )
+    return transposed(g)[0]
 
 
 def transpose_to_kernel(
-    product: Function, x: Array, g: Array, *, shape: Shape, **options: Hashable
+    product: Function, x: Array, g: Array, *, like: Like, **options: Hashable
 ) -> Array:
     """Returns the gradient of the kernel where that of `product(x, kernel)` is g."""
-    kernel = _like(g, shape)
-    return jax.linear_transpose(lambda k: product(x, k, **options), kernel)(g)[0]
-
-
-def _like(g: Array, shape: Shape) -> jax.ShapeDtypeStruct:
-    """Returns an array of this shape, else as g, in `jax.shard_map` too."""
-    kind = jax.typeof(g)
-    return jax.ShapeDtypeStruct(
-        shape,
-        g.dtype,
-        sharding=NamedSharding(kind.sharding.mesh, PartitionSpec()),
-        manual_axis_type=kind.manual_axis_type,
+    transposed = jax.linear_transpose(
+        lambda kernel: product(x, kernel, **options), _struct(like)
     )
+    return transposed(g)[0]
+
+
+def _struct(like: Like) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(
+        like.shape,
+        like.dtype,
+        sharding=like.sharding,
+        manual_axis_type=like.manual_axis_type,
+    )
+
+
+def _at(function: Function) -> Function:
+    """Returns a form with JAX's default precision of products as an option.
+
+    What was the default when an operation was traced may not be when it is lowered.
+    """
+
+    def call(*arrays, default_precision, **options):
+        with jax.default_matmul_precision(default_precision):
+            return function(*arrays, **options)
+
+    return call
 
 
 class Bilinear:
@@ -81,8 +97,8 @@ class Bilinear:
     exported, or compiled for devices that are not there, has that of its own platform.
     Derivatives of any order, forward and reverse, are made of f and its two transposes.
 
-    A batch of `x` under `jax.vmap` is more rows of its first axis; a batch of kernels
-    is computed by the default form.
+    A batch of `x` under `jax.vmap` is more rows of its first axis. A batch of kernels,
+    and gradients of kernels for each of a batch, are computed by the default form.
     """
 
     def __init__(self, name: str, default: Form, **platforms: Form):
@@ -109,7 +125,15 @@ class Bilinear:
           x: [B, ...].
           kernel: of the same dtype.
           **options: of the forms.
+
+        Raises:
+          TypeError: dtypes that differ.
         """
+        x, kernel = jnp.asarray(x), jnp.asarray(kernel)
+        if x.dtype != kernel.dtype:
+            raise TypeError(f"dtypes must be the same, got {x.dtype}, {kernel.dtype}")
+        default = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+        options["default_precision"] = default
         return self.product.bind(*varying_alike(x, kernel), **options)
 
     def _define_transposes(self) -> None:
@@ -117,21 +141,21 @@ class Bilinear:
         product, to_x, to_kernel = self.product, self.to_x, self.to_kernel
 
         def of_product_to_x(g, x, kernel, **options):
-            return to_x.bind(g, kernel, shape=x.aval.shape, **options)
+            return to_x.bind(g, kernel, like=x.aval, **options)
 
         def of_product_to_kernel(g, x, kernel, **options):
-            return to_kernel.bind(x, g, shape=kernel.aval.shape, **options)
+            return to_kernel.bind(x, g, like=kernel.aval, **options)
 
-        def of_to_x_to_g(x, g, kernel, *, shape, **options):
+        def of_to_x_to_g(x, g, kernel, *, like, **options):
             return product.bind(x, kernel, **options)
 
-        def of_to_x_to_kernel(x, g, kernel, *, shape, **options):
-            return to_kernel.bind(x, g, shape=kernel.aval.shape, **options)
+        def of_to_x_to_kernel(x, g, kernel, *, like, **options):
+            return to_kernel.bind(x, g, like=kernel.aval, **options)
 
-        def of_to_kernel_to_x(kernel, x, g, *, shape, **options):
-            return to_x.bind(g, kernel, shape=x.aval.shape, **options)
+        def of_to_kernel_to_x(kernel, x, g, *, like, **options):
+            return to_x.bind(g, kernel, like=x.aval, **options)
 
-        def of_to_kernel_to_g(kernel, x, g, *, shape, **options):
+        def of_to_kernel_to_g(kernel, x, g, *, like, **options):
             return product.bind(x, kernel, **options)
 
         ad.defbilinear(product, of_product_to_x, of_product_to_kernel)
@@ -147,17 +171,18 @@ class Bilinear:
         def of_product(arrays, axes, **options):
             if axes[1] is not None:
                 return of_any(defaults[0], arrays, axes, **options)
-            x, count = _merged(arrays[0], axes[0])
-            y = self.product.bind(x, arrays[1], **options)
-            return _split(y, count), 0
+            x = jnp.moveaxis(arrays[0], axes[0], 1)
+            y = self.product.bind(_merged(x), arrays[1], **options)
+            return _split(y, x.shape[:2]), 1
 
-        def of_to_x(arrays, axes, *, shape, **options):
+        def of_to_x(arrays, axes, *, like, **options):
             if axes[1] is not None:
-                return of_any(defaults[1], arrays, axes, shape=shape, **options)
-            g, count = _merged(arrays[0], axes[0])
-            shape = (count * shape[0], *shape[1:])
-            x = self.to_x.bind(g, arrays[1], shape=shape, **options)
-            return _split(x, count), 0
+                return of_any(defaults[1], arrays, axes, like=like, **options)
+            g = jnp.moveaxis(arrays[0], axes[0], 1)
+            rows = g.shape[0] * g.shape[1]
+            like = like.update(shape=(rows, *like.shape[1:]))
+            x = self.to_x.bind(_merged(g), arrays[1], like=like, **options)
+            return _split(x, g.shape[:2]), 1
 
         batching.primitive_batchers[self.product] = of_product
         batching.primitive_batchers[self.to_x] = of_to_x
@@ -165,14 +190,14 @@ class Bilinear:
         batching.primitive_batchers[self.to_kernel] = of_to_kernel
 
 
-def _merged(x: Array, axis: int) -> tuple[Array, int]:
-    """Returns (x [n B, ...], n) of a batch of n."""
-    x = jnp.moveaxis(x, axis, 0)
-    return x.reshape(-1, *x.shape[2:]), len(x)
+def _merged(x: Array) -> Array:
+    """Returns x [B, n, ...] as [B n, ...], of which devices keep their rows of B."""
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
 
-def _split(x: Array, count: int) -> Array:
-    return x.reshape(count, -1, *x.shape[1:])
+def _split(y: Array, sizes: Shape) -> Array:
+    """Returns y [B n, ...] as [B, n, ...]."""
+    return y.reshape(*sizes, *y.shape[1:])
 
 
 def default_program(equation: Any) -> Any:
@@ -180,8 +205,11 @@ def default_program(equation: Any) -> Any:
     function = _DEFAULTS.get(equation.primitive)
     if function is None:
         return None
-    arrays = [variable.aval for variable in equation.invars]
-    return jax.make_jaxpr(functools.partial(function, **equation.params))(*arrays)
+    kinds = [_placeless(variable.aval) for variable in equation.invars]
+    options = dict(equation.params)
+    if "like" in options:
+        options["like"] = _placeless(options["like"])
+    return jax.make_jaxpr(functools.partial(function, **options))(*kinds)
 
 
 _DEFAULTS: dict[Primitive, Function] = {}
@@ -199,19 +227,30 @@ def _primitive(
         return traced.out_avals[0]
 
     primitive.def_abstract_eval(abstract)
-    primitive.def_impl(functools.partial(_run, primitive))
-    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
+    primitive.def_impl(functools.partial(xla.apply_primitive, primitive))
+    mlir.register_lowering(primitive, _lowering(function))
     for platform, other in platforms.items():
-        rule = mlir.lower_fun(other, multiple_results=False)
-        mlir.register_lowering(primitive, rule, platform=platform)
+        mlir.register_lowering(primitive, _lowering(other), platform=platform)
     return primitive
 
 
-def _run(primitive: Primitive, *arrays: Array, **options: Hashable) -> Array:
-    """Returns the result of a call outside `jax.jit`."""
-    return _compiled(primitive, tuple(sorted(options.items())))(*arrays)
+def _lowering(function: Function) -> Callable[..., Any]:
+    """Returns the rule by which a form becomes a program.
+
+    Where its arrays lie is a matter of their types, which have been found: a form is
+    traced with arrays that lie nowhere, and may make and join others.
+    """
+    lowered = mlir.lower_fun(function, multiple_results=False)
+
+    def rule(context, *arrays, **options):
+        if "like" in options:
+            options["like"] = _placeless(options["like"])
+        avals = [_placeless(aval) for aval in context.avals_in]
+        return lowered(context.replace(avals_in=avals), *arrays, **options)
+
+    return rule
 
 
-@functools.cache
-def _compiled(primitive: Primitive, options: tuple) -> Callable[..., Array]:
-    return jax.jit(functools.partial(primitive.bind, **dict(options)))
+def _placeless(kind: Like) -> Like:
+    """Returns the type of arrays of this shape and dtype that lie nowhere."""
+    return jax.core.ShapedArray(kind.shape, kind.dtype)

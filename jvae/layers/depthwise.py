@@ -9,12 +9,12 @@ import numpy as np
 from jvae.layers.bilinear import (
     Bilinear,
     Form,
+    Like,
     Shape,
     transpose_to_kernel,
     transpose_to_x,
 )
-from jvae.layers.convolutions import xla_convolution
-from jvae.layers.manual_axes import varying_alike
+from jvae.layers.cpu_convolutions import xla_convolution
 from jvae.types import Array
 
 DENSE_PLACES = 49
@@ -73,14 +73,14 @@ def _shifted(x: Array, kernel: Array) -> Array:
     return sum(terms[1:], terms[0])
 
 
-def _shifted_to_kernel(x: Array, g: Array, shape: Shape) -> Array:
+def _shifted_to_kernel(x: Array, g: Array, like: Like) -> Array:
     """Returns [h, w, 1, C], the sum over places of g times what each tap sees of x.
 
     XLA:CPU sums over all axes but the last one number at a time. So a few places are
     done at once, for all images and taps, and added to what those before them gave: a
     sum of shifted products again, with images and taps in the place of places.
     """
-    kh, kw = shape[:2]
+    kh, kw = like.shape[:2]
     b, h, w, c = g.shape
     width = _divisor(w, TERMS)
     height = _divisor(h, TERMS // width)
@@ -99,7 +99,7 @@ def _shifted_to_kernel(x: Array, g: Array, shape: Shape) -> Array:
         return total + sum(terms[1:], terms[0]), None
 
     blocks = jnp.arange(h * w // (height * width))
-    start, _ = varying_alike(jnp.zeros((b, kh, kw, c), jnp.result_type(x, g)), g)
+    start = jnp.zeros((b, kh, kw, c), jnp.result_type(x, g))
     total = jax.lax.scan(add, start, blocks)[0]
     return total.sum(0)[:, :, None]
 
@@ -118,16 +118,16 @@ def _cpu_product(x: Array, kernel: Array) -> Array:
     return (_dense if _is_small(x.shape) else _shifted)(x, kernel)
 
 
-def _cpu_to_x(g: Array, kernel: Array, *, shape: Shape) -> Array:
-    if _is_small(shape):
-        return transpose_to_x(_dense, g, kernel, shape=shape)
+def _cpu_to_x(g: Array, kernel: Array, *, like: Like) -> Array:
+    if _is_small(like.shape):
+        return transpose_to_x(_dense, g, kernel, like=like)
     return _shifted(g, jnp.flip(kernel, (0, 1)))
 
 
-def _cpu_to_kernel(x: Array, g: Array, *, shape: Shape) -> Array:
+def _cpu_to_kernel(x: Array, g: Array, *, like: Like) -> Array:
     if _is_small(x.shape):
-        return transpose_to_kernel(_dense, x, g, shape=shape)
-    return _shifted_to_kernel(x, g, shape)
+        return transpose_to_kernel(_dense, x, g, like=like)
+    return _shifted_to_kernel(x, g, like)
 
 
 _depthwise = Bilinear(

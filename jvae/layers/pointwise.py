@@ -9,6 +9,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 
 from jvae.layers.bilinear import Bilinear, Form
 from jvae.runtime import random_bits
@@ -47,6 +48,9 @@ def row_product(x: Array, kernel: Array, precision: Any = None) -> Array:
       kernel: [I, O].
       precision: as for `jax.numpy.dot`.
     """
+    x, kernel = promote_dtype(x, kernel, dtype=None)
+    if x.ndim == 1:
+        return row_product(x[None], kernel, precision)[0]
     return _row_product(x, kernel, precision=precision)
 
 

@@ -1,4 +1,4 @@
-"""Maps of twice the height and width."""
+"""Maps of another height and width."""
 
 from __future__ import annotations
 
@@ -29,3 +29,17 @@ def _weights(size: int) -> np.ndarray:
     place = np.arange(2 * size) * (size - 1) / (2 * size - 1)
     distance = np.abs(place[:, None] - np.arange(size)[None, :])
     return np.maximum(1.0 - distance, 0.0).astype(np.float32)
+
+
+def space_to_depth(x: Array, block: int = 2) -> Array:
+    """Returns [B, H/b, W/b, b*b*C], channels ordered (row phase, column phase, C)."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // block, block, w // block, block, c)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // block, w // block, -1)
+
+
+def depth_to_space(x: Array, block: int = 2) -> Array:
+    """Returns [B, H*b, W*b, C/(b*b)], the inverse of `space_to_depth`."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h, w, block, block, c // block**2)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * block, w * block, -1)

@@ -95,11 +95,16 @@ def is_kernel(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(of_leaf, params)
 
 
-def clip_by_norm(max_norm: float) -> optax.GradientTransformationExtraArgs:
-    """Returns `optax.clip_by_global_norm`, whose `update` may be given the norm.
+class NormTaking(optax.GradientTransformationExtraArgs):
+    """An optimizer whose `update` may be given the norm of its argument, as `norm`.
 
-    The training step has computed it, for its guard and its metrics.
+    The training step has computed it, for its guard and its metrics. A rule that is
+    wrapped around one is of another class, and is given none.
     """
+
+
+def clip_by_norm(max_norm: float) -> optax.GradientTransformationExtraArgs:
+    """Returns `optax.clip_by_global_norm`, whose `update` may be given the norm."""
 
     def update(updates, state, params=None, *, norm=None, **extra):
         norm = optax.tree.norm(updates) if norm is None else norm
@@ -157,7 +162,7 @@ def build(
     momentum: Fraction = 0.0,
     decoder_every: PositiveInt = 1,
     decoder_every_until: NonNegativeInt | None = None,
-) -> tuple[optax.GradientTransformation, Schedule]:
+) -> tuple[NormTaking, Schedule]:
     """Returns (optimizer, step -> learning rate).
 
     Args:
@@ -196,4 +201,5 @@ def build(
         scale = optax.chain(*([scale, decay] if name == "adamw" else [decay, scale]))
     if decoder_every > 1:
         scale = lagging(scale, decoder_every, decoder_every_until)
-    return optax.chain(*parts, scale, optax.scale_by_learning_rate(rate)), rate
+    rule = optax.chain(*parts, scale, optax.scale_by_learning_rate(rate))
+    return NormTaking(rule.init, optax.with_extra_args_support(rule).update), rate

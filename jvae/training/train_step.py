@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from jvae import keys, layers
 from jvae.losses import num_examples
 from jvae.runtime import mesh, xla_options
+from jvae.training.optimizers import NormTaking
 from jvae.types import (
     Array,
     Aux,
@@ -169,10 +170,11 @@ def make_train_step(
       and 'skipped_in_a_row'.
     """
     gradients = gradient_fn(loss, accumulate_steps)
-    update = optax.with_extra_args_support(optimizer).update
 
     def updated(state, grads, norm, collections):
-        updates, opt_state = update(grads, state.opt_state, state.params, norm=norm)
+        known = {"norm": norm} if isinstance(optimizer, NormTaking) else {}
+        arguments = (grads, state.opt_state, state.params)
+        updates, opt_state = optimizer.update(*arguments, **known)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema is not None:

@@ -196,6 +196,87 @@ def test_devices_that_share_a_kernel_add_up_its_gradient(name):
 
 
 @every_form
+def test_devices_keep_their_rows_of_what_is_drawn_several_times(name):
+    """As an importance-weighted bound maps a decoder over draws."""
+    layer, _, x, kernel = example(name)
+    x = np.concatenate([x, 2.0 - x, x**2, -x])
+    many = np.stack([x, -x, x / 2.0])
+
+    def gradient(many, kernel):
+        mapped = jax.vmap(layer, (0, None))
+        return jax.grad(lambda m: jnp.sin(mapped(m, kernel)).sum())(many)
+
+    placed = jax.device_put(many, mesh.rows(mesh.build(), leading=1))
+    program = jax.jit(gradient).lower(placed, kernel).compile()
+    assert "all-gather" not in program.as_text()
+    wanted = jax.jit(gradient)(many, kernel)
+    np.testing.assert_allclose(program(placed, kernel), wanted, rtol=1e-4, atol=1e-4)
+
+
+@every_form
+def test_on_an_explicit_mesh_gradients_lie_as_their_arrays(name):
+    layer, _, x, kernel = example(name)
+    x = np.concatenate([x, 2.0 - x, x**2, -x])
+
+    def gradients(x, kernel):
+        return jax.grad(lambda *at: jnp.sin(layer(*at)).sum(), (0, 1))(x, kernel)
+
+    wanted = jax.jit(gradients)(x, kernel)
+    devices = jax.make_mesh((8,), ("d",))
+    with jax.set_mesh(devices):
+        placed = jax.device_put(x, P("d")), jax.device_put(kernel, P())
+        found = jax.jit(gradients)(*placed)
+    assert found[0].sharding.spec[0] == "d"
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@every_form
+def test_a_nan_is_found_and_jit_may_be_off(name):
+    layer, _, x, kernel = example(name)
+    wanted = jax.jit(layer)(x, kernel)
+    with jax.disable_jit():
+        np.testing.assert_allclose(layer(x, kernel), wanted, rtol=1e-4, atol=1e-4)
+    with jax.debug_nans(True), pytest.raises(FloatingPointError, match="nan"):
+        jax.jit(layer)(np.nan * x, kernel)
+
+
+@every_form
+def test_a_batch_under_vmap_may_be_symbolic_or_empty(name):
+    layer, _, x, kernel = example(name)
+
+    def each(x):
+        return jax.vmap(lambda one: layer(one[None], kernel)[0])(x)
+
+    (size,) = jax.export.symbolic_shape("b")
+    given = jax.ShapeDtypeStruct((size, *x.shape[1:]), "float32")
+    exported = jax.export.export(jax.jit(each))(given)
+    np.testing.assert_allclose(exported.call(x), layer(x, kernel), rtol=1e-4, atol=1e-4)
+    assert len(jax.jit(each)(x[:0])) == 0
+
+
+@every_form
+def test_a_default_precision_is_that_of_where_it_was_traced(name):
+    layer, oracle, x, kernel = example(name)
+
+    def precise(f):
+        def call(x, kernel):
+            with jax.default_matmul_precision("highest"):
+                return f(x, kernel)
+
+        return jax.export.export(jax.jit(call), platforms=["tpu"])(x, kernel)
+
+    found, wanted = (precise(f).mlir_module() for f in (layer, oracle))
+    assert found.count("HIGHEST") == wanted.count("HIGHEST") > 0
+
+
+def test_two_dtypes_are_refused_where_lax_refuses_them():
+    layer, _, x, kernel = example("thick")
+    with pytest.raises(TypeError, match="the same, got bfloat16, float32"):
+        layer(x.astype(jnp.bfloat16), kernel)
+
+
+@every_form
 def test_a_program_has_the_form_of_its_own_platform(name):
     """Exported here, on a CPU; XLA's own convolution, and its gradients, on others."""
     layer, oracle, x, kernel = example(name)
@@ -451,6 +532,23 @@ def test_a_product_of_rows_is_matmul_and_so_are_its_gradients():
     assert y.shape == (2, 3, 4, 6)
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_product_of_a_row_has_its_derivatives_and_dtypes():
+    """Of one vector, and of two dtypes, as `jnp.dot` takes them."""
+    x, kernel = normal(0, 4, 5), normal(1, 5, 6)
+    found = jax.jit(jax.vmap(layers.row_product, (0, None)))(x, kernel)
+    np.testing.assert_allclose(found, x @ kernel, rtol=1e-4, atol=1e-5)
+    dense = layers.Dense(6)
+    params = jax.jit(dense.init)(KEY, x[0])
+    jacobian = jax.jit(jax.jacfwd(lambda one: dense.apply(params, one)))(x[0])
+    np.testing.assert_allclose(jacobian, params["params"]["kernel"].T, rtol=1e-5)
+
+    def value(x, kernel):
+        return layers.row_product(x, kernel).sum()
+
+    gradients = jax.grad(value, (0, 1))(jnp.asarray(x, jnp.bfloat16), kernel)
+    assert [g.dtype for g in gradients] == ["bfloat16", "float32"]
 
 
 def test_outside_its_bounds_a_value_gets_the_gradients_that_lead_back():

@@ -73,6 +73,21 @@ def test_weight_decay_of_sgd_is_part_of_the_gradient():
     np.testing.assert_allclose(new["bias"], 1.0 + 0.1 * 2.0, rtol=1e-6)
 
 
+def test_a_rule_around_one_that_clips_is_clipped_by_its_own_norm():
+    """By the norm of what reaches it, which the step's is not."""
+    state = {"w": np.full(4, 5.0, "f4")}
+    inner, _ = optimizers.build("sgd", num_steps=1, learning_rate=1.0, clip_norm=1.0)
+    outer = optax.chain(optax.scale(0.01), inner)
+    assert isinstance(inner, optimizers.NormTaking)
+    assert not isinstance(outer, optimizers.NormTaking)
+    updates, _ = outer.update(state, outer.init(state))
+    np.testing.assert_allclose(updates["w"], -0.05, rtol=1e-6)
+    given, _ = inner.update(state, inner.init(state), norm=np.float32(10.0))
+    itself, _ = inner.update(state, inner.init(state))
+    np.testing.assert_allclose(given["w"], itself["w"], rtol=1e-6)
+    np.testing.assert_allclose(itself["w"], -0.5, rtol=1e-6)
+
+
 def test_the_clipped_gradient_has_at_most_the_norm_asked_for():
     ours, _ = optimizers.build("sgd", num_steps=1, learning_rate=1.0, clip_norm=0.25)
     change = jax.tree.map(lambda a, b: a - b, steps_of(ours, num=1), PARAMS)
