@@ -160,6 +160,7 @@ class Components:
             accumulate_steps=self.experiment.accumulate_steps,
             max_skips=self.experiment.max_skips,
             spike_factor=self.experiment.spike_factor,
+            devices=self.devices,
         )
         n = self.experiment.steps_per_dispatch
         return train_step.compile_train_step(

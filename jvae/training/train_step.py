@@ -141,6 +141,7 @@ def make_train_step(
     accumulate_steps: int = 1,
     max_skips: int = 20,
     spike_factor: float | None = None,
+    devices: Mesh | None = None,
 ) -> StepFn:
     """Returns train_step(state, batch) -> (state, metrics), a pure function.
 
@@ -164,6 +165,8 @@ def make_train_step(
       accumulate_steps: micro-batches per update, whose gradients are averaged.
       max_skips: updates skipped in a row after which all are.
       spike_factor: how far over the usual a gradient norm may be; None for any.
+      devices: over which parameters are split, and so are gradients as soon as they are
+        summed; None for whole ones.
 
     Returns:
       The step; its metrics are those of the loss, 'gradient_norm', 'skipped_updates'
@@ -194,6 +197,8 @@ def make_train_step(
         batch = prepare(batch, data_key)
         arguments = (state.params, state.state, draw_key, batch)
         (value, aux), grads = gradients(*arguments, coefficients(state.step))
+        if devices is not None:
+            grads = mesh.split(grads, devices)
         norm = _global_norm(grads)
         is_good = jnp.isfinite(value) & _is_usual(norm, state.guard, spike_factor)
         is_good &= state.guard.in_a_row < max_skips

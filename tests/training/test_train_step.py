@@ -127,6 +127,20 @@ def test_moments_lie_where_their_parameters_do(monkeypatch):
     assert kernel.addressable_shards[0].data.size == kernel.size // 8
 
 
+def test_gradients_are_split_with_their_parameters(monkeypatch):
+    """As for TPUs, here on CPUs: the same numbers, each part on the device it is of."""
+    devices, tree = mesh.build(params=8), {"kernel": np.ones((256, 128), "float32")}
+
+    def split(tree):
+        return mesh.split(jax.tree.map(jnp.sin, tree), devices)
+
+    assert "sharding_constraint" not in str(jax.make_jaxpr(split)(tree))
+    monkeypatch.setattr(mesh, "platform", lambda devices: "tpu")
+    found = jax.jit(split)(tree)["kernel"]
+    assert found.addressable_shards[0].data.shape == (32, 128)
+    np.testing.assert_allclose(found, np.sin(tree["kernel"]), rtol=1e-6)
+
+
 def test_micro_batches_add_up_to_the_batch():
     state, whole = setup(optimizer=optax.sgd(1e-3))
     _, parts_ = setup(optimizer=optax.sgd(1e-3), accumulate_steps=4)
