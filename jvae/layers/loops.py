@@ -47,7 +47,9 @@ def scan(
 
 
 def remat(kind: type[nn.Module], in_loop: bool) -> Any:
-    """Returns a module's class whose gradient keeps nothing but its input.
+    """Returns a module's class whose gradient keeps its input and sums over a batch.
+
+    Those of BatchNorm are a few numbers, and devices would exchange them again.
 
     On CPU outside a loop that is the class as it is: there XLA, which may order both
     computations as it likes, computes everything twice and keeps it all the same.
@@ -59,7 +61,13 @@ def remat(kind: type[nn.Module], in_loop: bool) -> Any:
     if not in_loop and on_cpu():
         return kind
     # A loop's body cannot be merged with another.
-    return nn.remat(kind, prevent_cse=not in_loop)
+    return nn.remat(kind, prevent_cse=not in_loop, policy=_is_sum_over_places)
+
+
+def _is_sum_over_places(primitive: Any, *avals: Any, **params: Any) -> bool:
+    """Returns whether an operation adds up all that a channel has in a batch."""
+    is_sum = primitive is jax.lax.reduce_sum_p
+    return is_sum and avals[0].ndim - len(params["axes"]) == 1
 
 
 def in_loop() -> bool:

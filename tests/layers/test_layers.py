@@ -352,6 +352,43 @@ def test_the_loop_form_ends_with_the_loop_even_after_an_error():
     assert "in_loop=False" in str(jax.make_jaxpr(layers.convolution)(x, kernel))
 
 
+class NormedCell(nn.Module):
+    """A BatchNorm between two nonlinear layers."""
+
+    @nn.compact
+    def __call__(self, x):
+        return x + jnp.tanh(layers.BatchNorm()(jnp.tanh(layers.Dense(3)(x))))
+
+
+def test_what_is_recomputed_sums_over_no_devices_again():
+    """The statistics of a batch are kept: as many sums as where nothing is recomputed.
+
+    And the same numbers.
+    """
+    x = jax.device_put(normal(0, 16, 2, 3), mesh.rows(mesh.build()))
+
+    def sums_and_gradient(kind):
+        cell = kind()
+        variables = jax.jit(cell.init)(KEY, x)
+        stacked = jax.tree.map(lambda a: jnp.stack([a, 2.0 * a]), variables["params"])
+
+        def value(stacked, x):
+            def body(x, params):
+                together = {**variables, "params": params}
+                return cell.apply(together, x, mutable=["batch_stats"])
+
+            return jnp.sin(layers.scan(body, x, stacked)[0]).sum()
+
+        program = jax.jit(jax.grad(value)).lower(stacked, x).compile()
+        return program.as_text().count(" all-reduce("), program(stacked, x)
+
+    count, wanted = sums_and_gradient(NormedCell)
+    found, recomputed = sums_and_gradient(layers.remat(NormedCell, in_loop=True))
+    assert found == count > 0
+    for a, b in zip(*map(jax.tree.leaves, (recomputed, wanted)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("block", [1, 2, 3])
 def test_space_to_depth_orders_channels_by_phase_and_depth_to_space_undoes_it(block):
     x = normal(0, 2, 2 * block, 3 * block, 5)
