@@ -280,7 +280,7 @@ def _reservation(name: str, information: Information) -> str:
         return f"; cannot exceed {cap}{more}"
     if name in information.at_most:
         share = f"{information.own_share:.0%}"
-        return f"; smaller with more examples: at a draw {share} of q(z) is its own"
+        return f"; smaller with more examples: q(z|x) is {share} of q(z) at its draw"
     return ""
 
 
