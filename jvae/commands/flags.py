@@ -165,9 +165,13 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> Any:
     """Returns the flags; unknown ones and stray words are errors with a suggestion."""
     flags, unknown = parser.parse_known_args(arguments)
     if unknown:
-        known = [f"--{name}" for name in (*vars(flags), "help", "version")]
+        actions = parser._actions
+        known = [name for action in actions for name in action.option_strings]
+        words = [f"--{action.dest}" for action in actions if not action.option_strings]
         word = unknown[0].partition("=")[0]
         what = "flag" if word.startswith("-") else "argument"
         hint = nearest(word, known) if what == "flag" else "Flags begin with --."
+        if word in words:
+            hint = f"Give {word.lstrip('-').upper()} without the flag; see --help."
         raise ConfigError(f"{what} {unknown[0]!r} is unknown", fix=hint)
     return flags

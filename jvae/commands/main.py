@@ -29,7 +29,7 @@ from jvae.runtime import aborts
 from jvae.runtime.start import end_process, prepare_process
 from jvae.runtime.streams import lasting
 
-NO_THREAD = "can't start new thread"
+NO_THREAD = ("can't start new thread", "cannot join thread before it is started")
 """What Python's RuntimeError says where a process may have no more threads."""
 READABLE = "Name a folder that can be read and written."
 REMEDIES = {
@@ -151,7 +151,7 @@ def _status(command: Command, arguments: Sequence[str]) -> int:
         return stopped.exit_code
 
     except (JvaeError, OSError, MemoryError, RuntimeError) as raised:
-        if isinstance(raised, RuntimeError) and NO_THREAD not in str(raised):
+        if isinstance(raised, RuntimeError) and not str(raised).startswith(NO_THREAD):
             raise
         if "--debug" in arguments:
             traceback.print_exc()
@@ -174,7 +174,7 @@ def _explained(error: Exception) -> JvaeError:
     if isinstance(error, RuntimeError):
         return DeviceError(
             "no more threads may be started",
-            fix="Raise the limit on processes of this user (ulimit -u).",
+            fix="Raise the limits on processes or memory (ulimit -u, ulimit -v).",
         )
     if isinstance(error, MemoryError):
         return DeviceError(

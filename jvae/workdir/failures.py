@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 
 from jvae.errors import first_line
 
@@ -24,8 +25,11 @@ OUT_OF_REACH = (
     "UNAVAILABLE",
     "DEADLINE_EXCEEDED",
     "RESOURCE_EXHAUSTED",
+    os.strerror(errno.EAGAIN),  # no more threads
+    os.strerror(errno.ENOMEM),
+    os.strerror(errno.EMFILE),
 )
-"""Those that say nothing about the files."""
+"""What says nothing about the files: its statuses, and the system's limits."""
 
 
 def is_failed_read(error: Exception) -> bool:
@@ -37,12 +41,20 @@ def is_failed_read(error: Exception) -> bool:
 
 
 def is_out_of_reach(error: BaseException) -> bool:
-    """Returns whether files could not be read, rather than that they are damaged."""
+    """Returns whether files could not be read, rather than that they are damaged.
+
+    Or what it was raised from: Orbax raises anew whatever ends the read of an array, a
+    lack of memory or threads too.
+    """
     missing = FileNotFoundError | NotADirectoryError | IsADirectoryError
+    is_limit = isinstance(error, MemoryError | RuntimeError)
+    if is_limit and not isinstance(error, RecursionError):  # that is of deep JSON
+        return True
     if isinstance(error, OSError) and not isinstance(error, missing):
         return True
-    text = f"{error} {error.__cause__ or ''}"
-    return any(status in text for status in OUT_OF_REACH)
+    if any(status in str(error) for status in OUT_OF_REACH):
+        return True
+    return error.__cause__ is not None and is_out_of_reach(error.__cause__)
 
 
 def explained(error: Exception) -> str:

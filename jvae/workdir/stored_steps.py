@@ -162,7 +162,7 @@ class StoredSteps:
         if not failures.is_out_of_reach(error):
             return self._damaged(step, failures.explained(error))
         return self._error(
-            f"checkpoint {step} cannot be read: {first_line(error)}",
+            f"checkpoint {step} cannot be read: {first_line(error.__cause__ or error)}",
             "It may be whole; make it readable and run the same command again.",
         )
 

@@ -29,6 +29,12 @@ def test_every_command_answers_help_and_refuses_an_unknown_flag(name, capsys):
     assert line.startswith("jvae: error: flag '--no_such_flag=1' is unknown")
 
 
+def test_a_word_that_is_given_as_a_flag_is_explained(capsys):
+    assert run_command(command_of("export"), ["--workdir=runs/a"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("Give WORKDIR without the flag; see --help.")
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

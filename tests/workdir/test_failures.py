@@ -9,6 +9,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint
 import pytest
 
 import jvae
@@ -338,6 +339,40 @@ def noise(tmp_path_factory):
 def restored(folder):
     item, _ = Checkpoints(folder, read_only=True).restore_model(1, mesh.build())
     return item["params"]["layer"]
+
+
+@pytest.mark.parametrize(
+    ("error", "is_damaged"),
+    [
+        (RuntimeError("can't start new thread"), False),
+        (MemoryError(), False),
+        (ValueError("UNKNOWN: Cannot allocate memory"), False),
+        (OSError(24, "Too many open files"), False),
+        (ValueError("NOT_FOUND: Error reading: OCDBT database: missing"), True),
+        (FileNotFoundError(2, "No such file"), True),
+    ],
+)
+def test_a_lack_of_memory_or_threads_is_no_damage(
+    noise, monkeypatch, error, is_damaged
+):
+    """Orbax raises what ended the read of an array anew, as the bare class Exception.
+
+    In the default tier: a step that is taken for damaged is renamed.
+    """
+
+    kind = orbax.checkpoint.CheckpointManager
+    restore = kind.restore
+
+    def failed(manager, step, args):
+        if "meta" in args.keys():
+            return restore(manager, step, args=args)
+        raise Exception("Encountered error while reading array index") from error
+
+    monkeypatch.setattr(kind, "restore", failed)
+    with pytest.raises(WorkdirError) as raised:
+        restored(noise[0])
+    assert isinstance(raised.value, DamagedError) == is_damaged
+    assert ("may be whole" in str(raised.value)) != is_damaged
 
 
 def test_a_flipped_bit_is_found_by_the_checksum_and_its_array_named(noise, tmp_path):
