@@ -10,7 +10,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 ASKING = ("hasattr", "getattr", "getattr_static", "attrgetter", "vars")
 
 ASKED = {
-    "commands/flags.py": (2, "argparse's Namespace holds flags by name"),
+    "commands/flags.py": (1, "argparse's Namespace holds flags by name"),
     "contract.py": (5, "as_model: what a user's own module has, and Model declares"),
     "data/datasets/tfds.py": (1, "what its library raises at damaged metadata"),
     "data/sources.py": (2, "a source may be of any class; lengths are of sentences"),
