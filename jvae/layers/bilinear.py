@@ -52,29 +52,25 @@ def transpose_to_x(
     product: Function, g: Array, kernel: Array, *, like: Like, **options: Hashable
 ) -> Array:
     """Returns the gradient of x where that of `product(x, kernel)` is g."""
-    transposed = jax.linear_transpose(
-        lambda x: product(x, kernel, **options), _struct(like)
-    )
-    return transposed(g)[0]
+    return _transpose(lambda x: product(x, kernel, **options), g, like)
 
 
 def transpose_to_kernel(
     product: Function, x: Array, g: Array, *, like: Like, **options: Hashable
 ) -> Array:
     """Returns the gradient of the kernel where that of `product(x, kernel)` is g."""
-    transposed = jax.linear_transpose(
-        lambda kernel: product(x, kernel, **options), _struct(like)
-    )
-    return transposed(g)[0]
+    return _transpose(lambda kernel: product(x, kernel, **options), g, like)
 
 
-def _struct(like: Like) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(
+def _transpose(linear: Function, g: Array, like: Like) -> Array:
+    """Returns the transpose of a linear function at g, an array of the type `like`."""
+    argument = jax.ShapeDtypeStruct(
         like.shape,
         like.dtype,
         sharding=like.sharding,
         manual_axis_type=like.manual_axis_type,
     )
+    return jax.linear_transpose(linear, argument)(g)[0]
 
 
 def _at(function: Function) -> Function:

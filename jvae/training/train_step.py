@@ -197,12 +197,14 @@ def make_train_step(
         batch = prepare(batch, data_key)
         arguments = (state.params, state.state, draw_key, batch)
         (value, aux), grads = gradients(*arguments, coefficients(state.step))
+
         if devices is not None:
             grads = mesh.split(grads, devices)
         norm = _global_norm(grads)
         is_good = jnp.isfinite(value) & _is_usual(norm, state.guard, spike_factor)
         is_good &= state.guard.in_a_row < max_skips
         guard = _counted(state.guard, state.step, norm, is_good)
+
         new = jax.lax.cond(is_good, updated, unchanged, state, grads, norm, aux.state)
         params, opt_state, collections, ema = new
         metrics = {

@@ -43,8 +43,8 @@ def is_failed_read(error: Exception) -> bool:
 def is_out_of_reach(error: BaseException) -> bool:
     """Returns whether files could not be read, rather than that they are damaged.
 
-    Or what it was raised from: Orbax raises anew whatever ends the read of an array, a
-    lack of memory or threads too.
+    The cause of an error counts too: Orbax wraps every error of the read of an array,
+    such as a lack of memory or threads, in an Exception that says only which array.
     """
     missing = FileNotFoundError | NotADirectoryError | IsADirectoryError
     is_limit = isinstance(error, MemoryError | RuntimeError)

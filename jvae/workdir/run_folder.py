@@ -187,11 +187,13 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
             where=str(workdir),
             fix="Name the workdir of a run.",
         )
+
     try:
         config = json.loads(files.read_own(file))
         why = "it lacks the sections data and model"
     except (ValueError, RecursionError) as error:
         config, why = None, f"it is no JSON: {error}"
+
     sections = config if isinstance(config, dict) else {}
     if all(isinstance(sections.get(name), dict) for name in ("data", "model")):
         return sections

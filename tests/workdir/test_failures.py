@@ -355,7 +355,7 @@ def restored(folder):
 def test_a_lack_of_memory_or_threads_is_no_damage(
     noise, monkeypatch, error, is_damaged
 ):
-    """Orbax raises what ended the read of an array anew, as the bare class Exception.
+    """Orbax wraps every error of the read of an array in a bare Exception.
 
     In the default tier: a step that is taken for damaged is renamed.
     """

@@ -146,6 +146,7 @@ def _look_around(
             )
         text = "jvae: %s/ in %s: taken for a class, as %s/ beside it"
         logger.warning(text, folder.name, root, beside)
+
     if len(there) != 1:
         return
     inside = [entry.name for entry in _entries(there[0]) if _is_own_folder(entry)]

@@ -64,6 +64,7 @@ def text(
     root = existing_folder(path, EXPECTED)
     files = _files(root)
     warn_left_out(root, [e.name for e in root.iterdir() if e not in files.values()])
+
     by_split = {
         split: _sentences(file, max_words, on_bad_line, unit)
         for split, file in files.items()
@@ -72,6 +73,7 @@ def text(
     if unit == "word" and np.mean([len(words) == 1 for words in train]) > SINGLE_WORDS:
         text = "jvae: %s: lines are one word each; set data.unit='character' for %s"
         logger.warning(text, files["train"], "text without spaces")
+
     vocabulary = Vocabulary.of(train, min_count, vocabulary_size, unit)
     encoded = [vocabulary.encode(sentences) for sentences in by_split.values()]
     for split, (tokens, lengths) in zip(by_split, encoded, strict=True):
@@ -79,6 +81,7 @@ def text(
         if unknown > MOSTLY_UNKNOWN:
             text = "jvae: %s: %.0f%% of its %ss are unknown, as train.txt lacks them"
             logger.warning(text, files[split], 100 * unknown, unit)
+
     splits = dict(zip(by_split, sources(encoded, num_buckets), strict=True))
     return Splits(**splits, num_classes=None, vocabulary=vocabulary)
 
